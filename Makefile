@@ -1,0 +1,35 @@
+# Two commands matter: `make demo` and `make test`. Everything runs from .venv, whatever other environment is active.
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --no-input
+STAMP := .venv/.installed
+
+.PHONY: install demo test lint clean
+
+install: $(STAMP)
+
+# torch first and by its version, so that no other package's range chooses the build.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Installing into .venv: some minutes the first time, then never again until the requirements change."
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --quiet --upgrade pip
+	@$(PIP) install --quiet -c constraints.txt torch==2.13.0
+	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	.venv/bin/mechreward demo --out runs/demo
+
+# Two workers of one thread each: more threads than cores make small models slower, not faster.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pyright
+
+# Leaves .venv and runs/ alone: both cost time to make again.
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	find mechreward tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +

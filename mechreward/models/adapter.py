@@ -1,0 +1,187 @@
+"""The model as we see it: what it must offer, loading by name, identity, text in and out, one forward step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+
+from mechreward._check import MechRewardError, one_of, require
+from mechreward._files import digest
+
+WEIGHTS = Path(__file__).parent.parent / "testbed" / "weights"
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What a model must offer. HookedTransformer and TransformerBridge both do, in every version we support."""
+
+    cfg: Any
+    hook_dict: Any
+    tokenizer: Any
+
+    def hooks(self, *args: Any, **kwargs: Any) -> Any: ...
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
+    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
+    def to_tokens(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """Which model, and in which processing state, an artefact belongs to.
+
+    `weights` is a hash over 4,096 evenly spaced values of every parameter (our choice: quick, and any training step
+    changes it). `processing` matters because weight processing can make "coordinate 7" another coordinate.
+    """
+
+    name: str
+    weights: str
+    dtype: str
+    processing: str
+
+    def check(self, other: ModelId, what: str) -> None:
+        """Raise MechRewardError unless `other` has the same weights and processing state."""
+        for part in ("weights", "processing"):
+            mine, theirs = getattr(self, part), getattr(other, part)
+            require(
+                mine == theirs,
+                f"this {what} was made on {self.name} ({part} {mine}); the model given is {other.name} ({part} {theirs}).",
+            )
+
+
+def bundled() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(folder.parent.name for folder in WEIGHTS.glob("*/config.json"))
+
+
+def load(name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+    """A TransformerLens model by name: bundled, a folder in HuggingFace format, or `owner/model` on the hub.
+
+    Only a hub name may use the network. A model object of your own needs no loading: give it to any verb.
+
+    Raises:
+        MechRewardError: no such bundled model or folder, or the folder cannot be loaded.
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerFast
+
+    folder = WEIGHTS / str(name) if str(name) in bundled() else Path(name)
+    if folder.is_dir():
+        require((folder / "config.json").is_file(), f"{folder} is no model folder: it has no config.json.")
+        # AutoTokenizer would replace a word-level tokenizer.json by the architecture's own byte-level one.
+        words = PreTrainedTokenizerFast.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None
+        try:
+            with _no_bars():
+                model = TransformerBridge.boot_transformers(str(folder), device=device, dtype=dtype, tokenizer=words)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise MechRewardError(f"cannot load the model folder {folder}: {error}") from error
+    elif "/" in str(name) and not str(name).startswith((".", "/")):
+        model = TransformerBridge.boot_transformers(str(name), device=device, dtype=dtype)
+    else:
+        one_of("model", str(name), [*bundled(), "a model folder", "owner/model on the hub"])
+    return model.eval()
+
+
+def model_id(model: Any) -> ModelId:
+    """The identity that is written into every artefact made with `model`."""
+    values = []
+    for parameter in model.parameters():
+        flat = parameter.detach().reshape(-1)
+        picked = flat[:: max(1, flat.numel() // 4096)][:4096].float().cpu()
+        values.append(f"{tuple(parameter.shape)}".encode() + picked.numpy().tobytes())
+    name = str(getattr(model.cfg, "model_name", "") or type(model).__name__)
+    if getattr(model, "compatibility_mode", False):
+        processing = "compatibility mode"
+    elif hasattr(model, "original_model"):
+        processing = "raw"
+    else:
+        processing = f"{type(model).__name__} {getattr(model.cfg, 'normalization_type', '')}".strip()
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    return ModelId(Path(name).name, digest(*values), dtype, processing)
+
+
+def id_dict(identity: ModelId) -> dict[str, str]:
+    """For JSON."""
+    return asdict(identity)
+
+
+def encode(model: Any, text: str) -> Int[torch.Tensor, " pos"]:
+    """Token ids of a prompt, with whatever special tokens the model's own tokenizer puts in front."""
+    return torch.tensor(_tokenizer(model)(text).input_ids, dtype=torch.long)
+
+
+def pieces(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> list[str]:
+    """The text of every token by itself."""
+    words = _tokenizer(model)
+    return [words.decode([int(token)]) for token in tokens]
+
+
+def decode(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> str:
+    """Text of several tokens without special tokens."""
+    return _tokenizer(model).decode([int(token) for token in tokens], skip_special_tokens=True)
+
+
+def eos_id(model: Any) -> int:
+    """The token that ends a rollout."""
+    return int(_tokenizer(model).eos_token_id)
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the model's parameters live."""
+    return next(model.parameters()).device
+
+
+def forward_step(
+    model: Any,
+    tokens: Int[torch.Tensor, "batch pos"],
+    mask: Int[torch.Tensor, "batch total"],
+    cache: Any | None,
+) -> tuple[Float[torch.Tensor, "batch vocab"], Any]:
+    """Run `tokens` behind what `cache` holds; returns the last position's logits and the grown cache.
+
+    `mask` covers cached and new columns; rows are left-padded with zeros. Hooks on the model fire. A bridge is run
+    through the HuggingFace model it wraps, whose cache can be split and joined by row; a bare HuggingFace causal
+    model works too, without hooks.
+    """
+    inner = getattr(model, "original_model", model)
+    require(
+        hasattr(inner, "prepare_inputs_for_generation"),
+        f"{type(model).__name__} has no HuggingFace model inside, so it cannot be sampled from here; "
+        "wrap the model with TransformerBridge.",
+    )
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+    out = inner(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return out.logits[:, -1].float(), out.past_key_values
+
+
+def _tokenizer(model: Any) -> Any:
+    words = getattr(model, "tokenizer", None)
+    require(words is not None, "the model has no tokenizer: set model.tokenizer, it is needed to read and verify text.")
+    return words
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers' own progress bars are off meanwhile: loading a small folder needs none."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,87 @@
+"""`Site` <-> hook name. The only file that spells TransformerLens hook names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mechreward._check import MechRewardError, one_of, require
+
+HOOKS = {
+    "resid_pre": "blocks.{}.hook_resid_pre",
+    "resid_mid": "blocks.{}.hook_resid_mid",
+    "resid_post": "blocks.{}.hook_resid_post",
+    "mlp": "blocks.{}.mlp.hook_post",
+}
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """Where neurons are read and written: a layer (from 0) and a kind.
+
+    `resid_pre`, `resid_mid`, `resid_post` are the residual stream before, inside and after a block
+    (`[batch pos d_model]`); `mlp` is the MLP's hidden units after the activation, times the gate where there is one
+    (`[batch pos d_mlp]`). Written `"3.resid_post"`, `"5.mlp"`.
+    """
+
+    layer: int
+    kind: str
+
+    def __post_init__(self) -> None:
+        one_of("site kind", self.kind, HOOKS)
+        require(self.layer >= 0, f"a site's layer counts from 0; {self.layer} was given.")
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.kind}"
+
+    @property
+    def hook(self) -> str:
+        """The TransformerLens hook point, the same name in every version we support."""
+        return HOOKS[self.kind].format(self.layer)
+
+    @classmethod
+    def parse(cls, site: Site | str) -> Site:
+        """A `Site` from `"3.resid_post"` or from a TransformerLens hook name.
+
+        Raises:
+            MechRewardError: neither form; the message names the nearest kind or hook point.
+        """
+        if isinstance(site, Site):
+            return site
+        layer, _, kind = site.partition(".")
+        if layer.isdigit():
+            return cls(int(layer), kind)
+        words = site.split(".")
+        if len(words) > 2 and words[1].isdigit():
+            for known, pattern in HOOKS.items():
+                if site == pattern.format(words[1]):
+                    return cls(int(words[1]), known)
+            one_of("hook name", site, [pattern.format(words[1]) for pattern in HOOKS.values()])
+        raise MechRewardError(f"{site!r} is no site. A site is LAYER.KIND, as in 3.resid_post; kinds: {', '.join(HOOKS)}.")
+
+    def check(self, model: Any) -> Site:
+        """Itself, if `model` has this hook point.
+
+        Raises:
+            MechRewardError: layer out of range, or the model lacks the hook point.
+        """
+        layers = model.cfg.n_layers
+        require(self.layer < layers, f"site {self}: the model has layers 0 to {layers - 1}.")
+        one_of("hook name", self.hook, model.hook_dict)
+        return self
+
+    def width(self, model: Any) -> int:
+        """Number of neurons here: d_mlp for `mlp`, else d_model."""
+        return int(model.cfg.d_mlp if self.kind == "mlp" else model.cfg.d_model)
+
+
+def all_sites(model: Any, kinds: tuple[str, ...] = ("resid_post", "mlp")) -> list[Site]:
+    """Every layer's sites of the given kinds, layer by layer."""
+    return [Site(layer, kind) for layer in range(model.cfg.n_layers) for kind in kinds]
+
+
+def parse_sites(model: Any, sites: Any) -> list[Site]:
+    """One or several sites in any written form, checked against the model, without repeats."""
+    listed = [sites] if isinstance(sites, (str, Site)) else list(sites)
+    require(bool(listed), "no site was given; a site is written as in 3.resid_post.")
+    return list(dict.fromkeys(Site.parse(site).check(model) for site in listed))

@@ -1,0 +1,322 @@
+"""Pure statistics on numpy columns: ranking, calibration, intervals, tests, overlap and power, in that order.
+
+A column is one-dimensional, numeric, finite and not empty; columns given together have one length. Anything
+else raises `MechRewardError`. What the data cannot give (AUROC of one class, correlation with a constant) is
+nan. The paper prints bare numbers: every interval, exact test and level here is our own choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import nan, sqrt
+from typing import Literal, SupportsFloat
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy.optimize import root_scalar
+from scipy.stats import binomtest, hypergeom, norm, rankdata
+
+from mechreward._check import one_of, require
+
+Column = Shaped[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence bounds. `n` counts independent units (problems, not tokens)."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
+
+    def to_dict(self) -> dict[str, float]:
+        """The four fields by name, for tables and JSON."""
+        return asdict(self)
+
+
+def auroc(score: Column, label: Column) -> float:
+    """P(a positive outscores a negative), ties one half. `score` [n], `label` [n] 0/1; nan if one class."""
+    return within_auroc(score, label, np.zeros(np.shape(score)))
+
+
+def within_auroc(score: Column, label: Column, group: Column) -> float:
+    """AUROC over the pairs that share a group: the mean over all mixed pairs, so big groups weigh more.
+
+    With `group` [n] = problem id it asks whether the score tells good states from bad ones *of one problem*,
+    which a detector of easy problems cannot do. nan if no group holds both classes.
+    """
+    score, label = _columns(score=score, label=label)
+    _binary(label=label)
+    group, starts, _ = _grouped(group, len(score))
+    # One ranking serves all groups: keys are group-major, and each group's ranks are shifted to start at 1.
+    ranks = rankdata(group * (len(score) + 1) + rankdata(score, "dense")) - starts[group]
+    positive, negative = np.bincount(group, label), np.bincount(group, 1 - label)
+    wins = np.bincount(group, ranks * label) - positive * (positive + 1) / 2
+    pairs = positive @ negative
+    return float(wins.sum() / pairs) if pairs else nan
+
+
+def spearman(a: Column, b: Column) -> float:
+    """Spearman's rank correlation of two columns [n], in [-1, 1]; nan if either is constant."""
+    a, b = _columns(a=a, b=b)
+    return _pearson(rankdata(a), rankdata(b))
+
+
+def split_half_reliability(half_a: Column, half_b: Column) -> float:
+    """Reliability of the mean of two halves [n] of one measurement, in [-1, 1]; nan if either is constant.
+
+    Spearman-Brown, 2r / (1 + |r|) of Pearson's r. The |r| is ours: it changes nothing for r > 0 and keeps a
+    negative r, which means no reliability, from running below -1.
+    """
+    half_a, half_b = _columns(half_a=half_a, half_b=half_b)
+    r = _pearson(half_a, half_b)
+    return 2 * r / (1 + abs(r))
+
+
+def disattenuated(rho: float, reliability_a: float, reliability_b: float = 1.0) -> float:
+    """Spearman's (1904) correction rho / sqrt(reliability_a reliability_b): what noiseless columns show.
+
+    Not clipped: a result above 1 says that a reliability is underestimated. nan where one is nan or <= 0.
+    """
+    require(not abs(rho) > 1, f"a correlation lies in [-1, 1]; got {rho}")
+    for reliability in (reliability_a, reliability_b):
+        require(not reliability > 1, f"a reliability is at most 1; got {reliability}")
+    usable = reliability_a > 0 and reliability_b > 0
+    return rho / sqrt(reliability_a * reliability_b) if usable else nan
+
+
+def ece(prob: Column, label: Column, bins: int = 15) -> float:
+    """Expected calibration error in [0, 1]: over equal-width bins, sum of n_bin/n |mean prob - mean label|.
+
+    `prob` [n] in [0, 1], `label` [n] 0/1. It is above 0 at any n even for a perfect predictor: `perfect_ece`.
+    """
+    prob, label = _columns(prob=prob, label=label)
+    _binary(label=label)
+    return _ece(prob, label, _bin(prob, bins))
+
+
+def perfect_ece(prob: Column, bins: int = 15, draws: int = 200, seed: int = 0) -> float:
+    """Mean `ece` when labels are drawn from `prob` [n] itself: what perfect calibration shows at this n."""
+    (prob,) = _columns(prob=prob)
+    require(draws >= 1, f"draws must be at least 1; got {draws}")
+    index, rng = _bin(prob, bins), np.random.default_rng(seed)
+    return float(np.mean([_ece(prob, rng.random(len(prob)) < prob, index) for _ in range(draws)]))
+
+
+def proportion(successes: SupportsFloat, n: int, *, level: float = 0.95) -> Interval:
+    """`successes` of `n` independent trials as a fraction, with its Wilson score interval."""
+    k = float(successes)
+    require(n >= 1 and 0 <= k <= n and k == int(k), f"need a whole number of 0 to n >= 1; got {k:g} of n={n}")
+    _fraction(level=level)
+    low, high = binomtest(int(k), int(n)).proportion_ci(level, method="wilson")
+    return Interval(k / n, float(low), float(high), int(n))
+
+
+def cluster_bootstrap(
+    statistic: Callable[..., float],
+    arrays: np.ndarray | Sequence[np.ndarray],
+    cluster: Column,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    with_cluster: bool = False,
+) -> Interval:
+    """Percentile bootstrap interval of `statistic(*arrays)`, resampling whole clusters with replacement.
+
+    `arrays`: one array or several, each [n ...]; `cluster` [n]: problem ids of any sortable kind. The
+    estimate is the statistic of the data as given, `Interval.n` the number of clusters. Draws that give nan
+    are dropped; if more than half do, or there is only one cluster, the bounds are nan. Below some 20
+    clusters the interval is too narrow, as every percentile bootstrap is.
+
+    A problem drawn twice brings its rows twice under the same id. A statistic that groups by problem would
+    fuse the copies: `with_cluster` passes it, last, a cluster number [n] that tells them apart.
+    """
+    columns = [np.asarray(array) for array in ([arrays] if isinstance(arrays, np.ndarray) else arrays)]
+    shapes, n = [column.shape for column in columns], len(cluster)
+    fit = bool(shapes) and all(shape[:1] == (n,) for shape in shapes)
+    require(fit, f"every array needs one row for each of {n} cluster labels; got shapes {shapes}")
+    require(draws >= 1, f"draws must be at least 1; got {draws}")
+    _fraction(level=level)
+    member, starts, sizes = _grouped(cluster, n)
+    estimate = float(statistic(*columns, *([member] if with_cluster else [])))
+    order, m, rng = np.argsort(member, kind="stable"), len(sizes), np.random.default_rng(seed)
+    columns = [column[order] for column in columns]
+
+    def draw() -> float:
+        pick = rng.integers(m, size=m)
+        ends = sizes[pick].cumsum()
+        rows = np.arange(ends[-1]) + np.repeat(starts[pick] - ends + sizes[pick], sizes[pick])
+        copy = [np.repeat(np.arange(m), sizes[pick])] if with_cluster else []
+        return float(statistic(*(column[rows] for column in columns), *copy))
+
+    values = np.array([draw() for _ in range(draws)] if m > 1 else [nan])
+    kept = values[~np.isnan(values)]
+    if len(kept) < len(values) / 2:
+        return Interval(estimate, nan, nan, m)
+    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), m)
+
+
+def paired_difference(
+    a: Column, b: Column, cluster: Column, *, draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """mean(a - b) of paired columns [n], in their units, with its `cluster_bootstrap` interval."""
+    a, b = _columns(a=a, b=b)
+    return cluster_bootstrap(np.mean, a - b, cluster, draws=draws, seed=seed, level=level)
+
+
+def mcnemar(before: Column, after: Column) -> float:
+    """Exact two-sided McNemar p of paired 0/1 outcomes [n]: binomial on the discordant pairs, 1.0 if none."""
+    before, after = _columns(before=before, after=after)
+    _binary(before=before, after=after)
+    lost, won = int(np.sum(before > after)), int(np.sum(after > before))
+    return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
+
+
+def rank_among(
+    value: SupportsFloat, draws: Column, *, tail: Literal["low", "high", "two"] = "low"
+) -> tuple[int, float]:
+    """Rank of the observed value among null draws [n] (1 = most extreme, ties count against it), and its p.
+
+    The randomisation p is (1 + #{draws as extreme}) / (1 + n): 19 draws can reach .05 and 99 can reach .01.
+    "two" doubles the smaller one-sided p, up to 1, and so needs 39 and 199. nan among the draws is an error:
+    to drop failed controls would flatter the value.
+    """
+    one_of("tail", tail, ("low", "high", "two"))
+    (draws,), (observed,) = _columns(draws=draws), _columns(value=np.array([float(value)]))
+    low, high = 1 + int(np.sum(draws <= observed)), 1 + int(np.sum(draws >= observed))
+    rank = {"low": low, "high": high, "two": min(low, high)}[tail]
+    return rank, min(1.0, (2 if tail == "two" else 1) * rank / (1 + len(draws)))
+
+
+def holm(p: Column) -> Float[np.ndarray, " n"]:
+    """Holm's (1979) adjusted p-values [n] in the order given: family-wise error under any dependence."""
+    (p,) = _columns(p=p)
+    _unit(p=p)
+    order, adjusted = np.argsort(p, kind="stable"), np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order]))
+    return adjusted
+
+
+def iou(a: Shaped[np.ndarray, " k_a"], b: Shaped[np.ndarray, " k_b"]) -> float:
+    """Intersection over union of two sets of neuron indices, in [0, 1]; duplicates count once."""
+    a, b = np.asarray(a), np.asarray(b)
+    for side in (a, b):
+        whole = side.ndim == 1 and (side.size == 0 or side.dtype.kind in "iu")
+        require(whole, f"need integer indices [k] (of a mask: np.flatnonzero); got {side.dtype} {side.shape}")
+    either = len(np.union1d(a, b))
+    require(either > 0, "the IoU of two empty sets is undefined; give at least one index")
+    return len(np.intersect1d(a, b)) / either
+
+
+def hypergeometric_iou(k_a: int, k_b: int, width: int, overlap: int) -> tuple[float, float]:
+    """Expected `iou` of two random sets of `k_a` and `k_b` out of `width` neurons, and P(>= `overlap`).
+
+    The expectation is exact, over the hypergeometric law of the shared count; not the ratio of expectations.
+    """
+    require(min(k_a, k_b) >= 1 and max(k_a, k_b) <= width, f"need 1 <= k <= {width}; got {k_a} and {k_b}")
+    least, most = max(0, k_a + k_b - width), min(k_a, k_b)
+    require(least <= overlap <= most, f"{k_a} and {k_b} of {width} share {least} to {most}; got {overlap}")
+    shared = np.arange(least, most + 1)
+    expected = hypergeom.pmf(shared, width, k_a, k_b) @ (shared / (k_a + k_b - shared))
+    return float(expected), float(hypergeom.sf(overlap - 1, width, k_a, k_b))
+
+
+def two_proportion_power(n: int, base: float, effect: float, alpha: float = 0.05) -> float:
+    """Power of the two-sided two-sample z-test: `n` trials an arm, success rates `base` and `base + effect`.
+
+    Normal approximation, variance pooled under the null (Fleiss), both tails; `effect` is a signed change.
+    """
+    _fraction(base=base, alpha=alpha)
+    other = base + effect
+    require(n >= 1 and 0 <= other <= 1, f"need n >= 1, 0 <= base + effect <= 1; got n={n}, {base} + {effect}")
+    pooled = (base + other) / 2
+    bar = norm.isf(alpha / 2) * sqrt(2 * pooled * (1 - pooled))
+    spread = sqrt(base * (1 - base) + other * (1 - other))
+    return float(sum(norm.cdf((change * sqrt(n) - bar) / spread) for change in (effect, -effect)))
+
+
+def detectable_effect(
+    n: int, base: float, discordant: float | None = None, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """Smallest drop in accuracy that two-sided McNemar on `n` shared problems sees: .064 at n=300, base=.8.
+
+    Solves Connor (1987), d sqrt(n) = z_{alpha/2} sqrt(psi) + z_power sqrt(psi - d^2), where psi =
+    `discordant` is the fraction of problems whose outcome changes either way; by default base (1 - base),
+    half of what independent runs show. A drop d needs d <= psi <= 2 base - d, so psi is moved there. Normal
+    approximation: the exact test has some points less power. nan if even the loss of every solved problem
+    would go unseen.
+    """
+    _fraction(base=base, power=power, alpha=alpha)
+    psi, most = base * (1 - base) if discordant is None else discordant, 2 * min(base, 1 - base)
+    require(n >= 1 and power >= 0.5, f"need n >= 1 and power >= 0.5; got n={n}, power={power}")
+    require(0 < psi <= most, f"at base={base} the discordant fraction lies in (0, {most:.3g}]; got {psi}")
+    z_alpha, z_power = norm.isf(alpha / 2), norm.ppf(power)
+
+    def excess(drop: float) -> float:
+        changed = min(max(psi, drop), 2 * base - drop)
+        return float(drop * sqrt(n) - z_alpha * sqrt(changed) - z_power * sqrt(changed - drop**2))
+
+    return nan if excess(base) < 0 else float(root_scalar(excess, bracket=(0, base)).root)
+
+
+def _columns(**named: np.ndarray) -> list[np.ndarray]:
+    """The named columns as floats, checked as the module's docstring says."""
+    columns = {name: np.asarray(value) for name, value in named.items()}
+    for name, column in columns.items():
+        real = column.ndim == 1 and column.dtype.kind in "biuf"
+        require(real, f"{name} must be one column of numbers; got {column.dtype} of shape {column.shape}")
+        require(len(column) > 0, f"{name} is empty; need at least one value")
+        bad = len(column) - int(np.isfinite(column).sum())
+        require(bad == 0, f"{name} has {bad} of {len(column)} values nan or infinite; drop those rows first")
+    lengths = {name: len(column) for name, column in columns.items()}
+    require(len(set(lengths.values())) == 1, f"columns must have one length; got {lengths}")
+    return [column.astype(float) for column in columns.values()]
+
+
+def _grouped(group: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Group number of each row, then each group's first row (once rows are sorted by group) and size."""
+    group = np.asarray(group)
+    require(
+        group.shape == (n,) and n > 0, f"need one label for each of {n} >= 1 rows; got shape {group.shape}"
+    )
+    require(bool((group == group).all()), "cluster or group labels hold nan; give every row a label")
+    _, member, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    return member, sizes.cumsum() - sizes, sizes
+
+
+def _pearson(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else nan
+
+
+def _binary(**named: np.ndarray) -> None:
+    for name, column in named.items():
+        binary = bool(((column == 0) | (column == 1)).all())
+        require(binary, f"{name} must hold only 0 and 1; got {np.unique(column)[:5]}")
+
+
+def _unit(**named: np.ndarray) -> None:
+    for name, column in named.items():
+        low, high = float(column.min()), float(column.max())
+        require(low >= 0 and high <= 1, f"{name} must lie in [0, 1]; got {low:.3g} to {high:.3g}")
+
+
+def _fraction(**named: float) -> None:
+    for name, value in named.items():
+        require(0 < value < 1, f"{name} must lie strictly between 0 and 1; got {value}")
+
+
+def _bin(prob: np.ndarray, bins: int) -> np.ndarray:
+    _unit(prob=prob)
+    require(bins >= 1, f"bins must be at least 1; got {bins}")
+    return np.minimum((prob * bins).astype(int), bins - 1)
+
+
+def _ece(prob: np.ndarray, label: np.ndarray, index: np.ndarray) -> float:
+    return float(np.abs(np.bincount(index, prob - label)).sum() / len(prob))

@@ -1,0 +1,22 @@
+"""Tasks with exact verifiers: what a model reasons about."""
+
+from mechreward._check import one_of
+from mechreward.tasks.base import Problem, Task, Verdict
+from mechreward.tasks.chain import Chain
+from mechreward.tasks.countdown import Countdown
+from mechreward.tasks.paths import Paths
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Countdown, Chain, Paths)}
+
+
+def get(name: str) -> Task:
+    """The bundled task of that name.
+
+    Raises:
+        MechRewardError: no bundled task has this name.
+    """
+    one_of("task", name, TASKS)
+    return TASKS[name]()
+
+
+__all__ = ["TASKS", "Chain", "Countdown", "Paths", "Problem", "Task", "Verdict", "get"]

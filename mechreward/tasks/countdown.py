@@ -1,0 +1,85 @@
+"""Countdown: combine 3 or 4 numbers to a target, one operation a line."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+from itertools import combinations
+
+from mechreward.tasks.base import LARGEST, OPERATIONS, LineTask, Move, Problem, integers, operation
+
+Pool = tuple[int, ...]
+
+
+class Countdown(LineTask):
+    """Use every number once to reach the target; results stay whole and within 1..99.
+
+    A line is `a op b = c : rest`, where `rest` lists the numbers that are left. A state is that pool. Dead ends are
+    a single number that is not the target, and pools from which no play reaches it.
+    """
+
+    name = "countdown"
+    max_tokens = 112
+    max_backs = 3
+
+    def draw(self, rng: random.Random) -> Problem | None:
+        numbers = [rng.randint(2, 13) for _ in range(rng.choice((3, 4)))]
+        pool = tuple(numbers)
+        while len(pool) > 1:
+            pool = rng.choice([after for _, after in _plays(pool)])
+        target = pool[0]
+        if target < 10 or target in numbers:
+            return None
+        key = f"countdown {target} from {' '.join(map(str, sorted(numbers)))}"
+        prompt = f"countdown {target} from {' '.join(map(str, numbers))}\n"
+        info = {"numbers": numbers, "target": target, "difficulty": len(numbers) - 1}
+        return Problem(key, prompt, str(target), info)
+
+    def start(self, problem: Problem) -> Pool:
+        return tuple(problem.info["numbers"])
+
+    def advance(self, problem: Problem, state: Pool, line: str) -> Pool | None:
+        head, colon, rest = line.partition(":")
+        a, op, b, c = operation(head)
+        if not colon:
+            raise ValueError(f"{line!r} does not list what is left")
+        pool = list(state)
+        for number in (a, b):
+            if number not in pool:
+                return None
+            pool.remove(number)
+        legal = 1 <= c <= LARGEST and OPERATIONS[op](a, b) == c and sorted(integers(rest)) == sorted([*pool, c])
+        return tuple(integers(rest)) if legal else None
+
+    def moves(self, problem: Problem, state: Pool) -> list[Move]:
+        return [Move(f"{line} : {' '.join(map(str, after))}", after) for line, after in _plays(state)]
+
+    def reachable(self, problem: Problem, state: Pool) -> bool:
+        return problem.info["target"] in _finals(tuple(sorted(state)))
+
+    def restate(self, state: Pool) -> str:
+        return " ".join(map(str, state))
+
+    def answer(self, problem: Problem, state: Pool) -> str | None:
+        return str(state[0]) if state == (problem.info["target"],) else None
+
+
+def _plays(pool: Pool) -> list[tuple[str, Pool]]:
+    """Every legal operation on a pool: `a op b = c` with the larger number first, and the pool after it."""
+    plays: dict[str, Pool] = {}
+    for i, j in combinations(range(len(pool)), 2):
+        a, b = max(pool[i], pool[j]), min(pool[i], pool[j])
+        rest = tuple(n for k, n in enumerate(pool) if k not in (i, j))
+        for op, result in OPERATIONS.items():
+            c = result(a, b)
+            if 1 <= c <= LARGEST:
+                plays.setdefault(f"{a} {op} {b} = {c}", (*rest, c))
+    return list(plays.items())
+
+
+@lru_cache(maxsize=None)
+def _finals(pool: Pool) -> frozenset[int]:
+    """Every number the (sorted) pool can be brought to, using all of it."""
+    if len(pool) == 1:
+        return frozenset(pool)
+    return frozenset().union(*(_finals(tuple(sorted(after))) for _, after in _plays(pool)))

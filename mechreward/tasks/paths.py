@@ -1,0 +1,74 @@
+"""Paths: find a route in a small directed graph, one edge a line."""
+
+from __future__ import annotations
+
+import random
+
+from mechreward.tasks.base import LineTask, Move, Problem
+
+NODES = "abcdefghijkl"
+Route = tuple[str, ...]
+
+
+class Paths(LineTask):
+    """Walk from one node to another along the listed edges, never visiting a node twice on the standing route.
+
+    A line is `a > b`; a state is the route so far. Dead ends are nodes with no way on, and parts of the graph that
+    do not lead to the goal.
+    """
+
+    name = "paths"
+    max_tokens = 72
+    max_backs = 2
+
+    def draw(self, rng: random.Random) -> Problem | None:
+        names = rng.sample(NODES, rng.randint(8, 12))
+        degrees = {node: rng.choice((0, 0, 1, 2, 2, 3)) for node in names}
+        edges = {node: sorted(rng.sample([n for n in names if n != node], k)) for node, k in degrees.items()}
+        here, goal = names[0], names[-1]
+        distance = _distance(edges, here, goal)
+        if distance is None or not 2 <= distance <= 6 or rng.random() > (distance / 6) ** 2:
+            return None
+        listed = [node for node in names if edges[node]]
+        rng.shuffle(listed)
+        graph = " ; ".join(f"{node} > {' '.join(edges[node])}" for node in listed)
+        text = f"paths {here} to {goal} : {graph}"
+        info = {"edges": edges, "from": here, "to": goal, "difficulty": distance}
+        return Problem(text, f"{text}\n", goal, info)
+
+    def start(self, problem: Problem) -> Route:
+        return (problem.info["from"],)
+
+    def advance(self, problem: Problem, state: Route, line: str) -> Route | None:
+        words = line.split()
+        if len(words) != 3 or words[1] != ">" or words[0] not in NODES or words[2] not in NODES:
+            raise ValueError(f"{line!r} is not 'a > b'")
+        legal = words[0] == state[-1] and words[2] in problem.info["edges"].get(state[-1], ()) and words[2] not in state
+        return (*state, words[2]) if legal else None
+
+    def moves(self, problem: Problem, state: Route) -> list[Move]:
+        if state[-1] == problem.info["to"]:
+            return []
+        ways = [node for node in problem.info["edges"].get(state[-1], ()) if node not in state]
+        return [Move(f"{state[-1]} > {node}", (*state, node)) for node in ways]
+
+    def reachable(self, problem: Problem, state: Route) -> bool:
+        return _distance(problem.info["edges"], state[-1], problem.info["to"], frozenset(state[:-1])) is not None
+
+    def restate(self, state: Route) -> str:
+        return state[-1]
+
+    def answer(self, problem: Problem, state: Route) -> str | None:
+        return state[-1] if state[-1] == problem.info["to"] else None
+
+
+def _distance(edges: dict[str, list[str]], here: str, goal: str, closed: frozenset[str] = frozenset()) -> int | None:
+    """Length of the shortest route that avoids `closed`, by breadth-first search; None if there is none."""
+    ring, seen, steps = {here}, {here, *closed}, 0
+    while ring:
+        if goal in ring:
+            return steps
+        ring = {n for node in ring for n in edges.get(node, ()) if n not in seen}
+        seen |= ring
+        steps += 1
+    return None

@@ -1,0 +1,232 @@
+"""How the bundled models were made: `python -m mechreward.testbed.train`.
+
+`countdown-base` imitates traces of a mediocre solver (`traces.py`) on all three tasks; `countdown-rl` and `mixed-rl`
+go on from it by group-relative policy gradient on verified reward. Seeded, resumable, on CPU or CUDA.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import typer
+from torch.nn.functional import cross_entropy
+from tqdm.auto import trange
+from transformers import Qwen2Config, Qwen2ForCausalLM, PreTrainedTokenizerFast
+
+from mechreward import tasks
+from mechreward._check import one_of
+from mechreward._files import read_tensors, write_atomic, write_tensors
+from mechreward.tasks.base import LineTask, Problem, split_of
+from mechreward.testbed.traces import trace
+from mechreward.testbed.vocabulary import WORDS, tokenizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a bundled model. `parent` None means supervised training from random weights."""
+
+    name: str
+    parent: str | None
+    tasks: tuple[str, ...]
+    steps: int
+    learning_rate: float
+    batch: int
+    samples: int = 1
+    seed: int = 0
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("countdown-base", None, ("countdown", "chain", "paths"), 2600, 1.5e-3, 128),
+        Recipe("countdown-rl", "countdown-base", ("countdown",), 120, 2e-4, 48, 8),
+        Recipe("mixed-rl", "countdown-base", ("countdown", "chain", "paths"), 150, 2e-4, 48, 8),
+    )
+}
+ARCHITECTURE = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "intermediate_size": 768,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+EVERY = 40
+BLOCK = 8
+
+
+def train(recipe: Recipe, work: Path, device: str) -> Path:
+    """Train or resume one model; returns the folder that holds `model.safetensors`, optimiser state and the log."""
+    folder = work / recipe.name
+    words = tokenizer()
+    torch.manual_seed(recipe.seed)
+    model = Qwen2ForCausalLM(Qwen2Config(**ARCHITECTURE)).to(device)
+    if recipe.parent:
+        parent, _ = read_tensors(work / recipe.parent / "checkpoint.safetensors", "checkpoint")
+        model.load_state_dict(_part(parent, "model."), strict=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.05)
+    done, spent = _resume(folder, model, optimizer, recipe)
+    bar = trange(done, recipe.steps, initial=done, total=recipe.steps, desc=recipe.name, mininterval=5)
+    losses: list[dict[str, float]] = []
+    began = time.perf_counter()
+    for step in bar:
+        rate = _schedule(recipe, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        update = imitate if recipe.parent is None else None
+        losses.append(update(model, words, optimizer, recipe, step))
+        if (step + 1) % EVERY == 0 or step + 1 == recipe.steps:
+            mean = {key: sum(row[key] for row in losses) / len(losses) for key in losses[0]}
+            seconds = spent + time.perf_counter() - began
+            bar.set_postfix({key: f"{value:.3f}" for key, value in mean.items()})
+            _save(folder, model, optimizer, recipe, step + 1, seconds, mean)
+            losses = []
+    return folder
+
+
+def imitate(
+    model: Qwen2ForCausalLM, words: PreTrainedTokenizerFast, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int
+) -> dict[str, float]:
+    """One supervised step: next-token loss on the traces (not on the prompts)."""
+    tokens, targets = _batches(words, recipe, step // BLOCK)[step % BLOCK]
+    device = model.device
+    with _autocast(device):
+        logits = model(input_ids=tokens.to(device), use_cache=False).logits[:, :-1]
+    loss = cross_entropy(logits.float().flatten(0, 1), targets[:, 1:].flatten().to(device), ignore_index=-100)
+    norm = _descend(model, optimizer, loss)
+    return {"loss": float(loss.detach()), "gradient_norm": norm}
+
+
+_cache: dict[tuple[Recipe, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+
+def _batches(
+    words: PreTrainedTokenizerFast, recipe: Recipe, block: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """`BLOCK` batches of fresh traces, sorted by length into batches so that little is padding."""
+    if (recipe, block) not in _cache:
+        rng = random.Random(f"{recipe.name}/{recipe.seed}/{block}")
+        rows = []
+        for task, problem in draw_problems(recipe.tasks, recipe.batch * BLOCK, rng):
+            text = problem.prompt + trace(task, problem, rng)
+            start = len(words(problem.prompt).input_ids)
+            rows.append((words(text).input_ids + [words.eos_token_id], start))
+        rows.sort(key=lambda row: len(row[0]))
+        batches = [_pad(rows[i : i + recipe.batch]) for i in range(0, len(rows), recipe.batch)]
+        rng.shuffle(batches)
+        _cache.clear()
+        _cache[recipe, block] = batches
+    return _cache[recipe, block]
+
+
+def _pad(rows: list[tuple[list[int], int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(len(tokens) for tokens, _ in rows)
+    tokens = torch.zeros(len(rows), width, dtype=torch.long)
+    targets = torch.full_like(tokens, -100)
+    for i, (row, start) in enumerate(rows):
+        tokens[i, : len(row)] = torch.tensor(row)
+        targets[i, start : len(row)] = tokens[i, start : len(row)]
+    return tokens, targets
+
+
+def draw_problems(names: tuple[str, ...], n: int, rng: random.Random) -> Iterator[tuple[LineTask, Problem]]:
+    """`n` random training problems, the tasks in turn."""
+    games = [tasks.get(name) for name in names]
+    for i in range(n):
+        game, problem = games[i % len(games)], None
+        while problem is None or split_of(problem.id) != "train":
+            problem = game.draw(rng)
+        yield game, problem
+
+
+def _schedule(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then linear decay to a twentieth."""
+    warm = min(1.0, (step + 1) / (0.04 * recipe.steps))
+    return recipe.learning_rate * warm * (1 - 0.95 * step / recipe.steps)
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+
+
+def _descend(model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
+    optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return float(norm)
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _save(
+    folder: Path,
+    model: Qwen2ForCausalLM,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    step: int,
+    seconds: float,
+    mean: dict[str, float],
+) -> None:
+    """One atomic checkpoint: weights, optimiser moments and the whole log so far."""
+    tensors = {f"model.{name}": tensor.clone() for name, tensor in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        state = optimizer.state[parameter]
+        tensors |= {f"first.{name}": state["exp_avg"], f"second.{name}": state["exp_avg_sq"]}
+    log = _log(folder)
+    log.append({"step": step, "seconds": round(seconds, 1), **{k: round(v, 5) for k, v in mean.items()}})
+    about = {"recipe": asdict(recipe), "step": step, "seconds": seconds, "log": log}
+    write_tensors(folder / "checkpoint.safetensors", tensors, about)
+    write_atomic(folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in log))
+
+
+def _log(folder: Path) -> list[dict[str, float]]:
+    path = folder / "checkpoint.safetensors"
+    return read_tensors(path, "checkpoint")[1]["log"] if path.exists() else []
+
+
+def _resume(
+    folder: Path, model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, recipe: Recipe
+) -> tuple[int, float]:
+    if not (folder / "checkpoint.safetensors").exists():
+        return 0, 0.0
+    tensors, about = read_tensors(folder / "checkpoint.safetensors", "checkpoint")
+    model.load_state_dict(_part(tensors, "model."), strict=False)
+    for name, parameter in model.named_parameters():
+        moments = {"exp_avg": tensors[f"first.{name}"], "exp_avg_sq": tensors[f"second.{name}"]}
+        state = {key: value.to(parameter.device) for key, value in moments.items()}
+        optimizer.state[parameter] = {"step": torch.tensor(float(about["step"])), **state}
+    return about["step"], about["seconds"]
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    names: list[str] = typer.Argument(None, help="Models to train, parents first; all three if none is named."),
+    work: Path = typer.Option(Path("runs/train"), help="Folder for checkpoints and logs."),
+    device: str = typer.Option("cuda" if torch.cuda.is_available() else "cpu"),
+) -> None:
+    """Train the bundled models."""
+    for name in names or RECIPES:
+        one_of("recipe", name, RECIPES)
+        train(RECIPES[name], work, device)
+
+
+if __name__ == "__main__":
+    app()
