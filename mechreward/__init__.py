@@ -1,0 +1,44 @@
+"""Find the sparse reward subsystem of a language model, and find out whether to believe it."""
+
+from mechreward import tasks
+from mechreward._check import MechRewardError
+from mechreward.causal.effect import Effect, ablate
+from mechreward.causal.intervene import Intervention, mean, zero
+from mechreward.models.adapter import load
+from mechreward.models.engine import Policy
+from mechreward.models.site import Site
+from mechreward.probing.activations import Activations, record
+from mechreward.probing.neurons import NeuronSet, select
+from mechreward.probing.probe import DopamineProbe, ValueProbe
+from mechreward.rollouts.sample import sample
+from mechreward.rollouts.trajectory import Rollouts, Trajectory
+from mechreward.rollouts.value import Values, estimate
+from mechreward.tasks import Problem, Task, Verdict
+
+__version__ = "0.1.0"
+__all__ = [
+    "Activations",
+    "DopamineProbe",
+    "Effect",
+    "Intervention",
+    "MechRewardError",
+    "NeuronSet",
+    "Policy",
+    "Problem",
+    "Rollouts",
+    "Site",
+    "Task",
+    "Trajectory",
+    "ValueProbe",
+    "Values",
+    "Verdict",
+    "ablate",
+    "estimate",
+    "load",
+    "mean",
+    "record",
+    "sample",
+    "select",
+    "tasks",
+    "zero",
+]

@@ -17,7 +17,7 @@ def one_of(what: str, given: object, possible: Iterable[object]) -> None:
         return
     names = [str(option) for option in options]
     near = get_close_matches(str(given), names, n=1, cutoff=0.3)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
     raise MechRewardError(f"unknown {what} {str(given)!r}{hint} Possible: {shown or 'none'}.")
 

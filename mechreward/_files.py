@@ -71,6 +71,7 @@ def read_tensors(path: Path | str, what: str) -> tuple[dict[str, torch.Tensor], 
     try:
         with safe_open(str(path), framework="pt") as file:
             about = json.loads((file.metadata() or {})["about"])
+            require(isinstance(about, dict), "its header is no JSON object")
             return {name: file.get_tensor(name) for name in file.keys()}, about
     except (SafetensorError, KeyError, ValueError) as error:
         raise MechRewardError(f"{path} is not a {what} file: no readable safetensors ({_kind(raw)}).") from error

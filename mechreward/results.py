@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mechreward._check import require
+from mechreward._check import MechRewardError, require
 from mechreward._files import read_json, write_json
 from mechreward.stats import Interval
 
@@ -52,7 +52,7 @@ class Results:
 
     def save(self, path: Path | str) -> Path:
         """Write atomically; NaN becomes null."""
-        rows = [{k: _null(v) for k, v in asdict(row).items()} for row in self.rows]
+        rows = [_null(asdict(row)) for row in self.rows]
         return write_json(path, {"schema": SCHEMA, "manifest": self.manifest, "rows": rows})
 
     @classmethod
@@ -60,8 +60,11 @@ class Results:
         """Raises MechRewardError for a missing or damaged file, or another schema."""
         data = read_json(path, "results")
         require(data.get("schema") == SCHEMA, f"{path} has schema {data.get('schema')}; this version reads {SCHEMA}.")
-        rows = [Row(**{k: math.nan if v is None else v for k, v in row.items()}) for row in data["rows"]]
-        return cls(data["manifest"], tuple(rows))
+        try:
+            rows = [Row(**{k: math.nan if v is None else v for k, v in row.items()}) for row in data["rows"]]
+            return cls(data["manifest"], tuple(rows))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise MechRewardError(f"{path} is no whole results file: {error}.") from error
 
 
 def rows_from(shared: dict[str, Any], numbers: Iterable[tuple[str, str, Interval, dict[str, Any]]]) -> list[Row]:
@@ -75,4 +78,8 @@ def fingerprint(value: object) -> str:
 
 
 def _null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _null(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_null(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

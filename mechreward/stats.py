@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import nan, sqrt
-from typing import Literal, SupportsFloat
+from typing import SupportsFloat
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -19,7 +19,7 @@ from scipy.stats import binomtest, hypergeom, norm, rankdata
 
 from mechreward._check import one_of, require
 
-Column = Shaped[np.ndarray, " n"]
+Column = Shaped[np.ndarray, "..."] | Sequence  # the shape is checked in `_columns`, whose message says more
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def proportion(successes: SupportsFloat, n: int, *, level: float = 0.95) -> Inte
 
 def cluster_bootstrap(
     statistic: Callable[..., float],
-    arrays: np.ndarray | Sequence[np.ndarray],
+    arrays: np.ndarray | Sequence,
     cluster: Column,
     *,
     draws: int = 1000,
@@ -179,9 +179,7 @@ def mcnemar(before: Column, after: Column) -> float:
     return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
 
 
-def rank_among(
-    value: SupportsFloat, draws: Column, *, tail: Literal["low", "high", "two"] = "low"
-) -> tuple[int, float]:
+def rank_among(value: SupportsFloat, draws: Column, *, tail: str = "low") -> tuple[int, float]:
     """Rank of the observed value among null draws [n] (1 = most extreme, ties count against it), and its p.
 
     The randomisation p is (1 + #{draws as extreme}) / (1 + n): 19 draws can reach .05 and 99 can reach .01.
@@ -204,7 +202,7 @@ def holm(p: Column) -> Float[np.ndarray, " n"]:
     return adjusted
 
 
-def iou(a: Shaped[np.ndarray, " k_a"], b: Shaped[np.ndarray, " k_b"]) -> float:
+def iou(a: Column, b: Column) -> float:
     """Intersection over union of two sets of neuron indices, in [0, 1]; duplicates count once."""
     a, b = np.asarray(a), np.asarray(b)
     for side in (a, b):
@@ -266,7 +264,7 @@ def detectable_effect(
     return nan if excess(base) < 0 else float(root_scalar(excess, bracket=(0, base)).root)
 
 
-def _columns(**named: np.ndarray) -> list[np.ndarray]:
+def _columns(**named: Column) -> list[np.ndarray]:
     """The named columns as floats, checked as the module's docstring says."""
     columns = {name: np.asarray(value) for name, value in named.items()}
     for name, column in columns.items():
@@ -280,12 +278,10 @@ def _columns(**named: np.ndarray) -> list[np.ndarray]:
     return [column.astype(float) for column in columns.values()]
 
 
-def _grouped(group: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _grouped(group: Column, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Group number of each row, then each group's first row (once rows are sorted by group) and size."""
     group = np.asarray(group)
-    require(
-        group.shape == (n,) and n > 0, f"need one label for each of {n} >= 1 rows; got shape {group.shape}"
-    )
+    require(group.shape == (n,) and n > 0, f"need one label for each of {n} >= 1 rows; got shape {group.shape}")
     require(bool((group == group).all()), "cluster or group labels hold nan; give every row a label")
     _, member, sizes = np.unique(group, return_inverse=True, return_counts=True)
     return member, sizes.cumsum() - sizes, sizes

@@ -13,11 +13,22 @@ os.environ.update(
     MPLBACKEND="Agg",
 )
 
+import jaxtyping
+import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
-install_import_hook("mechreward", "beartype.beartype")
+jaxtyping.install_import_hook("mechreward", "beartype.beartype")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    """`@pytest.mark.unchecked` calls the package as a user does, without the run-time types: for hostile input."""
+    jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("unchecked") is not None)
+    try:
+        return (yield)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

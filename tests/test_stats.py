@@ -313,8 +313,8 @@ def test_rank_among_by_hand():
 def test_rank_among_p_is_uniform_under_the_null():
     rng = np.random.default_rng(2)
     for tail in ("low", "high", "two"):
-        p = np.array([stats.rank_among(x[0], x[1:], tail=tail)[1] for x in rng.normal(size=(2000, 20))])
-        assert np.mean(p <= 0.1) == pytest.approx(0.1, abs=0.025)  # sd .0067
+        p = np.array([stats.rank_among(x[0], x[1:], tail=tail)[1] for x in rng.normal(size=(1000, 20))])
+        assert np.mean(p <= 0.1) == pytest.approx(0.1, abs=0.03)  # sd .0095
 
 
 def test_holm_by_hand():
@@ -380,9 +380,7 @@ def test_two_proportion_power_by_simulation(rng):
 def test_two_proportion_power_has_its_level_and_grows(rng):
     assert stats.two_proportion_power(100, 0.3, 0.0) == pytest.approx(0.05)
     assert stats.two_proportion_power(100, 0.3, 0.0, alpha=0.01) == pytest.approx(0.01)
-    assert stats.two_proportion_power(100, 0.5, 0.2) == pytest.approx(
-        stats.two_proportion_power(100, 0.5, -0.2)
-    )
+    assert stats.two_proportion_power(100, 0.5, 0.2) == pytest.approx(stats.two_proportion_power(100, 0.5, -0.2))
     powers = [stats.two_proportion_power(n, 0.8, -0.1) for n in (50, 100, 200, 400)]
     assert (np.diff(powers) > 0).all() and powers[-1] > 0.9
 
@@ -457,7 +455,7 @@ HOSTILE = [
     (lambda: stats.proportion(0, 0), "n=0"),
     (lambda: stats.proportion(1.5, 4), "1.5"),
     (lambda: stats.proportion(math.nan, 4), "nan"),
-    (lambda: stats.proportion(1, 4, level=95), "level.*95"),
+    (lambda: stats.proportion(1, 4, level=95.0), "level.*95"),
     (lambda: bootstrap(TWO, np.arange(3)), "3 cluster labels"),
     (lambda: bootstrap(NONE, NONE), "0 >= 1 rows"),
     (lambda: bootstrap([], BIT), "every array"),
@@ -471,7 +469,7 @@ HOSTILE = [
     (lambda: stats.rank_among(0, NONE), "empty"),
     (lambda: stats.rank_among(0, np.array([1, np.nan])), "draws has 1"),
     (lambda: stats.rank_among(math.nan, TWO), "value"),
-    (lambda: stats.rank_among(0, TWO, tail="lo"), "did you mean 'low'"),  # pyright: ignore[reportArgumentType]
+    (lambda: stats.rank_among(0, TWO, tail="lo"), "did you mean 'low'"),
     (lambda: stats.holm(NONE), "empty"),
     (lambda: stats.holm(np.array([0.5, np.nan])), "p has 1"),
     (lambda: stats.holm(np.array([1.5])), "1.5"),
@@ -496,5 +494,5 @@ def test_hostile_input_is_refused_in_one_line(call, words):
 
 
 def test_plain_lists_are_accepted():
-    assert stats.auroc([0.1, 0.9], [False, True]) == 1  # pyright: ignore[reportArgumentType]
-    assert stats.cluster_bootstrap(np.mean, [[1.0, 3.0]], ["a", "b"]).n == 2  # pyright: ignore[reportArgumentType]
+    assert stats.auroc([0.1, 0.9], [False, True]) == 1
+    assert stats.cluster_bootstrap(np.mean, [[1.0, 3.0]], ["a", "b"]).n == 2

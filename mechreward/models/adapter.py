@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors import SafetensorError
 
 from mechreward._check import MechRewardError, one_of, require
 from mechreward._files import digest
@@ -36,7 +38,7 @@ class Model(Protocol):
 class ModelId:
     """Which model, and in which processing state, an artefact belongs to.
 
-    `weights` is a hash over 4,096 evenly spaced values of every parameter (our choice: quick, and any training step
+    `weights` is a hash over up to 4,096 evenly spaced values of every parameter (our choice: quick, and any training step
     changes it). `processing` matters because weight processing can make "coordinate 7" another coordinate.
     """
 
@@ -74,13 +76,16 @@ def load(name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.fl
     folder = WEIGHTS / str(name) if str(name) in bundled() else Path(name)
     if folder.is_dir():
         require((folder / "config.json").is_file(), f"{folder} is no model folder: it has no config.json.")
-        # AutoTokenizer would replace a word-level tokenizer.json by the architecture's own byte-level one.
-        words = PreTrainedTokenizerFast.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None
         try:
+            words = PreTrainedTokenizerFast.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None
+            if words is not None:
+                # Without this TransformerLens reloads it through AutoTokenizer, which replaces a word-level
+                # tokenizer.json by the architecture's own byte-level one.
+                words.init_kwargs["add_bos_token"] = True
             with _no_bars():
                 model = TransformerBridge.boot_transformers(str(folder), device=device, dtype=dtype, tokenizer=words)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise MechRewardError(f"cannot load the model folder {folder}: {error}") from error
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            raise MechRewardError(f"cannot load the model folder {folder}: {' '.join(str(error).split())}") from error
     elif "/" in str(name) and not str(name).startswith((".", "/")):
         model = TransformerBridge.boot_transformers(str(name), device=device, dtype=dtype)
     else:
@@ -93,7 +98,7 @@ def model_id(model: Any) -> ModelId:
     values = []
     for parameter in model.parameters():
         flat = parameter.detach().reshape(-1)
-        picked = flat[:: max(1, flat.numel() // 4096)][:4096].float().cpu()
+        picked = flat[:: max(1, -(-flat.numel() // 4096))].float().cpu()
         values.append(f"{tuple(parameter.shape)}".encode() + picked.numpy().tobytes())
     name = str(getattr(model.cfg, "model_name", "") or type(model).__name__)
     if getattr(model, "compatibility_mode", False):

@@ -80,9 +80,10 @@ def generate(
         what: title of a progress bar; None for none.
 
     Raises:
-        MechRewardError: a job with nothing to continue or no room for a token.
+        MechRewardError: a job with nothing to continue or no room for a token, or batch < 1.
     """
     policy = policy or Policy()
+    require(batch >= 1, f"batch counts rows decoded at once and must be at least 1; {batch} was given.")
     for job in jobs:
         require(
             1 <= job.length <= len(job.trunk) and job.max_new >= 1,
@@ -108,7 +109,7 @@ def generate(
 
 def key_generator(key: Iterable[int | str]) -> np.random.Generator:
     """The generator of a key: counter-based, so that keys that differ anywhere give independent streams."""
-    seed = hashlib.sha256(repr(tuple(key)).encode()).digest()
+    seed = hashlib.sha256(repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "big")))
 
 

@@ -49,10 +49,10 @@ class Site:
         if isinstance(site, Site):
             return site
         layer, _, kind = site.partition(".")
-        if layer.isdigit():
+        if _counts(layer):
             return cls(int(layer), kind)
         words = site.split(".")
-        if len(words) > 2 and words[1].isdigit():
+        if len(words) > 2 and _counts(words[1]):
             for known, pattern in HOOKS.items():
                 if site == pattern.format(words[1]):
                     return cls(int(words[1]), known)
@@ -85,3 +85,7 @@ def parse_sites(model: Any, sites: Any) -> list[Site]:
     listed = [sites] if isinstance(sites, (str, Site)) else list(sites)
     require(bool(listed), "no site was given; a site is written as in 3.resid_post.")
     return list(dict.fromkeys(Site.parse(site).check(model) for site in listed))
+
+
+def _counts(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) <= 4

@@ -97,11 +97,13 @@ def ablation_bars(rows: Sequence[Row], metric: str = "accuracy") -> str:
     the set itself and its draws.
 
     Raises:
-        MechRewardError: no such rows, several models or tasks, or two summaries of one arm.
+        MechRewardError: no such rows, a number outside [0, 1], several models or tasks, or two summaries of one arm.
     """
     chosen = [row for row in rows if row.metric == metric]
     _some(chosen, rows, f"metric {metric!r}")
     _one(chosen, "model", "task")
+    odd = [row.estimate for row in chosen if not (math.isnan(row.estimate) or 0 <= row.estimate <= 1)]
+    require(not odd, f"{metric!r} must be a share in [0, 1]; got {odd[:3]}")
     base = [row for row in chosen if row.arm == "baseline"]
     require(len(base) <= 1, f"need one baseline row; got {len(base)}: give the rows of one seed")
     sites = {row.site for row in chosen if row.arm != "baseline"}
@@ -171,7 +173,7 @@ def layers_heatmap(rows: Sequence[Row], metric: str) -> str:
             x, y, number = layers.index(layer), kinds.index(kind), value[kind, layer]
             depth = 0.85 * min(max((number - low) / (high - low), 0), 1) if math.isfinite(number) else 0
             axes.add_patch(_box(x, y, facecolor=tint(depth), edgecolor="white", linewidth=1.5))
-            colour = "white" if depth > 0.55 else "#1a1a1a"
+            colour = "white" if depth > 0.7 else "#1a1a1a"
             text = f"{number:.2f}" if math.isfinite(number) else "–"
             axes.text(x, y, text, ha="center", va="center", color=colour, size=min(9.5, 150 / len(layers)))
             if (kind, layer) in ringed:
@@ -189,7 +191,7 @@ def layers_heatmap(rows: Sequence[Row], metric: str) -> str:
         return to_svg(figure)
 
 
-def histogram(values: Sequence[float] | np.ndarray, xlabel: str) -> str:
+def histogram(values: Sequence[float | int] | np.ndarray, xlabel: str) -> str:
     """How often each value occurs, as SVG; for V-hat or delta, `values` [n] of which NaN are left out and counted.
 
     Values that are multiples of 1/K (K <= 64 rollouts) get one bar each, because bins across such a lattice show
@@ -222,8 +224,8 @@ def histogram(values: Sequence[float] | np.ndarray, xlabel: str) -> str:
 def _line(axes: Axes, y: int, arm: str, rows: Sequence[Row], look: tuple) -> None:
     """One line of `ablation_bars`: the draws as dots, the summary with its interval, the numbers at the right."""
     colour, _, marker = look
-    draws = [row.estimate for row in rows if "draw" in row.detail]
-    summary = [row for row in rows if "draw" not in row.detail]
+    draws = [row.estimate for row in rows if row.detail.get("draw") is not None]
+    summary = [row for row in rows if row.detail.get("draw") is None]
     require(len(summary) <= 1, f"arm {arm!r} has {len(summary)} summaries; give the rows of one seed and measurement")
     lift = [0.44 * ((0.618 * i) % 1 - 0.5) for i in range(len(draws))]  # golden ratio: spread, the same every time
     axes.scatter(draws, y + np.array(lift), s=13, color=colour, alpha=0.5, linewidths=0)
@@ -241,7 +243,7 @@ def _line(axes: Axes, y: int, arm: str, rows: Sequence[Row], look: tuple) -> Non
     axes.text(1.015, y, text, transform=axes.get_yaxis_transform(), va="center", size=8.5, linespacing=1.25)
 
 
-def _box(x: float, y: float, half: float = 0.5, **look: object) -> Rectangle:
+def _box(x: int, y: int, half: float = 0.5, **look: object) -> Rectangle:
     return Rectangle((x - half, y - half), 2 * half, 2 * half, **look)  # type: ignore[arg-type]
 
 

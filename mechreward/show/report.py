@@ -143,7 +143,8 @@ def _section(section: Section, index: int) -> str:
     for strip in section.html:
         _Inert().feed(strip)
         parts.append(strip)
-    parts.append(_rows(section.rows))
+    if section.rows or not (section.svg or section.html):
+        parts.append(_rows(section.rows))
     if section.command:
         parts.append(f"<h3>Repeat it</h3><pre><code>{escape(section.command)}</code></pre>")
     return "\n".join([*filter(None, parts), "</section>"])
@@ -157,7 +158,7 @@ def _rows(rows: Sequence[Row]) -> str:
     values = {name: {getattr(row, name) for row in rows} - {""} for name in SETTINGS}
     differ = [name for name in SETTINGS if len(values[name]) > 1]
     same = ", ".join(f"{name} {next(iter(values[name]))}" for name in SETTINGS if len(values[name]) == 1)
-    shown = [row for row in rows if "draw" not in row.detail]
+    shown = [row for row in rows if row.detail.get("draw") is None]
     parts = [f'<p class="note">In every row: {escape(same)}.</p>'] if same else []
     if len(shown) > LONG:
         parts.append(_folded(f"All {len(shown)} rows", shown, differ))
@@ -165,7 +166,7 @@ def _rows(rows: Sequence[Row]) -> str:
         parts.append(_table(shown, differ))
     draws: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        if "draw" in row.detail:
+        if row.detail.get("draw") is not None:
             key = row.arm, row.metric, str(row.detail.get("op", "")), *(str(getattr(row, name)) for name in differ)
             draws.setdefault(key, []).append(row)
     for (arm, metric, *place), group in sorted(draws.items(), key=lambda pair: order(pair[0][0])):
@@ -214,7 +215,7 @@ def _flat(value: dict[str, Any], before: str = "") -> Iterable[tuple[str, str]]:
             yield f"{before}{key}", readable(inner)
 
 
-def number(x: float | None) -> str:
+def number(x: float | int | None) -> str:
     """A number as the page prints it: three decimals, powers where those would read 0, "–" for what does not exist."""
     if x is None or not math.isfinite(x):
         return "–"

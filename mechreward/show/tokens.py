@@ -17,10 +17,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from mechreward._check import require
 from mechreward._files import digest
 
 LOW, MIDDLE, HIGH = (244, 165, 130), (255, 255, 255), (130, 187, 224)  # pale enough for dark text: contrast > 8
+Numbers = Sequence[float | int] | np.ndarray
+
 SANS = "system-ui,'DejaVu Sans',sans-serif"
 FRAME = (
     "margin:12px 0;overflow-wrap:anywhere;color:#1a1a1a;background:#fff;"
@@ -32,7 +36,7 @@ RETURN = '<span style="color:#757575" aria-hidden="true">↵</span>'
 JOINER = "\u2060"  # word joiner: invisible
 
 
-def token_strip(pieces: Sequence[str], colour: Sequence[float], marks: Mapping[int, str], *, title: str) -> str:
+def token_strip(pieces: Sequence[str], colour: Numbers, marks: Mapping[int, str], *, title: str) -> str:
     """HTML of a text whose tokens are coloured by V-hat: no JavaScript, nothing loaded, safe inside any page.
 
     `pieces` [n] are the tokens' texts; `colour` [n] their V-hat in [0, 1], vermillion at 0, white at .5, blue at 1,
@@ -51,13 +55,13 @@ def token_strip(pieces: Sequence[str], colour: Sequence[float], marks: Mapping[i
     bar = "display:inline-block;width:90px;height:9px;border:1px solid #ccc;background:linear-gradient(90deg,"
     scale = (
         '<span style="float:right;font-weight:normal">V&#770; 0 '
-        f'<span style="{bar}{_rgb(-1)},{_rgb(0)},{_rgb(1)})"></span> 1</span>'
+        f'<span style="{bar}{_rgb(-1.0)},{_rgb(0.0)},{_rgb(1.0)})"></span> 1</span>'
     )
     return _strip(pieces, [2 * number - 1 for number in numbers], numbers, "V\u0302", marks, title, scale)
 
 
-def colored_tokens(tokens: Sequence[str], values: Sequence[float]) -> ColoredTokens:
-    """Tokens coloured by any `values` [n] (nan for none) with CircuitsVis, for notebooks: red below zero, blue above.
+def colored_tokens(tokens: Sequence[str], values: Numbers) -> ColoredTokens:
+    """Tokens coloured by any `values` [n] (nan for none) with CircuitsVis, for notebooks: vermillion below 0.
 
     CircuitsVis as it comes asks a public site whether there is a network, loads its script from a CDN, and puts token
     text into the page as markup. Here its bundle is read from the installed wheel and put into the page itself, once:
@@ -136,10 +140,11 @@ def _strip(
         tip = f"token {index}: {_visible(piece)!r}" + ("" if math.isnan(number) else f", {unit} = {number:.3g}")
         look = "" if math.isnan(shade) else f' style="background:{_rgb(shade)}"'
         badge = _badge(marks[index]) if index in marks else ""
-        line, *rest = [escape(part) for part in _visible(piece).split("\n")]
-        # The badge stands before the line's end, beside the step that it judges.
-        text = line + "".join(f"{RETURN}{'' if i else badge}\n{part}" for i, part in enumerate(rest))
-        spans.append(f'<span{look} title="{escape(tip)}">{text}</span>{"" if rest else badge}')
+        opening, parts = f'<span{look} title="{escape(tip)}">', _visible(piece).split("\n")
+        ends = [RETURN] * (len(parts) - 1) + [""]
+        lines = [f"{opening}{escape(part)}{end}</span>" for part, end in zip(parts, ends, strict=True)]
+        lines[0] += badge  # before the line's end, beside the step that it judges
+        spans.append("\n".join(lines))
     caption = f'<div style="{CAPTION}">{scale}{escape(_visible(title))}</div>' if title or scale else ""
     return (
         f'<div role="group" aria-label="{escape(_visible(title) or "tokens")}" style="{FRAME}">{caption}'

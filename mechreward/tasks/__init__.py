@@ -1,15 +1,15 @@
 """Tasks with exact verifiers: what a model reasons about."""
 
 from mechreward._check import one_of
-from mechreward.tasks.base import Problem, Task, Verdict
+from mechreward.tasks.base import LineTask, Problem, Task, Verdict
 from mechreward.tasks.chain import Chain
 from mechreward.tasks.countdown import Countdown
 from mechreward.tasks.paths import Paths
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Countdown, Chain, Paths)}
+TASKS: dict[str, type[LineTask]] = {task.name: task for task in (Countdown, Chain, Paths)}
 
 
-def get(name: str) -> Task:
+def get(name: str) -> LineTask:
     """The bundled task of that name.
 
     Raises:
@@ -19,4 +19,4 @@ def get(name: str) -> Task:
     return TASKS[name]()
 
 
-__all__ = ["TASKS", "Chain", "Countdown", "Paths", "Problem", "Task", "Verdict", "get"]
+__all__ = ["TASKS", "Chain", "Countdown", "LineTask", "Paths", "Problem", "Task", "Verdict", "get"]

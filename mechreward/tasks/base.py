@@ -6,7 +6,7 @@ import hashlib
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from mechreward._check import MechRewardError, one_of, require
@@ -21,7 +21,8 @@ class Problem:
     id: str
     prompt: str
     answer: str
-    info: dict[str, Any] = field(default_factory=dict, repr=False)
+    info: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    task: Task | None = field(default=None, repr=False, compare=False)
 
     @property
     def difficulty(self) -> int:
@@ -74,7 +75,7 @@ class Task(ABC):
         for _ in range(200 * n + 2000):
             problem = self.draw(rng)
             if problem is not None and split_of(problem.id) == split:
-                found.setdefault(problem.id, problem)
+                found.setdefault(problem.id, replace(problem, task=self))
             if len(found) == n:
                 return list(found.values())
         raise MechRewardError(f"{self.name} has only {len(found)} {split} problems within reach; {n} were asked for.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
 
@@ -22,8 +23,12 @@ class Countdown(LineTask):
     max_tokens = 112
     max_backs = 3
 
+    def __init__(self, sizes: Sequence[int] = (3, 3, 4)) -> None:
+        """`sizes`: how many numbers a problem has, drawn evenly from this list."""
+        self.sizes = tuple(sizes)
+
     def draw(self, rng: random.Random) -> Problem | None:
-        numbers = [rng.randint(2, 13) for _ in range(rng.choice((3, 4)))]
+        numbers = [rng.randint(2, 13) for _ in range(rng.choice(self.sizes))]
         pool = tuple(numbers)
         while len(pool) > 1:
             pool = rng.choice([after for _, after in _plays(pool)])
@@ -43,13 +48,14 @@ class Countdown(LineTask):
         a, op, b, c = operation(head)
         if not colon:
             raise ValueError(f"{line!r} does not list what is left")
+        left = integers(rest)
         pool = list(state)
         for number in (a, b):
             if number not in pool:
                 return None
             pool.remove(number)
-        legal = 1 <= c <= LARGEST and OPERATIONS[op](a, b) == c and sorted(integers(rest)) == sorted([*pool, c])
-        return tuple(integers(rest)) if legal else None
+        legal = 1 <= c <= LARGEST and OPERATIONS[op](a, b) == c and sorted(left) == sorted([*pool, c])
+        return tuple(left) if legal else None
 
     def moves(self, problem: Problem, state: Pool) -> list[Move]:
         return [Move(f"{line} : {' '.join(map(str, after))}", after) for line, after in _plays(state)]

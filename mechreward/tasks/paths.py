@@ -41,7 +41,7 @@ class Paths(LineTask):
 
     def advance(self, problem: Problem, state: Route, line: str) -> Route | None:
         words = line.split()
-        if len(words) != 3 or words[1] != ">" or words[0] not in NODES or words[2] not in NODES:
+        if len(words) != 3 or words[1] != ">" or not {words[0], words[2]} <= set(NODES):
             raise ValueError(f"{line!r} is not 'a > b'")
         legal = words[0] == state[-1] and words[2] in problem.info["edges"].get(state[-1], ()) and words[2] not in state
         return (*state, words[2]) if legal else None

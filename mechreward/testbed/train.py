@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -22,8 +22,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, PreTrainedTokenizerFast
 from mechreward import tasks
 from mechreward._check import one_of
 from mechreward._files import read_tensors, write_atomic, write_tensors
+from mechreward.models.engine import Job, generate
 from mechreward.tasks.base import LineTask, Problem, split_of
-from mechreward.testbed.traces import trace
+from mechreward.testbed.traces import HABITS, trace
 from mechreward.testbed.vocabulary import WORDS, tokenizer
 
 
@@ -38,6 +39,7 @@ class Recipe:
     learning_rate: float
     batch: int
     samples: int = 1
+    save_every: int = 40
     seed: int = 0
 
 
@@ -45,8 +47,8 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("countdown-base", None, ("countdown", "chain", "paths"), 2600, 1.5e-3, 128),
-        Recipe("countdown-rl", "countdown-base", ("countdown",), 120, 2e-4, 48, 8),
-        Recipe("mixed-rl", "countdown-base", ("countdown", "chain", "paths"), 150, 2e-4, 48, 8),
+        Recipe("countdown-rl", "countdown-base", ("countdown",), 120, 2e-4, 48, 8, 5),
+        Recipe("mixed-rl", "countdown-base", ("countdown", "chain", "paths"), 150, 2e-4, 48, 8, 5),
     )
 }
 ARCHITECTURE = {
@@ -62,8 +64,9 @@ ARCHITECTURE = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-EVERY = 40
 BLOCK = 8
+MICRO = 96
+PRACTISED_FROM = 1440
 
 
 def train(recipe: Recipe, work: Path, device: str) -> Path:
@@ -84,9 +87,9 @@ def train(recipe: Recipe, work: Path, device: str) -> Path:
         rate = _schedule(recipe, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        update = imitate if recipe.parent is None else None
+        update = reinforce if recipe.parent else imitate
         losses.append(update(model, words, optimizer, recipe, step))
-        if (step + 1) % EVERY == 0 or step + 1 == recipe.steps:
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             mean = {key: sum(row[key] for row in losses) / len(losses) for key in losses[0]}
             seconds = spent + time.perf_counter() - began
             bar.set_postfix({key: f"{value:.3f}" for key, value in mean.items()})
@@ -104,8 +107,48 @@ def imitate(
     with _autocast(device):
         logits = model(input_ids=tokens.to(device), use_cache=False).logits[:, :-1]
     loss = cross_entropy(logits.float().flatten(0, 1), targets[:, 1:].flatten().to(device), ignore_index=-100)
-    norm = _descend(model, optimizer, loss)
-    return {"loss": float(loss.detach()), "gradient_norm": norm}
+    optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return {"loss": float(loss.detach()), "gradient_norm": float(norm)}
+
+
+def reinforce(
+    model: Qwen2ForCausalLM, words: PreTrainedTokenizerFast, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int
+) -> dict[str, float]:
+    """One policy-gradient step: advantage = reward against the mean of the problem's own samples, over their sd.
+
+    Fully on-policy (one update for fresh rollouts), so there is no ratio to clip; no KL term.
+    """
+    rng = random.Random(f"{recipe.name}/{recipe.seed}/{step}")
+    drawn = list(draw_problems(_games(recipe.tasks), recipe.batch, rng))
+    jobs = []
+    for i, (task, problem) in enumerate(drawn):
+        prompt = torch.tensor(words(problem.prompt).input_ids)
+        jobs += [Job(prompt, len(prompt), task.max_tokens, (recipe.seed, step, i, j)) for j in range(recipe.samples)]
+    said = generate(model, jobs, eos=words.eos_token_id, batch=len(jobs))
+    texts = [words.decode(row.tokens, skip_special_tokens=True) for row in said]
+    owners = [drawn[i // recipe.samples] for i in range(len(jobs))]
+    rewards = torch.tensor([float(t.verify(p, text).reward) for (t, p), text in zip(owners, texts, strict=True)])
+    groups = rewards.view(-1, recipe.samples)
+    advantage = ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
+    rows = [(torch.cat([job.trunk, row.tokens]).tolist(), job.length) for job, row in zip(jobs, said, strict=True)]
+    order = sorted((i for i in range(len(rows)) if advantage[i] != 0), key=lambda i: len(rows[i][0]))
+    optimizer.zero_grad()
+    total = max(1, sum(len(rows[i][0]) - rows[i][1] for i in order))
+    for start in range(0, len(order), MICRO):
+        chosen = order[start : start + MICRO]
+        tokens, targets = (t.to(model.device) for t in _pad([rows[i] for i in chosen]))
+        with _autocast(model.device):
+            logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
+        nll = cross_entropy(logits.float().transpose(1, 2), targets[:, 1:], ignore_index=-100, reduction="none")
+        ((advantage[chosen].to(nll)[:, None] * nll).sum() / total).backward()
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+    optimizer.step()
+    report = {"reward": float(rewards.mean()), "mixed_groups": float((groups.std(1) > 0).float().mean())}
+    report["back"] = sum("back" in text for text in texts) / len(texts)
+    return report | {"tokens": sum(len(row.tokens) for row in said) / len(said), "gradient_norm": norm}
 
 
 _cache: dict[tuple[Recipe, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
@@ -118,8 +161,10 @@ def _batches(
     if (recipe, block) not in _cache:
         rng = random.Random(f"{recipe.name}/{recipe.seed}/{block}")
         rows = []
-        for task, problem in draw_problems(recipe.tasks, recipe.batch * BLOCK, rng):
-            text = problem.prompt + trace(task, problem, rng)
+        early = block * BLOCK < PRACTISED_FROM
+        for task, problem in draw_problems(_games(recipe.tasks, early), recipe.batch * BLOCK, rng):
+            habits = HABITS["exploring" if early else "practised"][task.name]
+            text = problem.prompt + trace(task, problem, habits, rng)
             start = len(words(problem.prompt).input_ids)
             rows.append((words(text).input_ids + [words.eos_token_id], start))
         rows.sort(key=lambda row: len(row[0]))
@@ -140,9 +185,13 @@ def _pad(rows: list[tuple[list[int], int]]) -> tuple[torch.Tensor, torch.Tensor]
     return tokens, targets
 
 
-def draw_problems(names: tuple[str, ...], n: int, rng: random.Random) -> Iterator[tuple[LineTask, Problem]]:
+def _games(names: tuple[str, ...], early: bool = False) -> list[LineTask]:
+    """The tasks; early in supervised training Countdown has more four-number problems."""
+    return [tasks.Countdown((3, 4)) if early and name == "countdown" else tasks.get(name) for name in names]
+
+
+def draw_problems(games: list[LineTask], n: int, rng: random.Random) -> Iterator[tuple[LineTask, Problem]]:
     """`n` random training problems, the tasks in turn."""
-    games = [tasks.get(name) for name in names]
     for i in range(n):
         game, problem = games[i % len(games)], None
         while problem is None or split_of(problem.id) != "train":
@@ -159,14 +208,6 @@ def _schedule(recipe: Recipe, step: int) -> float:
 def _autocast(device: torch.device) -> torch.autocast:
     fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
-
-
-def _descend(model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
-    optimizer.zero_grad()
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    return float(norm)
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

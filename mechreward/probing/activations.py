@@ -1,0 +1,177 @@
+"""`Activations`: what was recorded where, row by row; `record` replays trajectories and keeps chosen positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from tqdm.auto import tqdm
+
+from mechreward._check import one_of, require
+from mechreward._files import read_tensors, write_tensors
+from mechreward.models.adapter import ModelId, device_of, model_id
+from mechreward.models.engine import Hooks
+from mechreward.models.site import Site, parse_sites
+from mechreward.rollouts.trajectory import Rollouts
+
+ROWS = ("states", "steps", "tokens")
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Activations at one site, float32 `[row width]`, with labels `trajectory`, `position`, `step` [row].
+
+    `rows` says what a row is: `states` (the last token of every step, s_0 first), `steps` (mean over a step's tokens;
+    `position` is its last token), or `tokens` (every position, prompt included; `step` 0 in the prompt).
+    """
+
+    x: Float[torch.Tensor, "row width"] = field(repr=False)
+    site: Site
+    rows: str
+    trajectory: Int[np.ndarray, " row"] = field(repr=False)
+    position: Int[np.ndarray, " row"] = field(repr=False)
+    step: Int[np.ndarray, " row"] = field(repr=False)
+    model_id: ModelId
+
+    def __repr__(self) -> str:
+        return f"Activations({self.site}, {self.x.shape[0]} {self.rows} x {self.x.shape[1]}, {self.model_id.name})"
+
+    @property
+    def width(self) -> int:
+        """Number of neurons at the site."""
+        return self.x.shape[1]
+
+    def rms(self) -> Float[torch.Tensor, " width"]:
+        """Root mean square of each neuron over the rows."""
+        return self.x.square().mean(0).sqrt()
+
+    def save(self, path: Path | str) -> Path:
+        """One safetensors file, written atomically."""
+        labels = {key: torch.from_numpy(getattr(self, key)).int() for key in ("trajectory", "position", "step")}
+        about = {"kind": "activations", "site": str(self.site), "rows": self.rows, "model_id": asdict(self.model_id)}
+        return write_tensors(path, {"x": self.x, **labels}, about)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Activations:
+        """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
+        tensors, about = read_tensors(path, "activations")
+        require(about.get("kind") == "activations", f"{path} holds {about.get('kind')}, not activations.")
+        labels = {key: tensors[key].long().numpy() for key in ("trajectory", "position", "step")}
+        site = Site.parse(about["site"])
+        return cls(tensors["x"], site, about["rows"], **labels, model_id=ModelId(**about["model_id"]))
+
+
+class Recording(Mapping[str, Activations]):
+    """Activations by site: `acts["3.resid_post"]`."""
+
+    def __init__(self, parts: Mapping[str, Activations]) -> None:
+        self._parts = dict(parts)
+
+    def __getitem__(self, site: Site | str) -> Activations:
+        key = str(Site.parse(site))
+        one_of("recorded site", key, self._parts)
+        return self._parts[key]
+
+    def __iter__(self) -> Any:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __repr__(self) -> str:
+        return f"Recording({', '.join(self._parts)})"
+
+
+@torch.no_grad()
+def record(
+    model: Any,
+    runs: Rollouts,
+    sites: str | Site | list[str] | list[Site],
+    *,
+    rows: Literal["states", "steps", "tokens"] = "states",
+    batch: int = 64,
+    hooks: Hooks = (),
+    what: str | None = "activations",
+) -> Recording:
+    """Replay `runs` and keep the activations at `sites`.
+
+    Equal to `run_with_cache` on each trajectory alone: rows are right-padded, which a causal model cannot see, and
+    layers after the last site are not run. `hooks` (an intervention) stay on meanwhile and are seen by the recording.
+
+    Raises:
+        MechRewardError: unknown site, layer, or kind of rows; runs of another model; no runs.
+    """
+    one_of("kind of rows", rows, ROWS)
+    require(len(runs) > 0, "no trajectories were given.")
+    identity = model_id(model)
+    runs.model_id.check(identity, "set of rollouts")
+    wanted = parse_sites(model, sites)
+    kept: dict[Site, dict[int, torch.Tensor]] = {site: {} for site in wanted}
+    stop = max(site.layer for site in wanted) + 1
+    order = sorted(range(len(runs)), key=lambda i: len(runs[i].tokens))
+    bar = tqdm(total=len(runs), desc=what, disable=what is None, unit="trajectory", mininterval=0.5)
+    with bar, model.hooks(fwd_hooks=list(hooks)) if hooks else nullcontext():
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            caught = forward(model, [runs[i].tokens for i in chosen], wanted, stop)
+            for site in wanted:
+                for row, i in enumerate(chosen):
+                    kept[site][i] = _pick(caught[site][row], runs, i, rows)
+            bar.update(len(chosen))
+    labels = _labels(runs, rows)
+    return Recording(
+        {
+            str(site): Activations(
+                torch.cat([parts[i] for i in range(len(runs))]), site, rows, **labels, model_id=identity
+            )
+            for site, parts in kept.items()
+        }
+    )
+
+
+def forward(model: Any, rows: list[torch.Tensor], sites: list[Site], stop: int) -> dict[Site, torch.Tensor]:
+    """One right-padded pass; activations `[batch pos width]` by site, on the CPU in float32."""
+    caught: dict[Site, torch.Tensor] = {}
+
+    def catch(site: Site) -> tuple[str, Any]:
+        def hook(tensor: torch.Tensor, hook: Any) -> None:
+            caught[site] = tensor.detach().float().cpu().clone()
+
+        return site.hook, hook
+
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device_of(model))
+    mask = torch.ones_like(tokens)
+    last = stop if stop < model.cfg.n_layers else None
+    with model.hooks(fwd_hooks=[catch(site) for site in sites]):
+        model(tokens, return_type=None if last else "logits", attention_mask=mask, stop_at_layer=last)
+    missing = [str(site) for site in sites if site not in caught]
+    require(not missing, f"nothing passed through {', '.join(missing)}: the hook never fired.")
+    return caught
+
+
+def _pick(x: torch.Tensor, runs: Rollouts, i: int, rows: str) -> torch.Tensor:
+    run = runs[i]
+    if rows == "tokens":
+        return x[: len(run.tokens)].clone()
+    if rows == "states":
+        return x[list(run.step_ends)].clone()
+    return torch.stack([x[run.span(step)].mean(0) for step in range(1, run.steps + 1)])
+
+
+def _labels(runs: Rollouts, rows: str) -> dict[str, np.ndarray]:
+    columns: list[tuple[int, int, int]] = []
+    for number, run in enumerate(runs):
+        if rows == "tokens":
+            steps = np.searchsorted(run.step_ends, np.arange(len(run.tokens)))
+            columns += [(number, position, int(step)) for position, step in enumerate(steps)]
+        else:
+            ends = list(enumerate(run.step_ends))[rows == "steps" :]
+            columns += [(number, end, step) for step, end in ends]
+    trajectory, position, step = np.array(columns, dtype=np.int64).T.copy()
+    return {"trajectory": trajectory, "position": position, "step": step}

@@ -1,0 +1,129 @@
+"""`NeuronSet` and its algebra; `select` takes the best-scored neurons of a probe."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from mechreward import stats
+from mechreward._check import MechRewardError, require
+from mechreward._files import read_json, write_json
+from mechreward.models.adapter import ModelId
+from mechreward.models.site import Site
+from mechreward.probing.activations import Activations
+from mechreward.probing.probe import DopamineProbe, ValueProbe
+
+
+@dataclass(frozen=True)
+class NeuronSet:
+    """Some neurons of one site of one model.
+
+    `indices` [k] sorted and unique; `scores` [k] what they were chosen by (any unit); `how` says where they come
+    from. `&`, `|`, `-` need the same site and model.
+    """
+
+    site: Site
+    indices: tuple[int, ...]
+    width: int
+    model_id: ModelId
+    scores: tuple[float, ...] = field(default=(), repr=False, compare=False)
+    how: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        bad = [i for i in self.indices if not 0 <= i < self.width]
+        require(not bad, f"neuron {bad[:1]} is out of range: {self.site} has neurons 0 to {self.width - 1}.")
+        unique = list(self.indices) == sorted(set(self.indices))
+        require(unique, "neuron indices must be sorted and without repeats; make sets with NeuronSet.of.")
+
+    @classmethod
+    def of(cls, acts: Activations, indices: Any, how: str, scores: Any = None) -> NeuronSet:
+        """A set at the site and model of `acts`; `scores` [width], if given, are those of all neurons."""
+        picked = tuple(sorted({int(i) for i in indices}))
+        kept = () if scores is None else tuple(float(scores[i]) for i in picked)
+        return cls(acts.site, picked, acts.width, acts.model_id, kept, how)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __and__(self, other: NeuronSet) -> NeuronSet:
+        return self._combine(other, set(self.indices) & set(other.indices), "&")
+
+    def __or__(self, other: NeuronSet) -> NeuronSet:
+        return self._combine(other, set(self.indices) | set(other.indices), "|")
+
+    def __sub__(self, other: NeuronSet) -> NeuronSet:
+        return self._combine(other, set(self.indices) - set(other.indices), "-")
+
+    def iou(self, other: NeuronSet) -> float:
+        """Intersection over union of the two sets of indices."""
+        self._same(other)
+        return stats.iou(np.array(self.indices), np.array(other.indices))
+
+    def read(self, cache: Any) -> Float[torch.Tensor, "*batch k"]:
+        """Activations of the set's neurons from a TransformerLens cache (or any mapping by hook name), or from
+        `Activations` of the same site."""
+        if isinstance(cache, Activations):
+            require(cache.site == self.site, f"the activations are of {cache.site}; the set is of {self.site}.")
+            return cache.x[:, list(self.indices)]
+        return cache[self.site.hook][..., list(self.indices)]
+
+    def save(self, path: Path | str) -> Path:
+        """JSON, written atomically."""
+        about = {"kind": "neurons", "site": str(self.site), "indices": self.indices, "width": self.width}
+        about |= {"scores": self.scores, "how": self.how, "model_id": asdict(self.model_id)}
+        return write_json(path, about)
+
+    @classmethod
+    def load(cls, path: Path | str) -> NeuronSet:
+        """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
+        data = read_json(path, "neuron set")
+        require(data.get("kind") == "neurons", f"{path} holds {data.get('kind')}, not a neuron set.")
+        try:
+            identity = ModelId(**data["model_id"])
+            indices, scores = tuple(data["indices"]), tuple(data["scores"])
+            return cls(Site.parse(data["site"]), indices, data["width"], identity, scores, data["how"])
+        except (KeyError, TypeError) as error:
+            raise MechRewardError(f"{path} is a damaged neuron set: {error}.") from error
+
+    def _same(self, other: NeuronSet) -> None:
+        require(self.site == other.site, f"sets of different sites: {self.site} and {other.site}.")
+        self.model_id.check(other.model_id, "neuron set")
+
+    def _combine(self, other: NeuronSet, indices: set[int], sign: str) -> NeuronSet:
+        self._same(other)
+        how = f"({self.how}) {sign} ({other.how})"
+        return NeuronSet(self.site, tuple(sorted(indices)), self.width, self.model_id, (), how)
+
+
+def count(width: int, top: float) -> int:
+    """How many neurons a share is: rounded, at least one.
+
+    Raises:
+        MechRewardError: a share outside (0, 1].
+    """
+    require(0 < top <= 1, f"top is a share of the neurons in (0, 1], e.g. 0.01 for 1%; {top} was given.")
+    return max(1, round(top * width))
+
+
+def select(probe: ValueProbe | DopamineProbe, top: float = 0.01) -> NeuronSet:
+    """The share `top` of neurons with the largest scores of a probe that was fitted to `Activations`.
+
+    Ties go to the lower index. Raises MechRewardError if the probe was not fitted, or fitted to bare rows.
+    """
+    require(hasattr(probe, "site_"), "select needs a probe fitted with fit(activations, values).")
+    best = ranking(probe.scores_)[: count(len(probe.scores_), top)]
+    kind, target = type(probe).__name__, getattr(probe, "target", "delta")
+    how = f"top {top:.3g} of a {probe.shape} {kind} on {target}, column L1"
+    chosen = tuple(sorted(int(i) for i in best))
+    scores = tuple(float(probe.scores_[i]) for i in chosen)
+    return NeuronSet(probe.site_, chosen, len(probe.scores_), probe.model_id_, scores, how)
+
+
+def ranking(scores: np.ndarray) -> np.ndarray:
+    """Neurons [width] from the largest score to the smallest."""
+    return np.argsort(-np.asarray(scores), kind="stable")

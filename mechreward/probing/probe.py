@@ -1,0 +1,199 @@
+"""Probes with the scikit-learn contract: read state value or TD error off activations, and score every neuron."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.linear_model import Ridge
+
+from mechreward._check import MechRewardError, one_of, require
+from mechreward.models.adapter import ModelId
+from mechreward.models.site import Site
+from mechreward.probing.activations import Activations
+from mechreward.probing.targets import TARGETS, Examples, check_learnable, states, steps
+from mechreward.rollouts.value import GAMMA, Values
+
+SHAPES = ("linear", "mlp")
+
+
+class _Probe(RegressorMixin, BaseEstimator):
+    """What both probes share: standardisation, the two shapes, scores, predictions.
+
+    Inputs are standardised on the rows given to `fit` (the training split): the ranking by weights is not scale-free
+    otherwise. `scores_` [width] is the L1 norm of each input's first-layer weights (paper section 2). Neurons whose
+    standard deviation is 0 get score 0.
+    """
+
+    shape: str
+    hidden: int
+    seed: int
+
+    def __init__(self, shape: str, hidden: int, ridge: float, rate: float, epochs: int, batch: int, seed: int) -> None:
+        self.shape, self.hidden, self.ridge, self.rate = shape, hidden, ridge, rate
+        self.epochs, self.batch, self.seed = epochs, batch, seed
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Read-out [row] for activations [row width] (tensor, array, or `Activations`).
+
+        Raises:
+            MechRewardError: not fitted, or another width.
+        """
+        require(hasattr(self, "net_"), "this probe is not fitted yet: call fit first.")
+        x = x.x if isinstance(x, Activations) else torch.as_tensor(x)
+        width = len(self.scores_)
+        require(x.shape[-1] == width, f"the probe reads {width} neurons; {x.shape[-1]} were given.")
+        with torch.no_grad():
+            return self.net_((x.float() - self.mean_) / self.scale_)[:, 0].numpy()
+
+    def _fit(self, data: Examples, y: np.ndarray, bootstrap: bool) -> None:
+        """Fit to `y`; with `bootstrap`, to r at the last state and gamma V(next state) before it, V the net's own."""
+        self.mean_ = data.x.mean(0)
+        deviation = data.x.std(0, correction=0)
+        self.scale_ = torch.where(deviation > 1e-8, deviation, torch.inf)
+        x = (data.x - self.mean_) / self.scale_
+        target = torch.from_numpy(np.asarray(y)).float()
+        follows = torch.from_numpy(~data.last) if bootstrap else None
+        fit = self._fit_linear if self.shape == "linear" else self._fit_mlp
+        fit(x, target, follows, data.trajectory)
+        first = self.net_ if self.shape == "linear" else self.net_[0]
+        self.scores_ = first.weight.detach().abs().sum(0).numpy() * torch.isfinite(self.scale_).numpy()
+
+    def _fit_linear(self, x: torch.Tensor, y: torch.Tensor, follows: torch.Tensor | None, _: np.ndarray) -> None:
+        """Ridge regression; with bootstrapping, fitted value iteration to its fixed point."""
+        model = Ridge(alpha=self.ridge * len(y))
+        inputs, target, change = x.numpy(), y.numpy().copy(), 1.0
+        for _ in range(1 if follows is None else 100):
+            model.fit(inputs, target)
+            if follows is None or change < 1e-4:
+                break
+            ahead = GAMMA * np.clip(np.roll(model.predict(inputs), -1), 0, 1)
+            new = np.where(follows.numpy(), ahead, y.numpy())
+            change, target = float(np.abs(new - target).max()), new
+        self.net_ = torch.nn.Linear(x.shape[1], 1)
+        with torch.no_grad():
+            self.net_.weight.copy_(torch.from_numpy(np.atleast_2d(model.coef_)))
+            self.net_.bias.fill_(float(model.intercept_))
+
+    def _fit_mlp(
+        self, x: torch.Tensor, y: torch.Tensor, follows: torch.Tensor | None, trajectory: np.ndarray
+    ) -> None:
+        """The paper's d -> hidden -> 1 ReLU net, squared error, AdamW, whole trajectories in a batch.
+
+        Bootstrapped targets come from the net as it was at the start of the epoch (our choice of target network).
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            layers = [torch.nn.Linear(x.shape[1], self.hidden), torch.nn.ReLU(), torch.nn.Linear(self.hidden, 1)]
+        self.net_ = torch.nn.Sequential(*layers)
+        optimizer = torch.optim.AdamW(self.net_.parameters(), lr=self.rate, weight_decay=0.01)
+        starts = np.flatnonzero(np.append(True, trajectory[1:] != trajectory[:-1]))
+        bounds = np.append(starts, len(trajectory))
+        for _ in range(self.epochs):
+            target = y
+            if follows is not None:
+                with torch.no_grad():
+                    ahead = GAMMA * self.net_(x)[:, 0].clamp(0, 1).roll(-1)
+                target = torch.where(follows, ahead, y)
+            order = torch.randperm(len(starts), generator=generator).tolist()
+            for begin in range(0, len(order), self.batch):
+                picked = [torch.arange(bounds[t], bounds[t + 1]) for t in order[begin : begin + self.batch]]
+                rows = torch.cat(picked)
+                loss = (self.net_(x[rows])[:, 0] - target[rows]).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    def _remember(self, acts: Activations) -> None:
+        self.site_: Site = acts.site
+        self.model_id_: ModelId = acts.model_id
+
+
+class ValueProbe(_Probe):
+    """Reads the state value off activations at step ends.
+
+    Args:
+        target: `mc` (V-hat), `td` (bootstrapped from the terminal reward, the paper's), or `terminal` (the reward
+            itself at every state: what the paper's appendix A compares with).
+        shape: `mlp` (d -> hidden -> 1, the paper's) or `linear` (ridge).
+        ridge: penalty per row of the linear probe (our choice).
+        rate, epochs, batch: of the MLP's AdamW; `batch` counts trajectories. The paper has rate 1e-4 with 4
+            trajectories a batch; the defaults go faster with the same product of rate and updates per row.
+    """
+
+    def __init__(
+        self,
+        target: Literal["mc", "td", "terminal"] = "mc",
+        shape: Literal["linear", "mlp"] = "mlp",
+        hidden: int = 1024,
+        ridge: float = 1e-2,
+        rate: float = 5e-4,
+        epochs: int = 20,
+        batch: int = 20,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(shape, hidden, ridge, rate, epochs, batch, seed)
+        self.target = target
+
+    def fit(self, acts: Activations, values: Values) -> ValueProbe:
+        """Fit to activations recorded with rows="states" and the values of the same rollouts.
+
+        Raises:
+            MechRewardError: unknown target or shape, rows that do not match, or nothing to learn (all right or all
+                wrong).
+        """
+        self._remember(acts)
+        return self.fit_examples(states(acts, values))
+
+    def fit_examples(self, data: Examples) -> ValueProbe:
+        """The same from ready-made rows (a split, a shuffle, a subset of neurons)."""
+        one_of("probe target", self.target, TARGETS)
+        one_of("probe shape", self.shape, SHAPES)
+        check_learnable(data.y, data.reward)
+        self._fit(data, data.y if self.target == "mc" else data.reward.astype(float), self.target == "td")
+        return self
+
+
+class DopamineProbe(_Probe):
+    """Reads the TD error off the mean activation over a step's tokens (paper section 2: d -> 32 -> 1, squared error).
+
+    Args:
+        cut: fit only to steps with |delta| > cut, as the paper does with 0.3; 0 fits all (the default: at finite k
+            the cut selects noise).
+    """
+
+    def __init__(
+        self,
+        cut: float = 0.0,
+        shape: Literal["linear", "mlp"] = "mlp",
+        hidden: int = 32,
+        ridge: float = 1e-2,
+        rate: float = 1e-3,
+        epochs: int = 30,
+        batch: int = 20,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(shape, hidden, ridge, rate, epochs, batch, seed)
+        self.cut = cut
+
+    def fit(self, acts: Activations, values: Values) -> DopamineProbe:
+        """Fit to activations recorded with rows="steps" and the values of the same rollouts.
+
+        Raises:
+            MechRewardError: as for `ValueProbe`; also if no step passes the cut.
+        """
+        self._remember(acts)
+        return self.fit_examples(steps(acts, values))
+
+    def fit_examples(self, data: Examples) -> DopamineProbe:
+        """The same from ready-made rows."""
+        one_of("probe shape", self.shape, SHAPES)
+        kept = data.only(np.abs(data.y) > self.cut) if self.cut else data
+        if not len(kept):
+            raise MechRewardError(f"no step has |delta| > {self.cut}; the largest is {np.abs(data.y).max():.3f}.")
+        check_learnable(kept.y, data.reward)
+        self._fit(kept, kept.y, False)
+        return self

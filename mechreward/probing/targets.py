@@ -1,0 +1,81 @@
+"""What a probe is fitted to: four value targets and the TD error, as rows that match recorded activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from mechreward._check import require
+from mechreward.probing.activations import Activations
+from mechreward.rollouts.value import Values
+
+TARGETS = ("mc", "td", "terminal")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows a probe sees: `x` [row width]; `y` [row] V-hat or delta; `reward` [row] the trajectory's terminal reward;
+    `group` [row] the problem; `step` [row]; `last` [row] True at the last state before the end."""
+
+    x: Float[torch.Tensor, "row width"]
+    y: Float[np.ndarray, " row"]
+    reward: Int[np.ndarray, " row"]
+    group: Int[np.ndarray, " row"]
+    trajectory: Int[np.ndarray, " row"]
+    step: Int[np.ndarray, " row"]
+    last: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def only(self, keep: np.ndarray) -> Examples:
+        """The rows where `keep` [row] is True."""
+        rest = {name: getattr(self, name)[keep] for name in ("y", "reward", "group", "trajectory", "step", "last")}
+        return Examples(self.x[torch.from_numpy(keep)], **rest)
+
+
+def states(acts: Activations, values: Values) -> Examples:
+    """Every state that goes on, with its V-hat. `acts` must be recorded with rows="states" of the same runs.
+
+    Raises:
+        MechRewardError: rows of another kind, or of other trajectories.
+    """
+    _same(acts, values, "states", np.ones(len(values.step), bool))
+    last = np.append(~values.live[1:], False)
+    return _rows(acts.x, values.mean, values, last, values.live)
+
+
+def steps(acts: Activations, values: Values) -> Examples:
+    """Every step with its TD error delta. `acts` must be recorded with rows="steps" (means over a step's tokens).
+
+    Raises:
+        MechRewardError: rows of another kind, or of other trajectories.
+    """
+    _same(acts, values, "steps", values.is_step)
+    x = torch.zeros(len(values.step), acts.width)
+    x[torch.from_numpy(values.is_step)] = acts.x
+    return _rows(x, values.delta, values, ~values.live, values.is_step)
+
+
+def check_learnable(y: np.ndarray, reward: np.ndarray) -> None:
+    """Raise MechRewardError when there is nothing to fit: all answers right or all wrong, or a constant target."""
+    mean = float(np.mean(reward))
+    require(
+        0 < mean < 1,
+        f"no probe can be fitted: all {len(reward)} states belong to {'right' if mean else 'wrong'} answers. "
+        "Take harder or easier problems, or sample more of them.",
+    )
+    require(float(np.std(y)) > 0, f"no probe can be fitted: the target is {float(y[0]):.3f} in all {len(y)} rows.")
+
+
+def _same(acts: Activations, values: Values, rows: str, keep: np.ndarray) -> None:
+    require(acts.rows == rows, f"activations with rows={rows!r} are needed; these were recorded with {acts.rows!r}.")
+    match = np.array_equal(acts.trajectory, values.trajectory[keep]) and np.array_equal(acts.step, values.step[keep])
+    require(match, "activations and values belong to different trajectories: make both from the same rollouts.")
+
+
+def _rows(x: torch.Tensor, y: np.ndarray, v: Values, last: np.ndarray, keep: np.ndarray) -> Examples:
+    return Examples(x, y, v.reward, v.group, v.trajectory, v.step, last).only(keep)

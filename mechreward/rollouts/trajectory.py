@@ -1,0 +1,159 @@
+"""`Trajectory`: one answer with its steps and verdict; `Rollouts`: many, with the problems, policy and model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+
+from mechreward import tasks
+from mechreward._check import MechRewardError, require
+from mechreward._files import read_tensors, write_tensors
+from mechreward.models.adapter import ModelId
+from mechreward.models.engine import Policy
+from mechreward.tasks import Problem, Task, Verdict
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Prompt and answer as token ids.
+
+    `tokens` [pos]; `prompt_len` tokens of it are the prompt; `step_ends` [step + 1] holds the absolute index of each
+    step's last token, entry 0 being the last prompt token (state s_0); `logprobs` [gen] are the model's own at
+    temperature 1; `seed` and `sample` name the generator that drew it.
+    """
+
+    problem_id: str
+    tokens: Int[torch.Tensor, " pos"] = field(repr=False)
+    prompt_len: int
+    step_ends: tuple[int, ...]
+    verdict: Verdict
+    logprobs: Float[torch.Tensor, " gen"] = field(repr=False)
+    seed: int = 0
+    sample: int = 0
+
+    @property
+    def reward(self) -> int:
+        """Terminal reward, 0 or 1."""
+        return self.verdict.reward
+
+    @property
+    def steps(self) -> int:
+        """Number of steps (lines)."""
+        return len(self.step_ends) - 1
+
+    @property
+    def length(self) -> int:
+        """Number of generated tokens."""
+        return len(self.tokens) - self.prompt_len
+
+    def span(self, step: int) -> slice:
+        """Token positions of a step, 1 to `steps`."""
+        require(1 <= step <= self.steps, f"this trajectory has steps 1 to {self.steps}; {step} was given.")
+        return slice(self.step_ends[step - 1] + 1, self.step_ends[step] + 1)
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """A sequence of trajectories of one model and policy; `problems` holds each trajectory's problem."""
+
+    trajectories: tuple[Trajectory, ...] = field(repr=False)
+    problems: tuple[Problem, ...] = field(repr=False)
+    policy: Policy
+    model_id: ModelId
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.trajectories)
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        return iter(self.trajectories)
+
+    def __getitem__(self, index: int) -> Trajectory:
+        return self.trajectories[index]
+
+    def __repr__(self) -> str:
+        right = sum(run.reward for run in self)
+        return f"Rollouts({len(self)} of {self.model_id.name}, {right} correct, temperature {self.policy.temperature})"
+
+    @property
+    def rewards(self) -> list[int]:
+        """Terminal reward of each trajectory."""
+        return [run.reward for run in self]
+
+    @property
+    def groups(self) -> list[int]:
+        """Number of each trajectory's problem, for splits and bootstraps by problem."""
+        known: dict[str, int] = {}
+        return [known.setdefault(run.problem_id, len(known)) for run in self]
+
+    def subset(self, indices: Sequence[int]) -> Rollouts:
+        """The trajectories of the given indices."""
+        picked = tuple(self.trajectories[i] for i in indices), tuple(self.problems[i] for i in indices)
+        return Rollouts(*picked, self.policy, self.model_id, self.seed)
+
+    def save(self, path: Path | str) -> Path:
+        """One safetensors file, written atomically."""
+        about = {"kind": "rollouts", "policy": asdict(self.policy), "model_id": asdict(self.model_id), "seed": self.seed}
+        about["trajectories"] = [
+            {
+                "problem": {key: getattr(problem, key) for key in ("id", "prompt", "answer", "info")},
+                "task": problem.task.name if problem.task else None,
+                "prompt_len": run.prompt_len,
+                "step_ends": run.step_ends,
+                "verdict": [run.verdict.outcome, run.verdict.reason],
+                "seed": run.seed,
+                "sample": run.sample,
+                "tokens": len(run.tokens),
+            }
+            for run, problem in zip(self.trajectories, self.problems, strict=True)
+        ]
+        tensors = {
+            "tokens": torch.cat([run.tokens for run in self]).int(),
+            "logprobs": torch.cat([run.logprobs for run in self]).float(),
+        }
+        return write_tensors(path, tensors, about)
+
+    @classmethod
+    def load(cls, path: Path | str, task: Task | None = None) -> Rollouts:
+        """Raises MechRewardError for a file that is missing, damaged, or holds something else.
+
+        Args:
+            task: needed only when the rollouts are of a task that does not come with the package.
+        """
+        tensors, about = read_tensors(path, "rollouts")
+        require(about.get("kind") == "rollouts", f"{path} holds {about.get('kind')}, not rollouts.")
+        at, spoken, runs, problems = 0, 0, [], []
+        for row in about["trajectories"]:
+            game = task or (tasks.get(row["task"]) if row["task"] in tasks.TASKS else None)
+            problem = Problem(**row["problem"], task=game)
+            tokens = tensors["tokens"][at : at + row["tokens"]].long()
+            said = tensors["logprobs"][spoken : spoken + row["tokens"] - row["prompt_len"]]
+            at, spoken = at + len(tokens), spoken + len(said)
+            verdict = Verdict(*row["verdict"])
+            ends = tuple(row["step_ends"])
+            runs.append(
+                Trajectory(problem.id, tokens, row["prompt_len"], ends, verdict, said, row["seed"], row["sample"])
+            )
+            problems.append(problem)
+        return cls(tuple(runs), tuple(problems), Policy(**about["policy"]), ModelId(**about["model_id"]), about["seed"])
+
+
+def task_of(problems: Sequence[Problem]) -> Task:
+    """The one task all problems belong to.
+
+    Raises:
+        MechRewardError: no problems, a problem without a task, or problems of several tasks.
+    """
+    require(len(problems) > 0, "no problems were given; take some with task.problems('test', 100).")
+    names: dict[str, Any] = {problem.task.name if problem.task else "": problem.task for problem in problems}
+    if len(names) > 1 or "" in names:
+        raise MechRewardError(
+            f"problems of exactly one task are needed; these belong to {', '.join(repr(n) for n in sorted(names))}. "
+            "Take them with task.problems(...)."
+        )
+    return next(iter(names.values()))
