@@ -72,7 +72,7 @@ def read_tensors(path: Path | str, what: str) -> tuple[dict[str, torch.Tensor], 
         with safe_open(str(path), framework="pt") as file:
             about = json.loads((file.metadata() or {})["about"])
             require(isinstance(about, dict), "its header is no JSON object")
-            return {name: file.get_tensor(name) for name in file.keys()}, about
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
         raise MechRewardError(f"{path} is not a {what} file: no readable safetensors ({_kind(raw)}).") from error
 

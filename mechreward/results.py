@@ -61,8 +61,10 @@ class Results:
         data = read_json(path, "results")
         require(data.get("schema") == SCHEMA, f"{path} has schema {data.get('schema')}; this version reads {SCHEMA}.")
         try:
-            rows = [Row(**{k: math.nan if v is None else v for k, v in row.items()}) for row in data["rows"]]
-            return cls(data["manifest"], tuple(rows))
+            rows: list[dict[str, Any]] = [
+                {k: math.nan if v is None else v for k, v in row.items()} for row in data["rows"]
+            ]
+            return cls(data["manifest"], tuple(Row(**row) for row in rows))
         except (KeyError, TypeError, AttributeError) as error:
             raise MechRewardError(f"{path} is no whole results file: {error}.") from error
 

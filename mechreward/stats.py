@@ -8,7 +8,7 @@ nan. The paper prints bare numbers: every interval, exact test and level here is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import nan, sqrt
 from typing import SupportsFloat
 
@@ -33,10 +33,6 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
-
-    def to_dict(self) -> dict[str, float]:
-        """The four fields by name, for tables and JSON."""
-        return asdict(self)
 
 
 def auroc(score: Column, label: Column) -> float:
@@ -224,20 +220,6 @@ def hypergeometric_iou(k_a: int, k_b: int, width: int, overlap: int) -> tuple[fl
     shared = np.arange(least, most + 1)
     expected = hypergeom.pmf(shared, width, k_a, k_b) @ (shared / (k_a + k_b - shared))
     return float(expected), float(hypergeom.sf(overlap - 1, width, k_a, k_b))
-
-
-def two_proportion_power(n: int, base: float, effect: float, alpha: float = 0.05) -> float:
-    """Power of the two-sided two-sample z-test: `n` trials an arm, success rates `base` and `base + effect`.
-
-    Normal approximation, variance pooled under the null (Fleiss), both tails; `effect` is a signed change.
-    """
-    _fraction(base=base, alpha=alpha)
-    other = base + effect
-    require(n >= 1 and 0 <= other <= 1, f"need n >= 1, 0 <= base + effect <= 1; got n={n}, {base} + {effect}")
-    pooled = (base + other) / 2
-    bar = norm.isf(alpha / 2) * sqrt(2 * pooled * (1 - pooled))
-    spread = sqrt(base * (1 - base) + other * (1 - other))
-    return float(sum(norm.cdf((change * sqrt(n) - bar) / spread) for change in (effect, -effect)))
 
 
 def detectable_effect(

@@ -32,3 +32,27 @@ def pytest_runtest_call(item: pytest.Item):
         return (yield)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
+    """Folder of the tiny random model (see tests/tiny.py) in HuggingFace format. Read only."""
+    import tiny
+
+    return tiny.save(tiny.huggingface(), tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder):
+    """The tiny model as users load it: a TransformerBridge. Shared, so leave it as it is."""
+    from mechreward.models import adapter
+
+    return adapter.load(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_plain():
+    """The same weights as a bare HuggingFace model: the independent reference."""
+    import tiny
+
+    return tiny.huggingface()

@@ -50,8 +50,12 @@ def matched(neurons: NeuronSet, acts: Activations, draws: int = 19, seed: int = 
     number of draws allows (twice the draws, shared among the neurons). 19 draws let a rank reach p = .05, 99 p = .01.
 
     Raises:
-        MechRewardError: too few other neurons for that many different sets.
+        MechRewardError: too few other neurons for that many different sets, an empty set, activations of another
+            site, or draws < 1.
     """
+    require(len(neurons) > 0, "there is nothing to match: the set is empty.")
+    require(draws >= 1, f"at least one matched draw is needed (19 for p = .05); {draws} were asked for.")
+    _same(neurons, acts)
     rms = acts.rms().clamp(min=1e-8).log().numpy()
     free = np.setdiff1d(np.arange(acts.width), [*neurons.indices, *sinks(acts)])
     reach = max(4, 2 * draws // len(neurons) + 2)
@@ -78,8 +82,11 @@ def matched(neurons: NeuronSet, acts: Activations, draws: int = 19, seed: int = 
     ]
 
 
-def random(neurons: NeuronSet, acts: Activations, draws: int = 5, seed: int = 0, sink_free: bool = False) -> list[Control]:
+def random(
+    neurons: NeuronSet, acts: Activations, draws: int = 5, seed: int = 0, sink_free: bool = False
+) -> list[Control]:
     """`draws` sets of the same size, uniform over all other neurons; `sink_free` leaves sinks out."""
+    _same(neurons, acts)
     free = np.setdiff1d(np.arange(acts.width), [*neurons.indices, *(sinks(acts) if sink_free else ())])
     require(len(free) >= len(neurons), f"{len(free)} other neurons are left; a control needs {len(neurons)}.")
     rng = np.random.default_rng([seed, 4, sink_free])
@@ -88,3 +95,8 @@ def random(neurons: NeuronSet, acts: Activations, draws: int = 5, seed: int = 0,
         Control(arm, draw, NeuronSet.of(acts, rng.choice(free, len(neurons), replace=False), arm), float("nan"))
         for draw in range(draws)
     ]
+
+
+def _same(neurons: NeuronSet, acts: Activations) -> None:
+    require(acts.site == neurons.site, f"the activations are of {acts.site}; the set is of {neurons.site}.")
+    neurons.model_id.check(acts.model_id, "neuron set")

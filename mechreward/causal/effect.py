@@ -13,7 +13,7 @@ from jaxtyping import Int
 from tqdm.auto import tqdm
 
 from mechreward import stats
-from mechreward._check import MechRewardError, require
+from mechreward._check import MechRewardError, one_of, require
 from mechreward._files import read_json, write_json
 from mechreward.causal.controls import MATCHED, Control, matched, random, sinks
 from mechreward.causal.intervene import OPS, Intervention, mean, zero
@@ -23,7 +23,6 @@ from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
-from mechreward.stats import Interval
 from mechreward.tasks import Problem
 
 
@@ -71,6 +70,7 @@ class Effect:
         among the matched draws (1 = lowest), `p_rank`, `beyond_matched` (accuracy minus the mean of the matched
         draws, bootstrap by problem), `match_error` and whether that counts as matched.
         """
+        one_of("operation of this effect", op, self.ops)
         (own,) = self.draws("value", op)
         controls = self.draws("matched", op)
         rank, p_rank = stats.rank_among(own.accuracy, np.array([arm.accuracy for arm in controls]))
@@ -95,7 +95,9 @@ class Effect:
         return stats.detectable_effect(len(self.problems), base)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.neurons)} neurons of {self.neurons.site} ({self.neurons.how}), {len(self.problems)} problems"]
+        lines = [
+            f"{len(self.neurons)} neurons of {self.neurons.site} ({self.neurons.how}), {len(self.problems)} problems"
+        ]
         base = stats.proportion(int(self.baseline.outcomes.sum()), len(self.problems))
         lines.append(f"baseline accuracy {base}; a drop of {self.power():.3f} could be seen")
         lines.append(f"sink or massive neurons: {list(self.sinks) or 'none'}")
@@ -139,11 +141,15 @@ class Effect:
             error = float("nan") if row["match_error"] is None else row["match_error"]
             return Arm(row["name"], row["op"], row["draw"], tuple(row["indices"]), outcomes, row["damage"], error)
 
-        neurons = NeuronSet(
-            Site.parse(data["site"]), tuple(data["neurons"]), data["width"], ModelId(**data["model_id"]), (), data["how"]
-        )
-        rest = tuple(data["problems"]), tuple(data["sinks"]), data["seed"]
-        return cls(neurons, arm(data["baseline"]), tuple(arm(row) for row in data["arms"]), *rest)
+        try:
+            site, identity = Site.parse(data["site"]), ModelId(**data["model_id"])
+            neurons = NeuronSet(site, tuple(data["neurons"]), data["width"], identity, (), data["how"])
+            rest = tuple(data["problems"]), tuple(data["sinks"]), data["seed"]
+            return cls(neurons, arm(data["baseline"]), tuple(arm(row) for row in data["arms"]), *rest)
+        except MechRewardError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise MechRewardError(f"{path} is a damaged effect: {error}.") from error
 
 
 def ablate(
@@ -170,6 +176,8 @@ def ablate(
             nothing anywhere.
     """
     require(len(neurons) > 0, "there is nothing to ablate: the set is empty.")
+    for op in ops:
+        one_of("operation", op, OPS)
     zero(neurons).check(model)
     clean = sample(model, problems, seed=seed, policy=policy, what=what and f"{what}: baseline")
     acts = record(model, clean, neurons.site, rows="tokens", what=None)[neurons.site]
@@ -229,13 +237,13 @@ class _CleanText:
         """
         moved = (change(acts.x) - acts.x).norm(dim=1).mean() / acts.x.norm(dim=1).mean()
         fired = []
-        (name, hook), *_ = change.fwd_hooks()
+        (name, edit), *_ = change.fwd_hooks()
 
-        def counted(tensor: torch.Tensor, hook_point: Any) -> torch.Tensor:
+        def counted(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
             fired.append(tensor.shape)
-            return hook(tensor, hook_point)
+            return edit(tensor, hook)
 
-        changed = self._read([(name, lambda tensor, hook: counted(tensor, hook))])
+        changed = self._read([(name, counted)])
         if not fired:
             raise MechRewardError(f"the intervention at {change.neurons.site} never fired.")
         kl = (self.logprobs.exp() * (self.logprobs - changed)).sum(-1).mean()

@@ -44,7 +44,7 @@ class Intervention:
         require(x.shape[-1] == width, f"{self.neurons.site} has {width} neurons; the tensor has {x.shape[-1]}.")
         index = list(self.neurons.indices)
         old = x[..., index].float()
-        new = old + self.strength * (self.reference.to(old.device) - old)
+        new = (1 - self.strength) * old + self.strength * self.reference.to(old.device)  # exact at strength 0 and 1
         out = x.clone()
         out[..., index] = new.to(x.dtype)
         return out

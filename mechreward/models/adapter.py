@@ -11,7 +11,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from safetensors import SafetensorError
 
 from mechreward._check import MechRewardError, one_of, require
 from mechreward._files import digest
@@ -38,8 +37,8 @@ class Model(Protocol):
 class ModelId:
     """Which model, and in which processing state, an artefact belongs to.
 
-    `weights` is a hash over up to 4,096 evenly spaced values of every parameter (our choice: quick, and any training step
-    changes it). `processing` matters because weight processing can make "coordinate 7" another coordinate.
+    `weights` is a hash over up to 4,096 evenly spaced values of every parameter (our choice: quick, and any
+    training step changes it). `processing` matters because weight processing can make "coordinate 7" another coordinate.
     """
 
     name: str
@@ -53,7 +52,7 @@ class ModelId:
             mine, theirs = getattr(self, part), getattr(other, part)
             require(
                 mine == theirs,
-                f"this {what} was made on {self.name} ({part} {mine}); the model given is {other.name} ({part} {theirs}).",
+                f"this {what} was made on {self.name} ({part} {mine}); the model is {other.name} ({part} {theirs}).",
             )
 
 

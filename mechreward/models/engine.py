@@ -231,10 +231,13 @@ class _Layer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values, self._buffers = key_states, value_states, None
             return self.keys, self.values
-        length, new = self.keys.shape[2], key_states.shape[2]
+        keys, values = self.keys, self.values
+        if keys is None or values is None:
+            raise RuntimeError("an initialised cache layer always holds keys and values")
+        length, new = keys.shape[2], key_states.shape[2]
         if self._buffers is None or self._buffers[0].shape[2] < length + new:
             pad = (0, 0, 0, new + self.ROOM)
-            self._buffers = [torch.nn.functional.pad(t, pad) for t in (self.keys, self.values)]
+            self._buffers = [torch.nn.functional.pad(t, pad) for t in (keys, values)]
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, length : length + new] = states
         self.keys, self.values = (buffer[:, :, : length + new] for buffer in self._buffers)
@@ -244,7 +247,7 @@ class _Layer(DynamicLayer):
 def _cache(layers: list[Any]) -> DynamicCache:
     """A HuggingFace cache over (keys, values) pairs `[batch heads pos head_dim]`."""
     cache = DynamicCache()
-    cache.layers = [_Layer() for _ in layers]
+    cache.layers[:] = [_Layer() for _ in layers]
     for number, (keys, values) in enumerate(layers):
         cache.update(keys, values, number)
     return cache

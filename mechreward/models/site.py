@@ -57,7 +57,9 @@ class Site:
                 if site == pattern.format(words[1]):
                     return cls(int(words[1]), known)
             one_of("hook name", site, [pattern.format(words[1]) for pattern in HOOKS.values()])
-        raise MechRewardError(f"{site!r} is no site. A site is LAYER.KIND, as in 3.resid_post; kinds: {', '.join(HOOKS)}.")
+        raise MechRewardError(
+            f"{site!r} is no site. A site is LAYER.KIND, as in 3.resid_post; kinds: {', '.join(HOOKS)}."
+        )
 
     def check(self, model: Any) -> Site:
         """Itself, if `model` has this hook point.

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
-from mechreward._check import one_of, require
+from mechreward._check import MechRewardError, one_of, require
 from mechreward._files import read_tensors, write_tensors
 from mechreward.models.adapter import ModelId, device_of, model_id
 from mechreward.models.engine import Hooks
@@ -62,9 +62,12 @@ class Activations:
         """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
         tensors, about = read_tensors(path, "activations")
         require(about.get("kind") == "activations", f"{path} holds {about.get('kind')}, not activations.")
-        labels = {key: tensors[key].long().numpy() for key in ("trajectory", "position", "step")}
-        site = Site.parse(about["site"])
-        return cls(tensors["x"], site, about["rows"], **labels, model_id=ModelId(**about["model_id"]))
+        try:
+            labels = {key: tensors[key].long().numpy() for key in ("trajectory", "position", "step")}
+            site = Site.parse(about["site"])
+            return cls(tensors["x"], site, about["rows"], **labels, model_id=ModelId(**about["model_id"]))
+        except (KeyError, TypeError) as error:
+            raise MechRewardError(f"{path} is a damaged activations file: {error}.") from error
 
 
 class Recording(Mapping[str, Activations]):
@@ -105,10 +108,11 @@ def record(
     layers after the last site are not run. `hooks` (an intervention) stay on meanwhile and are seen by the recording.
 
     Raises:
-        MechRewardError: unknown site, layer, or kind of rows; runs of another model; no runs.
+        MechRewardError: unknown site, layer, or kind of rows; runs of another model; no runs; batch < 1.
     """
     one_of("kind of rows", rows, ROWS)
     require(len(runs) > 0, "no trajectories were given.")
+    require(batch >= 1, f"batch counts trajectories run at once and must be at least 1; {batch} was given.")
     identity = model_id(model)
     runs.model_id.check(identity, "set of rollouts")
     wanted = parse_sites(model, sites)

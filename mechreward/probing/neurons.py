@@ -19,7 +19,7 @@ from mechreward.probing.activations import Activations
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NeuronSet:
     """Some neurons of one site of one model.
 
@@ -35,6 +35,8 @@ class NeuronSet:
     how: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        whole = all(isinstance(i, int) for i in self.indices)
+        require(whole, f"neuron indices must be Python ints, not {self.indices[:4]}; make sets with NeuronSet.of.")
         bad = [i for i in self.indices if not 0 <= i < self.width]
         require(not bad, f"neuron {bad[:1]} is out of range: {self.site} has neurons 0 to {self.width - 1}.")
         unique = list(self.indices) == sorted(set(self.indices))
@@ -49,6 +51,10 @@ class NeuronSet:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        named = ", ".join(map(str, self.indices[:12])) + (", ..." if len(self) > 12 else "")
+        return f"NeuronSet({len(self)} of {self.width} at {self.site}: {named}; {self.how or 'given'})"
 
     def __and__(self, other: NeuronSet) -> NeuronSet:
         return self._combine(other, set(self.indices) & set(other.indices), "&")
@@ -87,7 +93,7 @@ class NeuronSet:
             identity = ModelId(**data["model_id"])
             indices, scores = tuple(data["indices"]), tuple(data["scores"])
             return cls(Site.parse(data["site"]), indices, data["width"], identity, scores, data["how"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise MechRewardError(f"{path} is a damaged neuron set: {error}.") from error
 
     def _same(self, other: NeuronSet) -> None:

@@ -58,8 +58,8 @@ class _Probe(RegressorMixin, BaseEstimator):
         follows = torch.from_numpy(~data.last) if bootstrap else None
         fit = self._fit_linear if self.shape == "linear" else self._fit_mlp
         fit(x, target, follows, data.trajectory)
-        first = self.net_ if self.shape == "linear" else self.net_[0]
-        self.scores_ = first.weight.detach().abs().sum(0).numpy() * torch.isfinite(self.scale_).numpy()
+        first = next(self.net_.parameters())  # the weights of the first layer
+        self.scores_ = first.detach().abs().sum(0).numpy() * torch.isfinite(self.scale_).numpy()
 
     def _fit_linear(self, x: torch.Tensor, y: torch.Tensor, follows: torch.Tensor | None, _: np.ndarray) -> None:
         """Ridge regression; with bootstrapping, fitted value iteration to its fixed point."""
@@ -77,9 +77,7 @@ class _Probe(RegressorMixin, BaseEstimator):
             self.net_.weight.copy_(torch.from_numpy(np.atleast_2d(model.coef_)))
             self.net_.bias.fill_(float(model.intercept_))
 
-    def _fit_mlp(
-        self, x: torch.Tensor, y: torch.Tensor, follows: torch.Tensor | None, trajectory: np.ndarray
-    ) -> None:
+    def _fit_mlp(self, x: torch.Tensor, y: torch.Tensor, follows: torch.Tensor | None, trajectory: np.ndarray) -> None:
         """The paper's d -> hidden -> 1 ReLU net, squared error, AdamW, whole trajectories in a batch.
 
         Bootstrapped targets come from the net as it was at the start of the epoch (our choice of target network).
@@ -91,7 +89,7 @@ class _Probe(RegressorMixin, BaseEstimator):
         self.net_ = torch.nn.Sequential(*layers)
         optimizer = torch.optim.AdamW(self.net_.parameters(), lr=self.rate, weight_decay=0.01)
         starts = np.flatnonzero(np.append(True, trajectory[1:] != trajectory[:-1]))
-        bounds = np.append(starts, len(trajectory))
+        bounds = [*starts.tolist(), len(trajectory)]
         for _ in range(self.epochs):
             target = y
             if follows is not None:
@@ -145,8 +143,9 @@ class ValueProbe(_Probe):
             MechRewardError: unknown target or shape, rows that do not match, or nothing to learn (all right or all
                 wrong).
         """
+        self.fit_examples(states(acts, values))
         self._remember(acts)
-        return self.fit_examples(states(acts, values))
+        return self
 
     def fit_examples(self, data: Examples) -> ValueProbe:
         """The same from ready-made rows (a split, a shuffle, a subset of neurons)."""
@@ -185,8 +184,9 @@ class DopamineProbe(_Probe):
         Raises:
             MechRewardError: as for `ValueProbe`; also if no step passes the cut.
         """
+        self.fit_examples(steps(acts, values))
         self._remember(acts)
-        return self.fit_examples(steps(acts, values))
+        return self
 
     def fit_examples(self, data: Examples) -> DopamineProbe:
         """The same from ready-made rows."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import numpy as np
-from sklearn.base import clone
+from sklearn import base
 
 from mechreward import stats
 from mechreward._check import require
@@ -15,6 +16,7 @@ from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
 
+Probe = TypeVar("Probe", ValueProbe, DopamineProbe)
 RATIOS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
@@ -38,7 +40,7 @@ def measures(probe: ValueProbe | DopamineProbe, data: Examples, draws: int = 500
     """
     read = probe.predict(data.x)
 
-    def interval(statistic: object, keep: np.ndarray, *columns: np.ndarray) -> Interval:
+    def interval(statistic: Callable[..., float], keep: np.ndarray, *columns: np.ndarray) -> Interval:
         arrays = [column[keep] for column in columns]
         return stats.cluster_bootstrap(statistic, arrays, data.group[keep], draws=draws, seed=seed)
 
@@ -54,7 +56,7 @@ def measures(probe: ValueProbe | DopamineProbe, data: Examples, draws: int = 500
 
 
 def pruning_curve(
-    probe: ValueProbe | DopamineProbe,
+    probe: Probe,
     train: Examples,
     test: Examples,
     *,
@@ -86,10 +88,15 @@ def pruning_curve(
             plans += [("random", d, rng.permutation(width)[:kept], train) for d in range(draws)]
         plans += [("shuffled", d, noise_ranks[d][:kept], noises[d]) for d in range(draws)]
         for name, draw, neurons, source in plans:
-            fitted = clone(probe).fit_examples(_columns(source, neurons))
-            few = measures(fitted, _columns(test, neurons), draws=200 if name == arm else 20, seed=seed)
+            fitted = clone(probe).fit_examples(restrict(source, neurons))
+            few = measures(fitted, restrict(test, neurons), draws=200 if name == arm else 20, seed=seed)
             points += [Point(name, ratio, kept, draw, metric, score) for metric, score in few.items()]
     return points
+
+
+def clone(probe: Probe) -> Probe:
+    """An unfitted copy with the same parameters."""
+    return cast(Probe, base.clone(probe))
 
 
 def shuffled(data: Examples, seed: int) -> Examples:
@@ -97,7 +104,7 @@ def shuffled(data: Examples, seed: int) -> Examples:
     they keep their shape in time and lose every tie to the activations."""
     rng = np.random.default_rng([seed, 2])
     starts = np.flatnonzero(np.append(True, data.trajectory[1:] != data.trajectory[:-1]))
-    bounds = np.append(starts, len(data))
+    bounds = [*starts.tolist(), len(data)]
     source = np.empty(len(data), dtype=int)
     for place, giver in enumerate(rng.permutation(len(starts))):
         length = bounds[place + 1] - bounds[place]
@@ -108,6 +115,7 @@ def shuffled(data: Examples, seed: int) -> Examples:
     return Examples(data.x, **moved, **rest)
 
 
-def _columns(data: Examples, neurons: np.ndarray) -> Examples:
+def restrict(data: Examples, neurons: np.ndarray) -> Examples:
+    """The same rows with only these neurons, in index order."""
     rest = {name: getattr(data, name) for name in ("y", "reward", "group", "trajectory", "step", "last")}
     return Examples(data.x[:, np.sort(neurons)], **rest)

@@ -98,7 +98,12 @@ class Rollouts:
 
     def save(self, path: Path | str) -> Path:
         """One safetensors file, written atomically."""
-        about = {"kind": "rollouts", "policy": asdict(self.policy), "model_id": asdict(self.model_id), "seed": self.seed}
+        about = {
+            "kind": "rollouts",
+            "policy": asdict(self.policy),
+            "model_id": asdict(self.model_id),
+            "seed": self.seed,
+        }
         about["trajectories"] = [
             {
                 "problem": {key: getattr(problem, key) for key in ("id", "prompt", "answer", "info")},

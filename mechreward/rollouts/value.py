@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class Values:
         """V-hat [row] from the first and from the second half of the continuations."""
         a, b = self.k - self.k // 2, self.k // 2
         require(b > 0, f"halves need k >= 2 continuations; these values have k={self.k}.")
-        return tuple(np.where(self.live, n / size, self.reward) for n, size in ((self.first, a), (self.second, b)))
+        return np.where(self.live, self.first / a, self.reward), np.where(self.live, self.second / b, self.reward)
 
     def reliability(self) -> dict[str, float]:
         """Spearman-Brown split-half reliability of V-hat (over live states) and of delta (over steps)."""
@@ -98,6 +99,21 @@ class Values:
     def _differences(self, mean: np.ndarray) -> np.ndarray:
         before = np.concatenate([[np.nan], mean[:-1]])
         return np.where(self.is_step, np.where(self.live, GAMMA, 1.0) * mean - before, np.nan)
+
+    @classmethod
+    def join(cls, parts: Sequence[Values]) -> Values:
+        """Values of consecutive pieces of one set of rollouts, whose problems do not straddle pieces."""
+        require(len({(part.k, part.seed) for part in parts}) == 1, "values to join need one k and one seed.")
+        columns: dict[str, list[np.ndarray]] = {}
+        runs = groups = 0
+        for part in parts:
+            for name in ("step", "first", "second", "reward"):
+                columns.setdefault(name, []).append(getattr(part, name))
+            columns.setdefault("trajectory", []).append(part.trajectory + runs)
+            columns.setdefault("group", []).append(part.group + groups)
+            runs, groups = runs + int(part.trajectory.max()) + 1, groups + int(part.group.max()) + 1
+        whole = {name: np.concatenate(pieces) for name, pieces in columns.items()}
+        return cls(**whole, k=parts[0].k, seed=parts[0].seed)
 
     def save(self, path: Path | str) -> Path:
         """One safetensors file, written atomically."""
@@ -147,4 +163,4 @@ def estimate(
         text = decode(model, torch.cat([job.trunk[prompt_len : job.length], continuation.tokens]))
         halves[int(j >= k - k // 2), cell] += task.verify(problem, text).reward
     trajectory, step, reward, group = np.array(columns, dtype=np.int64).T.copy()
-    return Values(trajectory, step, *halves, reward, group, k, seed)
+    return Values(trajectory, step, halves[0], halves[1], reward, group, k, seed)

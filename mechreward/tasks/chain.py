@@ -21,13 +21,13 @@ class Chain(LineTask):
     max_backs = 3
 
     def draw(self, rng: random.Random) -> Problem | None:
-        first = value = rng.randint(2, 20)
+        first = value = rng.randint(2, 9)
         steps: list[tuple[str, int, bool]] = []
         text = str(first)
-        for _ in range(rng.randint(3, 7)):
+        for _ in range(rng.randint(3, 6)):
             fits = [
                 (op, literal, left, result)
-                for op, literal, left in ((rng.choice("+-*"), rng.randint(2, 20), rng.random() < 0.5) for _ in range(20))
+                for op, literal, left in ((rng.choice("+-*"), rng.randint(2, 9), rng.random() < 0.5) for _ in range(20))
                 if 1 <= (result := OPERATIONS[op](*_operands(value, literal, left))) <= LARGEST
             ]
             if not fits:
@@ -60,8 +60,8 @@ class Chain(LineTask):
         op, literal, left = problem.info["steps"][done]
         a, b = _operands(value, literal, left)
         result = OPERATIONS[op](a, b)
-        slips = {c for c in (result - 10, result - 2, result - 1, result + 1, result + 2, result + 10)}
-        answers = sorted(c for c in {result, *slips} if 0 <= c <= LARGEST)
+        claims = (result - 10, result - 2, result - 1, result, result + 1, result + 2, result + 10)
+        answers = [c for c in claims if 0 <= c <= LARGEST]
         return [Move(f"{a} {op} {b} = {c}", (done + 1, c, right and c == result)) for c in answers]
 
     def reachable(self, problem: Problem, state: State) -> bool:

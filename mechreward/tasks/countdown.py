@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from itertools import combinations
 
 from mechreward.tasks.base import LARGEST, OPERATIONS, LineTask, Move, Problem, integers, operation
@@ -28,11 +28,11 @@ class Countdown(LineTask):
         self.sizes = tuple(sizes)
 
     def draw(self, rng: random.Random) -> Problem | None:
-        numbers = [rng.randint(2, 13) for _ in range(rng.choice(self.sizes))]
-        pool = tuple(numbers)
+        numbers = [rng.randint(2, 9) for _ in range(rng.choice(self.sizes))]
+        pool: Pool = tuple(numbers)
         while len(pool) > 1:
             pool = rng.choice([after for _, after in _plays(pool)])
-        target = pool[0]
+        target = pool[-1]
         if target < 10 or target in numbers:
             return None
         key = f"countdown {target} from {' '.join(map(str, sorted(numbers)))}"
@@ -83,7 +83,7 @@ def _plays(pool: Pool) -> list[tuple[str, Pool]]:
     return list(plays.items())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _finals(pool: Pool) -> frozenset[int]:
     """Every number the (sorted) pool can be brought to, using all of it."""
     if len(pool) == 1:

@@ -6,15 +6,15 @@ import random
 
 from mechreward.tasks.base import LineTask, Move, Problem
 
-NODES = "abcdefghijkl"
+NODES = tuple("abcdefghijkl")
 Route = tuple[str, ...]
 
 
 class Paths(LineTask):
     """Walk from one node to another along the listed edges, never visiting a node twice on the standing route.
 
-    A line is `a > b`; a state is the route so far. Dead ends are nodes with no way on, and parts of the graph that
-    do not lead to the goal.
+    A line is `a>b`, one of the edges the prompt lists; a state is the route so far. Dead ends are nodes
+    with no way on, and parts of the graph that do not lead to the goal.
     """
 
     name = "paths"
@@ -29,10 +29,9 @@ class Paths(LineTask):
         distance = _distance(edges, here, goal)
         if distance is None or not 2 <= distance <= 6 or rng.random() > (distance / 6) ** 2:
             return None
-        listed = [node for node in names if edges[node]]
+        listed = [f"{node}>{after}" for node in names for after in edges[node]]
         rng.shuffle(listed)
-        graph = " ; ".join(f"{node} > {' '.join(edges[node])}" for node in listed)
-        text = f"paths {here} to {goal} : {graph}"
+        text = f"paths {here} to {goal} : {' '.join(listed)}"
         info = {"edges": edges, "from": here, "to": goal, "difficulty": distance}
         return Problem(text, f"{text}\n", goal, info)
 
@@ -40,17 +39,17 @@ class Paths(LineTask):
         return (problem.info["from"],)
 
     def advance(self, problem: Problem, state: Route, line: str) -> Route | None:
-        words = line.split()
-        if len(words) != 3 or words[1] != ">" or not {words[0], words[2]} <= set(NODES):
-            raise ValueError(f"{line!r} is not 'a > b'")
-        legal = words[0] == state[-1] and words[2] in problem.info["edges"].get(state[-1], ()) and words[2] not in state
-        return (*state, words[2]) if legal else None
+        here, arrow, after = line.partition(">")
+        if not arrow or here not in NODES or after not in NODES:
+            raise ValueError(f"{line!r} is not 'a>b'")
+        legal = here == state[-1] and after in problem.info["edges"].get(here, ()) and after not in state
+        return (*state, after) if legal else None
 
     def moves(self, problem: Problem, state: Route) -> list[Move]:
         if state[-1] == problem.info["to"]:
             return []
         ways = [node for node in problem.info["edges"].get(state[-1], ()) if node not in state]
-        return [Move(f"{state[-1]} > {node}", (*state, node)) for node in ways]
+        return [Move(f"{state[-1]}>{node}", (*state, node)) for node in ways]
 
     def reachable(self, problem: Problem, state: Route) -> bool:
         return _distance(problem.info["edges"], state[-1], problem.info["to"], frozenset(state[:-1])) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
             accuracy = stats.proportion(sum(runs.rewards), n)
             unread = sum(run.verdict.outcome == "unverifiable" for run in runs) / n
             backs = np.mean([model.tokenizer.convert_tokens_to_ids("back") in run.tokens for run in runs])
-            yield {"task": task_name, "split": split, "mode": mode, **accuracy.to_dict()} | {
+            yield {"task": task_name, "split": split, "mode": mode, **asdict(accuracy)} | {
                 "unverifiable": unread,
                 "back": float(backs),
                 "length": float(np.mean([run.length for run in runs])),

@@ -17,14 +17,12 @@ class Habits:
     notice: float
 
 
-HABITS = {
-    "exploring": {"countdown": Habits(0.4, 0.35), "chain": Habits(0.8, 0.4), "paths": Habits(0.0, 0.2)},
-    "practised": {"countdown": Habits(0.75, 0.5), "chain": Habits(0.9, 0.5), "paths": Habits(0.4, 0.35)},
-}
+HABITS = {"countdown": Habits(0.8, 0.5), "chain": Habits(0.9, 0.5), "paths": Habits(0.4, 0.35)}
 
 
-def trace(task: LineTask, problem: Problem, habits: Habits, rng: random.Random) -> str:
+def trace(task: LineTask, problem: Problem, rng: random.Random) -> str:
     """One attempt, right or wrong: moves, `back` after dead ends, and `answer` or `fail` as the last line."""
+    habits = HABITS[task.name]
     stack, tried, lines, backs = [task.start(problem)], [set[str]()], [], 0
     while True:
         state = stack[-1]

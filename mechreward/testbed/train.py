@@ -17,14 +17,14 @@ import torch
 import typer
 from torch.nn.functional import cross_entropy
 from tqdm.auto import trange
-from transformers import Qwen2Config, Qwen2ForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from mechreward import tasks
 from mechreward._check import one_of
 from mechreward._files import read_tensors, write_atomic, write_tensors
 from mechreward.models.engine import Job, generate
 from mechreward.tasks.base import LineTask, Problem, split_of
-from mechreward.testbed.traces import HABITS, trace
+from mechreward.testbed.traces import trace
 from mechreward.testbed.vocabulary import WORDS, tokenizer
 
 
@@ -46,7 +46,7 @@ class Recipe:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("countdown-base", None, ("countdown", "chain", "paths"), 2600, 1.5e-3, 128),
+        Recipe("countdown-base", None, ("countdown", "chain", "paths"), 2200, 1.5e-3, 128),
         Recipe("countdown-rl", "countdown-base", ("countdown",), 120, 2e-4, 48, 8, 5),
         Recipe("mixed-rl", "countdown-base", ("countdown", "chain", "paths"), 150, 2e-4, 48, 8, 5),
     )
@@ -66,7 +66,6 @@ ARCHITECTURE = {
 }
 BLOCK = 8
 MICRO = 96
-PRACTISED_FROM = 1440
 
 
 def train(recipe: Recipe, work: Path, device: str) -> Path:
@@ -74,7 +73,8 @@ def train(recipe: Recipe, work: Path, device: str) -> Path:
     folder = work / recipe.name
     words = tokenizer()
     torch.manual_seed(recipe.seed)
-    model = Qwen2ForCausalLM(Qwen2Config(**ARCHITECTURE)).to(device)
+    model = Qwen2ForCausalLM(Qwen2Config(**ARCHITECTURE))
+    model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
     if recipe.parent:
         parent, _ = read_tensors(work / recipe.parent / "checkpoint.safetensors", "checkpoint")
         model.load_state_dict(_part(parent, "model."), strict=False)
@@ -122,13 +122,13 @@ def reinforce(
     Fully on-policy (one update for fresh rollouts), so there is no ratio to clip; no KL term.
     """
     rng = random.Random(f"{recipe.name}/{recipe.seed}/{step}")
-    drawn = list(draw_problems(_games(recipe.tasks), recipe.batch, rng))
+    drawn = list(draw_problems(recipe.tasks, recipe.batch, rng))
     jobs = []
     for i, (task, problem) in enumerate(drawn):
         prompt = torch.tensor(words(problem.prompt).input_ids)
         jobs += [Job(prompt, len(prompt), task.max_tokens, (recipe.seed, step, i, j)) for j in range(recipe.samples)]
-    said = generate(model, jobs, eos=words.eos_token_id, batch=len(jobs))
-    texts = [words.decode(row.tokens, skip_special_tokens=True) for row in said]
+    said = generate(model, jobs, eos=ARCHITECTURE["eos_token_id"], batch=len(jobs))
+    texts = [str(words.decode(row.tokens, skip_special_tokens=True)) for row in said]
     owners = [drawn[i // recipe.samples] for i in range(len(jobs))]
     rewards = torch.tensor([float(t.verify(p, text).reward) for (t, p), text in zip(owners, texts, strict=True)])
     groups = rewards.view(-1, recipe.samples)
@@ -154,19 +154,15 @@ def reinforce(
 _cache: dict[tuple[Recipe, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
 
-def _batches(
-    words: PreTrainedTokenizerFast, recipe: Recipe, block: int
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(words: PreTrainedTokenizerFast, recipe: Recipe, block: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """`BLOCK` batches of fresh traces, sorted by length into batches so that little is padding."""
     if (recipe, block) not in _cache:
         rng = random.Random(f"{recipe.name}/{recipe.seed}/{block}")
         rows = []
-        early = block * BLOCK < PRACTISED_FROM
-        for task, problem in draw_problems(_games(recipe.tasks, early), recipe.batch * BLOCK, rng):
-            habits = HABITS["exploring" if early else "practised"][task.name]
-            text = problem.prompt + trace(task, problem, habits, rng)
+        for task, problem in draw_problems(recipe.tasks, recipe.batch * BLOCK, rng):
+            text = problem.prompt + trace(task, problem, rng)
             start = len(words(problem.prompt).input_ids)
-            rows.append((words(text).input_ids + [words.eos_token_id], start))
+            rows.append(([*words(text).input_ids, words.eos_token_id], start))
         rows.sort(key=lambda row: len(row[0]))
         batches = [_pad(rows[i : i + recipe.batch]) for i in range(0, len(rows), recipe.batch)]
         rng.shuffle(batches)
@@ -185,13 +181,9 @@ def _pad(rows: list[tuple[list[int], int]]) -> tuple[torch.Tensor, torch.Tensor]
     return tokens, targets
 
 
-def _games(names: tuple[str, ...], early: bool = False) -> list[LineTask]:
-    """The tasks; early in supervised training Countdown has more four-number problems."""
-    return [tasks.Countdown((3, 4)) if early and name == "countdown" else tasks.get(name) for name in names]
-
-
-def draw_problems(games: list[LineTask], n: int, rng: random.Random) -> Iterator[tuple[LineTask, Problem]]:
+def draw_problems(names: tuple[str, ...], n: int, rng: random.Random) -> Iterator[tuple[LineTask, Problem]]:
     """`n` random training problems, the tasks in turn."""
+    games = [tasks.get(name) for name in names]
     for i in range(n):
         game, problem = games[i % len(games)], None
         while problem is None or split_of(problem.id) != "train":

@@ -8,8 +8,10 @@ from transformers import PreTrainedTokenizerFast
 from mechreward.tasks.base import LARGEST
 from mechreward.tasks.paths import NODES
 
-WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "\n", "countdown", "chain", "paths", "from", "to", "back", "answer", "fail"]
-WORDS += ["+", "-", "*", "/", "=", "(", ")", ":", ";", ">", *NODES, *map(str, range(LARGEST + 1))]
+WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "\n"]
+WORDS += "countdown chain paths from to back answer fail + - * / = ( ) :".split()
+WORDS += [*NODES, *map(str, range(LARGEST + 1))]
+WORDS += [f"{a}>{b}" for a in NODES for b in NODES if a != b]
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -31,6 +33,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
         ]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
-        clean_up_tokenization_spaces=False
+        tokenizer_object=words,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
     )

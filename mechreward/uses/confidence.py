@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from mechreward import stats
+from mechreward._check import require
+from mechreward.probing.activations import Activations
 from mechreward.probing.probe import ValueProbe
-from mechreward.probing.targets import Examples
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.stats import Interval
 
 
-def confidence(probe: ValueProbe, data: Examples, runs: Rollouts, seed: int = 0) -> dict[str, Interval]:
+def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts, seed: int = 0) -> dict[str, Interval]:
     """AUROC of the terminal reward for what may be known, grouped by when it is known.
 
     Before the first token: `value` (the probe at s_0), `problem_length` (prompt tokens, longer = less sure),
@@ -19,19 +20,22 @@ def confidence(probe: ValueProbe, data: Examples, runs: Rollouts, seed: int = 0)
     `mean_logprob`, `answer_length`. Intervals are clustered by problem.
 
     Args:
-        data: states of `runs` (`probing.targets.states`).
+        acts: recorded from `runs` at the probe's site with rows="states".
+
+    Raises:
+        MechRewardError: activations of another kind of row, or of other rollouts.
     """
-    at_start = data.step == 0
-    order = data.trajectory[at_start]
-    reward, group = data.reward[at_start], data.group[at_start]
-    chosen = [runs[int(i)] for i in order]
+    require(acts.rows == "states", f"activations with rows='states' are needed; these have {acts.rows!r}.")
+    at_start = acts.step == 0
+    require(int(at_start.sum()) == len(runs), f"{at_start.sum()} answers were recorded of {len(runs)} rollouts.")
+    reward, group = np.array(runs.rewards), np.array(runs.groups)
     scores = {
-        "value": probe.predict(data.x)[at_start],
-        "problem_length": np.array([-float(run.prompt_len) for run in chosen]),
-        "difficulty": np.array([-float(runs.problems[int(i)].difficulty) for i in order]),
-        "sequence_logprob": np.array([float(run.logprobs.sum()) for run in chosen]),
-        "mean_logprob": np.array([float(run.logprobs.mean()) for run in chosen]),
-        "answer_length": np.array([-float(run.length) for run in chosen]),
+        "value": probe.predict(acts)[at_start],
+        "problem_length": np.array([-float(run.prompt_len) for run in runs]),
+        "difficulty": np.array([-float(problem.difficulty) for problem in runs.problems]),
+        "sequence_logprob": np.array([float(run.logprobs.sum()) for run in runs]),
+        "mean_logprob": np.array([float(run.logprobs.mean()) for run in runs]),
+        "answer_length": np.array([-float(run.length) for run in runs]),
     }
     return {
         name: stats.cluster_bootstrap(stats.auroc, [score, reward], group, seed=seed) for name, score in scores.items()

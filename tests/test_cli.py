@@ -1,0 +1,70 @@
+"""Commands as a user types them: mistakes end in one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "mechreward.cli"]
+FEW = (
+    "--train 24 --validation 12 --test 12 --k 4 --ablated 12 --confidence 24 --draws 3 --random-draws 1 --curve-draws 1"
+)
+
+
+def call(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["demo", "--model", "countdown-r1"], "unknown model 'countdown-r1'; did you mean 'countdown-rl'?"),
+        (["demo", "--task", "countdwn"], "unknown task 'countdwn'; did you mean 'countdown'?"),
+        (["demo", "--train", "0"], "at least one problem: n=0"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], said: str, tmp_path: Path) -> None:
+    done = call(*words, "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    done = call("demo", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "holds no run of mechreward" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_unknown_option_is_a_usage_error() -> None:
+    assert call("demo", "--layers", "3").returncode == 2
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_in_the_middle_and_resumed(sign: int, tmp_path: Path) -> None:
+    """What is there after the stop is whole, and the second run keeps it."""
+    out = tmp_path / "run"
+    words = [*COMMAND, "demo", "--out", str(out), *FEW.split()]
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ.copy())
+    began = time.monotonic()
+    while not (out / "validation.values.safetensors").exists() and time.monotonic() - began < 240:
+        time.sleep(0.05)
+    first.send_signal(sign)
+    assert first.wait(60) == (130 if sign == signal.SIGINT else -signal.SIGKILL)
+    kept = {p.name: p.read_bytes() for p in out.iterdir() if not p.name.startswith(".")}
+    assert "validation.values.safetensors" in kept
+    second = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert second.returncode == 0, second.stderr
+    assert "resuming" in second.stdout
+    assert "report: " in second.stdout
+    again = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert all(again[name] == data for name, data in kept.items() if not name.startswith("results"))

@@ -1,0 +1,155 @@
+"""The main job on a very small plan: resume, overwrite, other folders, and what the files hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from mechreward import MechRewardError, NeuronSet, Rollouts, paper
+from mechreward.causal.effect import Effect
+from mechreward.probing.activations import Activations
+from mechreward.reading import findings, write
+from mechreward.results import Results, Row
+from mechreward.rollouts.value import Values
+from mechreward.study import Plan, Study, command
+
+SMALL = Plan(train=24, validation=12, test=12, k=4, ablated=12, confidence=24, draws=3, random_draws=1, curve_draws=1)
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("study") / "run"
+    study = Study.open(SMALL, out, say=lambda _: None)
+    write(study, study.run(), study.splits)
+    return out
+
+
+def test_files_can_all_be_read(done: Path) -> None:
+    results = Results.load(done / "results.json")
+    assert {row.experiment for row in results.rows} == {"R1", "R2", "R3", "R4", "R7", "R8"}
+    assert {"value", "dopamine", "random", "matched", "sink_free_random", "shuffled", "baseline"} <= {
+        row.arm for row in results.rows
+    }
+    for key in ("versions", "plan", "model_id", "git", "seconds_this_call", "chosen", "found", "not_found", "command"):
+        assert key in results.manifest
+    raw = json.loads((done / "results.json").read_text())
+    fields = {"experiment", "model", "task", "site", "arm", "metric", "estimate", "low", "high", "n", "seed", "detail"}
+    assert raw["schema"] == 1
+    assert all(set(row) == fields for row in raw["rows"])
+    for kind in ("resid_post", "mlp"):
+        assert NeuronSet.load(done / f"value-{kind}.neurons.json").site.kind == kind
+        assert NeuronSet.load(done / f"dopamine-{kind}.neurons.json").site.kind == kind
+        effect = Effect.load(done / f"effect-{kind}.json")
+        assert len(effect.draws("matched", "zero")) == len(effect.draws("matched", "mean")) == 3
+    runs = Rollouts.load(done / "test.rollouts.safetensors")
+    values = Values.load(done / "test.values.safetensors")
+    assert len(values.step) == sum(run.steps + 1 for run in runs)
+    assert len(list(done.glob("train.*.activations.safetensors"))) == 4
+    assert all(Activations.load(path).rows in ("states", "steps") for path in done.glob("train.*.activations.*"))
+
+
+def test_report_stands_alone(done: Path) -> None:
+    page = (done / "report.html").read_text()
+    assert "<script" not in page
+    assert "src=" not in page
+    assert page.count("<svg") >= 10
+    results = Results.load(done / "results.json")
+    assert len(results.manifest["found"]) + len(results.manifest["not_found"]) >= 12
+    assert "mechreward demo --out DIR --train 24" in page
+
+
+def test_layer_and_share_come_from_validation_only(done: Path) -> None:
+    results = Results.load(done / "results.json")
+    grid = results.where(experiment="R3")
+    assert all(row.detail["split"] == "validation" for row in grid)
+    assert len(grid) == 2 * 4 * (1 + len(paper.SHARES))
+    for kind, chosen in results.manifest["chosen"].items():
+        cells = [row for row in grid if row.site.endswith(kind) and row.detail["share"] == paper.SHARES[0]]
+        assert chosen["site"] == max(cells, key=lambda row: row.estimate).site
+        marked = [row for row in grid if row.detail.get("chosen") and row.site.endswith(kind)]
+        assert [(row.site, row.detail["share"]) for row in marked] == [(chosen["site"], chosen["share"])]
+
+
+def test_splits_share_no_problem(done: Path) -> None:
+    ids = [
+        {run.problem_id for run in Rollouts.load(done / f"{s}.rollouts.safetensors")}
+        for s in ("train", "validation", "test")
+    ]
+    assert not (ids[0] & ids[1] or ids[0] & ids[2] or ids[1] & ids[2])
+
+
+def test_running_again_reuses_every_stage(done: Path) -> None:
+    before = snapshot(done)
+    said: list[str] = []
+    study = Study.open(SMALL, done, say=said.append)
+    study.run()
+    assert said[0].startswith("resuming")
+    after = snapshot(done)
+    assert {k: v for k, v in after.items() if k != "results.json"} == {
+        k: v for k, v in before.items() if k != "results.json"
+    }
+
+
+def test_a_lost_stage_is_made_again_the_same(done: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in done.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    for name in ("test.values.safetensors", "test.values-0000.safetensors", "value-mlp.neurons.json"):
+        (copy / name).unlink()
+    Study.open(SMALL, copy, say=lambda _: None).run()
+    for name in ("test.values.safetensors", "value-mlp.neurons.json"):
+        assert (copy / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_another_plan_is_refused_and_nothing_changes(done: Path) -> None:
+    before = snapshot(done)
+    with pytest.raises(MechRewardError, match=r"another run \(plan\.k is 4, not 8\)"):
+        Study.open(Plan(**{**SMALL.__dict__, "k": 8}), done)
+    assert snapshot(done) == before
+
+
+def test_a_strange_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("important")
+    for overwrite in (False, True):
+        with pytest.raises(MechRewardError, match=r"holds no run of mechreward \(thesis\.tex\)"):
+            Study.open(SMALL, tmp_path, overwrite)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_overwrite_removes_only_the_run(tmp_path: Path) -> None:
+    Study.open(SMALL, tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    (tmp_path / "run" / "test.values.safetensors").write_text("old")
+    Study.open(SMALL, tmp_path / "run", overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["notes.txt", "plan.json"]
+
+
+def test_command_names_what_differs() -> None:
+    assert command(Plan()) == "mechreward demo --out DIR"
+    assert command(Plan(k=8, random_draws=2)) == "mechreward demo --out DIR --k 8 --random-draws 2"
+
+
+def test_a_null_reads_as_a_null(done: Path) -> None:
+    """Rows in which nothing holds: every sentence must land among what was not found."""
+    results = Results.load(done / "results.json")
+    flat = []
+    for row in results.rows:
+        chance = 0.5 if row.metric.startswith("auroc") else 0.0
+        null = {"estimate": chance, "low": chance - 0.1, "high": chance + 0.1}
+        detail = dict(row.detail)
+        if "p_mcnemar" in detail:
+            detail |= {"p_mcnemar": 1.0, "rank": 3, "p_rank": 1.0}
+            null = {}
+        flat.append(Row(**{**row.__dict__, **null, "detail": detail}))
+    found, missed = findings(Results(results.manifest, tuple(flat)))
+    assert found == []
+    assert any(s.startswith("Zero ablation") for s in missed)
+    assert any("No sparser than chance" in s for s in missed)
