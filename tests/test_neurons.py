@@ -56,7 +56,7 @@ def test_where_a_combined_set_comes_from_is_kept():
     [
         (made.neurons(1, site=Site(4, "resid_post")), "different sites: 3.resid_post and 4.resid_post"),
         (made.neurons(1, site=Site(3, "mlp")), "different sites"),
-        (made.neurons(1, model=made.OTHER), "the model given is another"),
+        (made.neurons(1, model=made.OTHER), "is another"),
         (made.neurons(1, model=made.COOKED), "processing compatibility mode"),
     ],
 )

@@ -76,4 +76,4 @@ def zero(neurons: NeuronSet, strength: float = 1.0) -> Intervention:
 def mean(neurons: NeuronSet, reference: Activations, strength: float = 1.0) -> Intervention:
     """Mean ablation: each neuron is set to its mean over the rows of `reference` (recorded at the same site)."""
     neurons.model_id.check(reference.model_id, "neuron set")
-    return Intervention(neurons, "mean", neurons.read(reference).mean(0), strength)
+    return Intervention(neurons, "mean", neurons.read(reference).double().mean(0).float(), strength)

@@ -38,7 +38,8 @@ class ModelId:
     """Which model, and in which processing state, an artefact belongs to.
 
     `weights` is a hash over up to 4,096 evenly spaced values of every parameter (our choice: quick, and any
-    training step changes it). `processing` matters because weight processing can make "coordinate 7" another coordinate.
+    training step changes it). `processing` matters because weight processing can make "coordinate 7" another
+    coordinate.
     """
 
     name: str

@@ -47,8 +47,8 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("countdown-base", None, ("countdown", "chain", "paths"), 2200, 1.5e-3, 128),
-        Recipe("countdown-rl", "countdown-base", ("countdown",), 120, 2e-4, 48, 8, 5),
-        Recipe("mixed-rl", "countdown-base", ("countdown", "chain", "paths"), 150, 2e-4, 48, 8, 5),
+        Recipe("countdown-rl", "countdown-base", ("countdown",), 80, 3e-4, 48, 8, 5),
+        Recipe("mixed-rl", "countdown-base", ("countdown", "chain", "paths"), 80, 3e-4, 48, 8, 5),
     )
 }
 ARCHITECTURE = {
