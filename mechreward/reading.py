@@ -78,7 +78,10 @@ def sections(study: Study, results: Results, test: Split) -> list[Section]:
             "neurons, and everything below is reported once on the test split.",
             grid,
             [
-                (f"top {share:.0%} of the neurons", layers_heatmap(_share(grid, share), "spearman"))
+                (
+                    "all neurons" if share == 1 else f"top {share:.0%} of the neurons",
+                    layers_heatmap(_share(grid, share), "spearman"),
+                )
                 for share in sorted({row.detail["share"] for row in grid})
             ],
             command=again,

@@ -26,7 +26,7 @@ FLOORS = (
     ("uses", ("confidence", "search")),
     ("show", ("style", "figures", "tokens", "circuit", "report")),
     ("testbed", ("vocabulary", "traces", "planted", "train", "card")),
-    (TOP, ("paper", "study", "bench", "cli")),
+    (TOP, ("paper", "study", "reading", "bench", "cli")),
 )
 ROOF = (len(FLOORS), 0)  # the package itself: its nouns and verbs are for users, not for its own modules
 HOOK_NAME = re.compile(r"hook_resid|hook_post|blocks\.")

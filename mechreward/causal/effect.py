@@ -172,8 +172,8 @@ def ablate(
     length, KL to the clean model and norm of the change on clean text.
 
     Raises:
-        MechRewardError: a set of another model, no problems, an unknown operation, or an intervention that changed
-            nothing anywhere.
+        MechRewardError: a set of another model, no problems, an unknown operation, or an intervention that never
+            fired.
     """
     require(len(neurons) > 0, "there is nothing to ablate: the set is empty.")
     for op in ops:
@@ -233,7 +233,7 @@ class _CleanText:
     def compare(self, change: Intervention, acts: Activations) -> dict[str, float]:
         """`kl`, and `change_norm`: the mean norm of what the intervention changes over that of the activations.
 
-        Raises MechRewardError if nothing changed: the hook never fired, or the set was already at its reference.
+        Raises MechRewardError if the hook never fired.
         """
         moved = (change(acts.x) - acts.x).norm(dim=1).mean() / acts.x.norm(dim=1).mean()
         fired = []
@@ -247,7 +247,7 @@ class _CleanText:
         if not fired:
             raise MechRewardError(f"the intervention at {change.neurons.site} never fired.")
         kl = (self.logprobs.exp() * (self.logprobs - changed)).sum(-1).mean()
-        return {"kl": max(0.0, float(kl)), "change_norm": float(moved)}
+        return {"kl": float(kl.clamp(min=0)), "change_norm": float(moved)}
 
 
 def _words(arm: Arm) -> str:

@@ -68,7 +68,7 @@ def load(name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.fl
     Only a hub name may use the network. A model object of your own needs no loading: give it to any verb.
 
     Raises:
-        MechRewardError: no such bundled model or folder, or the folder cannot be loaded.
+        MechRewardError: no such bundled model, folder or hub model, or it cannot be loaded.
     """
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerFast
@@ -86,11 +86,15 @@ def load(name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.fl
                 model = TransformerBridge.boot_transformers(str(folder), device=device, dtype=dtype, tokenizer=words)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             raise MechRewardError(f"cannot load the model folder {folder}: {' '.join(str(error).split())}") from error
-    elif "/" in str(name) and not str(name).startswith((".", "/")):
-        model = TransformerBridge.boot_transformers(str(name), device=device, dtype=dtype)
-    else:
-        one_of("model", str(name), [*bundled(), "a model folder", "owner/model on the hub"])
-    return model.eval()
+        return model.eval()
+    owner, _, repository = str(name).partition("/")
+    if not (owner and repository) or "/" in repository or owner.startswith((".", "~")):
+        one_of("model", str(name), bundled())
+    try:
+        return TransformerBridge.boot_transformers(str(name), device=device, dtype=dtype).eval()
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise MechRewardError(f"{name} is no folder here, and cannot be loaded from the hub: {first}") from error
 
 
 def model_id(model: Any) -> ModelId:
@@ -134,7 +138,9 @@ def decode(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> str
 
 def eos_id(model: Any) -> int:
     """The token that ends a rollout."""
-    return int(_tokenizer(model).eos_token_id)
+    token = _tokenizer(model).eos_token_id
+    require(token is not None, "the tokenizer names no end-of-sequence token: set tokenizer.eos_token.")
+    return int(token)
 
 
 def device_of(model: Any) -> torch.device:

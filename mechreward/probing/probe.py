@@ -42,7 +42,11 @@ class _Probe(RegressorMixin, BaseEstimator):
             MechRewardError: not fitted, or another width.
         """
         require(hasattr(self, "net_"), "this probe is not fitted yet: call fit first.")
-        x = x.x if isinstance(x, Activations) else torch.as_tensor(x)
+        if isinstance(x, Activations):
+            site = getattr(self, "site_", x.site)
+            require(x.site == site, f"the probe was fitted at {site}; these activations are of {x.site}.")
+            x = x.x
+        x = torch.as_tensor(x)
         width = len(self.scores_)
         require(x.shape[-1] == width, f"the probe reads {width} neurons; {x.shape[-1]} were given.")
         with torch.no_grad():

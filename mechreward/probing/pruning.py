@@ -35,8 +35,8 @@ class Point:
 def measures(probe: ValueProbe | DopamineProbe, data: Examples, draws: int = 500, seed: int = 0) -> dict[str, Interval]:
     """What a probe reads, with intervals clustered by problem.
 
-    For values: AUROC of the terminal reward at s_0, at every state, at the last state, within problems (right and
-    wrong answers of one problem, at every state), and Spearman with V-hat. For TD errors: Spearman with delta.
+    For values: AUROC of the terminal reward at s_0, at every state, at the last state, and Spearman with V-hat. For TD
+    errors: Spearman with delta.
     """
     read = probe.predict(data.x)
 
@@ -101,7 +101,7 @@ def clone(probe: Probe) -> Probe:
 
 def shuffled(data: Examples, seed: int) -> Examples:
     """Targets and rewards moved to other problems as whole trajectories (cut or repeated to the same length), so that
-    they keep their shape in time and lose every tie to the activations."""
+    they keep their shape in time; a trajectory keeps its own target only by the chance of the permutation."""
     rng = np.random.default_rng([seed, 2])
     starts = np.flatnonzero(np.append(True, data.trajectory[1:] != data.trajectory[:-1]))
     bounds = [*starts.tolist(), len(data)]

@@ -28,6 +28,8 @@ def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts, seed: int =
     require(acts.rows == "states", f"activations with rows='states' are needed; these have {acts.rows!r}.")
     at_start = acts.step == 0
     require(int(at_start.sum()) == len(runs), f"{at_start.sum()} answers were recorded of {len(runs)} rollouts.")
+    prompts = [run.prompt_len - 1 for run in runs]
+    require(acts.position[at_start].tolist() == prompts, "activations and rollouts differ: record from these rollouts.")
     reward, group = np.array(runs.rewards), np.array(runs.groups)
     scores = {
         "value": probe.predict(acts)[at_start],
