@@ -39,15 +39,15 @@ class Plan:
     model: str = "countdown-rl"
     task: str = "countdown"
     seed: int = 0
-    train: int = 260
-    validation: int = 90
-    test: int = 130
-    k: int = 32
-    ablated: int = 200
-    confidence: int = 500
+    train: int = 80
+    validation: int = 30
+    test: int = 40
+    k: int = 16
+    ablated: int = 60
+    confidence: int = 200
     draws: int = 19
-    random_draws: int = 5
-    curve_draws: int = 3
+    random_draws: int = 2
+    curve_draws: int = 2
 
 
 @dataclass

@@ -134,7 +134,7 @@ def test_overwrite_removes_only_the_run(tmp_path: Path) -> None:
 
 def test_command_names_what_differs() -> None:
     assert command(Plan()) == "mechreward demo --out DIR"
-    assert command(Plan(k=8, random_draws=2)) == "mechreward demo --out DIR --k 8 --random-draws 2"
+    assert command(Plan(k=8, random_draws=3)) == "mechreward demo --out DIR --k 8 --random-draws 3"
 
 
 def test_a_null_reads_as_a_null(done: Path) -> None:

@@ -97,7 +97,8 @@ def generate(
     bar = tqdm(total=len(jobs), desc=what, disable=what is None, unit="rollout", mininterval=0.5)
     with bar, _hooked(model, hooks):
         while waiting or len(rows.ids):
-            if waiting and len(rows.ids) <= batch // 2:
+            if waiting and 4 * sum(rows.live) <= 3 * batch:
+                rows.compact()
                 fresh = [waiting.pop() for _ in range(min(batch - len(rows.ids), len(waiting)))]
                 rows.join([(i, jobs[i]) for i in fresh], *_prefill(model, [jobs[i] for i in fresh]))
             logits, _ = forward_step(model, rows.next[:, None], rows.grow_mask(), rows.cache)
@@ -142,6 +143,7 @@ class _Rows:
         self.uniforms: list[np.ndarray] = []
         self.tokens: list[list[int]] = []
         self.logprobs: list[list[float]] = []
+        self.live: list[bool] = []
 
     def join(self, fresh: list[tuple[int, Job]], trunk_of: dict[int, int], layers: list[Any]) -> None:
         """Add rows: slices of their trunks' prefill, without the last token, which becomes the next input."""
@@ -178,6 +180,7 @@ class _Rows:
             self.uniforms.append(key_generator(job.key).random(job.max_new))
             self.tokens.append([])
             self.logprobs.append([])
+            self.live.append(True)
 
     def grow_mask(self) -> Int[torch.Tensor, "batch total"]:
         """The mask with a column for the token that is about to be run."""
@@ -187,28 +190,36 @@ class _Rows:
     def advance(
         self, logits: Float[torch.Tensor, "batch vocab"], policy: Policy, eos: int
     ) -> list[tuple[int, Continuation]]:
-        """Draw one token a row; rows that end leave and are returned."""
-        uniform = torch.tensor([u[len(said)] for u, said in zip(self.uniforms, self.tokens, strict=True)])
+        """Draw one token a row; answers that ended are returned.
+
+        Their rows stay, unread, until a fifth of all have ended: moving the cache costs more than running them.
+        """
+        spoken = zip(self.uniforms, self.tokens, self.live, strict=True)
+        uniform = torch.tensor([u[len(said)] if live else 0.0 for u, said, live in spoken])
         self.next = draw(logits, policy, uniform.to(self.device))
         logprob = logits.log_softmax(-1).gather(1, self.next[:, None])[:, 0]
-        stay, ended = [], []
+        ended = []
         both = torch.stack([self.next.double(), logprob.double()]).tolist()
         for row, (token, value) in enumerate(zip(*both, strict=True)):
+            if not self.live[row]:
+                continue
             said, job = self.tokens[row], self.jobs[row]
             said.append(int(token))
             self.logprobs[row].append(value)
             if token == eos or len(said) == job.max_new:
                 finished = Continuation(torch.tensor(said), torch.tensor(self.logprobs[row]), token == eos)
                 ended.append((self.ids[row], finished))
-            else:
-                stay.append(row)
-        if ended:
-            self._keep(stay)
+                self.live[row] = False
+        if 5 * sum(self.live) <= 4 * len(self.live):
+            self.compact()
         return ended
 
-    def _keep(self, rows: list[int]) -> None:
-        """Drop every other row, and the columns that pad all that stay."""
-        for name in ("ids", "jobs", "uniforms", "tokens", "logprobs"):
+    def compact(self) -> None:
+        """Drop the rows that have ended, and the columns that pad all that stay."""
+        rows = [row for row, live in enumerate(self.live) if live]
+        if len(rows) == len(self.ids):
+            return
+        for name in ("ids", "jobs", "uniforms", "tokens", "logprobs", "live"):
             values = getattr(self, name)
             setattr(self, name, [values[row] for row in rows])
         if not rows:
@@ -224,7 +235,7 @@ class _Rows:
 class _Layer(DynamicLayer):
     """A cache layer that grows inside a buffer instead of being copied for every token."""
 
-    ROOM = 24
+    ROOM = 16
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         if not self.is_initialized:
