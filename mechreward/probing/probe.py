@@ -63,13 +63,13 @@ class _Probe(RegressorMixin, BaseEstimator):
         fit = self._fit_linear if self.shape == "linear" else self._fit_mlp
         fit(x, target, follows, data.trajectory)
         first = next(self.net_.parameters())  # the weights of the first layer
-        self.scores_ = first.detach().abs().sum(0).numpy() * torch.isfinite(self.scale_).numpy()
+        self.scores_ = (first.detach().abs().sum(0) * torch.isfinite(self.scale_)).numpy()
 
     def _fit_linear(self, x: torch.Tensor, y: torch.Tensor, follows: torch.Tensor | None, _: np.ndarray) -> None:
         """Ridge regression; with bootstrapping, fitted value iteration to its fixed point."""
         model = Ridge(alpha=self.ridge * len(y))
         inputs, target, change = x.numpy(), y.numpy().copy(), 1.0
-        for _ in range(1 if follows is None else 100):
+        for _pass in range(1 if follows is None else 100):
             model.fit(inputs, target)
             if follows is None or change < 1e-4:
                 break

@@ -32,7 +32,7 @@ class Countdown(LineTask):
         pool: Pool = tuple(numbers)
         while len(pool) > 1:
             pool = rng.choice([after for _, after in _plays(pool)])
-        target = pool[-1]
+        target = next(iter(pool))
         if target < 10 or target in numbers:
             return None
         key = f"countdown {target} from {' '.join(map(str, sorted(numbers)))}"
