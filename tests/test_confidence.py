@@ -43,7 +43,8 @@ def acts() -> Activations:
     """Two states a trajectory, s_0 and its end."""
     x = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
     trajectory, step = np.divmod(np.arange(16), 2)
-    return made.activations(x, trajectory=trajectory, step=step)
+    ends = [[prompt - 1, prompt + len(said) - 1] for prompt, said in zip(PROMPT, SPOKEN, strict=True)]
+    return made.activations(x, trajectory=trajectory, step=step, position=np.array(ends).flatten())
 
 
 @pytest.fixture(scope="module")
