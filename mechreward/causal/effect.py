@@ -21,7 +21,7 @@ from mechreward.models.adapter import device_of, eos_id
 from mechreward.models.engine import Policy
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet
-from mechreward.rollouts.sample import sample
+from mechreward.rollouts.sample import sample, sample_arms
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.tasks import Problem
 
@@ -185,12 +185,19 @@ def ablate(
     own = Control("value", 0, neurons, float("nan"))
     controls = [own, *matched(neurons, acts, draws, seed), *random(neurons, acts, random_draws, seed)]
     controls += random(neurons, acts, random_draws, seed, sink_free=True)
+    pairs = [
+        (control, zero(control.neurons) if op == "zero" else mean(control.neurons, acts))
+        for op in ops
+        for control in controls
+    ]
+    title = what and f"{what}: {len(pairs)} sets"
+    rollouts = sample_arms(
+        model, problems, [(change.edit(),) for _, change in pairs], seed=seed, policy=policy, what=title
+    )
     arms = []
-    for op, control in tqdm(
-        [(op, control) for op in ops for control in controls], desc=what, disable=what is None, unit="set"
+    for (control, change), runs in zip(
+        tqdm(pairs, desc=what and f"{what}: damage", disable=what is None), rollouts, strict=True
     ):
-        change = zero(control.neurons) if op == "zero" else mean(control.neurons, acts)
-        runs = sample(model, problems, seed=seed, policy=policy, hooks=change.fwd_hooks(), what=None)
         damage = _damage(model, runs) | text.compare(change, acts)
         outcomes = np.array(runs.rewards)
         arms.append(Arm(control.arm, change.op, control.draw, control.neurons.indices, outcomes, damage, control.error))
@@ -214,7 +221,7 @@ def _damage(model: Any, runs: Rollouts) -> dict[str, float]:
 class _CleanText:
     """Clean rollouts to be read again under an intervention: KL(clean || changed) per generated token, in nats."""
 
-    def __init__(self, model: Any, clean: Rollouts, most: int = 48) -> None:
+    def __init__(self, model: Any, clean: Rollouts, most: int = 32) -> None:
         self.model = model
         self.runs = clean.subset(range(min(most, len(clean))))
         self.logprobs = self._read([])

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from mechreward._check import one_of, require
 from mechreward.models.adapter import model_id
+from mechreward.models.edits import Edit
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 
@@ -56,6 +57,14 @@ class Intervention:
             return self(tensor)
 
         return [(self.neurons.site.hook, hook)]
+
+    def edit(self, at: tuple[int, ...] | None = None) -> Edit:
+        """The same change for single rows of a batch (`rollouts.sample.sample_arms`)."""
+        index = list(self.neurons.indices)
+        keep, add = torch.ones(self.neurons.width), torch.zeros(self.neurons.width)
+        keep[index] = 1 - self.strength
+        add[index] = self.strength * self.reference
+        return Edit(self.neurons.site, keep, add, at)
 
     def check(self, model: Any) -> Intervention:
         """Itself, if the set belongs to `model`.

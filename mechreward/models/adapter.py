@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
+from transformers.cache_utils import DynamicCache
 
 from mechreward._check import MechRewardError, one_of, require
 from mechreward._files import digest
@@ -171,7 +172,7 @@ def forward_step(
         input_ids=tokens,
         attention_mask=mask,
         position_ids=positions,
-        past_key_values=cache,
+        past_key_values=DynamicCache() if cache is None else cache,
         use_cache=True,
         logits_to_keep=1,
     )

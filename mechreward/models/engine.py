@@ -7,7 +7,9 @@ changes a result (in float32, up to rounding of the logits).
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +17,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from mechreward._check import require
 from mechreward.models.adapter import device_of, forward_step
+from mechreward.models.cache import Pair, RowCache
+from mechreward.models.edits import Edit, RowEdits
 
 Hooks = Sequence[tuple[str, Any]]
 
@@ -41,15 +44,22 @@ class Policy:
 
 @dataclass(frozen=True)
 class Job:
-    """Continue the first `length` tokens of `trunk`, at most `max_new` more, with the generator of `key`.
+    """Continue the first `length` tokens of `trunk`, at most `max_new` more, with the generator of `key`, under
+    `edits` of its own.
 
-    Jobs that share a trunk (the same tensor) share its one prefill.
+    Jobs that share a trunk (the same tensor) and edits share its one prefill.
     """
 
     trunk: Int[torch.Tensor, " pos"]
     length: int
     max_new: int
     key: tuple[int | str, ...]
+    edits: tuple[Edit, ...] = ()
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """What has to be prefilled once."""
+        return (id(self.trunk), *map(id, self.edits))
 
 
 @dataclass(frozen=True)
@@ -89,23 +99,16 @@ def generate(
             1 <= job.length <= len(job.trunk) and job.max_new >= 1,
             f"a job continues 1 to {len(job.trunk)} tokens by at least 1; got {job.length} and {job.max_new}.",
         )
-    # Jobs of one trunk stay together; long ones first, so that the last rows to run are short.
-    trunks = {id(job.trunk): i for i, job in reversed(list(enumerate(jobs)))}
-    waiting = sorted(range(len(jobs)), key=lambda i: (-len(jobs[i].trunk), trunks[id(jobs[i].trunk)], i), reverse=True)
-    done: dict[int, Continuation] = {}
-    rows = _Rows(device_of(model))
+    if not jobs:
+        return []
+    run = _Run(model, jobs, policy, eos, min(batch, len(jobs)))
     bar = tqdm(total=len(jobs), desc=what, disable=what is None, unit="rollout", mininterval=0.5)
-    with bar, _hooked(model, hooks):
-        while waiting or len(rows.ids):
-            if waiting and 4 * sum(rows.live) <= 3 * batch:
-                rows.compact()
-                fresh = [waiting.pop() for _ in range(min(batch - len(rows.ids), len(waiting)))]
-                rows.join([(i, jobs[i]) for i in fresh], *_prefill(model, [jobs[i] for i in fresh]))
-            logits, _ = forward_step(model, rows.next[:, None], rows.grow_mask(), rows.cache)
-            for i, continuation in rows.advance(logits, policy, eos):
-                done[i] = continuation
-                bar.update()
-    return [done[i] for i in range(len(jobs))]
+    with bar, _hooked(model, [*run.edits.hooks(), *hooks]):
+        while len(run.done) < len(jobs):
+            run.refill()
+            bar.update(run.step())
+    run.edits.check()
+    return [run.done[i] for i in range(len(jobs))]
 
 
 def key_generator(key: Iterable[int | str]) -> np.random.Generator:
@@ -130,153 +133,143 @@ def draw(
     return chosen[:, 0].clamp(max=logits.shape[1] - 1)
 
 
-class _Rows:
-    """The rows being decoded: their cache (left-padded), masks, next input tokens, and what they have said so far."""
+class _Run:
+    """One call of `generate`: rows that decode together, each at its own place in its own job.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    A row that has ended goes on, unread, until an eighth of all rows have: then waiting jobs take their places, or,
+    when none waits, the last rows move up.
+    """
+
+    def __init__(self, model: Any, jobs: Sequence[Job], policy: Policy, eos: int, capacity: int) -> None:
+        self.model, self.jobs, self.policy, self.eos, self.capacity = model, jobs, policy, eos, capacity
+        device = self.device = device_of(model)
+        # Jobs of one prefix stay together; long ones first, so that the last rows to run are short.
+        groups = {job.prefix: i for i, job in reversed(list(enumerate(jobs)))}
+        order = sorted(range(len(jobs)), key=lambda i: (-len(jobs[i].trunk), groups[jobs[i].prefix], i))
+        self.waiting = order[::-1]
+        self.pending = Counter(job.prefix for job in jobs)
+        self.prefilled: dict[tuple[int, ...], tuple[list[Pair], int]] = {}
+        self.edits = RowEdits((job.edits for job in jobs), device)
+        self.done: dict[int, Continuation] = {}
+        self.cache: RowCache | None = None
         self.ids: list[int] = []
-        self.jobs: list[Job] = []
-        self.cache: Any = None
-        self.mask = torch.zeros(0, 0, dtype=torch.long, device=device)
-        self.next = torch.zeros(0, dtype=torch.long, device=device)
-        self.uniforms: list[np.ndarray] = []
-        self.tokens: list[list[int]] = []
-        self.logprobs: list[list[float]] = []
-        self.live: list[bool] = []
+        self.gone: list[int] = []
+        self.longest: dict[tuple[int, ...], int] = {}
+        for job in jobs:
+            self.longest[job.prefix] = max(self.longest.get(job.prefix, 0), job.length)
+        room = max(job.max_new for job in jobs)
+        self.next = torch.zeros(capacity, dtype=torch.long, device=device)
+        self.length = torch.zeros(capacity, dtype=torch.long, device=device)
+        self.said = torch.zeros(capacity, dtype=torch.long, device=device)
+        self.limit = torch.zeros(capacity, dtype=torch.long, device=device)
+        self.codes = torch.zeros(capacity, len(self.edits.tables), dtype=torch.long, device=device)
+        self.uniforms = torch.zeros(capacity, room, dtype=torch.float64, device=device)
+        self.tokens = torch.zeros(capacity, room, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(capacity, room, device=device)
+        self.live = torch.zeros(capacity, dtype=torch.bool, device=device)
 
-    def join(self, fresh: list[tuple[int, Job]], trunk_of: dict[int, int], layers: list[Any]) -> None:
-        """Add rows: slices of their trunks' prefill, without the last token, which becomes the next input."""
-        kept = 0 if self.cache is None else self.mask.shape[1]
-        width = max([kept, *(job.length - 1 for _, job in fresh)])
-        groups: dict[tuple[int, int], list[int]] = {}
-        for row, (_, job) in enumerate(fresh):
-            groups.setdefault((trunk_of[id(job.trunk)], job.length - 1), []).append(row)
-        mask = torch.zeros(len(fresh), width, dtype=torch.long, device=self.device)
-        for (_, length), members in groups.items():
-            mask[members, width - length :] = 1
-        old = [] if self.cache is None else [(layer.keys, layer.values) for layer in self.cache.layers]
-        joined = []
-        for number, pair in enumerate(layers):
-            both = []
-            for part, source in enumerate(pair):
-                shape = (len(self.ids) + len(fresh), source.shape[1], width, source.shape[3])
-                whole = source.new_zeros(shape)
-                if old:
-                    whole[: len(self.ids), :, width - kept :] = old[number][part]
-                for (trunk, length), members in groups.items():
-                    at = [len(self.ids) + member for member in members]
-                    whole[at, :, width - length :] = source[trunk, :, :length]
-                both.append(whole)
-            joined.append(both)
-        self.cache = _cache(joined)
-        padded = torch.nn.functional.pad(self.mask, (width - kept, 0)) if self.ids else self.mask.new_zeros(0, width)
-        self.mask = torch.cat([padded, mask])
-        last = torch.tensor([int(job.trunk[job.length - 1]) for _, job in fresh], device=self.device)
-        self.next = torch.cat([self.next, last])
-        for i, job in fresh:
-            self.ids.append(i)
-            self.jobs.append(job)
-            self.uniforms.append(key_generator(job.key).random(job.max_new))
-            self.tokens.append([])
-            self.logprobs.append([])
-            self.live.append(True)
+    def refill(self) -> None:
+        """Put waiting jobs where rows have ended, once enough have; without any, close the gaps."""
+        free = [*self.gone, *range(len(self.ids), self.capacity)]
+        if self.waiting and 8 * len(free) >= self.capacity:
+            fresh = [self.waiting.pop() for _ in range(min(len(free), len(self.waiting)))]
+            self._enter(free[: len(fresh)], fresh)
+        if not self.waiting and 8 * len(self.gone) >= len(self.ids):
+            self._close_gaps()
 
-    def grow_mask(self) -> Int[torch.Tensor, "batch total"]:
-        """The mask with a column for the token that is about to be run."""
-        self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
-        return self.mask
+    def step(self) -> int:
+        """One token for every row; returns how many answers ended."""
+        cache, n = self.cache, len(self.ids)
+        if cache is None:
+            raise RuntimeError("rows enter before a step")
+        mask = cache.open()
+        self.edits.set(self.codes[:n], self.length[:n, None] - 1)
+        logits, _ = forward_step(self.model, self.next[:n, None], mask, cache)
+        cache.close()
+        # A row that has ended writes over what was collected from it.
+        at = torch.arange(n, device=self.device), self.said[:n].clamp(max=self.tokens.shape[1] - 1)
+        drawn = draw(logits, self.policy, self.uniforms[at])
+        self.tokens[at] = self.next[:n] = drawn
+        self.logprobs[at] = logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
+        self.length[:n] += 1
+        self.said[:n] += 1
+        over = self.live[:n] & ((drawn == self.eos) | (self.said[:n] >= self.limit[:n]))
+        ended = torch.nonzero(over)[:, 0].tolist()
+        if ended:
+            self._collect(ended)
+        return len(ended)
 
-    def advance(
-        self, logits: Float[torch.Tensor, "batch vocab"], policy: Policy, eos: int
-    ) -> list[tuple[int, Continuation]]:
-        """Draw one token a row; answers that ended are returned.
+    def _collect(self, ended: list[int]) -> None:
+        """Keep the answers of rows that have just ended, and stop counting the rows."""
+        said = self.said[ended].tolist()
+        tokens, logprobs = self.tokens[ended].cpu(), self.logprobs[ended].cpu()
+        for row, n, words, scores in zip(ended, said, tokens, logprobs, strict=True):
+            self.done[self.ids[row]] = Continuation(
+                words[:n].clone(), scores[:n].clone(), int(words[n - 1]) == self.eos
+            )
+        self.live[ended] = False
+        self.codes[ended] = 0
+        self.gone += ended
 
-        Their rows stay, unread, until a fifth of all have ended: moving the cache costs more than running them.
-        """
-        spoken = zip(self.uniforms, self.tokens, self.live, strict=True)
-        uniform = torch.tensor([u[len(said)] if live else 0.0 for u, said, live in spoken])
-        self.next = draw(logits, policy, uniform.to(self.device))
-        logprob = logits.log_softmax(-1).gather(1, self.next[:, None])[:, 0]
-        ended = []
-        both = torch.stack([self.next.double(), logprob.double()]).tolist()
-        for row, (token, value) in enumerate(zip(*both, strict=True)):
-            if not self.live[row]:
-                continue
-            said, job = self.tokens[row], self.jobs[row]
-            said.append(int(token))
-            self.logprobs[row].append(value)
-            if token == eos or len(said) == job.max_new:
-                finished = Continuation(torch.tensor(said), torch.tensor(self.logprobs[row]), token == eos)
-                ended.append((self.ids[row], finished))
-                self.live[row] = False
-        if 5 * sum(self.live) <= 4 * len(self.live):
-            self.compact()
-        return ended
+    def _enter(self, rows: list[int], fresh: list[int]) -> None:
+        """Prefill what these jobs need and nobody has prefilled; then each takes its row."""
+        jobs = [self.jobs[i] for i in fresh]
+        self._prefill(jobs)
+        if self.cache is None:
+            layers, _ = self.prefilled[jobs[0].prefix]
+            self.cache = RowCache(self.capacity, max(job.length for job in self.jobs) - 1, layers)
+        self.gone = [row for row in self.gone if row not in set(rows)]
+        places: dict[tuple[tuple[int, ...], int], list[int]] = {}
+        for row, job in zip(rows, jobs, strict=True):
+            places.setdefault((job.prefix, job.length), []).append(row)
+        for (prefix, length), members in places.items():
+            self.cache.enter(members, *self.prefilled[prefix], length - 1)
+        for row, i, job in zip(rows, fresh, jobs, strict=True):
+            self.ids[row : row + 1] = [i]
+            self.uniforms[row, : job.max_new] = torch.from_numpy(key_generator(job.key).random(job.max_new))
+            self.pending[job.prefix] -= 1
+            if not self.pending[job.prefix]:
+                del self.prefilled[job.prefix]
+        self.cache.rows = len(self.ids)
+        self.next[rows] = torch.tensor([int(job.trunk[job.length - 1]) for job in jobs], device=self.device)
+        self.length[rows] = torch.tensor([job.length for job in jobs], device=self.device)
+        self.limit[rows] = torch.tensor([job.max_new for job in jobs], device=self.device)
+        self.codes[rows] = torch.tensor([self.edits.code(job.edits) for job in jobs], device=self.device).long()
+        self.said[rows], self.live[rows] = 0, True
 
-    def compact(self) -> None:
-        """Drop the rows that have ended, and the columns that pad all that stay."""
-        rows = [row for row, live in enumerate(self.live) if live]
-        if len(rows) == len(self.ids):
-            return
-        for name in ("ids", "jobs", "uniforms", "tokens", "logprobs", "live"):
+    def _close_gaps(self) -> None:
+        """The last rows move into the places of rows that have ended."""
+        n = len(self.ids) - len(self.gone)
+        to = sorted(row for row in self.gone if row < n)
+        source = [row for row in range(n, len(self.ids)) if row not in self.gone]
+        if self.cache is not None:
+            self.cache.move(source, to, n)
+        for name in ("next", "length", "said", "limit", "codes", "uniforms", "tokens", "logprobs", "live"):
             values = getattr(self, name)
-            setattr(self, name, [values[row] for row in rows])
-        if not rows:
-            self.cache, self.mask, self.next = None, self.mask[:0], self.next[:0]
+            values[to] = values[source]
+        for here, there in zip(source, to, strict=True):
+            self.ids[there] = self.ids[here]
+        del self.ids[n:]
+        self.gone = []
+
+    def _prefill(self, jobs: Sequence[Job]) -> None:
+        """Run every prefix that is new once, right-padded, as far as any job will need it."""
+        new = {job.prefix: job for job in jobs if job.prefix not in self.prefilled}
+        if not new:
             return
-        index = torch.tensor(rows, device=self.device)
-        self.mask, self.next = self.mask[index], self.next[index]
-        first = int(self.mask.any(0).int().argmax())
-        self.mask = self.mask[:, first:]
-        self.cache = _cache([[t[index, :, first:] for t in (ly.keys, ly.values)] for ly in self.cache.layers])
-
-
-class _Layer(DynamicLayer):
-    """A cache layer that grows inside a buffer instead of being copied for every token."""
-
-    ROOM = 16
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.keys, self.values, self._buffers = key_states, value_states, None
-            return self.keys, self.values
-        keys, values = self.keys, self.values
-        if keys is None or values is None:
-            raise RuntimeError("an initialised cache layer always holds keys and values")
-        length, new = keys.shape[2], key_states.shape[2]
-        if self._buffers is None or self._buffers[0].shape[2] < length + new:
-            pad = (0, 0, 0, new + self.ROOM)
-            self._buffers = [torch.nn.functional.pad(t, pad) for t in (keys, values)]
-        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[:, :, length : length + new] = states
-        self.keys, self.values = (buffer[:, :, : length + new] for buffer in self._buffers)
-        return self.keys, self.values
-
-
-def _cache(layers: list[Any]) -> DynamicCache:
-    """A HuggingFace cache over (keys, values) pairs `[batch heads pos head_dim]`."""
-    cache = DynamicCache()
-    cache.layers[:] = [_Layer() for _ in layers]
-    for number, (keys, values) in enumerate(layers):
-        cache.update(keys, values, number)
-    return cache
-
-
-def _prefill(model: Any, jobs: Sequence[Job]) -> tuple[dict[int, int], list[Any]]:
-    """Run every distinct trunk once, right-padded; returns its row by identity, and keys and values by layer."""
-    trunks = {id(job.trunk): job.trunk for job in jobs}
-    device = device_of(model)
-    lengths = [max(job.length for job in jobs if job.trunk is trunk) for trunk in trunks.values()]
-    tokens = torch.zeros(len(trunks), max(lengths), dtype=torch.long, device=device)
-    for row, (trunk, length) in enumerate(zip(trunks.values(), lengths, strict=True)):
-        tokens[row, :length] = trunk[:length].to(device)
-    _, cache = forward_step(model, tokens, torch.ones_like(tokens), None)
-    return {key: row for row, key in enumerate(trunks)}, [(layer.keys, layer.values) for layer in cache.layers]
+        lengths = [self.longest[prefix] for prefix in new]
+        tokens = torch.zeros(len(new), max(lengths), dtype=torch.long)
+        positions = torch.full_like(tokens, -1)
+        for row, (job, length) in enumerate(zip(new.values(), lengths, strict=True)):
+            tokens[row, :length] = job.trunk[:length]
+            positions[row, :length] = torch.arange(length)
+        codes = torch.tensor([self.edits.code(job.edits) for job in new.values()]).long()
+        self.edits.set(codes.to(self.device), positions.to(self.device))
+        tokens = tokens.to(self.device)
+        _, cache = forward_step(self.model, tokens, torch.ones_like(tokens), None)
+        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        self.prefilled |= {prefix: (layers, row) for row, prefix in enumerate(new)}
 
 
 def _hooked(model: Any, hooks: Hooks) -> Any:
-    from contextlib import nullcontext
-
     return model.hooks(fwd_hooks=list(hooks)) if hooks else nullcontext()

@@ -9,6 +9,7 @@ import torch
 
 from mechreward._check import require
 from mechreward.models.adapter import decode, encode, eos_id, model_id, pieces
+from mechreward.models.edits import Edit
 from mechreward.models.engine import Continuation, Hooks, Job, Policy, generate
 from mechreward.rollouts.trajectory import Rollouts, Trajectory, task_of
 from mechreward.tasks import Problem
@@ -33,21 +34,47 @@ def sample(
     Raises:
         MechRewardError: no problems, several tasks, or k < 1.
     """
+    (runs,) = sample_arms(model, problems, [()], k=k, seed=seed, policy=policy, batch=batch, hooks=hooks, what=what)
+    return runs
+
+
+def sample_arms(
+    model: Any,
+    problems: Sequence[Problem],
+    arms: Sequence[tuple[Edit, ...]],
+    *,
+    k: int = 1,
+    seed: int = 0,
+    policy: Policy | None = None,
+    batch: int = 256,
+    hooks: Hooks = (),
+    what: str | None = "rollouts",
+) -> list[Rollouts]:
+    """The same problems with the same random numbers under each arm's edits, all arms in one batch.
+
+    An arm is the edits its rows carry (see `Edit`); `()` leaves the model as it is.
+
+    Raises:
+        MechRewardError: no problems, several tasks, k < 1, or an edit that never fired.
+    """
     task = task_of(problems)
     require(k >= 1, f"k counts answers to each problem and must be at least 1; {k} was given.")
     policy = policy or Policy()
-    jobs, owners = [], []
-    for problem in problems:
-        prompt = encode(model, problem.prompt)
-        for number in range(k):
-            jobs.append(Job(prompt, len(prompt), task.max_tokens, (seed, problem.id, number)))
-            owners.append((problem, number))
+    prompts = [encode(model, problem.prompt) for problem in problems]
+    each = [(problem, prompt, number) for problem, prompt in zip(problems, prompts, strict=True) for number in range(k)]
+    jobs = [
+        Job(prompt, len(prompt), task.max_tokens, (seed, problem.id, number), edits)
+        for edits in arms
+        for problem, prompt, number in each
+    ]
     said = generate(model, jobs, eos=eos_id(model), policy=policy, batch=batch, hooks=hooks, what=what)
-    runs = tuple(
-        finish(model, problem, job.trunk, answer, seed, number)
-        for (problem, number), job, answer in zip(owners, jobs, said, strict=True)
-    )
-    return Rollouts(runs, tuple(problem for problem, _ in owners), policy, model_id(model), seed)
+    identity, owners = model_id(model), tuple(problem for problem, _, _ in each)
+    runs = [
+        finish(model, problem, prompt, answer, seed, number)
+        for (problem, prompt, number), answer in zip(each * len(arms), said, strict=True)
+    ]
+    parts = [tuple(runs[start : start + len(each)]) for start in range(0, len(runs), len(each))]
+    return [Rollouts(part, owners, policy, identity, seed) for part in parts]
 
 
 def finish(

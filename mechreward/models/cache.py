@@ -1,0 +1,97 @@
+"""A key-value cache whose rows leave and enter in place, behind the interface that HuggingFace models expect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class RowCache(DynamicCache):
+    """Keys and values `[row heads column head_dim]` of the rows being decoded, left-padded: all rows end at column
+    `end`, row r begins at `start[r]`, and the model sees columns `first` to `end` of the first `rows` rows.
+
+    Nothing is copied for a new token or for a row that leaves. When `end` reaches the buffer's edge, the visible
+    columns move back to its beginning.
+    """
+
+    ROOM = 128
+
+    def __init__(self, capacity: int, widest: int, layers: list[Pair]) -> None:
+        """`widest`: the longest prefix that will ever enter; `layers`: any prefill of the model, for the shapes."""
+        super().__init__()
+        self.widest, self.end, self.first, self.rows = widest, widest, widest, 0
+        self.start = torch.full((capacity,), widest, device=layers[0][0].device)
+        self.layers[:] = [_Layer(self, capacity, widest + self.ROOM, pair) for pair in layers]
+
+    def enter(self, rows: list[int], layers: list[Pair], source: int, length: int) -> None:
+        """Give `rows` the first `length` columns of row `source` of a prefill."""
+        self.start[rows] = self.end - length
+        for layer, pair in zip(self._own, layers, strict=True):
+            for buffer, part in zip(layer.buffers, pair, strict=True):
+                buffer[rows, :, self.end - length : self.end] = part[source, :, :length]
+
+    def move(self, source: list[int], to: list[int], rows: int) -> None:
+        """Copy rows `source` onto rows `to`, which have left, and show `rows` rows from now on."""
+        if source:
+            self.start[to] = self.start[source]
+            for layer in self._own:
+                for buffer in layer.buffers:
+                    buffer[to, :, self.first : self.end] = buffer[source, :, self.first : self.end]
+        self.rows = rows
+
+    def open(self) -> Int[torch.Tensor, "row visible"]:
+        """Make room for one column; returns the mask of what each row may see, the new column included."""
+        self.first = int(self.start[: self.rows].min())
+        if self.end == self._own[0].buffers[0].shape[2]:
+            self._rewind()
+        columns = torch.arange(self.first, self.end + 1, device=self.start.device)
+        return (columns >= self.start[: self.rows, None]).long()
+
+    def close(self) -> None:
+        """The new column is written in every layer."""
+        self.end += 1
+
+    def _rewind(self) -> None:
+        width = self.end - self.first
+        end = max(self.widest, width)
+        for layer in self._own:
+            layer.rewind(self.first, self.end, end, end + self.ROOM)
+        self.start -= self.end - end
+        self.first, self.end = end - width, end
+
+    @property
+    def _own(self) -> list[_Layer]:
+        return self.layers  # pyright: ignore[reportReturnType]
+
+
+class _Layer(DynamicLayer):
+    """One layer's buffers, grown only when a row outgrows them."""
+
+    def __init__(self, cache: RowCache, capacity: int, columns: int, like: Pair) -> None:
+        super().__init__()
+        self.lazy_initialization(*like)
+        self.cache = cache
+        # Zeros, not empty memory: padding is masked, but a NaN would pass through a mask.
+        self.buffers = [part.new_zeros(capacity, part.shape[1], columns, part.shape[3]) for part in like]
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Pair:
+        cache = self.cache
+        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[: cache.rows, :, cache.end : cache.end + 1] = new
+        keys, values = (buffer[: cache.rows, :, cache.first : cache.end + 1] for buffer in self.buffers)
+        return keys, values
+
+    def get_seq_length(self, *_: Any) -> int:
+        return self.cache.end - self.cache.first
+
+    def rewind(self, first: int, last: int, end: int, columns: int) -> None:
+        for i, buffer in enumerate(self.buffers):
+            seen = buffer[:, :, first:last].clone()
+            if columns > buffer.shape[2]:
+                self.buffers[i] = buffer = buffer.new_zeros(*buffer.shape[:2], columns, buffer.shape[3])
+            buffer[:, :, end - (last - first) : end] = seen

@@ -1,0 +1,123 @@
+"""Interventions row by row: in one batch, every row carries edits of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+
+from mechreward._check import MechRewardError, require
+from mechreward.models.site import Site
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """x <- keep * x + add at one site (`keep`, `add` `[width]`), at every position or at the absolute positions `at`.
+
+    Position 0 is the row's first token, whatever the padding. Arithmetic is in float32, the result has the input's
+    dtype, and where `keep` is 1 and `add` 0 nothing changes. All linear interventions have this form: zero is
+    keep 0, mean adds the mean, steering keeps and adds, scaling only keeps.
+    """
+
+    site: Site
+    keep: Float[torch.Tensor, " width"] = field(repr=False)
+    add: Float[torch.Tensor, " width"] = field(repr=False)
+    at: tuple[int, ...] | None = None
+
+
+class RowEdits:
+    """The hooks that apply each row's edits, and which edits have fired.
+
+    A row may carry several edits; those at one site act in their order. Say with `rows` and `positions` what the
+    next forward pass holds; a row or position without an edit passes through unchanged.
+    """
+
+    def __init__(self, carried: Iterable[tuple[Edit, ...]], device: torch.device) -> None:
+        kinds = {_key(edits): edits for edits in carried}
+        found: dict[tuple[Site, int], list[Edit]] = {}
+        for edits in kinds.values():
+            for place, edit in _places(edits):
+                if all(edit is not other for other in found.setdefault(place, [])):
+                    found[place].append(edit)
+        self.tables = {place: _Table(edits, device) for place, edits in sorted(found.items())}
+        self.codes: dict[tuple[int, ...], list[int]] = {}
+        for key, edits in kinds.items():
+            placed = dict(_places(edits))
+            self.codes[key] = [t.index[id(placed[p])] if p in placed else 0 for p, t in self.tables.items()]
+
+    def code(self, edits: tuple[Edit, ...]) -> list[int]:
+        """What a row that carries `edits` is called in `rows`: one number for each table, 0 for none."""
+        return self.codes[_key(edits)]
+
+    def set(self, rows: Int[torch.Tensor, "row table"], positions: Int[torch.Tensor, "row pos"]) -> None:
+        """The rows of the next forward pass: their codes, and the absolute position of every token (-1: padding)."""
+        for number, table in enumerate(self.tables.values()):
+            table.choose(rows[:, number], positions)
+
+    def hooks(self) -> list[tuple[str, Any]]:
+        """TransformerLens `(name, fn)` pairs."""
+        return [(site.hook, table.hook) for (site, _), table in self.tables.items()]
+
+    def check(self) -> None:
+        """Raise MechRewardError if an edit has never met a token it acts on."""
+        for table in self.tables.values():
+            for edit, count in zip(table.edits, table.fired.tolist()[1:], strict=True):
+                if not count:
+                    where = "" if edit.at is None else f" (positions {', '.join(map(str, edit.at[:6]))})"
+                    raise MechRewardError(f"the intervention at {edit.site}{where} never fired.")
+
+
+class _Table:
+    """All edits that are the n-th at their site in some row; entry 0 changes nothing."""
+
+    def __init__(self, edits: list[Edit], device: torch.device) -> None:
+        widths = {part.shape for edit in edits for part in (edit.keep, edit.add)}
+        require(len(widths) == 1, f"the edits at {edits[0].site} have different widths: {sorted(map(tuple, widths))}.")
+        self.edits, self.index = edits, {id(edit): i for i, edit in enumerate(edits, start=1)}
+        keep, add = torch.stack([e.keep for e in edits]).float(), torch.stack([e.add for e in edits]).float()
+        self.keep = torch.cat([torch.ones_like(keep[:1]), keep]).to(device)
+        self.add = torch.cat([torch.zeros_like(add[:1]), add]).to(device)
+        self.fired = torch.zeros(len(edits) + 1, dtype=torch.long, device=device)
+        self.at = self._positions(device)
+        self.chosen = torch.zeros(0, 1, dtype=torch.long, device=device)
+
+    def _positions(self, device: torch.device) -> torch.Tensor | None:
+        """[edit + 1, last position + 2] where each edit acts; the last column stands for all later positions."""
+        if all(edit.at is None for edit in self.edits):
+            return None
+        last = max(position for edit in self.edits for position in edit.at or (0,))
+        acts = torch.zeros(len(self.edits) + 1, last + 2, dtype=torch.bool)
+        for row, edit in enumerate(self.edits, start=1):
+            acts[row, slice(None) if edit.at is None else list(edit.at)] = True
+        return acts.to(device)
+
+    def choose(self, rows: Int[torch.Tensor, " row"], positions: Int[torch.Tensor, "row pos"]) -> None:
+        here = positions >= 0
+        if self.at is not None:
+            here &= self.at[rows[:, None], positions.clamp(0, self.at.shape[1] - 1)]
+        self.chosen = torch.where(here, rows[:, None], 0)
+
+    def hook(self, tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+        require(
+            tensor.shape[:2] == self.chosen.shape,
+            f"a hook met rows and positions {tuple(tensor.shape[:2])}; the pass holds {tuple(self.chosen.shape)}.",
+        )
+        self.fired += torch.bincount(self.chosen.flatten(), minlength=len(self.fired))
+        return (tensor.float() * self.keep[self.chosen] + self.add[self.chosen]).to(tensor.dtype)
+
+
+def _key(edits: tuple[Edit, ...]) -> tuple[int, ...]:
+    return tuple(id(edit) for edit in edits)
+
+
+def _places(edits: tuple[Edit, ...]) -> list[tuple[tuple[Site, int], Edit]]:
+    """Every edit with its site and its number among the row's edits there."""
+    seen: dict[Site, int] = {}
+    placed = []
+    for edit in edits:
+        placed.append(((edit.site, seen.setdefault(edit.site, 0)), edit))
+        seen[edit.site] += 1
+    return placed
