@@ -125,9 +125,9 @@ def _probe_section(results: Results, kind: str, name: str, again: str) -> Sectio
     curve = [row for row in results.where(experiment="R2") if _kind(row) == kind]
     return Section(
         f"R1 and R2. A value probe on {name}, and how few neurons it needs",
-        "Each target under both shapes, on test; `shuffled` is the same probe fitted to targets moved between "
-        "problems. In the curve the probe is refitted to each subset; `random` are subsets nobody chose. A flat curve "
-        "means sparsity only where it leaves `random` behind.",
+        'Each target under both shapes, on test; "shuffled" is the same probe fitted to targets moved between '
+        'problems. In the curve the probe is refitted to each subset; "random" are subsets nobody chose. A flat curve '
+        'means sparsity only where it leaves "random" behind.',
         [*table, *curve],
         [
             ("Spearman with V-hat, all states", pruning_curve(curve, "spearman")),

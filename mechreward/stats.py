@@ -13,13 +13,12 @@ from math import nan, sqrt
 from typing import SupportsFloat
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from scipy.optimize import root_scalar
 from scipy.stats import binomtest, hypergeom, norm, rankdata
 
 from mechreward._check import one_of, require
-
-Column = Shaped[np.ndarray, "..."] | Sequence  # the shape is checked in `_columns`, whose message says more
+from mechreward._columns import Column, binary, columns, fraction, grouped, unit
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ def within_auroc(score: Column, label: Column, group: Column) -> float:
     With `group` [n] = problem id it asks whether the score tells good states from bad ones *of one problem*,
     which a detector of easy problems cannot do. nan if no group holds both classes.
     """
-    score, label = _columns(score=score, label=label)
-    _binary(label=label)
-    group, starts, _ = _grouped(group, len(score))
+    score, label = columns(score=score, label=label)
+    binary(label=label)
+    group, starts, _ = grouped(group, len(score))
     # One ranking serves all groups: keys are group-major, and each group's ranks are shifted to start at 1.
     ranks = rankdata(group * (len(score) + 1) + rankdata(score, "dense")) - starts[group]
     positive, negative = np.bincount(group, label), np.bincount(group, 1 - label)
@@ -59,7 +58,7 @@ def within_auroc(score: Column, label: Column, group: Column) -> float:
 
 def spearman(a: Column, b: Column) -> float:
     """Spearman's rank correlation of two columns [n], in [-1, 1]; nan if either is constant."""
-    a, b = _columns(a=a, b=b)
+    a, b = columns(a=a, b=b)
     return _pearson(rankdata(a), rankdata(b))
 
 
@@ -69,7 +68,7 @@ def split_half_reliability(half_a: Column, half_b: Column) -> float:
     Spearman-Brown, 2r / (1 + |r|) of Pearson's r. The |r| is ours: it changes nothing for r > 0 and keeps a
     negative r, which means no reliability, from running below -1.
     """
-    half_a, half_b = _columns(half_a=half_a, half_b=half_b)
+    half_a, half_b = columns(half_a=half_a, half_b=half_b)
     r = _pearson(half_a, half_b)
     return 2 * r / (1 + abs(r))
 
@@ -91,14 +90,14 @@ def ece(prob: Column, label: Column, bins: int = 15) -> float:
 
     `prob` [n] in [0, 1], `label` [n] 0/1. It is above 0 at any n even for a perfect predictor: `perfect_ece`.
     """
-    prob, label = _columns(prob=prob, label=label)
-    _binary(label=label)
+    prob, label = columns(prob=prob, label=label)
+    binary(label=label)
     return _ece(prob, label, _bin(prob, bins))
 
 
 def perfect_ece(prob: Column, bins: int = 15, draws: int = 200, seed: int = 0) -> float:
     """Mean `ece` when labels are drawn from `prob` [n] itself: what perfect calibration shows at this n."""
-    (prob,) = _columns(prob=prob)
+    (prob,) = columns(prob=prob)
     require(draws >= 1, f"draws must be at least 1; got {draws}")
     index, rng = _bin(prob, bins), np.random.default_rng(seed)
     return float(np.mean([_ece(prob, rng.random(len(prob)) < prob, index) for _ in range(draws)]))
@@ -108,7 +107,7 @@ def proportion(successes: SupportsFloat, n: int, *, level: float = 0.95) -> Inte
     """`successes` of `n` independent trials as a fraction, with its Wilson score interval."""
     k = float(successes)
     require(n >= 1 and 0 <= k <= n and k == int(k), f"need a whole number of 0 to n >= 1; got {k:g} of n={n}")
-    _fraction(level=level)
+    fraction(level=level)
     low, high = binomtest(int(k), int(n)).proportion_ci(level, method="wilson")
     return Interval(k / n, float(low), float(high), int(n))
 
@@ -138,8 +137,8 @@ def cluster_bootstrap(
     fit = bool(shapes) and all(shape[:1] == (n,) for shape in shapes)
     require(fit, f"every array needs one row for each of {n} cluster labels; got shapes {shapes}")
     require(draws >= 1, f"draws must be at least 1; got {draws}")
-    _fraction(level=level)
-    member, starts, sizes = _grouped(cluster, n)
+    fraction(level=level)
+    member, starts, sizes = grouped(cluster, n)
     estimate = float(statistic(*columns, *([member] if with_cluster else [])))
     order, m, rng = np.argsort(member, kind="stable"), len(sizes), np.random.default_rng(seed)
     columns = [column[order] for column in columns]
@@ -162,15 +161,30 @@ def cluster_bootstrap(
 def paired_difference(
     a: Column, b: Column, cluster: Column, *, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """mean(a - b) of paired columns [n], in their units, with its `cluster_bootstrap` interval."""
-    a, b = _columns(a=a, b=b)
+    """mean(a - b) of paired columns [n], in their units.
+
+    The interval is the `cluster_bootstrap`'s; for single pairs of 0/1 outcomes it is the adjusted Wald interval of
+    Bonett and Price (2012), which does not shrink to a point when no pair differs.
+    """
+    a, b = columns(a=a, b=b)
+    member, _, sizes = grouped(cluster, len(a))
+    if len(sizes) == len(member) and bool(np.isin(np.concatenate([a, b]), (0, 1)).all()):
+        fraction(level=level)
+        return _paired_proportions(a, b, level)
     return cluster_bootstrap(np.mean, a - b, cluster, draws=draws, seed=seed, level=level)
+
+
+def _paired_proportions(a: np.ndarray, b: np.ndarray, level: float) -> Interval:
+    n = len(a)
+    won, lost = ((int(np.sum(x > y)) + 1) / (n + 2) for x, y in ((a, b), (b, a)))
+    reach = float(norm.ppf((1 + level) / 2)) * sqrt((won + lost - (won - lost) ** 2) / (n + 2))
+    return Interval(float((a - b).mean()), max(-1.0, won - lost - reach), min(1.0, won - lost + reach), n)
 
 
 def mcnemar(before: Column, after: Column) -> float:
     """Exact two-sided McNemar p of paired 0/1 outcomes [n]: binomial on the discordant pairs, 1.0 if none."""
-    before, after = _columns(before=before, after=after)
-    _binary(before=before, after=after)
+    before, after = columns(before=before, after=after)
+    binary(before=before, after=after)
     lost, won = int(np.sum(before > after)), int(np.sum(after > before))
     return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
 
@@ -183,7 +197,7 @@ def rank_among(value: SupportsFloat, draws: Column, *, tail: str = "low") -> tup
     to drop failed controls would flatter the value.
     """
     one_of("tail", tail, ("low", "high", "two"))
-    (draws,), (observed,) = _columns(draws=draws), _columns(value=np.array([float(value)]))
+    (draws,), (observed,) = columns(draws=draws), columns(value=np.array([float(value)]))
     low, high = 1 + int(np.sum(draws <= observed)), 1 + int(np.sum(draws >= observed))
     rank = {"low": low, "high": high, "two": min(low, high)}[tail]
     return rank, min(1.0, (2 if tail == "two" else 1) * rank / (1 + len(draws)))
@@ -191,8 +205,8 @@ def rank_among(value: SupportsFloat, draws: Column, *, tail: str = "low") -> tup
 
 def holm(p: Column) -> Float[np.ndarray, " n"]:
     """Holm's (1979) adjusted p-values [n] in the order given: family-wise error under any dependence."""
-    (p,) = _columns(p=p)
-    _unit(p=p)
+    (p,) = columns(p=p)
+    unit(p=p)
     order, adjusted = np.argsort(p, kind="stable"), np.empty(len(p))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order]))
     return adjusted
@@ -233,7 +247,7 @@ def detectable_effect(
     approximation: the exact test has some points less power. nan if even the loss of every solved problem
     would go unseen.
     """
-    _fraction(base=base, power=power, alpha=alpha)
+    fraction(base=base, power=power, alpha=alpha)
     psi, most = base * (1 - base) if discordant is None else discordant, 2 * min(base, 1 - base)
     require(n >= 1 and power >= 0.5, f"need n >= 1 and power >= 0.5; got n={n}, power={power}")
     require(0 < psi <= most, f"at base={base} the discordant fraction lies in (0, {most:.3g}]; got {psi}")
@@ -246,52 +260,12 @@ def detectable_effect(
     return nan if excess(base) < 0 else float(root_scalar(excess, bracket=(0, base)).root)
 
 
-def _columns(**named: Column) -> list[np.ndarray]:
-    """The named columns as floats, checked as the module's docstring says."""
-    columns = {name: np.asarray(value) for name, value in named.items()}
-    for name, column in columns.items():
-        real = column.ndim == 1 and column.dtype.kind in "biuf"
-        require(real, f"{name} must be one column of numbers; got {column.dtype} of shape {column.shape}")
-        require(len(column) > 0, f"{name} is empty; need at least one value")
-        bad = len(column) - int(np.isfinite(column).sum())
-        require(bad == 0, f"{name} has {bad} of {len(column)} values nan or infinite; drop those rows first")
-    lengths = {name: len(column) for name, column in columns.items()}
-    require(len(set(lengths.values())) == 1, f"columns must have one length; got {lengths}")
-    return [column.astype(float) for column in columns.values()]
-
-
-def _grouped(group: Column, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group number of each row, then each group's first row (once rows are sorted by group) and size."""
-    group = np.asarray(group)
-    require(group.shape == (n,) and n > 0, f"need one label for each of {n} >= 1 rows; got shape {group.shape}")
-    require(bool((group == group).all()), "cluster or group labels hold nan; give every row a label")
-    _, member, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    return member, sizes.cumsum() - sizes, sizes
-
-
 def _pearson(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else nan
 
 
-def _binary(**named: np.ndarray) -> None:
-    for name, column in named.items():
-        binary = bool(((column == 0) | (column == 1)).all())
-        require(binary, f"{name} must hold only 0 and 1; got {np.unique(column)[:5]}")
-
-
-def _unit(**named: np.ndarray) -> None:
-    for name, column in named.items():
-        low, high = float(column.min()), float(column.max())
-        require(low >= 0 and high <= 1, f"{name} must lie in [0, 1]; got {low:.3g} to {high:.3g}")
-
-
-def _fraction(**named: float) -> None:
-    for name, value in named.items():
-        require(0 < value < 1, f"{name} must lie strictly between 0 and 1; got {value}")
-
-
 def _bin(prob: np.ndarray, bins: int) -> np.ndarray:
-    _unit(prob=prob)
+    unit(prob=prob)
     require(bins >= 1, f"bins must be at least 1; got {bins}")
     return np.minimum((prob * bins).astype(int), bins - 1)
 

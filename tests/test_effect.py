@@ -72,7 +72,8 @@ def test_neurons_that_nothing_reads_change_nothing(nothing, op):
     assert own.damage["change_norm"] > 0, "the activations did change: only nobody reads them"
     assert own.damage["length"] == nothing.baseline.damage["length"]
     summary = nothing.summary(op)
-    assert (summary["change"].estimate, summary["change"].low, summary["change"].high) == (0, 0, 0)
+    change = summary["change"]
+    assert change.estimate == 0 and change.low == -change.high < 0, "none of ten changed: others still might"
     assert summary["p_mcnemar"] == 1
     assert np.isnan(own.match_error)
 

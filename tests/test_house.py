@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "mechreward"
 MAX_LINES = 300
 TOP = ""
 FLOORS = (
-    (TOP, ("_check", "_files", "stats", "results")),
+    (TOP, ("_check", "_columns", "_files", "stats", "results")),
     ("tasks", ("base", "countdown", "chain", "paths")),
     ("models", ("site", "adapter", "cache", "edits", "engine")),
     ("rollouts", ("trajectory", "sample", "value")),

@@ -278,6 +278,24 @@ def test_paired_difference_uses_the_pairing(rng):
     assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low))
 
 
+def test_paired_outcomes_have_an_interval_even_if_none_differs():
+    same = stats.paired_difference(np.ones(60), np.ones(60), np.arange(60))
+    p = 1 / 62  # one imagined pair of each kind among n + 2 (Bonett and Price 2012), by hand
+    assert same.estimate == 0 and same.high == -same.low == pytest.approx(1.959964 * math.sqrt(2 * p / 62))
+
+
+@pytest.mark.parametrize(("lose", "win"), [(0.02, 0.02), (0.15, 0.05), (0.4, 0.1)])
+def test_paired_outcome_intervals_cover(rng, lose: float, win: float):
+    kinds = rng.choice(3, p=[lose, win, 1 - lose - win], size=(2000, 60))
+    inside = 0
+    for kind in kinds:
+        interval = stats.paired_difference((kind == 1).astype(int), (kind == 0).astype(int), np.arange(60))
+        inside += interval.low <= win - lose <= interval.high
+    # 95% nominal and 2,000 runs: a right interval falls below .935 less than once in a thousand. With next to no pairs
+    # that differ, outcomes are few and every interval that keeps its level is wider than need be.
+    assert 0.935 < inside / 2000 and (inside / 2000 < 0.98 or lose + win < 0.1)
+
+
 @quick
 @given(st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 5)), min_size=2, max_size=30), st.integers(0, 99))
 def test_bootstrap_bounds_are_ordered_and_within_the_data(rows, seed):

@@ -97,7 +97,8 @@ class Rollouts:
         return Rollouts(*picked, self.policy, self.model_id, self.seed)
 
     def save(self, path: Path | str) -> Path:
-        """One safetensors file, written atomically."""
+        """One safetensors file, written atomically. Raises MechRewardError if there is no trajectory."""
+        require(len(self) > 0, "there are no trajectories to save.")
         about = {
             "kind": "rollouts",
             "policy": asdict(self.policy),
@@ -132,6 +133,13 @@ class Rollouts:
         """
         tensors, about = read_tensors(path, "rollouts")
         require(about.get("kind") == "rollouts", f"{path} holds {about.get('kind')}, not rollouts.")
+        try:
+            return cls._from_file(tensors, about, task)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise MechRewardError(f"{path} is a damaged rollouts file: {error!r}.") from error
+
+    @classmethod
+    def _from_file(cls, tensors: dict[str, torch.Tensor], about: dict[str, Any], task: Task | None) -> Rollouts:
         at, spoken, runs, problems = 0, 0, [], []
         for row in about["trajectories"]:
             game = task or (tasks.get(row["task"]) if row["task"] in tasks.TASKS else None)

@@ -167,7 +167,9 @@ def _rows(rows: Sequence[Row]) -> str:
     draws: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if row.detail.get("draw") is not None:
-            key = row.arm, row.metric, str(row.detail.get("op", "")), *(str(getattr(row, name)) for name in differ)
+            share = f"{1 - row.detail['ratio']:.0%} kept" if "ratio" in row.detail else ""
+            place = str(row.detail.get("op", "")), share, *(str(getattr(row, name)) for name in differ)
+            key = row.arm, row.metric, *place
             draws.setdefault(key, []).append(row)
     for (arm, metric, *place), group in sorted(draws.items(), key=lambda pair: order(pair[0][0])):
         numbers = [row.estimate for row in group if math.isfinite(row.estimate)]

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from mechreward._check import MechRewardError, one_of, require
 
 SPLITS = ("train", "validation", "test")
+PATIENCE = 20_000  # draws without a new problem before a split counts as exhausted
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,12 @@ class Task(ABC):
         require(n >= 1, f"a task needs at least one problem: n={n} was given.")
         rng = random.Random(f"{self.name}/{split}/{seed}")
         found: dict[str, Problem] = {}
-        for _ in range(200 * n + 2000):
+        idle = 0
+        while idle < PATIENCE:
             problem = self.draw(rng)
-            if problem is not None and split_of(problem.id) == split:
-                found.setdefault(problem.id, replace(problem, task=self))
+            idle += 1
+            if problem is not None and split_of(problem.id) == split and problem.id not in found:
+                found[problem.id], idle = replace(problem, task=self), 0
             if len(found) == n:
                 return list(found.values())
         raise MechRewardError(f"{self.name} has only {len(found)} {split} problems within reach; {n} were asked for.")

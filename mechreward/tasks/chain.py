@@ -24,7 +24,7 @@ class Chain(LineTask):
         first = value = rng.randint(2, 9)
         steps: list[tuple[str, int, bool]] = []
         text = str(first)
-        for _ in range(rng.randint(3, 6)):
+        for _ in range(rng.randint(4, 7)):
             fits = [
                 (op, literal, left, result)
                 for op, literal, left in ((rng.choice("+-*"), rng.randint(2, 9), rng.random() < 0.5) for _ in range(20))

@@ -10,6 +10,7 @@ from itertools import combinations
 from mechreward.tasks.base import LARGEST, OPERATIONS, LineTask, Move, Problem, integers, operation
 
 Pool = tuple[int, ...]
+LARGEST_GIVEN = 13
 
 
 class Countdown(LineTask):
@@ -23,12 +24,12 @@ class Countdown(LineTask):
     max_tokens = 112
     max_backs = 3
 
-    def __init__(self, sizes: Sequence[int] = (3, 3, 4)) -> None:
+    def __init__(self, sizes: Sequence[int] = (3, 3, 3, 3, 4)) -> None:
         """`sizes`: how many numbers a problem has, drawn evenly from this list."""
         self.sizes = tuple(sizes)
 
     def draw(self, rng: random.Random) -> Problem | None:
-        numbers = [rng.randint(2, 9) for _ in range(rng.choice(self.sizes))]
+        numbers = [rng.randint(2, LARGEST_GIVEN) for _ in range(rng.choice(self.sizes))]
         pool: Pool = tuple(numbers)
         while len(pool) > 1:
             pool = rng.choice([after for _, after in _plays(pool)])

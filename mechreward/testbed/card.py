@@ -118,7 +118,7 @@ def _section(name: str) -> list[str]:
     log = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
     rows = read_json(folder / "measured.json", "measurements")["rows"]
     kind = f"policy gradient from `{recipe['parent']}`" if recipe["parent"] else "supervised on solver traces"
-    lines = [f"## {name}", "", f"{kind}; tasks {', '.join(recipe['tasks'])}; {recipe['steps']} updates of "]
+    lines = [f"## {name}", "", f"{kind}; tasks {_shares(recipe['tasks'])}; {recipe['steps']} updates of "]
     lines[-1] += f"{recipe['batch']} x {recipe['samples']}, learning rate {recipe['learning_rate']}, seed "
     lines[-1] += f"{recipe['seed']}; {recipe['seconds'] / 60:.0f} minutes on 2 CPU cores, shared with other work."
     keys = [key for key in log[0] if key != "step"]
@@ -145,6 +145,13 @@ def _section(name: str) -> list[str]:
                 f"{row['mixed_back']:.2f} (difficulty {row['middling']}, n={row['middling_n']}) | {levels} |"
             )
     return [*lines, ""]
+
+
+def _shares(names: list[str]) -> str:
+    """The tasks of a recipe, with their shares if they differ."""
+    share = {name: names.count(name) / len(names) for name in dict.fromkeys(names)}
+    even = len(set(share.values())) == 1
+    return ", ".join(share if even else [f"{name} {part:.0%}" for name, part in share.items()])
 
 
 def main(

@@ -17,7 +17,7 @@ class Habits:
     notice: float
 
 
-HABITS = {"countdown": Habits(0.8, 0.5), "chain": Habits(0.9, 0.5), "paths": Habits(0.4, 0.35)}
+HABITS = {"countdown": Habits(0.7, 0.8), "chain": Habits(0.9, 0.5), "paths": Habits(0.5, 0.5)}
 
 
 def trace(task: LineTask, problem: Problem, rng: random.Random) -> str:
