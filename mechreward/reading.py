@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mechreward import stats
+from mechreward._files import write_atomic
 from mechreward.models.adapter import pieces
 from mechreward.paper import Split
 from mechreward.results import Results, Row
@@ -42,12 +43,15 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
 
 
 def write(study: Study, results: Results, splits: dict[str, Split]) -> Path:
-    """`report.html` beside `results.json`."""
+    """`report.html` beside `results.json`, and each of its figures as a file of its own."""
     found, missed = findings(results)
     manifest = results.manifest | {"found": found, "not_found": missed}
     whole = Results(manifest, results.rows)
     whole.save(study.out / "results.json")
-    return report(whole, sections(study, whole, splits["test"]), study.out / "report.html")
+    parts = sections(study, whole, splits["test"])
+    for number, (_, drawing) in enumerate((pair for part in parts for pair in part.svg), start=1):
+        write_atomic(study.out / f"figure-{number:02d}.svg", drawing)
+    return report(whole, parts, study.out / "report.html")
 
 
 def sections(study: Study, results: Results, test: Split) -> list[Section]:

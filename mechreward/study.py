@@ -266,7 +266,8 @@ def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 def _clear(out: Path) -> None:
     """Remove what a run wrote, and nothing else; the plan last, so that a stop in between can be repeated."""
-    for pattern in ("*.safetensors", "*.rows.json", "*.neurons.json", "effect-*.json", "results.json", "report.html"):
+    data = ("*.safetensors", "*.rows.json", "*.neurons.json", "effect-*.json", "results.json")
+    for pattern in (*data, "figure-*.svg", "report.html"):
         for path in out.glob(pattern):
             path.unlink()
     (out / PLAN).unlink()

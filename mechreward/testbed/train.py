@@ -76,7 +76,8 @@ def train(recipe: Recipe, work: Path, device: str) -> Path:
     folder = work / recipe.name
     words = tokenizer()
     torch.manual_seed(recipe.seed)
-    model = Qwen2ForCausalLM(Qwen2Config(**ARCHITECTURE, attn_implementation="eager"))
+    model = Qwen2ForCausalLM(Qwen2Config(**ARCHITECTURE))
+    model.set_attn_implementation("eager")  # faster than fused kernels at this size
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
     if recipe.parent:
         parent, _ = read_tensors(work / recipe.parent / "checkpoint.safetensors", "checkpoint")
