@@ -75,6 +75,7 @@ class NeuronSet:
         `Activations` of the same site."""
         if isinstance(cache, Activations):
             require(cache.site == self.site, f"the activations are of {cache.site}; the set is of {self.site}.")
+            self.model_id.check(cache.model_id, "neuron set")
             return cache.x[:, list(self.indices)]
         return cache[self.site.hook][..., list(self.indices)]
 
