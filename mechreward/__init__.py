@@ -1,6 +1,6 @@
 """Find the sparse reward subsystem of a language model, and find out whether to believe it."""
 
-from mechreward import tasks
+from mechreward import paper, tasks
 from mechreward._check import MechRewardError
 from mechreward.causal.effect import Effect, ablate
 from mechreward.causal.intervene import Intervention, mean, zero
@@ -36,6 +36,7 @@ __all__ = [
     "estimate",
     "load",
     "mean",
+    "paper",
     "record",
     "sample",
     "select",

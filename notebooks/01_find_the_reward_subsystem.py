@@ -2,6 +2,11 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -21,11 +26,12 @@
 
 # %%
 import numpy as np
+from IPython.display import SVG
 
 import mechreward as mr
 from mechreward.models.adapter import pieces
-from mechreward.probing.pruning import measures, pruning_curve
-from mechreward.probing.targets import states, steps
+from mechreward.probing.pruning import measures
+from mechreward.show.figures import ablation_bars, histogram, pruning_curve
 from mechreward.show.tokens import colored_tokens
 
 model = mr.load("countdown-rl")
@@ -49,6 +55,7 @@ delta = values.delta[values.is_step]
 print(f"steps with delta > .3: {np.mean(delta > 0.3):.2f}, below -.3: {np.mean(delta < -0.3):.2f}")
 assert 0 < np.mean(runs.rewards) < 1
 assert values.mean[values.live].std() > 0.1
+SVG(histogram(values.mean[values.live], "V-hat"))
 
 # %% [markdown]
 # One rollout, coloured by V-hat of the state each line leads to. Nothing is loaded from the network, and token text is
@@ -65,28 +72,33 @@ colored_tokens([f"{piece} " for piece in pieces(model, run.tokens)], 2 * colour 
 # ## Value neurons
 #
 # A probe reads V-hat from the residual stream; the neurons with the largest weights (inputs standardised) are the
-# candidates.
+# candidates. The experiments of the paper are functions of `mr.paper`, under its numbers; they take two splits.
 
 # %%
 site = "2.resid_post"
-acts = mr.record(model, runs, [site, "2.mlp"], what=None)
-probe = mr.ValueProbe(target="mc").fit(acts[site], values)
+
+
+def split(runs: mr.Rollouts, values: mr.Values) -> mr.paper.Split:
+    at_states, over_steps = (
+        mr.record(model, runs, [site, "2.mlp"], rows=rows, what=None) for rows in ("states", "steps")
+    )
+    return mr.paper.Split(runs, values, at_states, over_steps)
+
+
+train, test = split(runs, values), split(test_runs, test_values)
+probe = mr.ValueProbe(target="mc").fit(train.at_states[site], values)
 value = mr.select(probe, top=0.01)
 print(value)
-
-held = states(mr.record(model, test_runs, site, what=None)[site], test_values)
-for name, score in measures(probe, held).items():
+for name, score in measures(probe, test.states(site)).items():
     print(f"{name:>12}  {score}")
 
 # %% [markdown]
-# Sparse? Only where the selected few leave *random* subsets of the same size behind. `shuffled` is the same recipe on
+# Sparse? Only where the selected few leave *random* subsets of the same size behind. *Shuffled* is the same recipe on
 # targets moved between problems.
 
 # %%
-points = pruning_curve(mr.ValueProbe(shape="linear"), states(acts[site], values), held, ratios=(0, 0.9, 0.99), draws=3)
-for point in points:
-    if point.metric == "spearman":
-        print(f"{point.arm:>8} {point.neurons:>4} neurons  {point.score}")
+curve = mr.paper.R2(train, test, site, mr.paper.shared("R2", "countdown-rl", "countdown", site, 0), draws=2)
+SVG(pruning_curve(curve, "spearman"))
 
 # %% [markdown]
 # ## Ablation, always beside its controls
@@ -95,11 +107,14 @@ for point in points:
 # numbers, the damage meter.
 
 # %%
-effect = mr.ablate(model, task.problems("test", 40, seed=2), value, ops=["zero"], random_draws=2, what=None)
+effect = mr.ablate(model, task.problems("test", 60, seed=2), value, random_draws=2, what=None)
 print(effect)
 summary = effect.summary("zero")
 assert summary["draws"] == 19
 assert 1 <= summary["rank"] <= 20
+
+# %%
+SVG(ablation_bars(mr.paper.R4(effect, mr.paper.shared("R4", "countdown-rl", "countdown", site, 0))))
 
 # %% [markdown]
 # ## Dopamine neurons
@@ -108,12 +123,9 @@ assert 1 <= summary["rank"] <= 20
 # finite number of continuations the cut selects noise.
 
 # %%
-over_steps = mr.record(model, runs, "2.mlp", rows="steps", what=None)["2.mlp"]
-dopamine_probe = mr.DopamineProbe().fit(over_steps, values)
-dopamine = mr.select(dopamine_probe)
-test_steps = steps(mr.record(model, test_runs, "2.mlp", rows="steps", what=None)["2.mlp"], test_values)
-print(dopamine)
-print("Spearman with delta, all steps:", measures(dopamine_probe, test_steps)["spearman"])
+dopamine_probe = mr.DopamineProbe().fit(train.over_steps["2.mlp"], values)
+print(mr.select(dopamine_probe))
+print("Spearman with delta, all steps:", measures(dopamine_probe, test.steps("2.mlp"))["spearman"])
 
 # %% [markdown]
 # ## In your own experiment
