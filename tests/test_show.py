@@ -386,3 +386,8 @@ def test_circuitsvis_draws_offline_in_a_browser(tmp_path):
     assert 'class="colored-tokens"' in dom, "CircuitsVis has replaced the plain strip"
     assert "<\u2060think>" in drawn.text
     assert not {"img", "think"} & set(drawn.tags)
+
+
+def test_a_badge_has_the_colour_of_its_sign_and_zero_has_none():
+    page = token_strip(["a\n", "b\n", "c\n"], [0.5, 0.5, 0.5], {0: "+0.00", 1: "+0.42", 2: "-0.42"}, title="")
+    assert [page.count(colour) for colour in ("#555555", "#005A8E", "#A34700")] == [1, 1, 1]

@@ -41,7 +41,8 @@ def token_strip(pieces: Sequence[str], colour: Numbers, marks: Mapping[int, str]
 
     `pieces` [n] are the tokens' texts; `colour` [n] their V-hat in [0, 1], vermillion at 0, white at .5, blue at 1,
     nan for no colour. `marks` maps the index of a step's last token to its badge, such as `"+0.42"`, coloured by its
-    sign. A token that holds a line break shows a faint ↵ and breaks there; resting on a token shows its numbers.
+    sign, grey for zero. A token that holds a line break shows a faint ↵ and breaks there; resting on a token shows
+    its numbers.
 
     Raises:
         MechRewardError: lengths differ, a number outside [0, 1], or a mark at no token.
@@ -154,7 +155,8 @@ def _strip(
 
 def _badge(mark: str) -> str:
     text = _visible(mark).strip()
-    colour = {"+": "#005A8E", "-": "#A34700", "−": "#A34700"}.get(text[:1], "#555555")
+    sign = text[:1] if text.strip("+-−0.") else ""  # nothing has no sign
+    colour = {"+": "#005A8E", "-": "#A34700", "−": "#A34700"}.get(sign, "#555555")
     return f'<span style="{BADGE};background:{colour}">{escape(text.replace("-", "−", 1))}</span>'
 
 
