@@ -195,9 +195,8 @@ def ablate(
         model, problems, [(change.edit(),) for _, change in pairs], seed=seed, policy=policy, what=title
     )
     arms = []
-    for (control, change), runs in zip(
-        tqdm(pairs, desc=what and f"{what}: damage", disable=what is None), rollouts, strict=True
-    ):
+    read = tqdm(pairs, desc=what and f"{what}: damage", disable=what is None, unit="set")
+    for (control, change), runs in zip(read, rollouts, strict=True):
         damage = _damage(model, runs) | text.compare(change, acts)
         outcomes = np.array(runs.rewards)
         arms.append(Arm(control.arm, change.op, control.draw, control.neurons.indices, outcomes, damage, control.error))
