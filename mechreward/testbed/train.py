@@ -46,12 +46,13 @@ class Recipe:
 
 
 MIXTURE = ("countdown",) * 12 + ("paths",) * 5 + ("chain",) * 3
+RL_MIXTURE = ("countdown",) * 3 + ("paths",) * 2 + ("chain",)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("countdown-base", None, MIXTURE, 3600, 2e-3, 128),
-        Recipe("countdown-rl", "countdown-base", ("countdown",), 80, 3e-4, 48, 8, 5),
-        Recipe("mixed-rl", "countdown-base", ("countdown", "chain", "paths"), 80, 3e-4, 48, 8, 5),
+        Recipe("countdown-rl", "countdown-base", ("countdown",), 60, 3e-4, 48, 8, 5),
+        Recipe("mixed-rl", "countdown-base", RL_MIXTURE, 60, 3e-4, 48, 8, 5),
     )
 }
 ARCHITECTURE = {
