@@ -42,7 +42,7 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
     model, recipe = load(name), RECIPES[name]
     for task_name in tasks.TASKS:
         task = tasks.get(task_name)
-        for split, mode, n in (("test", "T=1", 1000), ("test", "greedy", 500), ("validation", "T=1", 500)):
+        for split, mode, n in (("test", "T=1", 500), ("test", "greedy", 500), ("validation", "T=1", 300)):
             runs = sample(
                 model,
                 task.problems(split, n, seed=7),

@@ -46,12 +46,13 @@ class Recipe:
 
 
 MIXTURE = ("countdown",) * 12 + ("paths",) * 5 + ("chain",) * 3
+GAMES = {name: tasks.get(name) for name in tasks.TASKS} | {"countdown of 4": tasks.Countdown((4,))}
 RL_MIXTURE = ("countdown",) * 3 + ("paths",) * 2 + ("chain",)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("countdown-base", None, MIXTURE, 3600, 2e-3, 128),
-        Recipe("countdown-rl", "countdown-base", ("countdown",), 60, 3e-4, 48, 8, 5),
+        Recipe("countdown-rl", "countdown-base", ("countdown", "countdown of 4"), 120, 6e-4, 48, 8, 5),
         Recipe("mixed-rl", "countdown-base", RL_MIXTURE, 60, 3e-4, 48, 8, 5),
     )
 }
@@ -164,7 +165,7 @@ def validate(model: Qwen2ForCausalLM, words: PreTrainedTokenizerFast, recipe: Re
     """Accuracy at temperature 1 on `n` validation problems of each of the recipe's tasks."""
     found = {}
     for name in dict.fromkeys(recipe.tasks):
-        task = tasks.get(name)
+        task = GAMES[name]
         problems = task.problems("validation", n)
         prompts = [torch.tensor(words(problem.prompt).input_ids) for problem in problems]
         jobs = [Job(p, len(p), task.max_tokens, ("validate", i)) for i, p in enumerate(prompts)]
@@ -207,7 +208,7 @@ def _pad(rows: list[tuple[list[int], int]]) -> tuple[torch.Tensor, torch.Tensor]
 
 def draw_problems(names: tuple[str, ...], n: int, rng: random.Random) -> Iterator[tuple[LineTask, Problem]]:
     """`n` random training problems, the tasks in turn."""
-    games = [tasks.get(name) for name in names]
+    games = [GAMES[name] for name in names]
     for i in range(n):
         game, problem = games[i % len(games)], None
         while problem is None or split_of(problem.id) != "train":
