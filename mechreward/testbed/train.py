@@ -52,7 +52,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("countdown-base", None, MIXTURE, 3600, 2e-3, 128),
-        Recipe("countdown-rl", "countdown-base", ("countdown", "countdown of 4"), 120, 6e-4, 48, 8, 5),
+        Recipe("countdown-rl", "countdown-base", ("countdown", "countdown of 4"), 100, 3e-4, 48, 8, 5),
         Recipe("mixed-rl", "countdown-base", RL_MIXTURE, 60, 3e-4, 48, 8, 5),
     )
 }
