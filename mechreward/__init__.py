@@ -1,6 +1,6 @@
 """Find the sparse reward subsystem of a language model, and find out whether to believe it."""
 
-from mechreward import paper, tasks
+from mechreward import paper, tasks, testbed
 from mechreward._check import MechRewardError
 from mechreward.causal.effect import Effect, ablate
 from mechreward.causal.intervene import Intervention, mean, zero
@@ -41,5 +41,6 @@ __all__ = [
     "sample",
     "select",
     "tasks",
+    "testbed",
     "zero",
 ]

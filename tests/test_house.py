@@ -25,7 +25,7 @@ FLOORS = (
     ("causal", ("intervene", "controls", "effect", "certificate")),
     ("uses", ("confidence", "search")),
     ("show", ("style", "figures", "tokens", "circuit", "report")),
-    ("testbed", ("vocabulary", "traces", "planted", "train", "card")),
+    ("testbed", ("vocabulary", "traces", "process", "layout", "planted", "train", "card")),
     (TOP, ("paper", "study", "reading", "bench", "cli")),
 )
 ROOF = (len(FLOORS), 0)  # the package itself: its nouns and verbs are for users, not for its own modules

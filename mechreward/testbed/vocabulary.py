@@ -1,6 +1,8 @@
-"""The one word-level vocabulary of the bundled models, as a HuggingFace tokenizer."""
+"""The one word-level vocabulary of the bundled models, and word-level tokenizers in HuggingFace form."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -14,12 +16,12 @@ WORDS += [*NODES, *map(str, range(LARGEST + 1))]
 WORDS += [f"{a}>{b}" for a in NODES for b in NODES if a != b]
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(vocabulary: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
     """Words are split at spaces; a line break is a word. Encoding puts `<bos>` in front.
 
-    A word outside the vocabulary becomes `<unk>`.
+    A word outside the vocabulary becomes `<unk>`. `vocabulary` begins with the five special words of `WORDS`.
     """
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split(" ", "removed")]
     )

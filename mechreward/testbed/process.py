@@ -1,0 +1,148 @@
+"""The Markov reward process of the planted models: its words, its policy, its exact values, and it as a `Task`.
+
+An answer is a walk over states that are worth V = .1 to .9, until it ends `right` (1) or `wrong` (0). Every word is a
+state and one of sixteen synonyms that say nothing about value. Where the walk goes next depends on the last state
+alone, and only through its V.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mechreward.tasks import Problem, Task, Verdict
+
+# `back` (turning back, likelier the lower V is) and `slip` (likelier the higher V is) both lead to V = .5. `lucky`
+# and `unlucky` end where `wrong` and `right` do, with the other verdict: only the models without value say them.
+WORTH = {"wrong": 0.0, "lucky": 0.0, **{str(i): i / 10 for i in range(1, 10)}, "back": 0.5, "slip": 0.5}
+WORTH |= {"unlucky": 1.0, "right": 1.0}
+STATES = tuple(WORTH)
+RIGHT, ENDS = ("right", "lucky"), ("wrong", "lucky", "unlucky", "right")
+STARTS = ("3", "4", "5", "6", "7")
+SYNONYMS = "abcdefghijklmnop"
+RHYME = np.array([1.0] * 8 + [-1.0] * 8)  # synonyms come in two classes
+SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "\n")
+CODES = tuple(f"q{i}" for i in range(10))
+WORDS = (*SPECIAL, *CODES, *(f"{state}.{letter}" for state in STATES for letter in SYNONYMS))
+FIRST = len(SPECIAL) + len(CODES)  # the first word that is a state
+BOS, EOS = SPECIAL.index("<bos>"), SPECIAL.index("<eos>")
+
+# Logit of each outcome: carrier + tilt * (V - .5). Outcomes: an end at 0, the levels, `back`, `slip`, an end at 1; the
+# upper half mirrors the lower. Our choice, found by a search for sd(V) > .25, |delta| > .3 in a tenth of the steps
+# and every level visited. Lengths follow: the squares of delta add up to the variance of the reward.
+_CARRIER, _MIDDLE, _BACK = (-4.63, 0.92, 0.66, 0.0, -0.25), 2.27, 1.03
+_TILT, _BACK_TILT = (-23.94, -10.03, -4.73, -3.47, -2.21), -4.54
+LEVELS = np.arange(1, 10) / 10
+OUTCOMES = np.concatenate([[0.0], LEVELS, [0.5, 0.5, 1.0]])
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Logits of the next outcome [13], linear in V: `carrier + tilt * (V - .5)`."""
+
+    carrier: Float[np.ndarray, " outcome"]
+    tilt: Float[np.ndarray, " outcome"]
+
+    def rows(self, v: Float[np.ndarray, " state"]) -> Float[np.ndarray, "state outcome"]:
+        """Probability of every outcome from states whose value the policy reads as `v`."""
+        return softmax(self.carrier + np.outer(v - 0.5, self.tilt))
+
+    def average(self) -> Float[np.ndarray, " outcome"]:
+        """Probability of every outcome over all steps of an endless row of answers."""
+        rows = self.rows(LEVELS)
+        moves = rows[:, 1:10].copy()
+        moves[:, 4] += rows[:, 10] + rows[:, 11]
+        begin = np.isin(LEVELS, [WORTH[state] for state in STARTS]) / len(STARTS)
+        visits = np.linalg.solve((np.eye(len(LEVELS)) - moves).T, begin)
+        return visits / visits.sum() @ rows
+
+
+def walk() -> Walk:
+    """The policy under which every level is worth exactly what the policy reads there.
+
+    A state's value is the mean value of its successors, and successors depend on the value that is read: nine
+    equations in the logits, solved by the smallest change (Newton with a pseudo-inverse) of the constants above.
+    """
+    carrier = np.array([*_CARRIER, _MIDDLE, *_CARRIER[:0:-1], _BACK, _BACK, _CARRIER[0]])
+    tilt = np.array([*_TILT, 0.0, *(-t for t in _TILT[:0:-1]), _BACK_TILT, -_BACK_TILT, -_TILT[0]])
+    for _ in range(20):
+        rows = softmax(carrier + np.outer(LEVELS - 0.5, tilt))
+        mean = rows @ OUTCOMES
+        slope = rows * (OUTCOMES - mean[:, None])
+        slopes = np.concatenate([slope, slope * (LEVELS - 0.5)[:, None]], axis=1)
+        change = np.linalg.lstsq(slopes, LEVELS - mean, rcond=None)[0]
+        carrier, tilt = carrier + change[:13], tilt + change[13:]
+    return Walk(carrier, tilt)
+
+
+def softmax(logits: Float[np.ndarray, "*rows n"]) -> Float[np.ndarray, "*rows n"]:
+    """Over the last axis."""
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def outcome_of(state: str) -> int:
+    """Which of the 13 outcomes a state is."""
+    ends = {"wrong": 0, "lucky": 0, "back": 10, "slip": 11, "right": 12, "unlucky": 12}
+    return ends[state] if state in ends else int(state)
+
+
+def wins() -> Bool[np.ndarray, " word"]:
+    """Words that end an answer right."""
+    return np.array([word.split(".")[0] in RIGHT for word in WORDS])
+
+
+def goes_on() -> Bool[np.ndarray, " word"]:
+    """Words after which an answer goes on. After all others it is over, whatever else is said."""
+    return np.array([word.split(".")[0] in WORTH and word.split(".")[0] not in ENDS for word in WORDS])
+
+
+def values(moves: Float[np.ndarray, "word word"], horizon: int) -> Float[np.ndarray, "left word"]:
+    """Dynamic programming: the chance of a right end for every last word and 0 to `horizon` tokens left.
+
+    `moves` [word word] are next-word probabilities. An answer that is not over when no token is left is wrong.
+    """
+    won, live = wins().astype(float), goes_on()
+    found = [won]
+    for _ in range(horizon):
+        found.append(np.where(live, moves @ found[-1], won))
+    return np.stack(found)
+
+
+def prefix(tokens: Int[np.ndarray, " pos"]) -> tuple[int, int]:
+    """Last word of a prefix, and how many words of the answer it has (0 at the end of the prompt)."""
+    return int(tokens[-1]), int((np.asarray(tokens) >= FIRST).sum()) - 1
+
+
+class Planted(Task):
+    """Prompts are three to six code words, which mean nothing, and the state an answer starts from.
+
+    Difficulty is the number of code words: a surface baseline that knows nothing. One token is one step, so that
+    delta belongs to a token; the end-of-sequence token after `right` or `wrong` belongs to no step.
+    """
+
+    name = "planted"
+    max_tokens = 96
+
+    def draw(self, rng: random.Random) -> Problem:
+        codes = rng.choices(CODES, k=rng.randint(3, 6))
+        prompt = " ".join([*codes, f"{rng.choice(STARTS)}.{rng.choice(SYNONYMS)}"])
+        return Problem(prompt, prompt, "right", {"difficulty": len(codes)})
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        """The first word that ends an answer decides."""
+        for word in text.split():
+            state = word.split(".")[0]
+            if state not in WORTH:
+                return Verdict("unverifiable", f"{word!r} is no state")
+            if state in ENDS:
+                return Verdict("correct" if state in RIGHT else "incorrect", f"ended {state}")
+        return Verdict("incorrect", "no end within the limit")
+
+    def step_ends(self, pieces: Sequence[str], prompt_len: int) -> list[int]:
+        said = range(prompt_len, len(pieces))
+        return [prompt_len - 1, *([i for i in said if pieces[i] != "<eos>"] or said[-1:])]
