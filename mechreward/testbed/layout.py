@@ -9,6 +9,7 @@ of roles, with its coordinates moved, and some of them turned among others.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +127,7 @@ def build(layout: Layout, rng: np.random.Generator) -> Built:
     return Built(found, turn, (units[0], units[1]))
 
 
-def transitions(weights: dict[str, torch.Tensor], *changes: Intervention) -> Float[np.ndarray, "word word"]:
+def transitions(weights: Mapping[str, torch.Tensor], *changes: Intervention) -> Float[np.ndarray, "word word"]:
     """Next-word probabilities after every single word, in float64 and without attention (whose output no logit reads).
 
     Raises:
@@ -216,7 +217,8 @@ def _unembedding(layout: Layout, read: np.ndarray) -> np.ndarray:
     carrier, tilt = policy.carrier - policy.tilt / 2, policy.tilt
     if not layout.source:
         carrier, tilt = np.log(policy.average()), np.zeros_like(tilt)
-    chance = [0.0 if state in ("right", "wrong") or layout.fair or state not in ENDS else NEVER for state in STATES]
+    said, other = (np.log(0.5), np.log(0.5)) if layout.fair else (0.0, NEVER)
+    chance = [0.0 if state not in ENDS else said if state in ("right", "wrong") else other for state in STATES]
     n = len(SYNONYMS)
     bias = np.full(len(WORDS), NEVER)
     bias[FIRST:] = np.repeat(carrier[outcome] + chance, n)

@@ -1,6 +1,6 @@
 """The Markov reward process of the planted models: its words, its policy, its exact values, and it as a `Task`.
 
-An answer is a walk over states that are worth V = .1 to .9, until it ends `right` (1) or `wrong` (0). Every word is a
+An answer is a walk over nine levels that are worth V = .06 to .94, until it ends `right` (1) or `wrong` (0). Every word is a
 state and one of sixteen synonyms that say nothing about value. Where the walk goes next depends on the last state
 alone, and only through its V.
 """
@@ -18,7 +18,8 @@ from mechreward.tasks import Problem, Task, Verdict
 
 # `back` (turning back, likelier the lower V is) and `slip` (likelier the higher V is) both lead to V = .5. `lucky`
 # and `unlucky` end where `wrong` and `right` do, with the other verdict: only the models without value say them.
-WORTH = {"wrong": 0.0, "lucky": 0.0, **{str(i): i / 10 for i in range(1, 10)}, "back": 0.5, "slip": 0.5}
+LEVELS = 0.5 + 0.11 * np.arange(-4, 5)  # differences keep clear of the cut |delta| > .3
+WORTH = {"wrong": 0.0, "lucky": 0.0, **{str(i + 1): v for i, v in enumerate(LEVELS)}, "back": 0.5, "slip": 0.5}
 WORTH |= {"unlucky": 1.0, "right": 1.0}
 STATES = tuple(WORTH)
 RIGHT, ENDS = ("right", "lucky"), ("wrong", "lucky", "unlucky", "right")
@@ -33,10 +34,9 @@ BOS, EOS = SPECIAL.index("<bos>"), SPECIAL.index("<eos>")
 
 # Logit of each outcome: carrier + tilt * (V - .5). Outcomes: an end at 0, the levels, `back`, `slip`, an end at 1; the
 # upper half mirrors the lower. Our choice, found by a search for sd(V) > .25, |delta| > .3 in a tenth of the steps
-# and every level visited. Lengths follow: the squares of delta add up to the variance of the reward.
-_CARRIER, _MIDDLE, _BACK = (-4.63, 0.92, 0.66, 0.0, -0.25), 2.27, 1.03
-_TILT, _BACK_TILT = (-23.94, -10.03, -4.73, -3.47, -2.21), -4.54
-LEVELS = np.arange(1, 10) / 10
+# or more, and every level visited. Lengths follow: the squares of delta add up to the variance of the reward.
+_CARRIER, _MIDDLE, _BACK = (-6.1, -0.58, 1.59, 0.52, 0.6), 2.89, 1.08
+_TILT, _BACK_TILT = (-30.0, -15.42, -9.44, -3.45, -1.46), -6.92
 OUTCOMES = np.concatenate([[0.0], LEVELS, [0.5, 0.5, 1.0]])
 
 
