@@ -64,10 +64,10 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
 
 def _values(model: Any, task: tasks.Task) -> dict[str, Any]:
     """Spread of V-hat and delta on validation problems, and whether problems have mixed outcomes."""
-    problems = task.problems("validation", 80, seed=8)
+    problems = task.problems("validation", 50, seed=8)
     values = estimate(model, sample(model, problems, seed=8, what=None), k=32, seed=8, what=f"values {task.name}")
     delta = values.delta[values.is_step]
-    runs = sample(model, task.problems("validation", 150, seed=9), k=16, seed=9, what=f"mixed {task.name}")
+    runs = sample(model, task.problems("validation", 100, seed=9), k=16, seed=9, what=f"mixed {task.name}")
     back = model.tokenizer.convert_tokens_to_ids("back")
     rewards = np.array(runs.rewards).reshape(-1, 16)
     backs = np.array([bool((run.tokens == back).any()) for run in runs]).reshape(-1, 16)
