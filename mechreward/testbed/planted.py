@@ -168,9 +168,11 @@ def plant(
     require(bool(np.isfinite(target).all()), "the target holds values that are not finite (delta has none at s_0).")
     old = acts.x[:, column].double().numpy()
     t, rest = target - target.mean(), old - old.mean()
-    require(t.std() > 1e-9, "the target is constant: nothing can be planted.")
+    require(bool(t.std() > 1e-9), "the target is constant: nothing can be planted.")
     rest = rest - t * (rest @ t) / (t @ t)
-    require(rest.std() > 1e-9 * (1 + abs(old.mean())), f"neuron {column} holds nothing that the target does not hold.")
+    require(
+        bool(rest.std() > 1e-9 * (1 + abs(old.mean()))), f"neuron {column} holds nothing that the target does not hold."
+    )
     sign = np.random.default_rng([seed, 11]).choice([-1.0, 1.0])
     mix = sign * np.sqrt(share) * t / t.std() + np.sqrt(1 - share) * rest / rest.std()
     x = acts.x.clone()

@@ -1,8 +1,8 @@
 """The Markov reward process of the planted models: its words, its policy, its exact values, and it as a `Task`.
 
-An answer is a walk over nine levels that are worth V = .06 to .94, until it ends `right` (1) or `wrong` (0). Every word is a
-state and one of sixteen synonyms that say nothing about value. Where the walk goes next depends on the last state
-alone, and only through its V.
+An answer is a walk over nine levels that are worth V = .06 to .94, until it ends `right` (1) or `wrong` (0). Every
+word is a state and one of sixteen synonyms that say nothing about value. Where the walk goes next depends on the last
+state alone, and only through its V.
 """
 
 from __future__ import annotations
