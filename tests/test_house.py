@@ -19,7 +19,7 @@ TOP = ""
 FLOORS = (
     (TOP, ("_check", "_columns", "_files", "stats", "results")),
     ("tasks", ("base", "countdown", "chain", "paths")),
-    ("models", ("site", "adapter", "cache", "edits", "engine")),
+    ("models", ("site", "adapter", "cache", "edits", "capture", "draw", "engine")),
     ("rollouts", ("trajectory", "sample", "value")),
     ("probing", ("activations", "targets", "probe", "neurons", "pruning", "transfer")),
     ("causal", ("intervene", "controls", "effect", "certificate")),

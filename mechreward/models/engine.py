@@ -6,14 +6,12 @@ changes a result (in float32, up to rounding of the logits).
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
@@ -21,25 +19,11 @@ from tqdm.auto import tqdm
 from mechreward._check import require
 from mechreward.models.adapter import device_of, forward_step
 from mechreward.models.cache import Pair, RowCache
+from mechreward.models.capture import Capture, Catcher, Caught
+from mechreward.models.draw import Policy, draw, key_generator
 from mechreward.models.edits import Edit, RowEdits
 
 Hooks = Sequence[tuple[str, Any]]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How tokens are drawn; part of what V means. Temperature 0 is greedy.
-
-    The paper samples at temperature 1, top-p 0.95; the default here is the model's own distribution (top-p 1), the
-    one its RL training used.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self.temperature >= 0, f"temperature must be 0 (greedy) or more; {self.temperature} was given.")
-        require(0 < self.top_p <= 1, f"top_p must lie in (0, 1]; {self.top_p} was given.")
 
 
 @dataclass(frozen=True)
@@ -64,11 +48,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Continuation:
-    """New tokens (the end-of-sequence token included, if it was drawn) and the model's log-probability of each."""
+    """New tokens (the end-of-sequence token included, if it was drawn) and the model's log-probability of each;
+    `caught` is what the call captured of the job."""
 
     tokens: Int[torch.Tensor, " gen"]
     logprobs: Float[torch.Tensor, " gen"]
     finished: bool
+    caught: Caught | None = None
 
 
 @torch.no_grad()
@@ -80,6 +66,7 @@ def generate(
     policy: Policy | None = None,
     batch: int = 256,
     hooks: Hooks = (),
+    capture: Capture | None = None,
     what: str | None = None,
 ) -> list[Continuation]:
     """Run every job; results come in the order of the jobs.
@@ -87,10 +74,13 @@ def generate(
     Args:
         batch: rows decoded at once.
         hooks: TransformerLens `(name, fn)` pairs that stay on during prefill and decoding.
+        capture: what to catch meanwhile, edits and hooks included. The last token of every job, which nothing needs
+            to be drawn after, is then run as well.
         what: title of a progress bar; None for none.
 
     Raises:
-        MechRewardError: a job with nothing to continue or no room for a token, or batch < 1.
+        MechRewardError: a job with nothing to continue or no room for a token, batch < 1, or a captured site the model
+            lacks.
     """
     policy = policy or Policy()
     require(batch >= 1, f"batch counts rows decoded at once and must be at least 1; {batch} was given.")
@@ -101,36 +91,17 @@ def generate(
         )
     if not jobs:
         return []
-    run = _Run(model, jobs, policy, eos, min(batch, len(jobs)))
+    run = _Run(model, jobs, policy, eos, min(batch, len(jobs)), capture)
     bar = tqdm(total=len(jobs), desc=what, disable=what is None, unit="rollout", mininterval=0.5)
-    with bar, _hooked(model, [*run.edits.hooks(), *hooks]):
-        while len(run.done) < len(jobs):
+    with bar, _hooked(model, [*run.edits.hooks(), *hooks, *(run.catcher.hooks() if run.catcher else ())]):
+        while len(run.done) < len(jobs) or run.leaving:
             run.refill()
             bar.update(run.step())
     run.edits.check()
-    return [run.done[i] for i in range(len(jobs))]
-
-
-def key_generator(key: Iterable[int | str]) -> np.random.Generator:
-    """The generator of a key: counter-based, so that keys that differ anywhere give independent streams."""
-    seed = hashlib.sha256(repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "big")))
-
-
-def draw(
-    logits: Float[torch.Tensor, "batch vocab"], policy: Policy, uniform: Float[torch.Tensor, " batch"]
-) -> Int[torch.Tensor, " batch"]:
-    """One token a row by inverse distribution function of `uniform` in [0, 1), in float64."""
-    if policy.temperature == 0:
-        return logits.argmax(-1)
-    probs = (logits.double() / policy.temperature).softmax(-1)
-    if policy.top_p < 1:
-        ranked, order = probs.sort(descending=True, stable=True)
-        ranked[ranked.cumsum(-1) - ranked >= policy.top_p] = 0
-        probs = torch.zeros_like(probs).scatter(1, order, ranked)
-    cdf = probs.cumsum(-1)
-    chosen = torch.searchsorted(cdf, (uniform.to(cdf) * cdf[:, -1])[:, None], right=True)
-    return chosen[:, 0].clamp(max=logits.shape[1] - 1)
+    said = [run.done[i] for i in range(len(jobs))]
+    if run.catcher is None:
+        return said
+    return [replace(one, caught=caught) for one, caught in zip(said, run.catcher.results(), strict=True)]
 
 
 class _Run:
@@ -140,7 +111,9 @@ class _Run:
     when none waits, the last rows move up.
     """
 
-    def __init__(self, model: Any, jobs: Sequence[Job], policy: Policy, eos: int, capacity: int) -> None:
+    def __init__(
+        self, model: Any, jobs: Sequence[Job], policy: Policy, eos: int, capacity: int, capture: Capture | None
+    ) -> None:
         self.model, self.jobs, self.policy, self.eos, self.capacity = model, jobs, policy, eos, capacity
         device = self.device = device_of(model)
         # Jobs of one prefix stay together; long ones first, so that the last rows to run are short.
@@ -150,7 +123,13 @@ class _Run:
         self.pending = Counter(job.prefix for job in jobs)
         self.prefilled: dict[tuple[int, ...], tuple[list[Pair], int]] = {}
         self.edits = RowEdits((job.edits for job in jobs), device)
+        self.catcher: Catcher | None = None
+        if capture is not None:
+            for site in capture.read:
+                site.check(model)
+            self.catcher = Catcher(capture, [job.length - 1 for job in jobs], capacity, device)
         self.done: dict[int, Continuation] = {}
+        self.leaving: list[int] = []
         self.cache: RowCache | None = None
         self.ids: list[int] = []
         self.gone: list[int] = []
@@ -184,8 +163,13 @@ class _Run:
             raise RuntimeError("rows enter before a step")
         mask = cache.open()
         self.edits.set(self.codes[:n], self.length[:n, None] - 1)
+        if self.catcher:
+            self.catcher.expect(self.ids)
         logits, _ = forward_step(self.model, self.next[:n, None], mask, cache)
         cache.close()
+        if self.catcher:
+            self.catcher.done()
+            self._release()
         # A row that has ended writes over what was collected from it.
         at = torch.arange(n, device=self.device), self.said[:n].clamp(max=self.tokens.shape[1] - 1)
         drawn = draw(logits, self.policy, self.uniforms[at])
@@ -194,7 +178,12 @@ class _Run:
         self.length[:n] += 1
         self.said[:n] += 1
         over = self.live[:n] & ((drawn == self.eos) | (self.said[:n] >= self.limit[:n]))
-        ended = torch.nonzero(over)[:, 0].tolist()
+        marks = over[None] if self.catcher is None else torch.stack([over, over | self.catcher.ending(drawn)])
+        # The one place of a step that waits for the device.
+        found = torch.nonzero(marks).tolist()
+        if self.catcher:
+            self.catcher.mark(self.ids[row] for which, row in found if which)
+        ended = [row for which, row in found if not which]
         if ended:
             self._collect(ended)
         return len(ended)
@@ -208,8 +197,18 @@ class _Run:
                 words[:n].clone(), scores[:n].clone(), int(words[n - 1]) == self.eos
             )
         self.live[ended] = False
-        self.codes[ended] = 0
-        self.gone += ended
+        self.leaving = [self.ids[row] for row in ended]
+        if self.catcher is None:
+            self._release()
+
+    def _release(self) -> None:
+        """Rows whose answers are over become free. A capture first needs the pass in which their last token is run."""
+        rows = [self.ids.index(job) for job in self.leaving]
+        if self.catcher:
+            self.catcher.leave(self.leaving)
+        self.codes[rows] = 0
+        self.gone += rows
+        self.leaving = []
 
     def _enter(self, rows: list[int], fresh: list[int]) -> None:
         """Prefill what these jobs need and nobody has prefilled; then each takes its row."""
@@ -226,6 +225,8 @@ class _Run:
             self.cache.enter(members, *self.prefilled[prefix], length - 1)
         for row, i, job in zip(rows, fresh, jobs, strict=True):
             self.ids[row : row + 1] = [i]
+            if self.catcher:
+                self.catcher.enter(i, row)
             self.uniforms[row, : job.max_new] = torch.from_numpy(key_generator(job.key).random(job.max_new))
             self.pending[job.prefix] -= 1
             if not self.pending[job.prefix]:

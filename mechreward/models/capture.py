@@ -1,0 +1,154 @@
+"""Activations, or what is read off them, caught while the tokens are generated: no second pass over the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+
+from mechreward._check import one_of, require
+from mechreward.models.site import Site
+
+ROWS = ("states", "steps", "tokens")
+Read = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """What to catch at which sites in the generating pass.
+
+    `read` maps each site to a read-out `[row width] -> [row out]` (float32, on the model's device), or to None for the
+    activations themselves. `rows` as in `probing.record`: `tokens` (the last prompt token and every new one),
+    `states` (the last prompt token, every new token in `ends`, and the last token), or `steps` (the mean over the
+    tokens of every step, a step being what ends at a token in `ends` or at the last token).
+    """
+
+    read: Mapping[Site, Read | None]
+    rows: str = "tokens"
+    ends: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        one_of("kind of rows", self.rows, ROWS)
+        require(bool(self.read), "nothing is captured: name at least one site.")
+
+
+@dataclass(frozen=True)
+class Caught:
+    """Of one job: `position` [row], absolute, and by site what was read there, float32 on the CPU."""
+
+    position: Int[torch.Tensor, " row"]
+    x: dict[Site, Float[torch.Tensor, "row out"]]
+
+
+class Catcher:
+    """The hooks of one `generate` call, and which rows of the next pass they keep.
+
+    Jobs are known by number; which row a job sits in, the engine says before every pass. Rows whose job is over, and
+    rows that `rows` leaves out, never leave the hook. No hook waits for the device.
+    """
+
+    FLUSH = 64  # passes after which what was caught leaves the device
+
+    def __init__(self, capture: Capture, starts: Sequence[int], slots: int, device: torch.device) -> None:
+        """`starts` [job]: position of the token each job is continued from; `slots`: rows there can be at once."""
+        self.capture, self.starts, self.slots, self.device = capture, starts, slots, device
+        self.ends = torch.tensor(sorted(capture.ends), dtype=torch.long, device=device)
+        self.passes: dict[int, int] = {}  # of every job in a row: how many passes it has been in,
+        self.since: dict[int, int] = {}  # in which its present step began,
+        self.slot: dict[int, int] = {}  # and where its sums are
+        self.marked: set[int] = set()
+        self.waiting: set[Site] = set()
+        self.labels: list[tuple[int, int]] = []
+        self.kept: dict[Site, list[torch.Tensor]] = {site: [] for site in capture.read}
+        self.sums: dict[Site, torch.Tensor] = {}
+
+    def hooks(self) -> list[tuple[str, Any]]:
+        """TransformerLens `(name, fn)` pairs, to be put behind all that change activations."""
+        return [(site.hook, self._hook(site)) for site in self.capture.read]
+
+    def enter(self, job: int, row: int) -> None:
+        """A job takes a row. The row's number stays its slot: rows only move once nobody enters any more."""
+        self.passes[job], self.since[job], self.slot[job] = 0, 0, row
+        self.marked.add(job)
+
+    def mark(self, jobs: Iterable[int]) -> None:
+        """The next pass of these jobs meets the last token of a step."""
+        self.marked.update(jobs)
+
+    def leave(self, jobs: Iterable[int]) -> None:
+        """The last tokens of these jobs have been run."""
+        for job in jobs:
+            del self.passes[job], self.since[job], self.slot[job]
+
+    def ending(self, drawn: Int[torch.Tensor, " row"]) -> Bool[torch.Tensor, " row"]:
+        """Which tokens end a step."""
+        return torch.isin(drawn, self.ends)
+
+    def expect(self, jobs: Sequence[int]) -> None:
+        """Announce the next decoding pass: the job in each row. A job that has left is not kept."""
+        there = [(row, job) for row, job in enumerate(jobs) if job in self.passes]
+        chosen = there if self.capture.rows == "tokens" else [(row, job) for row, job in there if job in self.marked]
+        self.labels += [(job, self.starts[job] + self.passes[job]) for _, job in chosen]
+        self.rows = None if len(chosen) == len(jobs) else self._index(row for row, _ in chosen)
+        if self.capture.rows == "steps":
+            self.there = self._index(row for row, _ in there)
+            self.into = self._index(self.slot[job] for _, job in there)
+            self.full = self._index(self.slot[job] for _, job in chosen)
+            self.tokens = self._index(self.passes[job] + 1 - self.since[job] for _, job in chosen)[:, None]
+            self.since.update({job: self.passes[job] + 1 for _, job in chosen})
+        for _, job in there:
+            self.passes[job] += 1
+        self.marked.clear()
+        self.waiting = set(self.kept) if chosen or self.capture.rows == "steps" else set()
+
+    def done(self) -> None:
+        """The pass is over. Raises MechRewardError if a hook did not fire in it."""
+        missing = ", ".join(sorted(map(str, self.waiting)))
+        require(not missing, f"nothing passed through {missing}: the hook never fired.")
+        for site, parts in self.kept.items():
+            if len(parts) >= self.FLUSH:
+                self.kept[site] = [torch.cat(parts).cpu()]
+
+    def results(self) -> list[Caught]:
+        """By job, rows in the order of their positions."""
+        job, position = torch.tensor(self.labels, dtype=torch.long).T
+        order = job.argsort(stable=True)
+        counts = job.bincount(minlength=len(self.starts)).tolist()
+        columns = {site: torch.cat([part.cpu() for part in parts])[order] for site, parts in self.kept.items()}
+        positions, parts = position[order].split(counts), {site: x.split(counts) for site, x in columns.items()}
+        # The row of the last prompt token ends no step.
+        first = int(self.capture.rows == "steps")
+        return [
+            Caught(positions[i][first:], {site: x[i][first:] for site, x in parts.items()})
+            for i in range(len(self.starts))
+        ]
+
+    def _index(self, numbers: Iterable[int]) -> torch.Tensor:
+        return torch.tensor(list(numbers), dtype=torch.long).to(self.device, non_blocking=True)
+
+    def _hook(self, site: Site) -> Callable[..., None]:
+        read = self.capture.read[site]
+
+        def hook(tensor: torch.Tensor, hook: Any) -> None:
+            if site not in self.waiting:  # a prefill, or a pass that nothing is kept of
+                return
+            self.waiting.discard(site)
+            x = tensor.detach()[:, 0].float()
+            if self.capture.rows == "steps":
+                x = self._means(site, x)
+            elif self.rows is not None:
+                x = x[self.rows]
+            # The model may write over its tensors later; a read-out is new anyway.
+            self.kept[site].append(x.clone() if read is None else read(x))
+
+        return hook
+
+    def _means(self, site: Site, x: torch.Tensor) -> torch.Tensor:
+        sums = self.sums.setdefault(site, x.new_zeros(self.slots, x.shape[1]))
+        sums.index_add_(0, self.into, x[self.there])
+        means = sums[self.full] / self.tokens
+        sums[self.full] = 0
+        return means
