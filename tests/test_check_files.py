@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from mechreward import _files
 from mechreward._check import MechRewardError, one_of, require
@@ -87,6 +88,19 @@ def test_damaged_json_is_one_line(tmp_path: Path, damage: bytes):
     assert "\n" not in message and str(path) in message
     assert ("pickled" in message) == (damage[:1] == b"\x80" or damage[:2] == b"PK")
     assert ("empty" in message) == (damage == b"")
+
+
+@pytest.mark.parametrize("dtype", list(_files.DTYPES))
+def test_every_dtype_and_shape_is_read_by_safetensors_itself(tmp_path: Path, dtype: torch.dtype):
+    numbers = torch.arange(24).reshape(2, 3, 4) % 2
+    tensors = {"b": numbers.to(dtype), "scalar": torch.tensor(1).to(dtype), "a": torch.zeros(0, 5, dtype=dtype)}
+    tensors |= {"turned": numbers[0].T.to(dtype), "wide": torch.ones(3, dtype=torch.float64)}
+    path = write_tensors(tmp_path / "x.safetensors", tensors, {"kind": "ü"})
+    theirs = load_file(path)
+    assert set(theirs) == set(tensors)
+    for name, tensor in tensors.items():
+        assert theirs[name].dtype == tensor.dtype and torch.equal(theirs[name], tensor)
+    assert read_tensors(path, "test")[1] == {"kind": "ü"}
 
 
 @pytest.mark.parametrize("read", [read_json, read_tensors])
