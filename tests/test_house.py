@@ -21,11 +21,12 @@ FLOORS = (
     ("tasks", ("base", "countdown", "chain", "paths")),
     ("models", ("site", "adapter", "cache", "edits", "capture", "draw", "engine")),
     ("rollouts", ("trajectory", "sample", "value")),
-    ("probing", ("activations", "targets", "probe", "neurons", "pruning", "transfer")),
+    ("probing", ("activations", "targets", "batched", "probe", "neurons", "pruning", "transfer")),
     ("causal", ("intervene", "controls", "effect", "certificate")),
     ("uses", ("confidence", "search")),
     ("show", ("style", "figures", "tokens", "circuit", "report")),
     ("testbed", ("vocabulary", "traces", "process", "layout", "planted", "train", "card")),
+    ("contests", ("ground", "passes", "generation", "fits")),
     (TOP, ("paper", "study", "reading", "bench", "cli")),
 )
 ROOF = (len(FLOORS), 0)  # the package itself: its nouns and verbs are for users, not for its own modules
