@@ -93,7 +93,8 @@ def run(contest: Contest, ground: Ground, say: Callable[[str], None]) -> list[Ro
     say(f"{contest.experiment} {contest.work}")
     about = {"work": contest.work}
     rows = [
-        _row(contest, ground, name, "rate", _spread(r), about | {"unit": contest.unit}) for name, r in rates.items()
+        _row(contest, ground, name, "rate", _spread(each), about | {"unit": contest.unit})
+        for name, each in rates.items()
     ]
     own = np.array(rates["mechreward"])
     for name, theirs in rates.items():
@@ -125,8 +126,6 @@ def growth(ground: Ground, say: Callable[[str], None]) -> list[Row]:
 
     Untrained two-layer models of each width; 32 tokens of 16 rows from one prompt of 64 tokens, unless varied.
     """
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
     base = {"width": 128, "k": 16, "length": 32, "interventions": 0}
     varied = {"width": (64, 128, 256), "k": (1, 16, 64), "length": (16, 32, 64), "interventions": (0, 1, 16)}
     rows = []
@@ -134,10 +133,8 @@ def growth(ground: Ground, say: Callable[[str], None]) -> list[Row]:
     for name, values in varied.items():
         for value in values:
             now = base | {name: value}
-            width = now["width"]
-            config = Qwen2Config(vocab_size=256, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=256)  # fmt: skip # noqa: E501
             # Interventions need hooks, which only the wrapped model has.
-            model = ground.model if name == "interventions" else Qwen2ForCausalLM(config).to(ground.device).eval()
+            model = ground.model if name == "interventions" else _untrained(now["width"], ground.device)
             edits = ground.edits(now["interventions"])
             trunk = torch.arange(64) % 200 + 3
             jobs = [
@@ -154,13 +151,20 @@ def growth(ground: Ground, say: Callable[[str], None]) -> list[Row]:
             tokens = float(sum(count))
             shared = {"experiment": "growth", "model": "untrained", "task": "", "site": "", "seed": ground.seed}
             about: dict[str, Any] = {"varied": name, **now}
-            for metric, spread in (
-                ("seconds", _spread(seconds)),
-                ("prefill_tokens", Interval(tokens, tokens, tokens, 1)),
-            ):
+            spreads = {"seconds": _spread(seconds), "prefill_tokens": Interval(tokens, tokens, tokens, 1)}
+            for metric, spread in spreads.items():
                 rows.append(Row(**shared, arm=f"{name}={value}", metric=metric, **asdict(spread), detail=about))
             say(f"  {name}={value}: {np.median(seconds):.3f} s, {tokens:.0f} prefill tokens")
     return rows
+
+
+def _untrained(width: int, device: str) -> Any:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 4, "num_hidden_layers": 2}
+    config = Qwen2Config(vocab_size=256, hidden_size=width, intermediate_size=3 * width, **heads)
+    model: Any = Qwen2ForCausalLM(config)
+    return model.to(device).eval()
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -191,7 +195,8 @@ def page(results: Results, path: Path | str) -> Path:
         "|---|---|---|---|---|---|",
     ]
     for row in results.where(metric="ratio"):
-        (same,) = [r for r in results.where(experiment=row.experiment, arm=row.arm, metric="parity") if r.detail["work"] == row.detail["work"]]  # fmt: skip # noqa: E501
+        beside = results.where(experiment=row.experiment, arm=row.arm, metric="parity")
+        (same,) = [one for one in beside if one.detail["work"] == row.detail["work"]]
         times = row.detail["times"]
         goal = f"{'<=' if times else '>='} {row.detail['target']:g}" if "target" in row.detail else ""
         lines.append(

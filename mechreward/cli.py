@@ -8,10 +8,12 @@ from pathlib import Path
 import typer
 
 from mechreward._check import MechRewardError
+from mechreward.contests.ground import Sizes
 from mechreward.study import Plan, Study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 DEFAULT = Plan()
+SIZES = Sizes()
 
 
 @app.callback()
@@ -48,6 +50,37 @@ def demo(
         for sentence in results.manifest[key]:
             typer.echo(f"  {head}: {sentence}")
     typer.echo(f"report: {page}")
+
+
+@app.command()
+def bench(
+    out: Path = typer.Option(Path("runs/bench"), help="Folder for results.json."),
+    only: list[str] = typer.Option([], help="A contest, P1 to P9 or growth; may be given several times. All if none."),
+    model: str = typer.Option("countdown-base", help="A bundled model, a model folder, or owner/model on the hub."),
+    device: str = typer.Option("cpu", help="cpu or cuda."),
+    repeats: int = typer.Option(SIZES.repeats, help="Interleaved rounds of every contest."),
+    problems: int = typer.Option(SIZES.problems, help="Prompts and texts."),
+    batch: int = typer.Option(SIZES.batch, help="Rows at once, for us and for what we are compared to."),
+    sites: int = typer.Option(SIZES.sites, help="Residual layers captured, at most."),
+    k: int = typer.Option(SIZES.k, help="Continuations for each state's value."),
+    trajectories: int = typer.Option(SIZES.trajectories, help="Rollouts whose states are valued."),
+    arms: int = typer.Option(SIZES.arms, help="Interventions."),
+    texts: int = typer.Option(SIZES.texts, help="Texts or prompts under each intervention."),
+    rows: int = typer.Option(SIZES.rows, help="Rows that probes are fitted to."),
+    width: int = typer.Option(SIZES.width, help="Neurons that probes read."),
+    fits: int = typer.Option(SIZES.fits, help="MLP probes; a quarter as many targets of linear ones."),
+    megabytes: int = typer.Option(SIZES.megabytes, help="Activations written and read, at least."),
+    docs: Path | None = typer.Option(None, help="Write the results as a page of Markdown too."),
+) -> None:
+    """Race capture, rollouts, values, fits and interventions against today's tools, a parity check beside each."""
+    from mechreward.bench import bench as race
+    from mechreward.bench import page
+
+    sizes = Sizes(repeats, problems, batch, sites, k, trajectories, arms, texts, rows, width, fits, megabytes)
+    results = race(out, only=only, model=model, device=device, sizes=sizes, say=typer.echo)
+    typer.echo(f"results: {out / 'results.json'}")
+    if docs:
+        typer.echo(f"page: {page(results, docs)}")
 
 
 def main() -> None:

@@ -141,6 +141,6 @@ def test_a_site_that_never_fires_is_told(tiny_model, monkeypatch: pytest.MonkeyP
     from mechreward.models import engine
 
     monkeypatch.setattr(engine, "_hooked", lambda model, hooks: tiny_model.hooks(fwd_hooks=hooks[1:]))
-    with pytest.raises(MechRewardError, match="nothing passed through 0.mlp: the hook never fired"):
-        jobs = [job for job in JOBS if not job.edits]
+    jobs = [job for job in JOBS if not job.edits]
+    with pytest.raises(MechRewardError, match=r"nothing passed through 0\.mlp: the hook never fired"):
         generate(tiny_model, jobs, eos=EOS, capture=Capture(dict.fromkeys([SITES[1], SITES[3]])))

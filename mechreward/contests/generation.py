@@ -20,13 +20,11 @@ def p2(ground: Ground) -> list[Contest]:
     def parity() -> dict[str, tuple[str, float]]:
         few = 16
         caught, plain = ground.decode(capture, few), ground.decode(None, few)
-        errors = []
+        errors, stop = [], ground.sites[-1].layer + 1
         for job, one in zip(ground.jobs(few=few), caught, strict=True):
-            again = forward(
-                ground.model, [torch.cat([job.trunk, one.tokens])], ground.sites, ground.sites[-1].layer + 1
-            )
-            assert one.caught is not None
-            errors += [apart(x, again[site][0][one.caught.position]) for site, x in one.caught.x.items()]
+            again = forward(ground.model, [torch.cat([job.trunk, one.tokens])], ground.sites, stop)
+            if one.caught:
+                errors += [apart(x, again[site][0][one.caught.position]) for site, x in one.caught.x.items()]
         return {"plain_decode": (TOKENS, same(caught, plain)), "replay": (ERROR, max(errors))}
 
     arms = {"mechreward": lambda: count(ground.decode(capture)), "plain_decode": lambda: count(ground.decode())}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +74,8 @@ class Ground:
 
         self.model = load(self.name, device=self.device)
         folder = WEIGHTS / self.name if self.name in bundled() else self.name
-        self.plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(self.device).eval()
+        plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.plain = plain.to(self.device).eval()
         self.eos = eos_id(self.model)
         self.task = Countdown()
         self.problems = self.task.problems("test", self.sizes.problems, self.seed)
@@ -131,6 +132,7 @@ class Ground:
     def decode(
         self, capture: Capture | None = None, few: int | None = None, greedy: bool = False
     ) -> list[Continuation]:
+        """All prompts, by our own loop."""
         policy = GREEDY if greedy else Policy()
         jobs = self.jobs(few=few)
         return generate(self.model, jobs, eos=self.eos, policy=policy, batch=self.sizes.batch, capture=capture)
@@ -152,9 +154,10 @@ def apart(a: Float[torch.Tensor, "*any"], b: Float[torch.Tensor, "*any"]) -> flo
     return float((a.cpu() - b.cpu()).abs().max())
 
 
-def same(ours: list[Continuation], theirs: list[Any]) -> float:
+def same(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
     """Share of our tokens that the other side says in the same place."""
-    rows = [(one.tokens, getattr(other, "tokens", other)) for one, other in zip(ours, theirs, strict=True)]
+    pairs = zip(ours, theirs, strict=True)
+    rows = [(getattr(one, "tokens", one), getattr(other, "tokens", other)) for one, other in pairs]
     equal = sum(int((a[: len(b)] == b[: len(a)]).sum()) for a, b in rows)
     return equal / sum(max(len(a), len(b)) for a, b in rows)
 

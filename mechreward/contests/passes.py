@@ -87,6 +87,7 @@ def p6(ground: Ground) -> list[Contest]:
         return {"raw_file": (ERROR, apart(Activations.load(ours).x, torch.from_numpy(theirs)))}
 
     def extras() -> dict[tuple[str, str], float]:
+        folder.cleanup()  # the last that is asked
         return {("step_rows", "bytes"): float(few.x.numel() * 4), ("all_tokens", "bytes"): float(acts.x.numel() * 4)}
 
     def write_ours() -> float:
@@ -98,10 +99,7 @@ def p6(ground: Ground) -> list[Contest]:
 
     return [
         contest("writing activations", {"mechreward": write_ours, "raw_file": write_raw}),
-        # `folder` goes with the last contest that needs it.
-        contest(
-            "reading activations", {"mechreward": read_ours, "raw_file": read_raw}, extras=lambda f=folder: extras()
-        ),
+        contest("reading activations", {"mechreward": read_ours, "raw_file": read_raw}, extras=extras),
     ]
 
 
