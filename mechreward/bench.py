@@ -79,8 +79,6 @@ def run(contest: Contest, ground: Ground, say: Callable[[str], None]) -> list[Ro
     """One contest. The parity check comes first and warms everything up; then every arm once a round."""
     with torch.enable_grad() if contest.experiment == "P7" else torch.no_grad():
         parity = contest.parity()
-        for arm in contest.arms.values():
-            arm()
         rates: dict[str, list[float]] = {name: [] for name in contest.arms}
         for number in range(ground.sizes.repeats):
             # Every second round backwards: what slows a machine down over time then meets all arms alike.

@@ -10,7 +10,7 @@ import torch
 from test_engine import EOS, JOBS, assert_same, slowly
 
 from mechreward._check import MechRewardError
-from mechreward.models.edits import Edit, RowEdits
+from mechreward.models.edits import Edit, RowEdits, forward_arms
 from mechreward.models.engine import Job, Policy, generate
 from mechreward.models.site import Site
 
@@ -106,3 +106,40 @@ def test_edits_of_one_site_need_one_width():
     edits = [(Edit(Site(0, "mlp"), torch.ones(n), torch.ones(n)),) for n in (3, 4)]
     with pytest.raises(MechRewardError, match="different widths"):
         RowEdits(edits, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("first", ["0.resid_pre", "0.mlp", "1.resid_pre", "1.resid_mid", "1.mlp", "1.resid_post"])
+def test_arms_that_branch_at_a_layer_equal_run_with_hooks(tiny_model, first: str):
+    """Arms: none, one edit, another there, one more downstream as well, and one at chosen positions."""
+    site, tokens = Site.parse(first), torch.arange(3, 20)
+    width = site.width(tiny_model)
+    a = Edit(site, torch.linspace(0, 1, width), torch.full((width,), 0.3))
+    b = Edit(site, torch.zeros(width), torch.linspace(-2, 2, width))
+    after = Edit(Site(1, "resid_post"), torch.full((32,), 0.5), torch.ones(32))
+    here = Edit(site, torch.zeros(width), torch.ones(width), at=(2, 16))
+    arms = [(), (a,), (b,), (a, after), (here,)]
+    logits = forward_arms(tiny_model, tokens, arms)
+
+    def hook(edit: Edit):
+        at = slice(None) if edit.at is None else list(edit.at)
+
+        def change(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+            changed = tensor.clone()
+            changed[:, at] = changed[:, at] * edit.keep + edit.add
+            return changed
+
+        return edit.site.hook, change
+
+    for edits, found in zip(arms, logits, strict=True):
+        with torch.no_grad():
+            alone = tiny_model.run_with_hooks(tokens[None], fwd_hooks=[hook(edit) for edit in edits])[0]
+        torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
+    assert tiny.no_hooks_left(tiny_model)
+
+
+def test_arms_that_cannot_be(tiny_model):
+    edit = Edit(Site(0, "mlp"), torch.ones(48), torch.zeros(48), at=(9,))
+    with pytest.raises(MechRewardError, match="no arms were given"):
+        forward_arms(tiny_model, torch.arange(3, 8), [])
+    with pytest.raises(MechRewardError, match=r"0\.mlp \(positions 9\) never fired"):
+        forward_arms(tiny_model, torch.arange(3, 8), [(edit,)])

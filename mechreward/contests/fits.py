@@ -44,7 +44,7 @@ def _ridge(x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> Contest:
         fits = ridge(x, y, kept, ALPHAS)
         return list(torch.cat([fits.coef, fits.intercept[..., None]], -1).flatten(0, -2).numpy())
 
-    return _contest("ridge", 8, together, loop, len(each), "scikit-learn")
+    return _contest("ridge", 8.0, together, loop, len(each), "scikit-learn")
 
 
 def _logistic(x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> Contest:
@@ -65,7 +65,7 @@ def _logistic(x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> Contest:
         fits = logistic(x, *which, torch.tensor([float(CS[c]) for _, c, _ in each]))
         return list(torch.cat([fits.coef, fits.intercept[:, None]], 1).numpy())
 
-    return _contest("logistic", 3, together, loop, len(each), "scikit-learn")
+    return _contest("logistic", 3.0, together, loop, len(each), "scikit-learn")
 
 
 def _mlps(x: torch.Tensor, y: torch.Tensor, group: torch.Tensor, fits: int) -> Contest:

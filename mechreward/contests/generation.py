@@ -42,7 +42,7 @@ def p3(ground: Ground) -> list[Contest]:
 
     arms = {"mechreward": lambda: count(ground.decode())}
     arms |= {by: arm(by) for by in ("generate", "huggingface_generate")}
-    return [Contest("P3", "rollouts of ragged lengths", "tokens/s", arms, parity, 3, ("generate",))]
+    return [Contest("P3", "rollouts of ragged lengths", "tokens/s", arms, parity, 3.0, ("generate",))]
 
 
 def p4(ground: Ground) -> list[Contest]:
@@ -86,7 +86,7 @@ def p4(ground: Ground) -> list[Contest]:
     arms = {"mechreward": ours, "huggingface_generate": naive}
     work = f"values, {k} continuations from {len(states)} states"
     aimed = ("huggingface_generate",)
-    return [Contest("P4", work, "continuations/s", arms, parity, 4, aimed, extras=extras)]
+    return [Contest("P4", work, "continuations/s", arms, parity, 4.0, aimed, extras=extras)]
 
 
 def p8(ground: Ground) -> list[Contest]:
@@ -118,7 +118,7 @@ def p8(ground: Ground) -> list[Contest]:
 
     arms = {"mechreward": lambda: work(ours()), "generate": lambda: work(loop())}
     name = f"generating under {len(edits)} interventions, {len(prompts)} prompts each"
-    return [Contest("P8", name, "tokens/s", arms, parity, 6, ("generate",))]
+    return [Contest("P8", name, "tokens/s", arms, parity, 6.0, ("generate",))]
 
 
 def p9(ground: Ground) -> list[Contest]:

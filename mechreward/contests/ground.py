@@ -31,7 +31,7 @@ class Sizes:
     batch: int = 48
     sites: int = 8
     k: int = 8
-    trajectories: int = 4
+    trajectories: int = 3
     arms: int = 16
     texts: int = 4
     rows: int = 1500
@@ -138,7 +138,7 @@ class Ground:
         return generate(self.model, jobs, eos=self.eos, policy=policy, batch=self.sizes.batch, capture=capture)
 
 
-def cut(said: Int[torch.Tensor, " pos"], eos: int) -> Int[torch.Tensor, " pos"]:
+def cut(said: Int[torch.Tensor, " pos"], eos: int) -> Int[torch.Tensor, " said"]:
     """What is said up to the end-of-sequence token, that included."""
     ends = torch.nonzero(said == eos)
     return said[: int(ends[0]) + 1] if len(ends) else said
