@@ -24,7 +24,7 @@ def test_rows_that_enter_grow_move_and_leave_keep_their_columns(monkeypatch: pyt
         cache.enter(places, prefill, 0, length)
         for place in places:
             rows[place : place + 1] = [prefill[0][0][0, 0, :length, 0].tolist()]
-        cache.rows = len(rows)
+        cache.window.rows = len(rows)
 
     for place in range(4):
         enter([place])
@@ -55,3 +55,18 @@ def test_a_small_buffer_gives_the_same_answers(tiny_model, monkeypatch: pytest.M
     for ours, theirs in zip(generate(tiny_model, jobs, eos=2, batch=5), wanted, strict=True):
         assert torch.equal(ours.tokens, theirs.tokens)
         torch.testing.assert_close(ours.logprobs, theirs.logprobs, atol=1e-5, rtol=1e-5)
+
+
+def test_memory_goes_with_the_cache():
+    """No cycle keeps the buffers until the garbage collector comes round."""
+    import gc
+    import weakref
+
+    gc.disable()
+    try:
+        cache = RowCache(2, 3, [(torch.zeros(1, 1, 3, 1),) * 2])
+        buffer = weakref.ref(cache.layers[0].buffers[0])
+        del cache
+        assert buffer() is None
+    finally:
+        gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,6 +10,16 @@ from jaxtyping import Int
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass
+class _Window:
+    """What the model sees. An object of its own: layers that knew their cache would keep all its memory alive until
+    the garbage collector comes round."""
+
+    rows: int
+    first: int
+    end: int
 
 
 class RowCache(DynamicCache):
@@ -19,50 +30,53 @@ class RowCache(DynamicCache):
     columns move back to its beginning.
     """
 
-    ROOM = 128
+    ROOM = 64
 
     def __init__(self, capacity: int, widest: int, layers: list[Pair]) -> None:
         """`widest`: the longest prefix that will ever enter; `layers`: any prefill of the model, for the shapes."""
         super().__init__()
-        self.widest, self.end, self.first, self.rows = widest, widest, widest, 0
+        self.widest, self.window = widest, _Window(0, widest, widest)
         self.start = torch.full((capacity,), widest, device=layers[0][0].device)
-        self.layers[:] = [_Layer(self, capacity, widest + self.ROOM, pair) for pair in layers]
+        self.layers[:] = [_Layer(self.window, capacity, widest + self.ROOM, pair) for pair in layers]
 
     def enter(self, rows: list[int], layers: list[Pair], source: int, length: int) -> None:
         """Give `rows` the first `length` columns of row `source` of a prefill."""
-        self.start[rows] = self.end - length
+        end = self.window.end
+        self.start[rows] = end - length
         for layer, pair in zip(self._own, layers, strict=True):
             for buffer, part in zip(layer.buffers, pair, strict=True):
-                buffer[rows, :, self.end - length : self.end] = part[source, :, :length]
+                buffer[rows, :, end - length : end] = part[source, :, :length]
 
     def move(self, source: list[int], to: list[int], rows: int) -> None:
         """Copy rows `source` onto rows `to`, which have left, and show `rows` rows from now on."""
         if source:
             self.start[to] = self.start[source]
+            seen = slice(self.window.first, self.window.end)
             for layer in self._own:
                 for buffer in layer.buffers:
-                    buffer[to, :, self.first : self.end] = buffer[source, :, self.first : self.end]
-        self.rows = rows
+                    buffer[to, :, seen] = buffer[source, :, seen]
+        self.window.rows = rows
 
     def open(self) -> Int[torch.Tensor, "row visible"]:
         """Make room for one column; returns the mask of what each row may see, the new column included."""
-        self.first = int(self.start[: self.rows].min())
-        if self.end == self._own[0].buffers[0].shape[2]:
+        window = self.window
+        window.first = int(self.start[: window.rows].min())
+        if window.end == self._own[0].buffers[0].shape[2]:
             self._rewind()
-        columns = torch.arange(self.first, self.end + 1, device=self.start.device)
-        return (columns >= self.start[: self.rows, None]).long()
+        columns = torch.arange(window.first, window.end + 1, device=self.start.device)
+        return (columns >= self.start[: window.rows, None]).long()
 
     def close(self) -> None:
         """The new column is written in every layer."""
-        self.end += 1
+        self.window.end += 1
 
     def _rewind(self) -> None:
-        width = self.end - self.first
-        end = max(self.widest, width)
+        first, last = self.window.first, self.window.end
+        end = max(self.widest, last - first)
         for layer in self._own:
-            layer.rewind(self.first, self.end, end, end + self.ROOM)
-        self.start -= self.end - end
-        self.first, self.end = end - width, end
+            layer.rewind(first, last, end, end + self.ROOM)
+        self.start -= last - end
+        self.window.first, self.window.end = end - (last - first), end
 
     @property
     def _own(self) -> list[_Layer]:
@@ -72,22 +86,22 @@ class RowCache(DynamicCache):
 class _Layer(DynamicLayer):
     """One layer's buffers, grown only when a row outgrows them."""
 
-    def __init__(self, cache: RowCache, capacity: int, columns: int, like: Pair) -> None:
+    def __init__(self, window: _Window, capacity: int, columns: int, like: Pair) -> None:
         super().__init__()
         self.lazy_initialization(*like)
-        self.cache = cache
+        self.window = window
         # Zeros, not empty memory: padding is masked, but a NaN would pass through a mask.
         self.buffers = [part.new_zeros(capacity, part.shape[1], columns, part.shape[3]) for part in like]
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Pair:
-        cache = self.cache
+        window = self.window
         for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[: cache.rows, :, cache.end : cache.end + 1] = new
-        keys, values = (buffer[: cache.rows, :, cache.first : cache.end + 1] for buffer in self.buffers)
+            buffer[: window.rows, :, window.end : window.end + 1] = new
+        keys, values = (buffer[: window.rows, :, window.first : window.end + 1] for buffer in self.buffers)
         return keys, values
 
     def get_seq_length(self, *_: Any) -> int:
-        return self.cache.end - self.cache.first
+        return self.window.end - self.window.first
 
     def rewind(self, first: int, last: int, end: int, columns: int) -> None:
         for i, buffer in enumerate(self.buffers):

@@ -231,7 +231,7 @@ class _Run:
             self.pending[job.prefix] -= 1
             if not self.pending[job.prefix]:
                 del self.prefilled[job.prefix]
-        self.cache.rows = len(self.ids)
+        self.cache.window.rows = len(self.ids)
         self.next[rows] = torch.tensor([int(job.trunk[job.length - 1]) for job in jobs], device=self.device)
         self.length[rows] = torch.tensor([job.length for job in jobs], device=self.device)
         self.limit[rows] = torch.tensor([job.max_new for job in jobs], device=self.device)

@@ -43,6 +43,7 @@ class Recipe:
     samples: int = 1
     save_every: int = 40
     seed: int = 0
+    restarts: tuple[int, ...] = ()
 
 
 MIXTURE = ("countdown",) * 12 + ("paths",) * 5 + ("chain",) * 3
@@ -52,7 +53,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("countdown-base", None, MIXTURE, 3600, 2e-3, 128),
-        Recipe("countdown-rl", "countdown-base", ("countdown", "countdown of 4"), 100, 3e-4, 48, 8, 5),
+        Recipe("countdown-rl", "countdown-base", ("countdown", "countdown of 4"), 170, 3e-4, 48, 8, 5, restarts=(100,)),
         Recipe("mixed-rl", "countdown-base", RL_MIXTURE, 60, 3e-4, 48, 8, 5),
     )
 }
@@ -217,9 +218,11 @@ def draw_problems(names: tuple[str, ...], n: int, rng: random.Random) -> Iterato
 
 
 def _schedule(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then linear decay to a twentieth."""
-    warm = min(1.0, (step + 1) / (0.04 * recipe.steps))
-    return recipe.learning_rate * warm * (1 - 0.95 * step / recipe.steps)
+    """Linear warm-up, then linear decay to a twentieth; the same again after every restart."""
+    begin = max(at for at in (0, *recipe.restarts) if at <= step)
+    length = min(at for at in (*recipe.restarts, recipe.steps) if at > step) - begin
+    warm = min(1.0, (step - begin + 1) / (0.04 * length))
+    return recipe.learning_rate * warm * (1 - 0.95 * (step - begin) / length)
 
 
 def _autocast(device: torch.device) -> torch.autocast:
