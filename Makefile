@@ -4,7 +4,9 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint clean
+LENS3 := .venv-lens3/.installed
+
+.PHONY: install demo test test-lens3 lint clean
 
 install: $(STAMP)
 
@@ -20,8 +22,20 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	.venv/bin/mechreward demo --out runs/demo
 
+# The same packages, with transformer-lens 3 in front: its HookedTransformer is gone from version 4.
+$(LENS3): $(STAMP)
+	@$(PYTHON) -m venv .venv-lens3
+	@$(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> "$$(.venv-lens3/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth"
+	@.venv-lens3/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
+		transformer-lens==3.9.0 better-abc==0.0.3
+	@touch $@
+
+test-lens3: $(LENS3)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 .venv-lens3/bin/python -m pytest -p no:xdist tests/test_conformance.py
+
 # Two workers of one thread each: more threads than cores make small models slower, not faster.
-test: $(STAMP)
+test: $(STAMP) test-lens3
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)

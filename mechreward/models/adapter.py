@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicCache
 
 from mechreward._check import MechRewardError, one_of, require
 from mechreward._files import digest
+from mechreward.models.hooked import hooked_class, hooked_step, is_hooked, load_hooked
 
 WEIGHTS = Path(__file__).parent.parent / "testbed" / "weights"
 
@@ -63,39 +64,58 @@ def bundled() -> list[str]:
     return sorted(folder.parent.name for folder in WEIGHTS.glob("*/config.json"))
 
 
-def load(name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+def load(name: str | Path, *, kind: str = "bridge", device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
     """A TransformerLens model by name: bundled, a folder in HuggingFace format, or `owner/model` on the hub.
 
-    Only a hub name may use the network. A model object of your own needs no loading: give it to any verb.
+    `kind` is `bridge` (TransformerBridge) or `hooked` (HookedTransformer, in transformer-lens before version 4), both
+    without weight processing. Only a hub name may use the network. A model object of your own needs no loading: give
+    it to any verb.
 
     Raises:
-        MechRewardError: no such bundled model, folder or hub model, or it cannot be loaded.
+        MechRewardError: no such bundled model, folder, hub model or kind, or it cannot be loaded.
     """
-    from transformer_lens.model_bridge import TransformerBridge
-    from transformers import PreTrainedTokenizerFast
-
+    one_of("kind of model", kind, KINDS)
+    if kind == "hooked":
+        hooked_class()
     folder = WEIGHTS / str(name) if str(name) in bundled() else Path(name)
     if folder.is_dir():
         require((folder / "config.json").is_file(), f"{folder} is no model folder: it has no config.json.")
         try:
-            words = PreTrainedTokenizerFast.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None
-            if words is not None:
-                # Without this TransformerLens reloads it through AutoTokenizer, which replaces a word-level
-                # tokenizer.json by the architecture's own byte-level one.
-                words.init_kwargs["add_bos_token"] = True
             with _no_bars():
-                model = TransformerBridge.boot_transformers(str(folder), device=device, dtype=dtype, tokenizer=words)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-            raise MechRewardError(f"cannot load the model folder {folder}: {' '.join(str(error).split())}") from error
-        return model.eval()
+                return KINDS[kind](folder, _folder_tokenizer(folder), device, dtype)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            told = " ".join(str(error).split())
+            raise MechRewardError(f"cannot load the model folder {folder} as {kind}: {told}") from error
     owner, _, repository = str(name).partition("/")
     if not (owner and repository) or "/" in repository or owner.startswith((".", "~")):
         one_of("model", str(name), bundled())
     try:
-        return TransformerBridge.boot_transformers(str(name), device=device, dtype=dtype).eval()
+        return KINDS[kind](str(name), None, device, dtype)
     except (OSError, ValueError) as error:
         first = str(error).strip().split("\n")[0]
         raise MechRewardError(f"{name} is no folder here, and cannot be loaded from the hub: {first}") from error
+
+
+def _load_bridge(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtype) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    return TransformerBridge.boot_transformers(str(name), device=device, dtype=dtype, tokenizer=tokenizer).eval()
+
+
+KINDS = {"bridge": _load_bridge, "hooked": load_hooked}
+
+
+def _folder_tokenizer(folder: Path) -> Any:
+    """The folder's own tokenizer; None leaves the choice to TransformerLens."""
+    from transformers import PreTrainedTokenizerFast
+
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    words = PreTrainedTokenizerFast.from_pretrained(folder)
+    # Without this TransformerLens reloads it through AutoTokenizer, which replaces a word-level tokenizer.json by the
+    # architecture's own byte-level one.
+    words.init_kwargs["add_bos_token"] = True
+    return words
 
 
 def model_id(model: Any) -> ModelId:
@@ -158,25 +178,31 @@ def forward_step(
     """Run `tokens` behind what `cache` holds; returns the last position's logits and the grown cache.
 
     `mask` covers cached and new columns; rows are left-padded with zeros. Hooks on the model fire. A bridge is run
-    through the HuggingFace model it wraps, whose cache can be split and joined by row; a bare HuggingFace causal
-    model works too, without hooks.
+    through the HuggingFace model it wraps; a bare HuggingFace causal model works too, without hooks.
+
+    Raises:
+        MechRewardError: the model is none of these and no HookedTransformer.
     """
+    cache = DynamicCache() if cache is None else cache
     inner = getattr(model, "original_model", model)
-    require(
-        hasattr(inner, "prepare_inputs_for_generation"),
-        f"{type(model).__name__} has no HuggingFace model inside, so it cannot be sampled from here; "
-        "wrap the model with TransformerBridge.",
-    )
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-    out = inner(
-        input_ids=tokens,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=DynamicCache() if cache is None else cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return out.logits[:, -1].float(), out.past_key_values
+    if hasattr(inner, "prepare_inputs_for_generation"):
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        logits = inner(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+    else:
+        require(
+            is_hooked(model),
+            f"{type(model).__name__} is no HookedTransformer and has no HuggingFace model inside, so it cannot be "
+            "sampled from here; wrap the model with TransformerBridge.",
+        )
+        logits = hooked_step(model, tokens, mask, cache)
+    return logits[:, -1].float(), cache
 
 
 def _tokenizer(model: Any) -> Any:

@@ -1,0 +1,126 @@
+"""HookedTransformer (transformer-lens 3): how it is loaded and driven. Nothing here is needed for TransformerBridge."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from transformers.cache_utils import DynamicCache
+
+from mechreward._check import MechRewardError, require
+
+
+def hooked_class() -> Any:
+    """The class HookedTransformer.
+
+    Raises:
+        MechRewardError: the installed transformer-lens has none.
+    """
+    try:
+        from transformer_lens import HookedTransformer
+    except ImportError as error:
+        raise MechRewardError(
+            'kind="hooked" is HookedTransformer, which transformer-lens has up to version 3: '
+            'pip install "transformer-lens<4" better-abc, or load the model with kind="bridge".'
+        ) from error
+    return HookedTransformer
+
+
+def load_hooked(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtype) -> Any:
+    """A folder in HuggingFace format, or a hub name, as HookedTransformer without weight processing: neurons are the
+    coordinates that the same weights have in a raw bridge.
+
+    Raises:
+        MechRewardError: there is no HookedTransformer, or it does not compute what the folder's model computes.
+        ValueError, RuntimeError, OSError: there is no such model, or HookedTransformer does not know its architecture.
+    """
+    cls = hooked_class()
+    plain = {"fold_ln": False, "center_writing_weights": False, "center_unembed": False, "fold_value_biases": False}
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        if not Path(name).is_dir():
+            return cls.from_pretrained(str(name), **plain, device=device, dtype=dtype).eval()
+        from transformer_lens import loading_from_pretrained as loading
+        from transformers import AutoModelForCausalLM
+
+        inner = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).eval()
+        # The architecture would be guessed from words in the path, such as "llama" in a folder above: a nameless one.
+        with TemporaryDirectory() as nameless:
+            inner.config.save_pretrained(nameless)
+            about = {"hf_cfg": inner.config.to_dict(), "device": device, "dtype": dtype}
+            cfg = loading.get_pretrained_model_config(nameless, **about)
+            state = loading.get_pretrained_state_dict(nameless, cfg, inner, dtype=dtype)
+        cfg.model_name, cfg.tokenizer_name = Path(name).name, None
+        model = cls(cfg, tokenizer, move_to_device=False)
+        model.load_and_process_state_dict(state, **plain)
+        model.move_model_modules_to_device()
+    _same_logits(model.eval(), inner)
+    return model
+
+
+@torch.no_grad()
+def _same_logits(model: Any, inner: Any) -> None:
+    """HookedTransformer reads a config in its own way and passes over what it does not know: compare and see."""
+    tokens = torch.arange(min(48, model.cfg.n_ctx))[None] * 7 % model.cfg.d_vocab
+    ours, theirs = model(tokens.to(model.cfg.device)).float().cpu(), inner(tokens).logits.float()
+    off = float((ours - theirs).abs().max() / theirs.abs().max())
+    require(
+        off < (1e-3 if inner.dtype == torch.float32 else 0.1),
+        f"as HookedTransformer it gives other logits (off by {off:.1%} of the largest), because transformer-lens does "
+        'not know all that the config asks for; load it with kind="bridge".',
+    )
+
+
+def is_hooked(model: Any) -> bool:
+    """Whether `model` keeps its keys and values as HookedTransformer does."""
+    return "past_kv_cache" in inspect.signature(getattr(model, "forward", model)).parameters
+
+
+def hooked_step(
+    model: Any, tokens: Int[torch.Tensor, "batch pos"], mask: Int[torch.Tensor, "batch total"], cache: Any
+) -> Float[torch.Tensor, "batch 1 vocab"]:
+    """Logits of the last position, with `tokens` behind what `cache` holds; `cache` grows."""
+    seen = LensCache(cache, mask, model.cfg)
+    # In two parts, so that only the last position is turned into logits.
+    top = model.cfg.n_layers
+    stream = model(tokens, attention_mask=mask[:, -tokens.shape[1] :], past_kv_cache=seen, stop_at_layer=top)
+    return model(stream[:, -1:], start_at_layer=top)
+
+
+class LensCache:
+    """A HuggingFace cache, ours among them, as HookedTransformer sees one.
+
+    HookedTransformer keeps keys unrotated and counts positions in the mask, so left-padded rows need nothing more.
+    """
+
+    def __init__(self, cache: DynamicCache, mask: torch.Tensor, cfg: Any) -> None:
+        self.mask = mask
+        past = (len(mask), cache.get_seq_length(), cfg.n_key_value_heads or cfg.n_heads, cfg.d_head)
+        self.entries = [_Entry(cache, layer, past) for layer in range(cfg.n_layers)]
+
+    def __getitem__(self, layer: int) -> _Entry:
+        return self.entries[layer]
+
+    def append_attention_mask(self, _: torch.Tensor) -> torch.Tensor:
+        """The mask of all columns, the new ones included."""
+        return self.mask
+
+
+class _Entry:
+    """One layer; HookedTransformer asks `past_keys` only for its shape `[batch column head head_dim]`."""
+
+    def __init__(self, cache: DynamicCache, layer: int, past: tuple[int, ...]) -> None:
+        self.cache, self.layer = cache, layer
+        self.past_keys = torch.empty(past, device="meta")
+
+    def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """All keys and values, the new ones included; HuggingFace caches have heads before columns."""
+        keys, values = self.cache.update(keys.transpose(1, 2), values.transpose(1, 2), self.layer)
+        return keys.transpose(1, 2), values.transpose(1, 2)
