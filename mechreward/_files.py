@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +80,24 @@ def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor], about: 
     Every tensor goes from its own memory into the file, one at a time: `safetensors.torch.save` builds the whole file
     in memory first, which is several times slower than the disk.
     """
+    head, starts = tensor_header({name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()}, about)
+    return _write(path, chain([head], (_bytes(tensors[name]) for name in sorted(starts, key=starts.__getitem__))))
+
+
+def tensor_header(
+    shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], about: Mapping[str, Any]
+) -> tuple[bytes, dict[str, int]]:
+    """The first bytes of a safetensors file, and where in the file each tensor begins."""
     header: dict[str, Any] = {"__metadata__": {"about": json.dumps(about)}}
+    end, begins = 0, {}
     # Wide types first, so that every tensor lies at a multiple of its own width.
-    order = sorted(tensors, key=lambda name: -tensors[name].element_size())
-    end = 0
-    for name in order:
-        tensor = tensors[name]
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    for name, (dtype, shape) in sorted(shapes.items(), key=lambda item: -item[1][0].itemsize):
+        begins[name], end = end, end + prod(shape) * dtype.itemsize
+        header[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [begins[name], end]}
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
-    return _write(path, chain([len(head).to_bytes(8, "little"), head], (_bytes(tensors[name]) for name in order)))
+    whole = len(head).to_bytes(8, "little") + head
+    return whole, {name: len(whole) + at for name, at in begins.items()}
 
 
 def read_tensors(path: Path | str, what: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 from dataclasses import replace
 
@@ -14,7 +16,9 @@ from safetensors.torch import save_file
 
 from mechreward._check import MechRewardError
 from mechreward.models.site import HOOKS, Site, all_sites
-from mechreward.probing.activations import ROWS, Activations, record
+from mechreward.probing import activations
+from mechreward.probing.activations import ROWS, Activations, forward, record
+from mechreward.probing.store import Filling
 from mechreward.rollouts.sample import sample
 
 
@@ -214,3 +218,70 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path):
             Activations.load(tmp_path / name)
         assert name in str(error.value)
         assert "\n" not in str(error.value)
+
+
+# Recordings that outgrow memory
+
+
+def test_what_outgrows_memory_goes_to_disk_and_is_the_same(tiny_model, runs, tmp_path):
+    sites = ["0.mlp", "1.resid_post"]
+    inside = record(tiny_model, runs, sites, rows="tokens", what=None)
+    outside = record(tiny_model, runs, sites, rows="tokens", budget=100, store=tmp_path, what=None)
+    again = record(tiny_model, runs, sites, rows="tokens", budget=100, store=tmp_path, what=None)
+    for site in sites:
+        for one in (outside[site], again[site]):
+            torch.testing.assert_close(one.x, inside[site].x, atol=1e-6, rtol=1e-6)
+            assert all((getattr(one, key) == getattr(inside[site], key)).all() for key in ("trajectory", "position"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{site}.tokens.safetensors" for site in sites]
+
+
+def test_a_stopped_recording_goes_on_where_it_was(tiny_model, runs, tmp_path, monkeypatch):
+    """Stopped in the middle of its third pass, after rows of two are safe: those trajectories are not run again."""
+    about = {"rows": "tokens", "budget": 0, "store": tmp_path, "batch": 3, "what": None}
+    passes = []
+    monkeypatch.setattr(Filling, "FLUSH", 1)
+
+    def stop(model, tokens, *rest):
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        passes.append(len(tokens))
+        return forward(model, tokens, *rest)
+
+    monkeypatch.setattr(activations, "forward", stop)
+    with pytest.raises(KeyboardInterrupt):
+        record(tiny_model, runs, "1.resid_post", **about)
+    assert not list(tmp_path.glob("[!.]*")), "a reader sees no half file"
+
+    def count(model, tokens, *rest):
+        passes.append(len(tokens))
+        return forward(model, tokens, *rest)
+
+    monkeypatch.setattr(activations, "forward", count)
+    whole = record(tiny_model, runs, "1.resid_post", **about)["1.resid_post"]
+    assert passes == [3] * 4 and len(runs) == 12
+    inside = record(tiny_model, runs, "1.resid_post", rows="tokens", what=None)["1.resid_post"]
+    torch.testing.assert_close(whole.x, inside.x, atol=1e-6, rtol=1e-6)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_rollouts_do_not_resume_or_replace_a_recording(tiny_model, runs, tmp_path):
+    record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, what=None)
+    before = (tmp_path / "0.mlp.states.safetensors").read_bytes()
+    with pytest.raises(MechRewardError, match="holds another recording"):
+        record(tiny_model, runs.subset([0, 1]), "0.mlp", budget=0, store=tmp_path, what=None)
+    assert (tmp_path / "0.mlp.states.safetensors").read_bytes() == before
+
+
+def test_too_much_for_memory_or_disk_is_told_before_anything_runs(tiny_model, runs, tmp_path, monkeypatch):
+    with pytest.raises(MechRewardError, match=r"more than the budget of 0.00 GB: name a folder with store="):
+        record(tiny_model, runs, "0.mlp", budget=1000, what=None)
+    kept = record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, what=None)["0.mlp"]
+
+    def full(handle, start, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(MechRewardError, match=r"needs .* GB and the disk has .* GB left"):
+        record(tiny_model, runs, "1.mlp", budget=0, store=tmp_path, what=None)
+    assert torch.equal(Activations.load(tmp_path / "0.mlp.states.safetensors").x, kept.x)
+    assert len(list(tmp_path.iterdir())) == 1, "nothing half done is left"

@@ -19,9 +19,9 @@ TOP = ""
 FLOORS = (
     (TOP, ("_check", "_columns", "_files", "stats", "results")),
     ("tasks", ("base", "countdown", "chain", "paths")),
-    ("models", ("site", "adapter", "cache", "edits", "capture", "draw", "engine")),
+    ("models", ("site", "hooked", "adapter", "cache", "edits", "capture", "draw", "engine")),
     ("rollouts", ("trajectory", "sample", "value")),
-    ("probing", ("activations", "targets", "batched", "probe", "neurons", "pruning", "transfer")),
+    ("probing", ("store", "activations", "targets", "batched", "probe", "neurons", "pruning", "transfer")),
     ("causal", ("intervene", "controls", "effect", "certificate")),
     ("uses", ("confidence", "search")),
     ("show", ("style", "figures", "tokens", "circuit", "report")),

@@ -14,10 +14,11 @@ from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from mechreward._check import MechRewardError, one_of, require
-from mechreward._files import read_tensors, write_tensors
+from mechreward._files import digest, read_tensors, write_tensors
 from mechreward.models.adapter import ModelId, device_of, model_id
 from mechreward.models.engine import Hooks
 from mechreward.models.site import Site, parse_sites
+from mechreward.probing.store import Filling
 from mechreward.rollouts.trajectory import Rollouts
 
 ROWS = ("states", "steps", "tokens")
@@ -53,9 +54,8 @@ class Activations:
 
     def save(self, path: Path | str) -> Path:
         """One safetensors file, written atomically."""
-        labels = {key: torch.from_numpy(getattr(self, key)).int() for key in ("trajectory", "position", "step")}
-        about = {"kind": "activations", "site": str(self.site), "rows": self.rows, "model_id": asdict(self.model_id)}
-        return write_tensors(path, {"x": self.x, **labels}, about)
+        labels = _columns({key: getattr(self, key) for key in ("trajectory", "position", "step")})
+        return write_tensors(path, {"x": self.x, **labels}, _about(self.site, self.rows, self.model_id))
 
     @classmethod
     def load(cls, path: Path | str) -> Activations:
@@ -100,6 +100,8 @@ def record(
     rows: Literal["states", "steps", "tokens"] = "states",
     batch: int = 64,
     hooks: Hooks = (),
+    budget: int | float = 4e9,
+    store: Path | str | None = None,
     what: str | None = "activations",
 ) -> Recording:
     """Replay `runs` and keep the activations at `sites`.
@@ -107,8 +109,14 @@ def record(
     Equal to `run_with_cache` on each trajectory alone: rows are right-padded, which a causal model cannot see, and
     layers after the last site are not run. `hooks` (an intervention) stay on meanwhile and are seen by the recording.
 
+    Args:
+        budget: bytes of activations to hold in memory. More than that goes to files `SITE.ROWS.safetensors` in the
+            folder `store`, mapped into memory when read. Stopped and called again without hooks, a recording goes on
+            where it was.
+
     Raises:
-        MechRewardError: unknown site, layer, or kind of rows; runs of another model; no runs; batch < 1.
+        MechRewardError: unknown site, layer, or kind of rows; runs of another model; no runs; batch < 1; more than
+            `budget` and no `store`, or no room on its disk.
     """
     one_of("kind of rows", rows, ROWS)
     require(len(runs) > 0, "no trajectories were given.")
@@ -116,27 +124,51 @@ def record(
     identity = model_id(model)
     runs.model_id.check(identity, "set of rollouts")
     wanted = parse_sites(model, sites)
-    kept: dict[Site, dict[int, torch.Tensor]] = {site: {} for site in wanted}
+    labels = _labels(runs, rows)
+    numbers = np.arange(len(runs) + 1)
+    begins = np.searchsorted(labels["trajectory"], numbers)  # of every trajectory's rows
+    width = {site: site.width(model) for site in wanted}
+    size = 4 * int(begins[-1]) * sum(width.values())
+    files: dict[Site, Filling] = {}
+    if size <= budget:
+        x = {site: torch.empty(int(begins[-1]), width[site]) for site in wanted}
+    else:
+        require(
+            store is not None,
+            f"these activations take {size / 1e9:.2f} GB, more than the budget of {budget / 1e9:.2f} GB: name a folder "
+            "with store=, record fewer sites or rows, or raise budget=.",
+        )
+        source = digest(*(run.tokens.numpy().tobytes() for run in runs))
+        for site in wanted:
+            about = _about(site, rows, identity) | {"source": source}
+            path = Path(str(store)) / f"{site}.{rows}.safetensors"
+            files[site] = Filling(path, width[site], _columns(labels), about, resume=not hooks)
+        x = {site: file.x for site, file in files.items() if not file.complete}
+    over = set.intersection(*(file.done for file in files.values())) if files else set()
     stop = max(site.layer for site in wanted) + 1
-    order = sorted(range(len(runs)), key=lambda i: len(runs[i].tokens))
-    bar = tqdm(total=len(runs), desc=what, disable=what is None, unit="trajectory", mininterval=0.5)
+    order = sorted((i for i in range(len(runs)) if i not in over), key=lambda i: len(runs[i].tokens))
+    bar = tqdm(total=len(runs), initial=len(over), desc=what, disable=what is None, unit="trajectory", mininterval=0.5)
     with bar, model.hooks(fwd_hooks=list(hooks)) if hooks else nullcontext():
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             caught = forward(model, [runs[i].tokens for i in chosen], wanted, stop)
-            for site in wanted:
+            for site, into in x.items():
                 for row, i in enumerate(chosen):
-                    kept[site][i] = _pick(caught[site][row], runs, i, rows)
+                    into[begins[i] : begins[i + 1]] = _pick(caught[site][row], runs, i, rows)
+                if site in files:
+                    files[site].wrote(chosen, int((begins[1:] - begins[:-1])[chosen].sum()))
             bar.update(len(chosen))
-    labels = _labels(runs, rows)
-    return Recording(
-        {
-            str(site): Activations(
-                torch.cat([parts[i] for i in range(len(runs))]), site, rows, **labels, model_id=identity
-            )
-            for site, parts in kept.items()
-        }
-    )
+    if files:
+        return Recording({str(site): Activations.load(file.finish()) for site, file in files.items()})
+    return Recording({str(site): Activations(x[site], site, rows, **labels, model_id=identity) for site in wanted})
+
+
+def _columns(labels: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(column).int() for name, column in labels.items()}
+
+
+def _about(site: Site, rows: str, identity: ModelId) -> dict[str, Any]:
+    return {"kind": "activations", "site": str(site), "rows": rows, "model_id": asdict(identity)}
 
 
 def forward(model: Any, rows: list[torch.Tensor], sites: list[Site], stop: int) -> dict[Site, torch.Tensor]:

@@ -1,0 +1,108 @@
+"""Activations that outgrow memory: a file filled in place, resumed after a stop, whole or absent to its readers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from mechreward._check import MechRewardError, require
+from mechreward._files import read_tensors, tensor_header
+
+
+class Filling:
+    """A safetensors file with `x` `[row width]` (float32) to be filled, trajectory by trajectory, and its labels.
+
+    Until `finish` it lives under a hidden name, its place on the disk reserved, beside a list of the trajectories
+    whose rows are safely there. What is there already is told by the header: model, site, labels and `source`.
+    """
+
+    FLUSH = 2**26  # bytes after which rows are made safe
+
+    def __init__(
+        self, path: Path, width: int, labels: Mapping[str, torch.Tensor], about: Mapping[str, Any], resume: bool
+    ) -> None:
+        """`about` has to tell recordings apart; `resume` False fills the file anew.
+
+        Raises:
+            MechRewardError: the file is there and holds something else, or the disk is too small; no file is changed.
+        """
+        self.path, self.part = path, path.with_name(f".{path.name}.part")
+        self.log = path.with_name(f".{path.name}.done")
+        rows = len(next(iter(labels.values())))
+        shapes = {name: (column.dtype, tuple(column.shape)) for name, column in labels.items()}
+        self.head, starts = tensor_header(shapes | {"x": (torch.float32, (rows, width))}, about)
+        self.complete = path.exists()
+        if self.complete:
+            there = read_tensors(path, "activations")[1]
+            same = resume and there == dict(about)
+            require(same, f"{path} is there and holds another recording; name another folder, or delete it.")
+            self.done = set(map(int, labels["trajectory"].tolist()))
+            return
+        if not (resume and self._begun()):
+            self.log.unlink(missing_ok=True)
+            self._reserve(len(self.head) + sum(4 * len(column) for column in labels.values()) + 4 * rows * width)
+            for name, column in labels.items():
+                np.memmap(self.part, np.int32, "r+", starts[name], shape=(rows,))[:] = column.numpy()
+        self.done = set(map(int, self.log.read_text().split())) if self.log.exists() else set()
+        self.map = np.memmap(self.part, np.float32, "r+", starts["x"], shape=(rows, width))
+        self.x: Float[torch.Tensor, "row width"] = torch.from_numpy(self.map)
+        self.fresh: list[int] = []
+        self.bytes = 0
+
+    def wrote(self, trajectories: Iterable[int], rows: int) -> None:
+        """These trajectories' rows (so many, together) are in `x`."""
+        self.fresh += trajectories
+        self.bytes += rows * self.map.shape[1] * 4
+        if self.bytes >= self.FLUSH:
+            self._safe()
+
+    def finish(self) -> Path:
+        """All rows are there: the file gets its name."""
+        if not self.complete:
+            self._safe()
+            with self.part.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(self.part, self.path)
+            self.log.unlink()
+        return self.path
+
+    def _safe(self) -> None:
+        """Rows first, then the list that says they are there."""
+        self.map.flush()
+        with self.log.open("a") as file:
+            file.write("".join(f"{number}\n" for number in self.fresh))
+            file.flush()
+            os.fsync(file.fileno())
+        self.fresh, self.bytes = [], 0
+
+    def _begun(self) -> bool:
+        if not self.part.exists():
+            return False
+        with self.part.open("rb") as file:
+            return file.read(len(self.head)) == self.head
+
+    def _reserve(self, size: int) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.path.parent).free
+        try:
+            with self.part.open("wb") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                file.truncate(size)
+                file.write(self.head)
+        except OSError as error:
+            self.part.unlink(missing_ok=True)
+            if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                raise
+            raise MechRewardError(
+                f"{self.path} needs {size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left. Free some, name "
+                "another folder, or record fewer sites or rows. Nothing that was finished is lost."
+            ) from error
