@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from contextlib import redirect_stdout
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,9 +48,10 @@ def load_hooked(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtyp
         warnings.simplefilter("ignore", DeprecationWarning)
         if not Path(name).is_dir():
             return cls.from_pretrained(str(name), **plain, device=device, dtype=dtype).eval()
-        from transformer_lens import loading_from_pretrained as loading
         from transformers import AutoModelForCausalLM
 
+        # By name: version 4, which type checkers see, has other modules.
+        loading: Any = import_module("transformer_lens.loading_from_pretrained")
         inner = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).eval()
         # The architecture would be guessed from words in the path, such as "llama" in a folder above: a nameless one.
         with TemporaryDirectory() as nameless:
