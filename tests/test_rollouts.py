@@ -27,6 +27,7 @@ from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory, task_of
 from mechreward.rollouts.value import GAMMA, Values, estimate
 from mechreward.tasks import Problem, Verdict
+from mechreward.testbed.traces import Habits, trace
 
 TASK = tiny.Even()
 PROBLEMS = TASK.problems("test", 6)
@@ -129,7 +130,7 @@ def test_bundled_tasks_come_back_from_a_file_with_their_task(tiny_model, tmp_pat
     assert_same(back, runs)
     for old, new in zip(runs.problems, back.problems, strict=True):
         assert type(new.task) is type(old.task) and new.difficulty == old.difficulty
-        right = tiny.attempt(old.task, old, tiny.Habits(1.0, 1.0), tiny.random.Random(0))
+        right = trace(old.task, old, tiny.random.Random(0), Habits(1.0, 1.0, 1.0, 0))
         assert new.task.verify(new, right).outcome == "correct"
 
 

@@ -10,25 +10,24 @@ from itertools import pairwise, permutations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import attempt
 
 from mechreward import tasks
 from mechreward._check import MechRewardError
 from mechreward.tasks import Chain, Countdown, LineTask, Paths, Problem, Task
 from mechreward.tasks.base import SPLITS, integers, operation, split_of
 from mechreward.tasks.countdown import _finals
-from mechreward.testbed.traces import Habits
+from mechreward.testbed.traces import Habits, trace
 
 each_task = pytest.mark.parametrize("task", [Countdown(), Chain(), Paths()], ids=lambda task: task.name)
 
 # SHA-256 of the first 40 prompts and answers of every split. Whoever changes them changes every published number.
 FROZEN = {
-    ("countdown", "train"): "87b280d4f51173dc",
-    ("countdown", "validation"): "b1ed9de3ee5dd16c",
-    ("countdown", "test"): "591736d0cafc25da",
-    ("chain", "train"): "cd6350f359be25a6",
-    ("chain", "validation"): "cb4bbc87a191243b",
-    ("chain", "test"): "d25b1ba3fabb1ff2",
+    ("countdown", "train"): "36c1b72bc82ea46c",
+    ("countdown", "validation"): "306387d324eab6dc",
+    ("countdown", "test"): "fbe8c5b33a2012bd",
+    ("chain", "train"): "3f71d6b763759b37",
+    ("chain", "validation"): "67fd9a973517802f",
+    ("chain", "test"): "6ce6284b8e04fc78",
     ("paths", "train"): "fdea65d3e64e5b24",
     ("paths", "validation"): "b83771e2b1244070",
     ("paths", "test"): "878772b5260c6444",
@@ -88,7 +87,7 @@ def test_the_vocabulary_says_every_problem_and_trace(task: LineTask):
 
     words = tokenizer()
     for problem in task.problems("train", 40):
-        text = problem.prompt + attempt(task, problem, Habits(0.3, 0.5), random.Random(problem.id))
+        text = problem.prompt + trace(task, problem, random.Random(problem.id), Habits(0.3, 0.3, 0.5, 1))
         ids = words(text).input_ids
         assert ids[0] == WORDS.index("<bos>") and WORDS.index("<unk>") not in ids
         assert words.decode(ids, skip_special_tokens=True) == text
@@ -193,13 +192,26 @@ def test_chain_answers_are_what_python_says():
         assert problem.difficulty == sum(problem.prompt.count(op) for op in "+-*")
 
 
+@pytest.mark.parametrize("n", [7, 700])
+def test_countdown_has_the_same_mixture_of_sizes_for_any_n(n: int):
+    found = Countdown().problems("test", n)
+    assert [len(problem.info["numbers"]) for problem in found] == [(3, 3, 3, 3, 4)[i % 5] for i in range(n)]
+    assert len({problem.id for problem in found}) == n and all(split_of(problem.id) == "test" for problem in found)
+
+
 # Verdicts
 
-COUNTDOWN = Problem("c", "countdown 24 from 2 4 3\n", "24", {"numbers": [2, 4, 3], "target": 24}, Countdown())
+
+def patient(game: type[LineTask], undos: int) -> LineTask:
+    """The same game with another limit."""
+    return type(game.__name__, (game,), {"max_backs": undos})()
+
+
+COUNTDOWN = Problem("c", "countdown 24 from 2 4 3\n", "24", {"numbers": [2, 4, 3], "target": 24}, patient(Countdown, 3))
 CHAIN_STEPS = [("+", 4, False), ("*", 7, True), ("-", 5, False)]
-CHAIN = Problem("x", "chain ( 7 * ( 3 + 4 ) ) - 5\n", "44", {"first": 3, "steps": CHAIN_STEPS}, Chain())
+CHAIN = Problem("x", "chain ( 7 * ( 3 + 4 ) ) - 5\n", "44", {"first": 3, "steps": CHAIN_STEPS}, patient(Chain, 3))
 EDGES = {"a": ["b", "c"], "b": ["d", "a"], "c": ["e"], "d": [], "e": ["f"], "f": ["a"]}
-PATHS = Problem("p", "paths a to e : ...\n", "e", {"edges": EDGES, "from": "a", "to": "e"}, Paths())
+PATHS = Problem("p", "paths a to e : ...\n", "e", {"edges": EDGES, "from": "a", "to": "e"}, patient(Paths, 2))
 RIGHT = {
     COUNTDOWN: "4 * 2 = 8 : 3 8\n8 * 3 = 24 : 24\nanswer 24",
     CHAIN: "3 + 4 = 7\n7 * 7 = 49\n49 - 5 = 44\nanswer 44",
@@ -237,7 +249,7 @@ CASES = [
     (COUNTDOWN, "4 + 2 = 6 : 3 6\nback : 4 2 3\n" + RIGHT[COUNTDOWN], "incorrect", LEFT),
     (COUNTDOWN, "back : 2 4 3\n" + RIGHT[COUNTDOWN], "incorrect", "line 1: nothing to undo"),
     (COUNTDOWN, "4 + 2 = 6 : 3 6\nback : 2 4 3\nback : 2 4 3", "incorrect", "line 3: nothing to undo"),
-    (COUNTDOWN, "4 + 2 = 6 : 3 6\nback : 2 4 3\n" * 4, "incorrect", "line 8: more than 3 undos"),
+    (COUNTDOWN, "4 + 2 = 6 : 3 6\nback : 2 4 3\n" * 4, "incorrect", "line 8: undos are limited to 3"),
     (COUNTDOWN, "fail", "incorrect", "gave up"),
     (COUNTDOWN, "", "incorrect", NO_LIMIT),
     # Countdown: what cannot be read
@@ -278,7 +290,7 @@ CASES = [
     (PATHS, "a>c\nanswer e", "incorrect", EARLY),
     (PATHS, "a>c\nc>e\ne>f\nanswer e", "incorrect", EARLY),
     (PATHS, "a>c\nc>e\nanswer f", "incorrect", "answered 'f'"),
-    (PATHS, "a>b\nback : a\n" * 3, "incorrect", "line 6: more than 2 undos"),
+    (PATHS, "a>b\nback : a\n" * 3, "incorrect", "line 6: undos are limited to 2"),
     (PATHS, "a>ab\nanswer e", "unverifiable", "'a>ab' is not 'a>b'"),
     (PATHS, "a>z\nanswer e", "unverifiable", "is not 'a>b'"),
     (PATHS, "a - c\nanswer e", "unverifiable", "is not 'a>b'"),
@@ -377,7 +389,7 @@ def test_solvable_equals_exhaustive_search_on_small_graphs():
     task, rng, seen = Paths(), random.Random(0), set()
     for problem in task.problems("test", 12):
         for _ in range(2):
-            lines = attempt(task, problem, Habits(0.0, 0.3), rng).split("\n")
+            lines = trace(task, problem, rng, Habits(0.0, 0.0, 0.3, 1)).split("\n")
             for cut in range(len(lines)):
                 text = "\n".join(lines[:cut])
                 truth = task.solvable(problem, text)
@@ -390,7 +402,7 @@ def test_solvable_equals_exhaustive_search_on_small_graphs():
 def test_solvable_holds_along_every_right_trace_and_never_comes_back(task: LineTask):
     rng, right = random.Random(1), 0
     for problem in task.problems("train", 60):
-        lines = attempt(task, problem, Habits(0.5, 0.5), rng).split("\n")
+        lines = trace(task, problem, rng, Habits(0.7, 0.7, 0.5, 1)).split("\n")
         truth = [task.solvable(problem, "\n".join(lines[:cut])) for cut in range(len(lines) + 1)]
         assert truth == sorted(truth, reverse=True)
         assert truth[0] and truth[-1] == (task.verify(problem, "\n".join(lines)).outcome == "correct")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import random
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 
-from mechreward.tasks import LineTask, Problem, Task, Verdict
-from mechreward.testbed.traces import HABITS, Habits, trace
+from mechreward.tasks import Problem, Task, Verdict
 from mechreward.testbed.vocabulary import WORDS, tokenizer
 
 
@@ -64,9 +62,3 @@ class Even(Task):
     def verify(self, problem: Problem, text: str) -> Verdict:
         words = len(text.split())
         return Verdict("correct" if words % 2 == 0 else "incorrect", f"{words} words")
-
-
-def attempt(task: LineTask, problem: Problem, habits: Habits, rng: random.Random) -> str:
-    """A trace of a solver with other habits than the bundled ones."""
-    with patch.dict(HABITS, {task.name: habits}):
-        return trace(task, problem, rng)

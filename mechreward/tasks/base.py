@@ -155,7 +155,7 @@ class LineTask(Task):
                 elif head == "back":
                     backs += 1
                     if backs > self.max_backs or len(stack) == 1:
-                        why = "nothing to undo" if len(stack) == 1 else f"more than {self.max_backs} undos"
+                        why = "nothing to undo" if len(stack) == 1 else f"undos are limited to {self.max_backs}"
                         return stack, backs, Verdict("incorrect", f"line {number}: {why}")
                     stack.pop()
                     if stack[-1] is not None and rest.removeprefix(":").split() != self.restate(stack[-1]).split():

@@ -18,13 +18,17 @@ class Chain(LineTask):
 
     name = "chain"
     max_tokens = 112
-    max_backs = 3
+    max_backs = 1
+
+    def __init__(self, operations: tuple[int, int] = (4, 5)) -> None:
+        """`operations`: the fewest and the most that an expression has."""
+        self.operations = operations
 
     def draw(self, rng: random.Random) -> Problem | None:
         first = value = rng.randint(2, 9)
         steps: list[tuple[str, int, bool]] = []
         text = str(first)
-        for _ in range(rng.randint(4, 7)):
+        for _ in range(rng.randint(*self.operations)):
             fits = [
                 (op, literal, left, result)
                 for op, literal, left in ((rng.choice("+-*"), rng.randint(2, 9), rng.random() < 0.5) for _ in range(20))

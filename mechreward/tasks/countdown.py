@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
-from itertools import combinations
+from itertools import combinations, cycle
 
 from mechreward.tasks.base import LARGEST, OPERATIONS, LineTask, Move, Problem, integers, operation
 
@@ -22,11 +23,22 @@ class Countdown(LineTask):
 
     name = "countdown"
     max_tokens = 112
-    max_backs = 3
+    max_backs = 1
 
     def __init__(self, sizes: Sequence[int] = (3, 3, 3, 3, 4)) -> None:
-        """`sizes`: how many numbers a problem has, drawn evenly from this list."""
+        """`sizes`: how many numbers a problem has, evenly from this list."""
         self.sizes = tuple(sizes)
+
+    def problems(self, split: str, n: int, seed: int = 0) -> list[Problem]:
+        """As `Task.problems`, the sizes in turn: there are only some thousand problems of three numbers, so that a
+        plain draw of many different ones would leave them behind, and mean another thing for every n."""
+        if len(set(self.sizes)) == 1:
+            return super().problems(split, n, seed)
+        turns = [size for size, _ in zip(cycle(self.sizes), range(n), strict=False)]
+        drawn = {
+            size: iter(type(self)((size,)).problems(split, turns.count(size), seed)) for size in dict.fromkeys(turns)
+        }
+        return [replace(next(drawn[size]), task=self) for size in turns]
 
     def draw(self, rng: random.Random) -> Problem | None:
         numbers = [rng.randint(2, LARGEST_GIVEN) for _ in range(rng.choice(self.sizes))]

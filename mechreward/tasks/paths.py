@@ -19,7 +19,7 @@ class Paths(LineTask):
 
     name = "paths"
     max_tokens = 72
-    max_backs = 2
+    max_backs = 1
 
     def draw(self, rng: random.Random) -> Problem | None:
         names = rng.sample(NODES, rng.randint(8, 12))

@@ -18,20 +18,24 @@ from mechreward.models.adapter import WEIGHTS, load
 from mechreward.models.engine import Policy
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.value import estimate
-from mechreward.testbed.train import ARCHITECTURE, RECIPES
+from mechreward.testbed.train import ARCHITECTURE, GAMES, RECIPES
 from mechreward.testbed.vocabulary import tokenizer
+
+SHIPPED = [name for name in RECIPES if name != "pretrained"]
 
 
 def ship(name: str, work: Path) -> Path:
-    """Write a finished checkpoint as a HuggingFace folder in half precision, with its training log."""
+    """Keep a finished checkpoint's training log, and the model itself as a HuggingFace folder in half precision; of
+    `pretrained`, which is only a beginning, the log alone."""
     tensors, about = read_tensors(work / name / "checkpoint.safetensors", "checkpoint")
-    model = Qwen2ForCausalLM(Qwen2Config(**ARCHITECTURE))
-    weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    # Parameter names themselves start with "model.": only the first prefix is ours.
-    model.load_state_dict(weights, strict=False)
     folder = WEIGHTS / name
-    model.half().save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    if name in SHIPPED:
+        model = Qwen2ForCausalLM(Qwen2Config(**ARCHITECTURE))
+        weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+        # Parameter names themselves start with "model.": only the first prefix is ours.
+        model.load_state_dict(weights, strict=False)
+        model.half().save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
     write_atomic(folder / "training.jsonl", "".join(json.dumps(row) + "\n" for row in about["log"]))
     write_json(folder / "recipe.json", about["recipe"] | {"seconds": round(about["seconds"])})
     return folder
@@ -39,10 +43,11 @@ def ship(name: str, work: Path) -> Path:
 
 def measure(name: str) -> Iterator[dict[str, Any]]:
     """Rows of the card for one model: accuracies on every task and split, and what its values look like."""
-    model, recipe = load(name), RECIPES[name]
+    model = load(name)
+    learnt = {GAMES[game].name for game, _ in RECIPES[name].tasks}
     for task_name in tasks.TASKS:
         task = tasks.get(task_name)
-        for split, mode, n in (("test", "T=1", 500), ("test", "greedy", 500), ("validation", "T=1", 300)):
+        for split, mode, n in (("test", "T=1", 800), ("test", "greedy", 500), ("validation", "T=1", 300)):
             runs = sample(
                 model,
                 task.problems(split, n, seed=7),
@@ -58,15 +63,16 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
                 "back": float(backs),
                 "length": float(np.mean([run.length for run in runs])),
             }
-        if task_name in recipe.tasks:
+        if task_name in learnt:
             yield {"task": task_name, **_values(model, task)}
 
 
 def _values(model: Any, task: tasks.Task) -> dict[str, Any]:
     """Spread of V-hat and delta on validation problems, and whether problems have mixed outcomes."""
-    problems = task.problems("validation", 50, seed=8)
+    problems = task.problems("validation", 120, seed=8)
     values = estimate(model, sample(model, problems, seed=8, what=None), k=32, seed=8, what=f"values {task.name}")
-    delta = values.delta[values.is_step]
+    delta, owner = values.delta[values.is_step], values.group[values.is_step]
+    large = stats.cluster_bootstrap(np.mean, (np.abs(delta) > 0.3).astype(float), owner)
     runs = sample(model, task.problems("validation", 100, seed=9), k=16, seed=9, what=f"mixed {task.name}")
     back = model.tokenizer.convert_tokens_to_ids("back")
     rewards = np.array(runs.rewards).reshape(-1, 16)
@@ -76,6 +82,7 @@ def _values(model: Any, task: tasks.Task) -> dict[str, Any]:
     return {
         "value_sd": float(values.mean[values.live].std()),
         "value_mean": float(values.mean[values.live].mean()),
+        "large_delta": [large.estimate, large.low, large.high],
         "delta_up": float((delta > 0.3).mean()),
         "delta_down": float((delta < -0.3).mean()),
         "reliability": values.reliability(),
@@ -116,8 +123,10 @@ def _section(name: str) -> list[str]:
     folder = WEIGHTS / name
     recipe = read_json(folder / "recipe.json", "recipe")
     log = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
-    rows = read_json(folder / "measured.json", "measurements")["rows"]
-    kind = f"policy gradient from `{recipe['parent']}`" if recipe["parent"] else "supervised on solver traces"
+    measured = folder / "measured.json"
+    rows = read_json(measured, "measurements")["rows"] if measured.exists() else []
+    kind = f"supervised on traces of the {recipe['solver']} solver" if recipe["solver"] else "policy gradient"
+    kind += f", from `{recipe['parent']}`" if recipe["parent"] else ", from random weights"
     lines = [f"## {name}", "", f"{kind}; tasks {_shares(recipe['tasks'])}; {recipe['steps']} updates of "]
     lines[-1] += f"{recipe['batch']} x {recipe['samples']}, learning rate {recipe['learning_rate']}, seed "
     lines[-1] += f"{recipe['seed']}; {recipe['seconds'] / 60:.0f} minutes on 2 CPU cores, shared with other work."
@@ -125,6 +134,8 @@ def _section(name: str) -> list[str]:
     shown = [log[round(i)] for i in np.linspace(0, len(log) - 1, min(9, len(log)))]
     lines += ["", f"| step | {' | '.join(keys)} |", "|" + " --- |" * (len(keys) + 1)]
     lines += [f"| {row['step']:.0f} | {' | '.join(f'{row[key]:.3g}' for key in keys)} |" for row in shown]
+    if not rows:
+        return [*lines, "", "A beginning only: its log is kept, its weights are not bundled.", ""]
     lines += ["", "| task | split | sampling | accuracy [95%] | n | unverifiable | with `back` | mean length |"]
     lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for row in rows:
@@ -132,26 +143,28 @@ def _section(name: str) -> list[str]:
             span = f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
             rest = f"{row['unverifiable']:.3f} | {row['back']:.2f} | {row['length']:.1f}"
             lines.append(f"| {row['task']} | {row['split']} | {row['mode']} | {span} | {row['n']} | {rest} |")
-    lines += ["", "| task | V-hat sd (mean) | delta > .3 | delta < -.3 | reliability V, delta | states, K |"]
+    lines += [
+        "",
+        "| task | V-hat sd (mean) | steps with abs(delta) > .3 [95%] | up | down | reliability V, delta | states, K |",
+    ]
     lines[-1] += " middling problems: both outcomes, both with and without `back` | accuracy by difficulty |"
-    lines += ["|" + " --- |" * 8]
+    lines += ["|" + " --- |" * 9]
     for row in rows:
         if "value_sd" in row:
             levels = ", ".join(f"{level}: {share:.2f}" for level, share in row["by_difficulty"].items())
             reliable = ", ".join(f"{row['reliability'][key]:.2f}" for key in ("value", "delta"))
             lines.append(
-                f"| {row['task']} | {row['value_sd']:.3f} ({row['value_mean']:.2f}) | {row['delta_up']:.3f} | "
+                f"| {row['task']} | {row['value_sd']:.3f} ({row['value_mean']:.2f}) | "
+                "{:.3f} [{:.3f}, {:.3f}]".format(*row["large_delta"])
+                + f" | {row['delta_up']:.3f} | "
                 f"{row['delta_down']:.3f} | {reliable} | {row['states']}, {row['k']} | {row['mixed_outcome']:.2f}, "
                 f"{row['mixed_back']:.2f} (difficulty {row['middling']}, n={row['middling_n']}) | {levels} |"
             )
     return [*lines, ""]
 
 
-def _shares(names: list[str]) -> str:
-    """The tasks of a recipe, with their shares if they differ."""
-    share = {name: names.count(name) / len(names) for name in dict.fromkeys(names)}
-    even = len(set(share.values())) == 1
-    return ", ".join(share if even else [f"{name} {part:.0%}" for name, part in share.items()])
+def _shares(tasks: list[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {share:.3g}" for name, share in tasks)
 
 
 def main(
@@ -162,8 +175,9 @@ def main(
     """Ship trained checkpoints, measure them, and write the model card."""
     for name in names or RECIPES:
         ship(name, work)
-        write_json(WEIGHTS / name / "measured.json", {"rows": list(measure(name))})
-    write_atomic(out, card(name for name in RECIPES if (WEIGHTS / name / "measured.json").exists()))
+        if name in SHIPPED:
+            write_json(WEIGHTS / name / "measured.json", {"rows": list(measure(name))})
+    write_atomic(out, card(name for name in RECIPES if (WEIGHTS / name / "recipe.json").exists()))
 
 
 if __name__ == "__main__":
