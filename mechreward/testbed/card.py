@@ -135,7 +135,10 @@ def _section(name: str) -> list[str]:
     lines += ["", f"| step | {' | '.join(keys)} |", "|" + " --- |" * (len(keys) + 1)]
     lines += [f"| {row['step']:.0f} | {' | '.join(f'{row[key]:.3g}' for key in keys)} |" for row in shown]
     if not rows:
-        return [*lines, "", "A beginning only: its log is kept, its weights are not bundled.", ""]
+        told = (
+            "A beginning only: its log is kept, its weights are not bundled. `countdown-base` went on from them after "
+        )
+        return [*lines, "", f"{told}rounding to half precision.", ""]
     lines += ["", "| task | split | sampling | accuracy [95%] | n | unverifiable | with `back` | mean length |"]
     lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for row in rows:
