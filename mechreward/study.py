@@ -27,6 +27,7 @@ from mechreward.results import Results, Row
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
+from mechreward.tasks.base import SPLITS
 
 KINDS = ("resid_post", "mlp")
 PLAN = "plan.json"
@@ -48,6 +49,11 @@ class Plan:
     draws: int = 19
     random_draws: int = 2
     curve_draws: int = 2
+
+    def problems(self, task: tasks.Task, name: str) -> list[tasks.Problem]:
+        """The problems of a split, or of the `ablated` or `confidence` ones: test problems that no choice has seen."""
+        number, seed = getattr(self, name), {"confidence": self.seed + 1, "ablated": self.seed + 2}.get(name, self.seed)
+        return task.problems(name if name in SPLITS else "test", number, seed)
 
 
 @dataclass
@@ -79,6 +85,10 @@ class Study:
             ours or not found,
             f"{out} is not empty and holds no run of mechreward ({', '.join(found[:3])}); name another folder.",
         )
+        for name in (*SPLITS, "ablated", "confidence"):
+            plan.problems(task, name)
+        for name in ("k", "draws", "random_draws", "curve_draws"):
+            require(getattr(plan, name) >= 1, f"{name} must be at least 1; {getattr(plan, name)} was given.")
         model = load(plan.model)
         identity = model_id(model)
         wanted = {"plan": asdict(plan), "model_id": asdict(identity)}
@@ -100,7 +110,7 @@ class Study:
     def run(self) -> Results:
         """All stages; returns what `results.json` holds."""
         self.say(f"{self.plan.model} on {self.plan.task}: rollouts and values, then probes, then ablation")
-        self.splits = {name: self.split(name) for name in ("train", "validation", "test")}
+        self.splits = {name: self.split(name) for name in SPLITS}
         rows = []
         for name, split in self.splits.items():
             about = self.about("R1", "")
@@ -138,12 +148,11 @@ class Study:
 
     def split(self, name: str) -> Split:
         """Rollouts and values of one split (kept), and activations at every site (made again: it takes seconds)."""
-        n = getattr(self.plan, name)
-        seed = self.plan.seed
+        problems, seed = self.plan.problems(self.task, name), self.plan.seed
         runs = self.kept(
             f"{name}.rollouts.safetensors",
             Rollouts,
-            lambda: sample(self.model, self.task.problems(name, n, seed), seed=seed, what=f"{name}: rollouts"),
+            lambda: sample(self.model, problems, seed=seed, what=f"{name}: rollouts"),
         )
         values = self.kept(f"{name}.values.safetensors", Values, lambda: self._values(name, runs))
         sites = all_sites(self.model, KINDS)
@@ -183,14 +192,14 @@ class Study:
 
     def _confidence(self, train: Split, site: Site) -> list[Row]:
         probe = ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values)
-        problems = self.task.problems("test", self.plan.confidence, self.plan.seed + 1)
+        problems = self.plan.problems(self.task, "confidence")
         runs = sample(self.model, problems, seed=self.plan.seed + 1, what="confidence: rollouts")
         acts = record(self.model, runs, site, what=None)[str(site)]
         return paper.R7(probe, acts, runs, self.about("R7", site))
 
     def effect(self, kind: str, neurons: NeuronSet) -> Effect:
         """The ablation of one set beside its controls, on test problems that no choice has seen."""
-        problems = self.task.problems("test", self.plan.ablated, self.plan.seed + 2)
+        problems = self.plan.problems(self.task, "ablated")
         return self.kept(
             f"effect-{kind}.json",
             Effect,

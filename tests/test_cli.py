@@ -27,6 +27,8 @@ def call(*words: str) -> subprocess.CompletedProcess[str]:
         (["demo", "--model", "countdown-r1"], "unknown model 'countdown-r1'; did you mean 'countdown-rl'?"),
         (["demo", "--task", "countdwn"], "unknown task 'countdwn'; did you mean 'countdown'?"),
         (["demo", "--train", "0"], "at least one problem: n=0"),
+        (["demo", "--train", "5000"], "They are the share of 3 numbers in 5000 problems."),
+        (["demo", "--draws", "0"], "draws must be at least 1; 0 was given."),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], said: str, tmp_path: Path) -> None:
@@ -35,6 +37,7 @@ def test_mistakes_are_one_line(words: list[str], said: str, tmp_path: Path) -> N
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().count("\n") == 0
+    assert not (tmp_path / "out").exists(), "a mistake leaves nothing behind"
 
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import cache
 from itertools import combinations, cycle
 
-from mechreward.tasks.base import LARGEST, OPERATIONS, LineTask, Move, Problem, integers, operation
+from mechreward._check import MechRewardError
+from mechreward.tasks.base import LARGEST, OPERATIONS, SPLITS, LineTask, Move, Problem, integers, operation
 
 Pool = tuple[int, ...]
 LARGEST_GIVEN = 13
@@ -32,12 +33,15 @@ class Countdown(LineTask):
     def problems(self, split: str, n: int, seed: int = 0) -> list[Problem]:
         """As `Task.problems`, the sizes in turn: there are only some thousand problems of three numbers, so that a
         plain draw of many different ones would leave them behind, and mean another thing for every n."""
-        if len(set(self.sizes)) == 1:
+        if len(set(self.sizes)) == 1 or n < 1 or split not in SPLITS:
             return super().problems(split, n, seed)
         turns = [size for size, _ in zip(cycle(self.sizes), range(n), strict=False)]
-        drawn = {
-            size: iter(type(self)((size,)).problems(split, turns.count(size), seed)) for size in dict.fromkeys(turns)
-        }
+        drawn = {}
+        for size in dict.fromkeys(turns):
+            try:
+                drawn[size] = iter(type(self)((size,)).problems(split, turns.count(size), seed))
+            except MechRewardError as error:
+                raise MechRewardError(f"{error} They are the share of {size} numbers in {n} problems.") from error
         return [replace(next(drawn[size]), task=self) for size in turns]
 
     def draw(self, rng: random.Random) -> Problem | None:
