@@ -170,7 +170,7 @@ def test_compatibility_mode_is_another_processing_state(copy: Path):
 
 
 def test_a_model_without_huggingface_inside_cannot_be_sampled():
-    with pytest.raises(MechRewardError, match="SimpleNamespace has no HuggingFace model inside"):
+    with pytest.raises(MechRewardError, match="SimpleNamespace is no HookedTransformer and has no HuggingFace"):
         adapter.forward_step(SimpleNamespace(), torch.zeros(1, 1).long(), torch.ones(1, 1).long(), None)
 
 

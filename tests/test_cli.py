@@ -57,7 +57,10 @@ def test_stopped_in_the_middle_and_resumed(sign: int, tmp_path: Path) -> None:
     """What is there after the stop is whole, and the second run keeps it."""
     out = tmp_path / "run"
     words = [*COMMAND, "demo", "--out", str(out), *FEW.split()]
-    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ.copy())
+    # What is started in the background of a script ignores SIGINT, and so would all that it starts.
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    first = subprocess.Popen(words, **quiet, env=os.environ.copy(), **heed)
     began = time.monotonic()
     while not (out / "validation.values.safetensors").exists() and time.monotonic() - began < 240:
         time.sleep(0.05)

@@ -82,7 +82,8 @@ def _same_logits(model: Any, inner: Any) -> None:
 
 def is_hooked(model: Any) -> bool:
     """Whether `model` keeps its keys and values as HookedTransformer does."""
-    return "past_kv_cache" in inspect.signature(getattr(model, "forward", model)).parameters
+    run = getattr(model, "forward", model)
+    return callable(run) and "past_kv_cache" in inspect.signature(run).parameters
 
 
 def hooked_step(
