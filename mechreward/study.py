@@ -87,8 +87,9 @@ class Study:
         )
         for name in (*SPLITS, "ablated", "confidence"):
             plan.problems(task, name)
-        for name in ("k", "draws", "random_draws", "curve_draws"):
-            require(getattr(plan, name) >= 1, f"{name} must be at least 1; {getattr(plan, name)} was given.")
+        for name, least in (("k", 2), ("draws", 1), ("random_draws", 1), ("curve_draws", 1)):
+            given = getattr(plan, name)
+            require(given >= least, f"{name} must be at least {least}; {given} was given.")
         model = load(plan.model)
         identity = model_id(model)
         wanted = {"plan": asdict(plan), "model_id": asdict(identity)}

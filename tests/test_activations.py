@@ -264,6 +264,21 @@ def test_a_stopped_recording_goes_on_where_it_was(tiny_model, runs, tmp_path, mo
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_stop_before_the_labels_are_written_leaves_none_of_them_zero(tiny_model, runs, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "memmap", stop)
+        with pytest.raises(KeyboardInterrupt):
+            record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, what=None)
+    assert list(tmp_path.glob(".*.part")), "the header is there, the labels are not"
+    again = record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, what=None)["0.mlp"]
+    inside = record(tiny_model, runs, "0.mlp", what=None)["0.mlp"]
+    for key in ("trajectory", "position", "step"):
+        assert getattr(again, key).tolist() == getattr(inside, key).tolist()
+
+
 def test_other_rollouts_do_not_resume_or_replace_a_recording(tiny_model, runs, tmp_path):
     record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, what=None)
     before = (tmp_path / "0.mlp.states.safetensors").read_bytes()

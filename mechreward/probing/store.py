@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from mechreward._check import MechRewardError, require
-from mechreward._files import read_tensors, tensor_header
+from mechreward._files import read_tensors, tensor_header, write_atomic
 
 
 class Filling:
@@ -49,8 +49,9 @@ class Filling:
         if not (resume and self._begun()):
             self.log.unlink(missing_ok=True)
             self._reserve(len(self.head) + sum(4 * len(column) for column in labels.values()) + 4 * rows * width)
-            for name, column in labels.items():
-                np.memmap(self.part, np.int32, "r+", starts[name], shape=(rows,))[:] = column.numpy()
+        # Also on resuming: a stop may have come between the header and the labels.
+        for name, column in labels.items():
+            np.memmap(self.part, np.int32, "r+", starts[name], shape=(rows,))[:] = column.numpy()
         self.done = set(map(int, self.log.read_text().split())) if self.log.exists() else set()
         self.map = np.memmap(self.part, np.float32, "r+", starts["x"], shape=(rows, width))
         self.x: Float[torch.Tensor, "row width"] = torch.from_numpy(self.map)
@@ -77,10 +78,8 @@ class Filling:
     def _safe(self) -> None:
         """Rows first, then the list that says they are there."""
         self.map.flush()
-        with self.log.open("a") as file:
-            file.write("".join(f"{number}\n" for number in self.fresh))
-            file.flush()
-            os.fsync(file.fileno())
+        self.done.update(self.fresh)
+        write_atomic(self.log, " ".join(map(str, sorted(self.done))))
         self.fresh, self.bytes = [], 0
 
     def _begun(self) -> bool:
