@@ -140,6 +140,7 @@ def test_bad_captures_are_refused(tiny_model):
 def test_a_site_that_never_fires_is_told(tiny_model, monkeypatch: pytest.MonkeyPatch):
     from mechreward.models import engine
 
+    monkeypatch.setattr(engine.LeanStep, "fits", lambda model: False)
     monkeypatch.setattr(engine, "_hooked", lambda model, hooks: tiny_model.hooks(fwd_hooks=hooks[1:]))
     jobs = [job for job in JOBS if not job.edits]
     with pytest.raises(MechRewardError, match=r"nothing passed through 0\.mlp: the hook never fired"):

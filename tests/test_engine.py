@@ -215,13 +215,18 @@ def test_generating_leaves_the_model_as_it_was(tiny_model):
 
 
 def test_a_shared_trunk_is_run_once(tiny_model, monkeypatch: pytest.MonkeyPatch):
-    prefills, steps, real = [], [], engine.forward_step
+    prefills, steps, real, lean = [], [], engine.forward_step, engine.LeanStep.__call__
 
-    def counted(model, tokens, mask, cache):
-        (prefills if cache is None else steps).append(tuple(tokens.shape))
+    def prefill(model, tokens, mask, cache):
+        prefills.append(tuple(tokens.shape))
         return real(model, tokens, mask, cache)
 
-    monkeypatch.setattr(engine, "forward_step", counted)
+    def step(self, tokens, mask, cache):
+        steps.append((len(tokens), 1))
+        return lean(self, tokens, mask, cache)
+
+    monkeypatch.setattr(engine, "forward_step", prefill)
+    monkeypatch.setattr(engine.LeanStep, "__call__", step)
     trunk, other = JOBS[-1].trunk, JOBS[5].trunk
     jobs = [Job(trunk, 2 + i, 4, ("a", i)) for i in range(20)] + [Job(other, 3, 6, ("b", 0))]
     said = generate(tiny_model, jobs, eos=-1, batch=64)

@@ -19,7 +19,7 @@ TOP = ""
 FLOORS = (
     (TOP, ("_check", "_columns", "_files", "stats", "results")),
     ("tasks", ("base", "countdown", "chain", "paths")),
-    ("models", ("site", "hooked", "adapter", "cache", "edits", "capture", "draw", "engine")),
+    ("models", ("site", "hooked", "adapter", "cache", "lean", "edits", "capture", "draw", "engine")),
     ("rollouts", ("trajectory", "sample", "value")),
     ("probing", ("store", "activations", "targets", "batched", "probe", "neurons", "pruning", "transfer")),
     ("causal", ("intervene", "controls", "effect", "certificate")),

@@ -22,6 +22,7 @@ from mechreward.models.cache import Pair, RowCache
 from mechreward.models.capture import Capture, Catcher, Caught
 from mechreward.models.draw import Policy, draw, key_generator
 from mechreward.models.edits import Edit, RowEdits
+from mechreward.models.lean import LeanStep
 
 Hooks = Sequence[tuple[str, Any]]
 
@@ -92,6 +93,9 @@ def generate(
     if not jobs:
         return []
     run = _Run(model, jobs, policy, eos, min(batch, len(jobs)), capture)
+    own = [*run.edits.hooks(), *(run.catcher.hooks() if run.catcher else ())]
+    if not hooks and LeanStep.fits(model):
+        run.lean = LeanStep(model, own)
     bar = tqdm(total=len(jobs), desc=what, disable=what is None, unit="rollout", mininterval=0.5)
     with bar, _hooked(model, [*run.edits.hooks(), *hooks, *(run.catcher.hooks() if run.catcher else ())]):
         while len(run.done) < len(jobs) or run.leaving:
@@ -123,6 +127,7 @@ class _Run:
         self.pending = Counter(job.prefix for job in jobs)
         self.prefilled: dict[tuple[int, ...], tuple[list[Pair], int]] = {}
         self.edits = RowEdits((job.edits for job in jobs), device)
+        self.lean: LeanStep | None = None
         self.catcher: Catcher | None = None
         if capture is not None:
             for site in capture.read:
@@ -165,7 +170,10 @@ class _Run:
         self.edits.set(self.codes[:n], self.length[:n, None] - 1)
         if self.catcher:
             self.catcher.expect(self.ids)
-        logits, _ = forward_step(self.model, self.next[:n, None], mask, cache)
+        if self.lean:
+            logits = self.lean(self.next[:n], mask, cache)
+        else:
+            logits, _ = forward_step(self.model, self.next[:n, None], mask, cache)
         cache.close()
         if self.catcher:
             self.catcher.done()

@@ -21,7 +21,9 @@ class Site:
 
     `resid_pre`, `resid_mid`, `resid_post` are the residual stream before, inside and after a block
     (`[batch pos d_model]`); `mlp` is the MLP's hidden units after the activation, times the gate where there is one
-    (`[batch pos d_mlp]`). Written `"3.resid_post"`, `"5.mlp"`.
+    (`[batch pos d_mlp]`). A change at `resid_mid` reaches the MLP and the stream behind it in a HookedTransformer, but
+    the MLP alone in a TransformerBridge, where that hook point is the input of the MLP's norm. Written
+    `"3.resid_post"`, `"5.mlp"`.
     """
 
     layer: int
