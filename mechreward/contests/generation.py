@@ -21,7 +21,7 @@ def p2(ground: Ground) -> list[Contest]:
         few = 16
         caught, plain = ground.decode(capture, few), ground.decode(None, few)
         errors, stop = [], ground.sites[-1].layer + 1
-        for job, one in zip(ground.jobs(few=few), caught, strict=True):
+        for job, one in zip(ground.ragged[:few], caught, strict=True):
             again = forward(ground.model, [torch.cat([job.trunk, one.tokens])], ground.sites, stop)
             if one.caught:
                 errors += [apart(x, again[site][0][one.caught.position]) for site, x in one.caught.x.items()]
@@ -50,12 +50,12 @@ def p4(ground: Ground) -> list[Contest]:
     k, size, task = ground.sizes.k, ground.sizes.batch, ground.task
     states = [(n, run, end) for n, run in enumerate(runs) for end in run.step_ends[:-1]]
 
-    def naive() -> float:
+    def naive(by: str) -> float:
         rows = [(n, run, end) for n, run, end in states for _ in range(k)]
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             room = max(task.max_tokens - (end + 1 - run.prompt_len) for _, run, end in part)
-            said = ground.continued("huggingface", [run.tokens[: end + 1] for _, run, end in part], room)
+            said = ground.continued(by, [run.tokens[: end + 1] for _, run, end in part], room)
             for (n, run, end), new in zip(part, said, strict=True):
                 text = decode(ground.model, torch.cat([run.tokens[run.prompt_len : end + 1], new]))
                 task.verify(runs.problems[n], text)
@@ -73,20 +73,20 @@ def p4(ground: Ground) -> list[Contest]:
             whole = torch.cat([job.trunk[: job.length], one.tokens]).to(ground.device)
             fresh = ground.plain(whole[None]).logits[0, job.length - 1 : -1].log_softmax(-1).cpu()
             errors.append(apart(one.logprobs, fresh.gather(1, one.tokens[:, None])[:, 0]))
-        return {"huggingface_generate": (ERROR, max(errors))}
+        return dict.fromkeys(loops, (ERROR, max(errors)))
 
     def extras() -> dict[tuple[str, str], float]:
         counted = {}
-        for name, run, model in (("mechreward", ours, ground.model), ("huggingface_generate", naive, ground.plain)):
-            with prefill_tokens(model) as count:
+        for name, run in arms.items():
+            with prefill_tokens(ground.plain if name == "huggingface_generate" else ground.model) as count:
                 run()
             counted[name, "prefill_tokens"] = float(sum(count))
         return counted
 
-    arms = {"mechreward": ours, "huggingface_generate": naive}
+    loops = {by: lambda by=by: naive(by) for by in ("generate", "huggingface_generate")}
+    arms = {"mechreward": ours} | loops
     work = f"values, {k} continuations from {len(states)} states"
-    aimed = ("huggingface_generate",)
-    return [Contest("P4", work, "continuations/s", arms, parity, 4.0, aimed, extras=extras)]
+    return [Contest("P4", work, "continuations/s", arms, parity, 4.0, ("generate",), extras=extras)]
 
 
 def p8(ground: Ground) -> list[Contest]:

@@ -16,7 +16,7 @@ from mechreward.models.edits import Edit
 from mechreward.models.engine import Continuation, Job, Policy, generate
 from mechreward.models.site import Site
 from mechreward.rollouts.sample import sample
-from mechreward.tasks import Countdown
+from mechreward.tasks import TASKS, Countdown, get
 
 ERROR, TOKENS = "max abs error", "equal tokens"
 GREEDY = Policy(temperature=0.0)
@@ -80,6 +80,7 @@ class Ground:
         self.task = Countdown()
         self.problems = self.task.problems("test", self.sizes.problems, self.seed)
         self.prompts = [encode(self.model, problem.prompt) for problem in self.problems]
+        self.ragged = self._ragged()
         self.runs = sample(self.model, self.problems, seed=self.seed, what=None)
         self.sites = [Site(layer, "resid_post") for layer in range(self.model.cfg.n_layers)][: self.sizes.sites]
 
@@ -89,6 +90,16 @@ class Ground:
             Job(prompt, len(prompt), self.task.max_tokens, (self.seed, "bench", n), edits)
             for n, prompt in enumerate(self.prompts[:few])
         ]
+
+    def _ragged(self) -> list[Job]:
+        """One rollout of each of as many problems, of every task in turn: answers of very different lengths."""
+        share = -(-self.sizes.problems // len(TASKS))
+        drawn = zip(*(get(name).problems("test", share, self.seed) for name in TASKS), strict=True)
+        jobs = []
+        for n, problem in enumerate(problem for turn in drawn for problem in turn):
+            prompt = encode(self.model, problem.prompt)
+            jobs.append(Job(prompt, len(prompt), problem.task.max_tokens, (self.seed, "ragged", n)))
+        return jobs[: self.sizes.problems]
 
     def edits(self, count: int) -> list[Edit]:
         """Zero ablations of different neurons at the middle layer."""
@@ -124,18 +135,23 @@ class Ground:
         return [cut(row, self.eos) for row in whole[:, tokens.shape[1] :].cpu()]
 
     def rollouts(self, by: str, greedy: bool = False, few: int | None = None) -> list[torch.Tensor]:
-        """All prompts, in batches that wait for their longest answer."""
-        prompts, size = self.prompts[:few], self.sizes.batch
-        parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-        return [said for part in parts for said in self.continued(by, part, self.task.max_tokens, greedy)]
+        """The ragged jobs, in batches that wait for their longest answer."""
+        jobs, size, said = self.ragged[:few], self.sizes.batch, []
+        for start in range(0, len(jobs), size):
+            part = jobs[start : start + size]
+            room = max(job.max_new for job in part)
+            new = self.continued(by, [job.trunk for job in part], room, greedy)
+            said += [row[: job.max_new] for row, job in zip(new, part, strict=True)]
+        return said
 
     def decode(
         self, capture: Capture | None = None, few: int | None = None, greedy: bool = False
     ) -> list[Continuation]:
-        """All prompts, by our own loop."""
+        """The ragged jobs, by our own loop."""
         policy = GREEDY if greedy else Policy()
-        jobs = self.jobs(few=few)
-        return generate(self.model, jobs, eos=self.eos, policy=policy, batch=self.sizes.batch, capture=capture)
+        return generate(
+            self.model, self.ragged[:few], eos=self.eos, policy=policy, batch=self.sizes.batch, capture=capture
+        )
 
 
 def cut(said: Int[torch.Tensor, " pos"], eos: int) -> Int[torch.Tensor, " said"]:
@@ -168,8 +184,9 @@ def prefill_tokens(model: Any) -> Iterator[list[int]]:
     counted: list[int] = []
 
     def look(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        if kwargs["input_ids"].shape[1] > 1:
-            counted.append(kwargs["input_ids"].numel())
+        tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+        if tokens.shape[1] > 1:
+            counted.append(tokens.numel())
 
     handle = getattr(model, "original_model", model).register_forward_pre_hook(look, with_kwargs=True)
     try:
