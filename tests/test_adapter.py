@@ -16,7 +16,7 @@ from mechreward import tasks
 from mechreward._check import MechRewardError
 from mechreward.models import adapter
 from mechreward.models.adapter import ModelId
-from mechreward.testbed.traces import HASTY, trace
+from mechreward.testbed.traces import SOLVERS, trace
 from mechreward.testbed.vocabulary import WORDS, tokenizer
 
 TEXT = "countdown 24 from 3 8\n8 * 3 = 24 : 24\nanswer 24"
@@ -49,7 +49,7 @@ def test_the_tokenizer_of_the_folder_is_used_not_the_architectures_own(tiny_mode
 def test_encode_decode_and_pieces(tiny_model):
     for task in (tasks.get(name) for name in tasks.TASKS):
         for problem in task.problems("test", 5):
-            text = problem.prompt + trace(task, problem, random.Random(0), HASTY[task.name])
+            text = problem.prompt + trace(task, problem, random.Random(0), SOLVERS["hasty"][task.name])
             ids = adapter.encode(tiny_model, text)
             assert adapter.decode(tiny_model, ids) == adapter.decode(tiny_model, ids.tolist()) == text
             assert adapter.pieces(tiny_model, ids) == [WORDS[i] for i in ids]

@@ -32,7 +32,7 @@ RIVALS = {
     "P1": {"bridge_forward", "huggingface_forward", "run_with_cache", "cache_all"},
     "P2": {"plain_decode"},
     "P3": {"generate", "huggingface_generate"},
-    "P4": {"huggingface_generate"},
+    "P4": {"generate", "huggingface_generate"},
     "P6": {"raw_file"},
     "P7": {"scikit-learn", "one_by_one"},
     "P8": {"run_with_hooks", "generate"},

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from mechreward.tasks import TASKS, Chain, Countdown, LineTask, Paths
-from mechreward.testbed.traces import CAREFUL, HASTY, Habits, trace
+from mechreward.testbed.traces import SOLVERS, Habits, trace
 from mechreward.testbed.vocabulary import WORDS, tokenizer
 
 each_task = pytest.mark.parametrize("task", [Countdown(), Chain(), Paths()], ids=lambda task: task.name)
@@ -23,7 +23,7 @@ def traces(task: LineTask, habits: Habits, n: int = 60):
 @pytest.mark.parametrize("wild", [False, True])
 def test_every_line_is_legal_and_every_state_restated(task: LineTask, wild: bool):
     outcomes, backs = set(), 0
-    for problem, lines in traces(task, Habits(0.5, 0.5, 0.7, 1) if wild else HASTY[task.name]):
+    for problem, lines in traces(task, Habits(0.5, 0.5, 0.7, 1) if wild else SOLVERS["hasty"][task.name]):
         for cut in range(len(lines)):
             stack, undone, verdict = task.play(problem, "\n".join(lines[:cut]))
             assert verdict is None and None not in stack and undone <= task.max_backs
@@ -106,5 +106,6 @@ def test_traces_fit_the_token_limit(task: LineTask):
 
 
 def test_habits_are_there_for_every_task():
-    assert CAREFUL.keys() == HASTY.keys() == TASKS.keys()
-    assert all(habits.undos <= TASKS[name].max_backs for name, habits in HASTY.items()), "no trace loses by going back"
+    assert all(habits.keys() == TASKS.keys() for habits in SOLVERS.values())
+    allowed = {name: task.max_backs for name, task in TASKS.items()}
+    assert all(habits.undos <= allowed[name] for name, habits in SOLVERS["hasty"].items()), "going back loses nothing"

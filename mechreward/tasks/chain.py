@@ -20,7 +20,7 @@ class Chain(LineTask):
     max_tokens = 112
     max_backs = 1
 
-    def __init__(self, operations: tuple[int, int] = (4, 5)) -> None:
+    def __init__(self, operations: tuple[int, int] = (3, 4)) -> None:
         """`operations`: the fewest and the most that an expression has."""
         self.operations = operations
 

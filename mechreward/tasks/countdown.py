@@ -12,7 +12,6 @@ from mechreward._check import MechRewardError
 from mechreward.tasks.base import LARGEST, OPERATIONS, SPLITS, LineTask, Move, Problem, integers, operation
 
 Pool = tuple[int, ...]
-LARGEST_GIVEN = 13
 
 
 class Countdown(LineTask):
@@ -26,9 +25,10 @@ class Countdown(LineTask):
     max_tokens = 112
     max_backs = 1
 
-    def __init__(self, sizes: Sequence[int] = (3, 3, 3, 3, 4)) -> None:
-        """`sizes`: how many numbers a problem has, evenly from this list."""
-        self.sizes = tuple(sizes)
+    def __init__(self, sizes: Sequence[int] = (3, 3, 3, 3, 4), largest: int = 24) -> None:
+        """`sizes`: how many numbers a problem has, evenly from this list; `largest`: the largest number given. Up to
+        24 there are 15,986 problems of three numbers, up to 13 only 3,261, few enough to be learnt by heart."""
+        self.sizes, self.largest = tuple(sizes), largest
 
     def problems(self, split: str, n: int, seed: int = 0) -> list[Problem]:
         """As `Task.problems`, the sizes in turn: there are only some thousand problems of three numbers, so that a
@@ -39,13 +39,13 @@ class Countdown(LineTask):
         drawn = {}
         for size in dict.fromkeys(turns):
             try:
-                drawn[size] = iter(type(self)((size,)).problems(split, turns.count(size), seed))
+                drawn[size] = iter(type(self)((size,), self.largest).problems(split, turns.count(size), seed))
             except MechRewardError as error:
                 raise MechRewardError(f"{error} They are the share of {size} numbers in {n} problems.") from error
         return [replace(next(drawn[size]), task=self) for size in turns]
 
     def draw(self, rng: random.Random) -> Problem | None:
-        numbers = [rng.randint(2, LARGEST_GIVEN) for _ in range(rng.choice(self.sizes))]
+        numbers = [rng.randint(2, self.largest) for _ in range(rng.choice(self.sizes))]
         pool: Pool = tuple(numbers)
         while len(pool) > 1:
             pool = rng.choice([after for _, after in _plays(pool)])

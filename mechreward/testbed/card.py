@@ -21,6 +21,9 @@ from mechreward.rollouts.value import estimate
 from mechreward.testbed.train import ARCHITECTURE, GAMES, RECIPES
 from mechreward.testbed.vocabulary import tokenizer
 
+# The test split has some 3,200 Countdown problems of three numbers. Those with many solutions are drawn first, so that
+# accuracy falls as n comes near to all of them.
+FEWER = {"countdown": 1200}
 SHIPPED = [name for name in RECIPES if name != "pretrained"]
 
 
@@ -47,7 +50,8 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
     learnt = {GAMES[game].name for game, _ in RECIPES[name].tasks}
     for task_name in tasks.TASKS:
         task = tasks.get(task_name)
-        for split, mode, n in (("test", "T=1", 800), ("test", "greedy", 500), ("validation", "T=1", 300)):
+        many = FEWER.get(task_name, 5000)
+        for split, mode, n in (("test", "T=1", many), ("test", "greedy", 500), ("validation", "T=1", 300)):
             runs = sample(
                 model,
                 task.problems(split, n, seed=7),
@@ -112,6 +116,7 @@ def card(names: Iterable[str]) -> str:
         f"d_mlp {ARCHITECTURE['intermediate_size']}, {ARCHITECTURE['vocab_size']} words; shipped in float16, used in "
         "float32.",
         "Training data: random problems of the training splits only; no text or data of anyone else.",
+        "Countdown problems with many solutions are drawn first, so that accuracy falls a little as n grows.",
         "",
     ]
     for name in names:

@@ -23,15 +23,17 @@ class Habits:
 # From the careful solver a model learns the rules; it is seldom lost, so its value hardly moves. The hasty one guesses
 # until it sees the goal, and has one undo: a dead end costs it much, and a lucky guess helps much (our choice, so that
 # every task has large TD errors of both signs).
-CAREFUL = {
-    "countdown": Habits(0.7, 0.7, 0.8, 3),
-    "chain": Habits(0.9, 0.9, 0.5, 3),
-    "paths": Habits(0.5, 0.5, 0.5, 2),
-}
-HASTY = {
-    "countdown": Habits(0.8, 1.0, 0.6, 1),
-    "chain": Habits(0.92, 0.92, 0.4, 1),
-    "paths": Habits(0.2, 0.2, 0.3, 1),
+SOLVERS = {
+    "careful": {
+        "countdown": Habits(0.7, 0.7, 0.8, 3),
+        "chain": Habits(0.9, 0.9, 0.5, 3),
+        "paths": Habits(0.5, 0.5, 0.5, 2),
+    },
+    "hasty": {
+        "countdown": Habits(0.4, 1.0, 0.6, 1),
+        "chain": Habits(0.85, 0.85, 0.4, 1),
+        "paths": Habits(0.2, 0.2, 0.3, 1),
+    },
 }
 
 
