@@ -31,7 +31,7 @@ class Sizes:
     batch: int = 48
     sites: int = 8
     k: int = 8
-    trajectories: int = 3
+    trajectories: int = 8
     arms: int = 16
     texts: int = 4
     rows: int = 1500
