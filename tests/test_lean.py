@@ -100,6 +100,18 @@ def test_an_unknown_part_takes_the_models_own_pass():
     assert not LeanStep.fits(model)
 
 
+def test_dropout_and_quantised_weights_take_the_models_own_pass():
+    model = build("Llama", {"attention_dropout": 0.1})
+    assert LeanStep.fits(model) and not LeanStep.fits(model.train())
+    model = build("Llama", {})
+    model.model.layers[1].mlp.up_proj.half()
+    assert not LeanStep.fits(model)
+    model = build("Llama", {})
+    packed = torch.zeros(48, 32, dtype=torch.uint8)
+    model.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(packed, requires_grad=False)
+    assert not LeanStep.fits(model)
+
+
 def test_hooks_of_the_user_are_obeyed(tiny_model, tiny_plain):
     """However they were put there: the lean pass steps aside."""
 
@@ -117,6 +129,9 @@ def test_hooks_of_the_user_are_obeyed(tiny_model, tiny_plain):
         handle = place(lambda *_: None)
         assert not LeanStep.fits(tiny_plain)
         handle.remove()
+    model = build("Qwen2", {})
+    model.model.norm.forward = torch.nn.Identity().forward
+    assert not LeanStep.fits(model)
 
 
 def test_a_hook_elsewhere_is_refused(tiny_model):

@@ -58,15 +58,18 @@ class LeanStep:
     @staticmethod
     def fits(model: Any) -> bool:
         """Whether the pass is known to be the model's own: a raw Llama, Qwen2 or Qwen3 causal model, bare or in a
-        bridge, with full attention in every layer and nobody else's hooks on it."""
+        bridge, on one device and not quantised, with full attention in every layer and nobody else's hooks on it."""
         inner = getattr(model, "original_model", model)
         config: Any = getattr(inner, "config", None)
         if getattr(config, "model_type", None) not in KINDS or getattr(model, "compatibility_mode", False):
             return False
         plain = type(inner).__module__.startswith("transformers.models.") and type(inner).__name__.endswith("CausalLM")
         full = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-        known = config.hidden_act == "silu" and _expected(inner) == set(_parameters(inner))
-        return plain and full and known and not any(map(_watched, inner.modules()))
+        named = _parameters(inner)
+        known = config.hidden_act == "silu" and _expected(inner) == set(named)
+        whole = len({(part.device, part.dtype) for part in named.values()}) == 1 and inner.dtype.is_floating_point
+        fixed = not (inner.training and config.attention_dropout)
+        return plain and full and known and whole and fixed and not any(map(_watched, inner.modules()))
 
     def __call__(
         self, tokens: Int[torch.Tensor, " row"], mask: Int[torch.Tensor, "row visible"], cache: RowCache
@@ -128,12 +131,12 @@ def _turned(x: torch.Tensor) -> torch.Tensor:
 
 
 def _watched(module: torch.nn.Module) -> bool:
-    """Whether somebody has put a hook on a module. Those that the libraries need themselves do not count; a hook point
-    says itself whether it is used."""
+    """Whether somebody has put a hook on a module or replaced its `forward` (as accelerate does to offload weights).
+    Hooks that the libraries need themselves do not count; a hook point says itself whether it is used."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     libraries = ("transformers", "transformer_lens")
     foreign = any((getattr(hook, "__module__", None) or "").split(".")[0] not in libraries for hook in hooks)
-    return foreign or bool(getattr(module, "fwd_hooks", ()))
+    return foreign or "forward" in vars(module) or bool(getattr(module, "fwd_hooks", ()))
 
 
 def _layers(inner: Any) -> int:
