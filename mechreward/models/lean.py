@@ -32,17 +32,17 @@ class LeanStep:
     """
 
     def __init__(self, model: Any, hooks: Sequence[tuple[str, Any]]) -> None:
-        """Raises ValueError if the model has another shape (`fits`) or a hook is at no site of ours."""
+        """`model` must fit (`fits`). Raises ValueError for a hook that is at no site of ours."""
         inner = getattr(model, "original_model", model)
         config = self.config = inner.config
         named = _parameters(inner)
-        self.points = {Site(layer, kind).hook: (layer, kind) for layer in range(_layers(inner)) for kind in HOOKS}
+        points = {Site(layer, kind).hook: (layer, kind) for layer in range(_layers(inner)) for kind in HOOKS}
         self.hooks: dict[tuple[int, str], list[Callable[[torch.Tensor], torch.Tensor | None]]] = {}
         for name, fn in hooks:
-            if name not in self.points:
+            if name not in points:
                 raise ValueError(f"{name} is no site")
             point = model.hook_dict[name]
-            self.hooks.setdefault(self.points[name], []).append(lambda x, fn=fn, point=point: fn(x, hook=point))
+            self.hooks.setdefault(points[name], []).append(lambda x, fn=fn, point=point: fn(x, hook=point))
         self.embedding = named["model.embed_tokens.weight"]
         self.unembedding = named.get("lm_head.weight", self.embedding)
         self.norm = named["model.norm.weight"]

@@ -116,7 +116,7 @@ def card(names: Iterable[str]) -> str:
         f"d_mlp {ARCHITECTURE['intermediate_size']}, {ARCHITECTURE['vocab_size']} words; shipped in float16, used in "
         "float32.",
         "Training data: random problems of the training splits only; no text or data of anyone else.",
-        "Countdown problems with many solutions are drawn first, so that accuracy falls a little as n grows.",
+        "Countdown problems with many solutions are drawn first: accuracy falls as n nears the size of the split.",
         "",
     ]
     for name in names:
