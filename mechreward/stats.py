@@ -62,6 +62,16 @@ def spearman(a: Column, b: Column) -> float:
     return _pearson(rankdata(a), rankdata(b))
 
 
+def spearmans(a: Float[np.ndarray, "n column"], b: Column) -> Float[np.ndarray, " column"]:
+    """`spearman` of every column of `a` with `b` [n], ranked once; nan for a constant column or `b`."""
+    (b,) = columns(b=b)
+    require(np.ndim(a) == 2 and len(a) == len(b), f"need one row for each of {len(b)} values; got {np.shape(a)}")
+    x, y = rankdata(a, axis=0), rankdata(b)
+    x, y = x - x.mean(0), y - y.mean()
+    size = np.sqrt((x**2).sum(0) * (y @ y))
+    return (y @ x) / np.where(size > 0, size, nan)
+
+
 def split_half_reliability(half_a: Column, half_b: Column) -> float:
     """Reliability of the mean of two halves [n] of one measurement, in [-1, 1]; nan if either is constant.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from mechreward._check import MechRewardError
-from mechreward.probing.probe import DopamineProbe, ValueProbe
+from mechreward.probing.probe import DopamineProbe, ProbeWarning, ValueProbe
 from mechreward.probing.targets import Examples
 from mechreward.rollouts.value import GAMMA
 
@@ -87,6 +88,35 @@ def test_td_of_one_step_is_the_terminal_reward():
     for shape in ("linear", "mlp"):
         td, terminal = (ValueProbe(t, shape=shape, **QUICK).fit_examples(data) for t in ("td", "terminal"))
         assert np.array_equal(td.predict(data.x), terminal.predict(data.x))
+
+
+def test_td_lambda_lies_between_td_and_terminal():
+    """At lambda 0 it is TD, at 1 terminal (up to gamma), and between them the fixed point moves from one to the other."""
+    data, linear = walks(40, seed=1), {"shape": "linear", "ridge": 1e-6}
+    states = torch.eye(LENGTH)
+    td, terminal = (ValueProbe(t, **linear).fit_examples(data).predict(states) for t in ("td", "terminal"))
+    by = {
+        lam: ValueProbe("td-lambda", lam=lam, **linear).fit_examples(data).predict(states) for lam in (0, 0.5, 0.9, 1)
+    }
+    assert by[0] == pytest.approx(td, abs=1e-6) and by[1] == pytest.approx(terminal, abs=1e-3)
+    away = [np.abs(by[lam] - terminal).max() for lam in (0, 0.5, 0.9, 1)]
+    assert away == sorted(away, reverse=True)
+
+
+def test_lambda_out_of_range():
+    with pytest.raises(MechRewardError, match="lam is lambda"):
+        ValueProbe("td-lambda", lam=1.5).fit_examples(made.planted(20))
+
+
+def test_a_near_constant_fit_warns_with_its_figures():
+    acts, values = made.activations(torch.randn(5, 2), trajectory=[0, 0, 0, 1, 1], step=[0, 1, 2, 0, 1]), made.two()
+    with pytest.warns(
+        ProbeWarning, match=r"mc probe is near constant: its read-out has standard deviation 0\.0.* 3 rows"
+    ):
+        ValueProbe("mc", "linear", ridge=1e6).fit(acts, values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ValueProbe("mc", "linear", ridge=1e-6).fit(acts, values)
 
 
 @pytest.mark.parametrize(("target", "column"), [("mc", "y"), ("terminal", "reward")])
@@ -171,7 +201,9 @@ def test_a_fit_is_decided_by_its_seed_and_leaves_the_global_generator_alone():
 def test_sklearn_clone_and_parameters(probe):
     parameters = probe.get_params()
     kept = {"shape": "linear", "hidden": 7, "ridge": 0.5, "rate": 1e-2, "epochs": 3, "batch": 9, "seed": 11}
-    assert parameters == kept | ({"cut": 0.3} if isinstance(probe, DopamineProbe) else {"target": "terminal"})
+    assert parameters == kept | (
+        {"cut": 0.3} if isinstance(probe, DopamineProbe) else {"target": "terminal", "lam": 0.9}
+    )
     data = made.planted(30)
     fitted = probe.fit_examples(replace(data, y=data.y - 0.5))
     fresh = clone(fitted)

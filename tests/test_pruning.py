@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import rows as made
+import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from mechreward._check import MechRewardError
 from mechreward.probing.probe import DopamineProbe, ValueProbe
-from mechreward.probing.pruning import measures, pruning_curve, shuffled
+from mechreward.probing.pruning import masked, measures, pruning_curve, rotated, shuffled
 from mechreward.probing.targets import Examples
 
 DRAWS = 4
@@ -32,8 +33,9 @@ def curve(split):
     return points
 
 
-def mean(curve, arm: str, ratio: float, metric: str) -> float:
-    return float(np.mean([p.score.estimate for p in curve if (p.arm, p.ratio, p.metric) == (arm, ratio, metric)]))
+def mean(curve, arm: str, ratio: float, metric: str, fit: str = "retrained") -> float:
+    here = [p for p in curve if (p.arm, p.ratio, p.metric, p.fit) == (arm, ratio, metric, fit)]
+    return float(np.mean([p.score.estimate for p in here]))
 
 
 def test_the_value_arm_stays_up_and_random_subsets_fall(curve):
@@ -42,6 +44,33 @@ def test_the_value_arm_stays_up_and_random_subsets_fall(curve):
         assert abs(mean(curve, "random", 0.99, metric) - 0.5) < 0.15
     assert mean(curve, "value", 0.99, "spearman") > 0.99, "a probe of the planted neuron alone ranks as V does"
     assert abs(mean(curve, "random", 0.99, "spearman")) < 0.2
+
+
+def test_masked_neurons_speak_through_the_full_probe(split, curve):
+    """By hand: the full ridge probe with all inputs but one at their mean ranks as that one input does."""
+    test = split[1]
+    assert mean(curve, "value", 0.99, "spearman", "masked") == pytest.approx(
+        abs(spearmanr(test.x[:, 42], test.y).statistic)
+    )
+    assert mean(curve, "value", 0.0, "spearman", "masked") == pytest.approx(mean(curve, "value", 0.0, "spearman"))
+    assert abs(mean(curve, "random", 0.99, "spearman", "masked")) < 0.2
+    kept = masked(test.x, np.array([3, 5]), torch.arange(100.0))
+    assert torch.equal(kept[:, [3, 5]], test.x[:, [3, 5]]) and set(kept[:, 7].tolist()) == {7.0}
+
+
+def test_in_another_basis_one_coordinate_says_little_and_all_say_as_much(split, curve):
+    """Of 100 random directions the best holds about 2.5 / 10 of the planted neuron, which is what it can read of V."""
+    assert 0.05 < mean(curve, "rotated", 0.99, "spearman") < 0.45
+    full = mean(curve, "value", 0.0, "spearman")
+    assert mean(curve, "rotated", 0.0, "spearman") == pytest.approx(full, abs=0.01), "ridge does not see a rotation"
+    train, test = split
+    one, two = rotated(train, test, seed=3)
+    z = (train.x - train.x.mean(0)) / train.x.std(0, correction=0)
+    np.testing.assert_allclose(one.x.norm(dim=1), z.norm(dim=1), rtol=1e-4)
+    assert one.y is train.y and len(two) == len(test)
+    assert torch.equal(rotated(train, test, seed=3)[1].x, two.x) and not torch.equal(
+        rotated(train, test, 4)[1].x, two.x
+    )
 
 
 def test_shuffled_targets_teach_nothing(curve):
@@ -54,10 +83,13 @@ def test_shuffled_targets_teach_nothing(curve):
 
 
 def test_the_arms_the_counts_and_the_draws(curve):
-    expected = {("value", 0.0): 1, ("shuffled", 0.0): DRAWS}
+    expected = {("value", 0.0): 1, ("shuffled", 0.0): DRAWS, ("rotated", 0.0): DRAWS}
     for ratio in (0.9, 0.99):
-        expected |= {("value", ratio): 1, ("random", ratio): DRAWS, ("shuffled", ratio): DRAWS}
-    assert Counter((p.arm, p.ratio) for p in curve) == {key: 4 * n for key, n in expected.items()}
+        expected |= {("value", ratio): 1, ("magnitude", ratio): 1, ("random", ratio): DRAWS}
+        expected |= {("shuffled", ratio): DRAWS, ("rotated", ratio): DRAWS}
+    retrained = [p for p in curve if p.fit == "retrained"]
+    assert Counter((p.arm, p.ratio) for p in retrained) == {key: 5 * n for key, n in expected.items()}
+    assert {p.arm for p in curve if p.fit == "masked"} == {"value", "random"}
     assert {(p.ratio, p.neurons) for p in curve} == {(0.0, 100), (0.9, 10), (0.99, 1)}
     for key, n in expected.items():
         assert {p.draw for p in curve if (p.arm, p.ratio) == key} == set(range(n))
@@ -66,7 +98,8 @@ def test_the_arms_the_counts_and_the_draws(curve):
 def test_ratio_0_is_the_full_probe(split, curve):
     train, test = split
     full = measures(ValueProbe("terminal", "linear").fit_examples(train), test, draws=200, seed=5)
-    assert {p.metric: p.score for p in curve if (p.arm, p.ratio) == ("value", 0.0)} == full
+    here = [p for p in curve if (p.arm, p.ratio, p.fit) == ("value", 0.0, "retrained")]
+    assert {p.metric: p.score for p in here} == full
 
 
 def test_a_curve_is_decided_by_its_seed(split, curve):
@@ -74,14 +107,14 @@ def test_a_curve_is_decided_by_its_seed(split, curve):
     same, other = (pruning_curve(probe, *split, ratios=(0.99,), draws=1, seed=seed) for seed in (5, 6))
     kept = [p for p in curve if (p.ratio, p.draw) == (0.99, 0)]
     assert [p for p in same if p.arm != "random"] == [p for p in kept if p.arm != "random"]
-    assert {p.arm for p in same if p not in other} == {"value", "random", "shuffled"}
+    assert {p.arm for p in same if p not in other} == {"value", "magnitude", "random", "rotated", "shuffled"}
 
 
 def test_the_dopamine_arm():
     train, test = (made.planted(150, states=2, width=100, carriers=(42,), seed=seed) for seed in (0, 1))
     train, test = (replace(data, y=data.y - 0.5) for data in (train, test))
     curve = pruning_curve(DopamineProbe(0.1, "linear"), train, test, ratios=(0.99,), draws=DRAWS)
-    assert {p.arm for p in curve} == {"dopamine", "random", "shuffled"}
+    assert {p.arm for p in curve} == {"dopamine", "magnitude", "random", "rotated", "shuffled"}
     assert {p.metric for p in curve} == {"spearman"}
     assert mean(curve, "dopamine", 0.99, "spearman") > 0.99
     assert abs(mean(curve, "random", 0.99, "spearman")) < 0.2

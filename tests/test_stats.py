@@ -96,6 +96,16 @@ def test_spearman_equals_scipy_and_is_silently_nan_for_a_constant(rng):
         assert math.isnan(stats.split_half_reliability(np.arange(5), np.ones(5)))
 
 
+def test_spearmans_are_spearman_column_by_column(rng):
+    a, b = rng.integers(0, 5, (30, 4)).astype(float), rng.normal(size=30)
+    a[:, 2] = 7
+    found = stats.spearmans(a, b)
+    np.testing.assert_allclose(found, [stats.spearman(column, b) for column in a.T])
+    assert math.isnan(found[2])
+    with pytest.raises(MechRewardError, match="one row for each of 30 values"):
+        stats.spearmans(a[:-1], b)
+
+
 def test_reliability_and_disattenuation_recover_the_planted_correlation(rng):
     truth = rng.normal(size=200_000)
     half_a, half_b = truth + rng.normal(size=(2, 200_000))  # r = 1/2, so the mean has reliability 2/3

@@ -10,7 +10,7 @@ import rows as made
 import torch
 
 from mechreward._check import MechRewardError
-from mechreward.probing.targets import Examples, check_learnable, states, steps
+from mechreward.probing.targets import Examples, check_learnable, lambda_returns, states, steps
 from mechreward.rollouts.value import GAMMA
 
 X_STATES = torch.arange(10.0).reshape(5, 2)
@@ -101,3 +101,15 @@ def test_nothing_to_learn_when_the_target_is_constant():
     with pytest.raises(MechRewardError, match=r"the target is 0\.250 in all 2 rows"):
         check_learnable(np.array([0.25, 0.25]), np.array([0, 1]))
     check_learnable(np.array([0.25, 0.5]), np.array([0, 1]))
+
+
+def test_lambda_returns_by_hand():
+    """Two trajectories of three and one states, V of the next state .5 and .8 in the first."""
+    ahead, reward = np.array([0.5, 0.8, 9.0, 9.0]), np.array([1.0, 1.0, 1.0, 0.0])
+    last = np.array([False, False, True, True])
+    g = GAMMA
+    second = g * (0.3 * 0.8 + 0.7 * 1)
+    expected = [g * (0.3 * 0.5 + 0.7 * second), second, 1, 0]
+    np.testing.assert_allclose(lambda_returns(ahead, reward, last, 0.7), expected)
+    np.testing.assert_allclose(lambda_returns(ahead, reward, last, 0.0), [g * 0.5, g * 0.8, 1, 0])
+    np.testing.assert_allclose(lambda_returns(ahead, reward, last, 1.0), [g * g, g, 1, 0])

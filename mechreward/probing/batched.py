@@ -175,7 +175,8 @@ def mlps(
     nets = [_net(x.shape[1], hidden, seed).to(x.device) for seed in seeds]
     stacked = [torch.stack(same).detach() for same in zip(*(net.parameters() for net in nets), strict=True)]
     first, first_bias, second, second_bias = (part.requires_grad_() for part in stacked)
-    optimizer = torch.optim.AdamW([first, first_bias, second, second_bias], lr=rate, weight_decay=0.01)
+    weights = [first, first_bias, second, second_bias]
+    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, fused=True)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     rows = np.split(np.arange(len(trajectory)), np.flatnonzero(trajectory[1:] != trajectory[:-1]) + 1)
     parts = [torch.from_numpy(part) for part in rows]

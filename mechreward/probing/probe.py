@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +15,16 @@ from mechreward._check import MechRewardError, one_of, require
 from mechreward.models.adapter import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
-from mechreward.probing.targets import TARGETS, Examples, check_learnable, states, steps
-from mechreward.rollouts.value import GAMMA, Values
+from mechreward.probing.targets import TARGETS, Examples, check_learnable, lambda_returns, states, steps
+from mechreward.rollouts.value import Values
 
 SHAPES = ("linear", "mlp")
+CONSTANT = 0.1  # a read-out with less than this share of V-hat's spread says almost nothing (our choice)
+Returns = Callable[[np.ndarray], np.ndarray]
+
+
+class ProbeWarning(UserWarning):
+    """A fitted probe that later numbers should not rest on."""
 
 
 class _Probe(RegressorMixin, BaseEstimator):
@@ -52,36 +60,38 @@ class _Probe(RegressorMixin, BaseEstimator):
         with torch.no_grad():
             return self.net_((x.float() - self.mean_) / self.scale_)[:, 0].numpy()
 
-    def _fit(self, data: Examples, y: np.ndarray, bootstrap: bool) -> None:
-        """Fit to `y`; with `bootstrap`, to r at the last state and gamma V(next state) before it, V the net's own."""
+    def _fit(self, data: Examples, y: np.ndarray, lam: float = 1.0) -> None:
+        """Fit to `y`; with `lam` < 1, to TD(lambda) returns, bootstrapped from the fit itself (`y` is the reward)."""
         self.mean_ = data.x.mean(0)
         deviation = data.x.std(0, correction=0)
         self.scale_ = torch.where(deviation > 1e-8, deviation, torch.inf)
         x = (data.x - self.mean_) / self.scale_
         target = torch.from_numpy(np.asarray(y)).float()
-        follows = torch.from_numpy(~data.last) if bootstrap else None
+
+        def returns(read: np.ndarray) -> np.ndarray:
+            return lambda_returns(np.roll(np.clip(read, 0, 1), -1), y, data.last, lam)
+
         fit = self._fit_linear if self.shape == "linear" else self._fit_mlp
-        fit(x, target, follows, data.trajectory)
+        fit(x, target, returns if lam < 1 else None, data.trajectory)
         first = next(self.net_.parameters())  # the weights of the first layer
         self.scores_ = (first.detach().abs().sum(0) * torch.isfinite(self.scale_)).numpy()
 
-    def _fit_linear(self, x: torch.Tensor, y: torch.Tensor, follows: torch.Tensor | None, _: np.ndarray) -> None:
+    def _fit_linear(self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, _: np.ndarray) -> None:
         """Ridge regression; with bootstrapping, fitted value iteration to its fixed point."""
         model = Ridge(alpha=self.ridge * len(y))
         inputs, target, change = x.numpy(), y.numpy().copy(), 1.0
-        for _pass in range(1 if follows is None else 100):
+        for _pass in range(1 if returns is None else 100):
             model.fit(inputs, target)
-            if follows is None or change < 1e-4:
+            if returns is None or change < 1e-4:
                 break
-            ahead = GAMMA * np.clip(np.roll(model.predict(inputs), -1), 0, 1)
-            new = np.where(follows.numpy(), ahead, y.numpy())
+            new = returns(model.predict(inputs)).astype(np.float32)
             change, target = float(np.abs(new - target).max()), new
         self.net_ = torch.nn.Linear(x.shape[1], 1)
         with torch.no_grad():
             self.net_.weight.copy_(torch.from_numpy(np.atleast_2d(model.coef_)))
             self.net_.bias.fill_(float(model.intercept_))
 
-    def _fit_mlp(self, x: torch.Tensor, y: torch.Tensor, follows: torch.Tensor | None, trajectory: np.ndarray) -> None:
+    def _fit_mlp(self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, trajectory: np.ndarray) -> None:
         """The paper's d -> hidden -> 1 ReLU net, squared error, AdamW, whole trajectories in a batch.
 
         Bootstrapped targets come from the net as it was at the start of the epoch (our choice of target network).
@@ -91,15 +101,14 @@ class _Probe(RegressorMixin, BaseEstimator):
             torch.manual_seed(self.seed)
             layers = [torch.nn.Linear(x.shape[1], self.hidden), torch.nn.ReLU(), torch.nn.Linear(self.hidden, 1)]
         self.net_ = torch.nn.Sequential(*layers)
-        optimizer = torch.optim.AdamW(self.net_.parameters(), lr=self.rate, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(self.net_.parameters(), lr=self.rate, weight_decay=0.01, fused=True)
         starts = np.flatnonzero(np.append(True, trajectory[1:] != trajectory[:-1]))
         bounds = [*starts.tolist(), len(trajectory)]
         for _ in range(self.epochs):
             target = y
-            if follows is not None:
+            if returns is not None:
                 with torch.no_grad():
-                    ahead = GAMMA * self.net_(x)[:, 0].clamp(0, 1).roll(-1)
-                target = torch.where(follows, ahead, y)
+                    target = torch.from_numpy(returns(self.net_(x)[:, 0].numpy())).float()
             order = torch.randperm(len(starts), generator=generator).tolist()
             for begin in range(0, len(order), self.batch):
                 picked = [torch.arange(bounds[t], bounds[t + 1]) for t in order[begin : begin + self.batch]]
@@ -109,17 +118,28 @@ class _Probe(RegressorMixin, BaseEstimator):
                 loss.backward()
                 optimizer.step()
 
-    def _remember(self, acts: Activations) -> None:
+    def _remember(self, acts: Activations, data: Examples) -> None:
+        """Also warn of a fit that stayed near its mean, as TD on few trajectories does: later numbers rest on it."""
         self.site_: Site = acts.site
         self.model_id_: ModelId = acts.model_id
+        spread, wanted = float(self.predict(data.x).std()), float(data.y.std())
+        if spread < CONSTANT * wanted:
+            warnings.warn(
+                f"this {getattr(self, 'target', 'delta')} probe is near constant: its read-out has standard deviation "
+                f"{spread:.3g} over the {len(data)} rows it was fitted to, what it should read {wanted:.3g}. Fit more "
+                "trajectories, or target='mc'.",
+                ProbeWarning,
+                stacklevel=3,
+            )
 
 
 class ValueProbe(_Probe):
     """Reads the state value off activations at step ends.
 
     Args:
-        target: `mc` (V-hat), `td` (bootstrapped from the terminal reward, the paper's), or `terminal` (the reward
-            itself at every state: what the paper's appendix A compares with).
+        target: `mc` (V-hat), `td` (bootstrapped from the terminal reward, the paper's), `td-lambda` (returns that mix
+            both), or `terminal` (the reward itself at every state: what the paper's appendix A compares with).
+        lam: lambda of `td-lambda`, 0 (`td`) to 1 (`terminal`, but for gamma).
         shape: `mlp` (d -> hidden -> 1, the paper's) or `linear` (ridge).
         ridge: penalty per row of the linear probe (our choice).
         rate, epochs, batch: of the MLP's AdamW; `batch` counts trajectories. The paper has rate 1e-4 with 4
@@ -128,7 +148,7 @@ class ValueProbe(_Probe):
 
     def __init__(
         self,
-        target: Literal["mc", "td", "terminal"] = "mc",
+        target: Literal["mc", "td", "td-lambda", "terminal"] = "mc",
         shape: Literal["linear", "mlp"] = "mlp",
         hidden: int = 1024,
         ridge: float = 1e-2,
@@ -136,9 +156,10 @@ class ValueProbe(_Probe):
         epochs: int = 20,
         batch: int = 20,
         seed: int = 0,
+        lam: float = 0.9,
     ) -> None:
         super().__init__(shape, hidden, ridge, rate, epochs, batch, seed)
-        self.target = target
+        self.target, self.lam = target, lam
 
     def fit(self, acts: Activations, values: Values) -> ValueProbe:
         """Fit to activations recorded with rows="states" and the values of the same rollouts.
@@ -147,16 +168,19 @@ class ValueProbe(_Probe):
             MechRewardError: unknown target or shape, rows that do not match, or nothing to learn (all right or all
                 wrong).
         """
-        self.fit_examples(states(acts, values))
-        self._remember(acts)
+        data = states(acts, values)
+        self.fit_examples(data)
+        self._remember(acts, data)
         return self
 
     def fit_examples(self, data: Examples) -> ValueProbe:
         """The same from ready-made rows (a split, a shuffle, a subset of neurons)."""
         one_of("probe target", self.target, TARGETS)
         one_of("probe shape", self.shape, SHAPES)
+        require(0 <= self.lam <= 1, f"lam is lambda of TD(lambda), in [0, 1]; {self.lam} was given.")
         check_learnable(data.y, data.reward)
-        self._fit(data, data.y if self.target == "mc" else data.reward.astype(float), self.target == "td")
+        lam = {"td": 0.0, "td-lambda": self.lam}.get(self.target, 1.0)
+        self._fit(data, data.y if self.target == "mc" else data.reward.astype(float), lam)
         return self
 
 
@@ -188,8 +212,9 @@ class DopamineProbe(_Probe):
         Raises:
             MechRewardError: as for `ValueProbe`; also if no step passes the cut.
         """
-        self.fit_examples(steps(acts, values))
-        self._remember(acts)
+        data = steps(acts, values)
+        self.fit_examples(data)
+        self._remember(acts, data)
         return self
 
     def fit_examples(self, data: Examples) -> DopamineProbe:
@@ -199,5 +224,5 @@ class DopamineProbe(_Probe):
         if not len(kept):
             raise MechRewardError(f"no step has |delta| > {self.cut}; the largest is {np.abs(data.y).max():.3f}.")
         check_learnable(kept.y, data.reward)
-        self._fit(kept, kept.y, False)
+        self._fit(kept, kept.y)
         return self

@@ -1,56 +1,72 @@
-"""The pruning curve: how well few neurons do, retrained on each subset, beside subsets that nobody chose."""
+"""The pruning curve: how well few neurons do, retrained or masked, beside subsets, bases and labels nobody chose."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
+import torch
 from sklearn import base
 
 from mechreward import stats
 from mechreward._check import require
 from mechreward.probing.neurons import count, ranking
 from mechreward.probing.probe import DopamineProbe, ValueProbe
+from mechreward.probing.rankings import magnitude
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
 
-Probe = TypeVar("Probe", ValueProbe, DopamineProbe)
+Probe = ValueProbe | DopamineProbe
 RATIOS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
+FITS = ("retrained", "masked")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a curve: `ratio` of the neurons pruned, `neurons` kept, and how well the retrained probe reads."""
+    """One point of a curve: `ratio` of the neurons pruned, `neurons` kept, `fit` retrained or masked, how well it
+    reads."""
 
     arm: str
     ratio: float
     neurons: int
     draw: int
+    fit: str
     metric: str
     score: Interval
 
 
 def measures(probe: ValueProbe | DopamineProbe, data: Examples, draws: int = 500, seed: int = 0) -> dict[str, Interval]:
-    """What a probe reads, with intervals clustered by problem.
+    """What a probe reads, with intervals clustered by problem: `measured` of its predictions."""
+    kind = "dopamine" if isinstance(probe, DopamineProbe) else "value"
+    return measured(probe.predict(data.x), data, kind, draws, seed)
 
-    For values: AUROC of the terminal reward at s_0, at every state, at the last state, and Spearman with V-hat. For TD
-    errors: Spearman with delta.
+
+def measured(
+    read: np.ndarray, data: Examples, kind: str = "value", draws: int = 500, seed: int = 0
+) -> dict[str, Interval]:
+    """How well a read-out [row] tells what it should, with intervals clustered by problem.
+
+    For values: AUROC of the terminal reward at s_0, at every state, at the last state, and among states of one problem
+    only (mixed outcomes; a detector of easy problems has .5 there), and Spearman with V-hat. For TD errors (`kind`
+    "dopamine"): Spearman with delta.
     """
-    read = probe.predict(data.x)
 
-    def interval(statistic: Callable[..., float], keep: np.ndarray, *columns: np.ndarray) -> Interval:
+    def interval(
+        statistic: Callable[..., float], keep: np.ndarray, *columns: np.ndarray, within: bool = False
+    ) -> Interval:
         arrays = [column[keep] for column in columns]
-        return stats.cluster_bootstrap(statistic, arrays, data.group[keep], draws=draws, seed=seed)
+        return stats.cluster_bootstrap(statistic, arrays, data.group[keep], draws=draws, seed=seed, with_cluster=within)
 
     every = np.ones(len(data), bool)
-    if isinstance(probe, DopamineProbe):
+    if kind == "dopamine":
         return {"spearman": interval(stats.spearman, every, read, data.y)}
     return {
         "auroc_s0": interval(stats.auroc, data.step == 0, read, data.reward),
         "auroc_all": interval(stats.auroc, every, read, data.reward),
         "auroc_last": interval(stats.auroc, data.last, read, data.reward),
+        "auroc_within": interval(stats.within_auroc, every, read, data.reward, within=True),
         "spearman": interval(stats.spearman, every, read, data.y),
     }
 
@@ -64,11 +80,14 @@ def pruning_curve(
     draws: int = 5,
     seed: int = 0,
 ) -> list[Point]:
-    """Retrain `probe` (a fitted or unfitted prototype) on the top (1 - ratio) of the inputs and measure on `test`.
+    """`probe` (a fitted or unfitted prototype) on the top (1 - ratio) of the inputs, measured on `test`.
 
-    Arms: `value` or `dopamine` (ranked by the full probe), `random` (`draws` random subsets of the same size), and
-    `shuffled` (the whole recipe with targets shuffled between problems: ranking and retraining see only noise; `draws`
-    shuffles). A curve is evidence of sparsity only where the first arm stays above `random`.
+    Retrained on each subset: `value` or `dopamine` (ranked by the full probe), `magnitude` (ranked by activation),
+    `random` (`draws` random subsets of the same size), `rotated` (the whole recipe in `draws` random rotations of the
+    standardised inputs: what any basis gives), and `shuffled` (the whole recipe with targets moved between problems:
+    ranking and retraining see only noise; `draws` shuffles). Masked, the full probe with all other inputs at their
+    mean: `value` and `random`. A curve is evidence of sparsity only where the first arm stays above `random` and
+    `rotated`; `evidence.sparsity` sums that up.
 
     Raises:
         MechRewardError: nothing to learn, or a ratio outside [0, 1).
@@ -78,19 +97,32 @@ def pruning_curve(
     width = train.x.shape[1]
     rng = np.random.default_rng([seed, 1])
     full = clone(probe).fit_examples(train)
-    noises = [shuffled(train, seed=seed * 1000 + d) for d in range(draws)]
-    noise_ranks = [ranking(clone(probe).fit_examples(noise).scores_) for noise in noises]
+    order = ranking(full.scores_)
+    noises = [(shuffled(train, seed=seed * 1000 + d), test) for d in range(draws)]
+    bases = [rotated(train, test, seed=seed * 1000 + d) for d in range(draws)]
+    ranks = {
+        "shuffled": [ranking(clone(probe).fit_examples(noise).scores_) for noise, _ in noises],
+        "rotated": [ranking(clone(probe).fit_examples(turned).scores_) for turned, _ in bases],
+        "magnitude": [ranking(magnitude(train))],
+    }
     points = []
     for ratio in ratios:
         kept = count(width, 1 - ratio)
-        plans = [(arm, 0, ranking(full.scores_)[:kept], train)]
+        plans = [(arm, 0, order, (train, test))]
         if kept < width:
-            plans += [("random", d, rng.permutation(width)[:kept], train) for d in range(draws)]
-        plans += [("shuffled", d, noise_ranks[d][:kept], noises[d]) for d in range(draws)]
-        for name, draw, neurons, source in plans:
-            fitted = clone(probe).fit_examples(restrict(source, neurons))
-            few = measures(fitted, restrict(test, neurons), draws=200 if name == arm else 20, seed=seed)
-            points += [Point(name, ratio, kept, draw, metric, score) for metric, score in few.items()]
+            plans += [("magnitude", 0, ranks["magnitude"][0], (train, test))]
+            plans += [("random", d, rng.permutation(width), (train, test)) for d in range(draws)]
+        for name, data in (("rotated", bases), ("shuffled", noises)):
+            plans += [(name, d, ranks[name][d], pair) for d, pair in enumerate(data)]
+        for name, draw, neurons, (source, held) in plans:
+            few = np.sort(neurons[:kept])
+            fitted = clone(probe).fit_examples(restrict(source, few))
+            reads = {"retrained": fitted.predict(held.x[:, few])}
+            if name in (arm, "random"):
+                reads["masked"] = full.predict(masked(held.x, few, full.mean_))
+            for fit, read in reads.items():
+                found = measured(read, held, arm, draws=200 if name == arm else 20, seed=seed)
+                points += [Point(name, ratio, kept, draw, fit, metric, score) for metric, score in found.items()]
     return points
 
 
@@ -110,12 +142,27 @@ def shuffled(data: Examples, seed: int) -> Examples:
         length = bounds[place + 1] - bounds[place]
         rows = np.arange(bounds[giver], bounds[giver + 1])
         source[bounds[place] : bounds[place + 1]] = rows[np.linspace(0, len(rows) - 1, length).round().astype(int)]
-    moved = {"y": data.y[source], "reward": data.reward[source]}
-    rest = {name: getattr(data, name) for name in ("group", "trajectory", "step", "last")}
-    return Examples(data.x, **moved, **rest)
+    return replace(data, y=data.y[source], reward=data.reward[source])
+
+
+def rotated(train: Examples, test: Examples, seed: int) -> tuple[Examples, Examples]:
+    """Both splits in one random orthogonal basis of the standardised inputs (mean and deviation of `train`)."""
+    rng = np.random.default_rng([seed, 5])
+    q, r = np.linalg.qr(rng.normal(size=(train.x.shape[1],) * 2))
+    turn = torch.from_numpy(q * np.sign(np.diag(r))).float()  # uniform over rotations and reflections
+    mean, deviation = train.x.mean(0), train.x.std(0, correction=0)
+    scale = torch.where(deviation > 1e-8, deviation, torch.inf)
+    new = (replace(data, x=((data.x - mean) / scale) @ turn) for data in (train, test))
+    return next(new), next(new)
+
+
+def masked(x: torch.Tensor, neurons: np.ndarray, mean: torch.Tensor) -> torch.Tensor:
+    """`x` [row width] with all but `neurons` at `mean` [width]."""
+    out = mean.expand_as(x).clone()
+    out[:, neurons] = x[:, neurons]
+    return out
 
 
 def restrict(data: Examples, neurons: np.ndarray) -> Examples:
     """The same rows with only these neurons, in index order."""
-    rest = {name: getattr(data, name) for name in ("y", "reward", "group", "trajectory", "step", "last")}
-    return Examples(data.x[:, np.sort(neurons)], **rest)
+    return replace(data, x=data.x[:, np.sort(neurons)])

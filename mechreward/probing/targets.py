@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 
 from mechreward._check import require
 from mechreward.probing.activations import Activations
-from mechreward.rollouts.value import Values
+from mechreward.rollouts.value import GAMMA, Values
 
-TARGETS = ("mc", "td", "terminal")
+TARGETS = ("mc", "td", "td-lambda", "terminal")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,20 @@ def steps(acts: Activations, values: Values) -> Examples:
     x = torch.zeros(len(values.step), acts.width)
     x[torch.from_numpy(values.is_step)] = acts.x
     return _rows(x, values.delta, values, ~values.live, values.is_step)
+
+
+def lambda_returns(
+    ahead: Float[np.ndarray, " row"], reward: Float[np.ndarray, " row"], last: np.ndarray, lam: float
+) -> Float[np.ndarray, " row"]:
+    """TD(lambda) returns: gamma ((1 - lam) V(next state) + lam G(next state)), and the reward at the last state.
+
+    `ahead` [row] is V of the next state (unread where `last`). lam 0 is one-step TD, 1 the discounted reward.
+    """
+    returns = np.where(last, reward, GAMMA * (1 - lam) * ahead)
+    if lam:
+        for row in np.flatnonzero(~last)[::-1]:
+            returns[row] += GAMMA * lam * returns[row + 1]
+    return returns
 
 
 def check_learnable(y: np.ndarray, reward: np.ndarray) -> None:
