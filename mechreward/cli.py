@@ -39,12 +39,13 @@ def demo(
     overwrite: bool = typer.Option(False, help="Start the run in this folder anew."),
 ) -> None:
     """Find value and dopamine neurons, ablate them beside every control, and write results.json and report.html."""
+    from mechreward.experiments import demo as run_demo
     from mechreward.reading import write
 
     plan = Plan(model, task, seed, train, validation, test, k, ablated, confidence, draws, random_draws, curve_draws)
     study = Study.open(plan, out, overwrite, say=typer.echo)
-    results = study.run()
-    page = write(study, results, study.splits)
+    results = run_demo(study)
+    page = write(study, results)
     results = type(results).load(out / "results.json")
     for head, key in (("found", "found"), ("not found", "not_found")):
         for sentence in results.manifest[key]:

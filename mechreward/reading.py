@@ -20,6 +20,13 @@ from mechreward.study import Study, command
 
 NAMES = {"resid_post": "residual-stream coordinates", "mlp": "MLP units"}
 STRIPS = 4
+WORDS = {
+    "nothing": "absent",
+    "sparse": "sparse",
+    "redundant": "redundant (any neurons will do)",
+    "distributed": "distributed (no basis holds it in few coordinates)",
+    "unclear": "neither clearly sparse nor clearly not",
+}
 
 
 def findings(results: Results) -> tuple[list[str], list[str]]:
@@ -27,8 +34,8 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
 
     Readable: the 95% interval lies above chance (.5 for AUROC, 0 for Spearman). Beyond the surface: the value
     read-out's interval lies above the best surface baseline's estimate. Sparse: at the smallest share, the interval
-    lies above every random subset. Causal: exact McNemar at .05 after Holm over all ablations, below every matched
-    draw, and the draws really match.
+    lies above every random subset and basis; and `evidence` reads "sparse". Causal: exact McNemar at .05 after Holm
+    over all ablations, below every matched draw, and the draws really match.
     """
     told: list[tuple[bool, str]] = []
     for kind, name in NAMES.items():
@@ -42,13 +49,13 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
     return [s for good, s in told if good], [s for good, s in told if not good]
 
 
-def write(study: Study, results: Results, splits: dict[str, Split]) -> Path:
+def write(study: Study, results: Results) -> Path:
     """`report.html` beside `results.json`, and each of its figures as a file of its own."""
     found, missed = findings(results)
     manifest = results.manifest | {"found": found, "not_found": missed}
     whole = Results(manifest, results.rows)
     whole.save(study.out / "results.json")
-    parts = sections(study, whole, splits["test"])
+    parts = sections(study, whole, study.splits["test"])
     for number, (_, drawing) in enumerate((pair for part in parts for pair in part.svg), start=1):
         write_atomic(study.out / f"figure-{number:02d}.svg", drawing)
     return report(whole, parts, study.out / "report.html")
@@ -106,7 +113,6 @@ def sections(study: Study, results: Results, test: Split) -> list[Section]:
     )
     for kind, name in NAMES.items():
         curve = [row for row in results.where(experiment="R8") if _kind(row) == kind]
-        points = [row for row in curve if "ratio" in row.detail]
         parts.append(
             Section(
                 f"R8. Dopamine neurons among {name}",
@@ -114,7 +120,12 @@ def sections(study: Study, results: Results, test: Split) -> list[Section]:
                 "looks large is selected too, so the number without it stands beside; disattenuated values divide by "
                 "the square root of delta's split-half reliability.",
                 curve,
-                [("Read-out against the share of neurons kept, with its nulls", pruning_curve(points, "spearman"))],
+                [
+                    (
+                        "Read-out against the share of neurons kept, with its nulls",
+                        pruning_curve(_curve(curve, "mlp"), "spearman"),
+                    )
+                ],
                 command=again,
             )
         )
@@ -130,12 +141,15 @@ def _probe_section(results: Results, kind: str, name: str, again: str) -> Sectio
     return Section(
         f"R1 and R2. A value probe on {name}, and how few neurons it needs",
         'Each target under both shapes, on test; "shuffled" is the same probe fitted to targets moved between '
-        'problems. In the curve the probe is refitted to each subset; "random" are subsets nobody chose. A flat curve '
-        'means sparsity only where it leaves "random" behind.',
+        "problems. In the curve the probe is refitted to each subset, or masked (all other inputs at their mean). "
+        '"random" are subsets nobody chose, "rotated" the best coordinates of random bases, "magnitude" the most '
+        "active neurons. A flat curve means sparsity only where it leaves all of these behind.",
         [*table, *curve],
         [
-            ("Spearman with V-hat, all states", pruning_curve(curve, "spearman")),
-            ("AUROC of the final verdict at s_0", pruning_curve(curve, "auroc_s0")),
+            ("Spearman with V-hat, the paper's net, refitted", pruning_curve(_curve(curve, "mlp"), "spearman")),
+            ("The same with a linear probe", pruning_curve(_curve(curve, "linear"), "spearman")),
+            ("The paper's net, masked", pruning_curve(_curve(curve, "mlp", "masked"), "spearman")),
+            ("AUROC of the final verdict at s_0, refitted", pruning_curve(_curve(curve, "mlp"), "auroc_s0")),
         ],
         command=again,
     )
@@ -193,17 +207,33 @@ def _readable(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
 
 def _sparse(results: Results, experiment: str, kind: str, name: str, arm: str) -> list[tuple[bool, str]]:
     rows = [row for row in results.where(experiment=experiment, metric="spearman") if _kind(row) == kind]
-    few = max(row.detail["ratio"] for row in rows if "ratio" in row.detail)
-    here = [row for row in rows if row.detail.get("ratio") == few]
+    rows = _curve(rows, "mlp")
+    few = max(row.detail["ratio"] for row in rows)
+    here = [row for row in rows if row.detail["ratio"] == few]
     own = next(row for row in here if row.arm == arm)
-    nobody = max(row.estimate for row in here if row.arm == "random")
-    full = next(row for row in rows if row.arm == arm and row.detail.get("ratio") == 0.0)
+    nobody = max(row.estimate for row in here if row.arm in ("random", "rotated"))
+    full = next(row for row in rows if row.arm == arm and row.detail["ratio"] == 0.0)
     good = own.low > nobody
     text = (
         f"{own.detail['neurons']} of the {name} at {own.site} read {'delta' if arm == 'dopamine' else 'V-hat'} with "
-        f"Spearman {own.interval}; all together {full.estimate:.3f}, the best random subset of that size {nobody:.3f}"
+        f"Spearman {own.interval}; all together {full.estimate:.3f}, the best random subset or basis of that size "
+        f"{nobody:.3f}"
     )
-    return [(good, f"{'Sparser than chance' if good else 'No sparser than chance'}: {text} ({experiment}).")]
+    told = [(good, f"{'Sparser than chance' if good else 'No sparser than chance'}: {text} ({experiment}).")]
+    for row in results.where(experiment=experiment, metric="sparsity"):
+        if _kind(row) == kind:
+            told.append(_evidence(row, name))
+    return told
+
+
+def _evidence(row: Row, name: str) -> tuple[bool, str]:
+    d = row.detail
+    return d["reading"] == "sparse", (
+        f"A linear probe calls V-hat in {name} at {row.site} {WORDS[d['reading']]}: all read it with Spearman "
+        f"{d['full']:.3f} (p={d['p']:.2g} among shuffles), {d['neurons']} with {d['few']:.3f}, as many random ones "
+        f"{d['random']:.3f}, the best of random bases {d['rotated']:.3f}; sparsity beyond redundancy {row.interval} "
+        "(R2)."
+    )
 
 
 def _surface(results: Results) -> list[tuple[bool, str]]:
@@ -258,6 +288,11 @@ def _dopamine(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
 
 def _kind(row: Row) -> str:
     return row.site.partition(".")[2]
+
+
+def _curve(rows: Sequence[Row], shape: str, fit: str = "retrained") -> list[Row]:
+    wanted = {"shape": shape, "fit": fit}
+    return [row for row in rows if "ratio" in row.detail and wanted.items() <= row.detail.items()]
 
 
 def _share(rows: Sequence[Row], share: float) -> list[Row]:

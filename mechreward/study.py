@@ -1,4 +1,4 @@
-"""The main job, resumable stage by stage: from a model and a task to neuron sets, controls, results and a report."""
+"""A run in a folder, resumable stage by stage: its plan, its data, and where every stage is kept."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,10 @@ from typing import Any
 from mechreward import paper, tasks
 from mechreward._check import require
 from mechreward._files import read_json, write_json
-from mechreward.causal.effect import Effect, ablate
 from mechreward.models.adapter import ModelId, load, model_id
 from mechreward.models.site import Site, all_sites
 from mechreward.paper import Split
-from mechreward.probing.activations import record
-from mechreward.probing.neurons import NeuronSet, select
-from mechreward.probing.probe import DopamineProbe, ValueProbe
+from mechreward.probing.neurons import NeuronSet
 from mechreward.results import Results, Row
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
@@ -67,7 +65,6 @@ class Study:
     identity: ModelId
     say: Callable[[str], None] = print
     seconds: dict[str, float] = field(default_factory=dict)
-    splits: dict[str, Split] = field(default_factory=dict)
 
     @classmethod
     def open(cls, plan: Plan, out: Path | str, overwrite: bool = False, say: Callable[[str], None] = print) -> Study:
@@ -108,41 +105,15 @@ class Study:
             write_json(out / PLAN, wanted)
         return study
 
-    def run(self) -> Results:
-        """All stages; returns what `results.json` holds."""
-        self.say(f"{self.plan.model} on {self.plan.task}: rollouts and values, then probes, then ablation")
-        self.splits = {name: self.split(name) for name in SPLITS}
-        rows = []
-        for name, split in self.splits.items():
-            about = self.about("R1", "")
-            rows += self.rows(f"data-{name}", lambda s=split, n=name, a=about: paper.describe(s, n, a))
-        sites = all_sites(self.model, KINDS)
-        train, validation, test = self.splits.values()
-        grid = self.rows("R3", lambda: paper.R3(train, validation, sites, self.about("R3", "")))
-        chosen = {kind: paper.choose(grid, kind) for kind in KINDS}
-        rows += [self.mark(row, chosen) for row in grid]
-        for kind in KINDS:
-            site, share = chosen[kind]
-            rows += self.rows(f"R1-{kind}", lambda s=site: paper.R1(train, test, s, self.about("R1", s)))
-            rows += self.rows(
-                f"R2-{kind}",
-                lambda s=site: paper.R2(train, test, s, self.about("R2", s), self.plan.curve_draws),
-            )
-            value = self.neurons(f"value-{kind}", lambda s=site, k=share: self._value(train, s, k))
-            effect = self.effect(kind, value)
-            rows += paper.R4(effect, self.about("R4", site))
-        rows += self.rows("R7", lambda: self._confidence(train, chosen["resid_post"][0]))
-        for kind in KINDS:
-            with self.timed(f"dopamine site {kind}"):
-                site = self._dopamine_site(train, validation, sites, kind)
-            self.neurons(f"dopamine-{kind}", lambda s=site: select(DopamineProbe().fit(*self._steps(train, s))))
-            rows += self.rows(
-                f"R8-{kind}",
-                lambda s=site: paper.R8(train, test, s, self.about("R8", s), self.plan.curve_draws),
-            )
-        results = Results(self.manifest(chosen), tuple(rows))
-        results.save(self.out / "results.json")
-        return results
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """All three, made or read when they are first needed."""
+        self.say(f"{self.plan.model} on {self.plan.task}: rollouts and values")
+        return {name: self.split(name) for name in SPLITS}
+
+    @property
+    def sites(self) -> list[Site]:
+        return all_sites(self.model, KINDS)
 
     def about(self, experiment: str, site: Any) -> dict[str, Any]:
         return paper.shared(experiment, self.plan.model, self.plan.task, site, self.plan.seed)
@@ -156,11 +127,8 @@ class Study:
             lambda: sample(self.model, problems, seed=seed, what=f"{name}: rollouts"),
         )
         values = self.kept(f"{name}.values.safetensors", Values, lambda: self._values(name, runs))
-        sites = all_sites(self.model, KINDS)
         with self.timed(f"{name} activations"):
-            at_states = record(self.model, runs, sites, rows="states", what=f"{name}: activations at states")
-            over_steps = record(self.model, runs, sites, rows="steps", what=f"{name}: activations over steps")
-        return Split(runs, values, at_states, over_steps)
+            return paper.observe(self.model, runs, values, self.sites, name)
 
     def _values(self, name: str, runs: Rollouts, shard: int = 40) -> Values:
         """In shards of trajectories, each kept as soon as it is done."""
@@ -176,44 +144,6 @@ class Study:
                 )
             )
         return Values.join(parts)
-
-    def _value(self, train: Split, site: Site, share: float) -> NeuronSet:
-        acts = train.at_states[str(site)]
-        acts.save(self.out / f"train.{site}.activations.safetensors")
-        return select(ValueProbe("mc", "mlp").fit(acts, train.values), share)
-
-    def _steps(self, train: Split, site: Site) -> tuple[Any, Values]:
-        acts = train.over_steps[str(site)]
-        acts.save(self.out / f"train.{site}.steps.activations.safetensors")
-        return acts, train.values
-
-    def _dopamine_site(self, train: Split, validation: Split, sites: list[Site], kind: str) -> Site:
-        path = self.out / f"dopamine-{kind}.neurons.json"
-        return NeuronSet.load(path).site if path.exists() else paper.best_dopamine(train, validation, sites, kind)
-
-    def _confidence(self, train: Split, site: Site) -> list[Row]:
-        probe = ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values)
-        problems = self.plan.problems(self.task, "confidence")
-        runs = sample(self.model, problems, seed=self.plan.seed + 1, what="confidence: rollouts")
-        acts = record(self.model, runs, site, what=None)[str(site)]
-        return paper.R7(probe, acts, runs, self.about("R7", site))
-
-    def effect(self, kind: str, neurons: NeuronSet) -> Effect:
-        """The ablation of one set beside its controls, on test problems that no choice has seen."""
-        problems = self.plan.problems(self.task, "ablated")
-        return self.kept(
-            f"effect-{kind}.json",
-            Effect,
-            lambda: ablate(
-                self.model,
-                problems,
-                neurons,
-                draws=self.plan.draws,
-                random_draws=self.plan.random_draws,
-                seed=self.plan.seed,
-                what=f"ablating {len(neurons)} {kind} neurons",
-            ),
-        )
 
     def neurons(self, name: str, make: Callable[[], NeuronSet]) -> NeuronSet:
         return self.kept(f"{name}.neurons.json", NeuronSet, make)
@@ -238,15 +168,8 @@ class Study:
         yield
         self.seconds[stage] = round(time.perf_counter() - began, 2)
 
-    def mark(self, row: Row, chosen: dict[str, tuple[Site, float]]) -> Row:
-        picked = any(row.site == str(site) and row.detail["share"] == share for site, share in chosen.values())
-        return Row(
-            **{**asdict(row), "detail": row.detail | {"split": "validation"} | ({"chosen": True} if picked else {})}
-        )
-
     def manifest(self, chosen: dict[str, tuple[Site, float]]) -> dict[str, Any]:
         """Versions, seeds, model and weight hash, git state, timings; enough to repeat the run."""
-        names = ("mechreward", "torch", "transformers", "transformer-lens", "scikit-learn", "numpy")
         plan = asdict(self.plan)
         return {
             "title": f"Value and dopamine neurons of {self.plan.model} on {self.plan.task}",
@@ -254,10 +177,18 @@ class Study:
             "plan": plan,
             "model_id": asdict(self.identity),
             "chosen": {kind: {"site": str(site), "share": share} for kind, (site, share) in chosen.items()},
-            "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
-            "git": _git(),
+            **provenance(),
             "seconds_this_call": dict(self.seconds),
         }
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and git state."""
+    names = ("mechreward", "torch", "transformers", "transformer-lens", "scikit-learn", "numpy")
+    return {
+        "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
+        "git": _git(),
+    }
 
 
 def command(plan: Plan) -> str:

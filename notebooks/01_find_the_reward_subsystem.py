@@ -76,16 +76,9 @@ colored_tokens([f"{piece} " for piece in pieces(model, run.tokens)], 2 * colour 
 
 # %%
 site = "2.resid_post"
-
-
-def split(runs: mr.Rollouts, values: mr.Values) -> mr.paper.Split:
-    at_states, over_steps = (
-        mr.record(model, runs, [site, "2.mlp"], rows=rows, what=None) for rows in ("states", "steps")
-    )
-    return mr.paper.Split(runs, values, at_states, over_steps)
-
-
-train, test = split(runs, values), split(test_runs, test_values)
+sites = [mr.Site.parse(written) for written in (site, "2.mlp")]
+train = mr.paper.observe(model, runs, values, sites)
+test = mr.paper.observe(model, test_runs, test_values, sites)
 probe = mr.ValueProbe(target="mc").fit(train.at_states[site], values)
 value = mr.select(probe, top=0.01)
 print(value)
@@ -98,7 +91,8 @@ for name, score in measures(probe, test.states(site)).items():
 
 # %%
 curve = mr.paper.R2(train, test, site, mr.paper.shared("R2", "countdown-rl", "countdown", site, 0), draws=2)
-SVG(pruning_curve(curve, "spearman"))
+net = [row for row in curve if row.detail.get("shape") == "mlp" and row.detail.get("fit") == "retrained"]
+SVG(pruning_curve(net, "spearman"))
 
 # %% [markdown]
 # ## Ablation, always beside its controls

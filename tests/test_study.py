@@ -10,6 +10,7 @@ import pytest
 
 from mechreward import MechRewardError, NeuronSet, Rollouts, paper
 from mechreward.causal.effect import Effect
+from mechreward.experiments import demo
 from mechreward.probing.activations import Activations
 from mechreward.reading import findings, write
 from mechreward.results import Results, Row
@@ -27,7 +28,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study") / "run"
     study = Study.open(SMALL, out, say=lambda _: None)
-    write(study, study.run(), study.splits)
+    write(study, demo(study))
     return out
 
 
@@ -89,7 +90,7 @@ def test_running_again_reuses_every_stage(done: Path) -> None:
     before = snapshot(done)
     said: list[str] = []
     study = Study.open(SMALL, done, say=said.append)
-    study.run()
+    demo(study)
     assert said[0].startswith("resuming")
     after = snapshot(done)
     assert {k: v for k, v in after.items() if k != "results.json"} == {

@@ -21,13 +21,15 @@ ARMS: dict[str, tuple[str, Any, str]] = {
     "matched": ("#4d4d4d", "--", "^"),
     "random": ("#767676", "-.", "v"),
     "sink_free_random": ("#767676", ":", "<"),
+    "rotated": ("#9C6A00", "--", "p"),
+    "magnitude": ("#007A5A", "-.", "P"),
     "shuffled": ("#8c8c8c", (0, (1, 2)), "d"),
 }
-NULLS = ("matched", "random", "sink_free_random", "shuffled")
+NULLS = ("matched", "random", "sink_free_random", "rotated", "magnitude", "shuffled")
 OTHERS: tuple[tuple[str, Any, str], ...] = (
-    ("#007A5A", "-", "P"),
+    ("#6A3D9A", "-", "*"),
     ("#B0578D", "--", "X"),
-    ("#9C6A00", "-.", "h"),
+    ("#7A4B2A", "-.", "h"),
     ("#3A8BB8", ":", "p"),
 )
 STYLE: dict[Any, Any] = {

@@ -1,0 +1,46 @@
+"""The paper's experiments, one function each, in its order: data in, tidy rows out.
+
+| | claim | where |
+| --- | --- | --- |
+| R1 | a value probe works | `reads.py` |
+| R2 | few neurons are enough | `reads.py` |
+| R3 | over layers | `reads.py` |
+| R4 | they are causal | `causes.py` |
+| R5 | the probe's target matters | `causes.py` |
+| R6 | they are not next-token neurons | `reads.py` |
+| R7 | confidence | `uses.py` |
+| R8 | dopamine neurons | `surprise.py` |
+| R9 | traces of single neurons | `surprise.py` |
+| R12 | transfer over tasks and models | `transfer.py` |
+| R13 | MLP neurons: R2 and R4 there | `causes.py` |
+"""
+
+from mechreward.paper.causes import R4, R5, R13
+from mechreward.paper.reads import R1, R2, R3, R6, choose
+from mechreward.paper.split import CUT, SHARES, Split, describe, observe, shared
+from mechreward.paper.surprise import R8, R9, best_dopamine
+from mechreward.paper.transfer import R12, Home
+from mechreward.paper.uses import R7
+
+__all__ = [
+    "CUT",
+    "R1",
+    "R2",
+    "R3",
+    "R4",
+    "R5",
+    "R6",
+    "R7",
+    "R8",
+    "R9",
+    "R12",
+    "R13",
+    "SHARES",
+    "Home",
+    "Split",
+    "best_dopamine",
+    "choose",
+    "describe",
+    "observe",
+    "shared",
+]

@@ -1,0 +1,127 @@
+"""What can be read, and from how few neurons: R1, R2, R3, R6."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mechreward import stats
+from mechreward.models.site import Site
+from mechreward.paper.split import SHARES, Split, bare, curve, measured
+from mechreward.probing.activations import Activations
+from mechreward.probing.evidence import evidence
+from mechreward.probing.neurons import count, ranking
+from mechreward.probing.probe import ValueProbe
+from mechreward.probing.pruning import measures, restrict, shuffled
+from mechreward.probing.rankings import next_token
+from mechreward.probing.surface import increment
+from mechreward.probing.targets import TARGETS
+from mechreward.results import Row, rows_from
+from mechreward.rollouts.trajectory import Rollouts
+
+
+def R1(train: Split, validation: Split, test: Split, site: Site, about: dict[str, Any]) -> list[Row]:
+    """A value probe works: every target under both shapes, the paper's with shuffled labels, and what it adds.
+
+    `spread` is the standard deviation of the read-out over that of V-hat: near 0, a probe says the same of every
+    state, which TD on few trajectories often does. `increment` is the AUROC that the read-out (mc, mlp) adds to the
+    surface of the answer so far, fitted on validation.
+    """
+    fit, held = train.states(site), test.states(site)
+    rows = []
+    for shape in ("mlp", "linear"):
+        for target in TARGETS:
+            probe = ValueProbe(target, shape).fit_examples(fit)
+            detail = {"target": target, "shape": shape}
+            rows += measured(about, "value", measures(probe, held), detail)
+            spread = stats.cluster_bootstrap(_spread, [probe.predict(held.x), held.y], held.group, draws=200)
+            rows += rows_from(about, [("value", "spread", spread, detail)])
+            if (target, shape) == ("mc", "mlp"):
+                rows += _increment(probe, validation, test, site, about)
+    probe = ValueProbe("mc", "mlp").fit_examples(shuffled(fit, seed=about["seed"]))
+    return rows + measured(about, "shuffled", measures(probe, held), {"target": "mc", "shape": "mlp"})
+
+
+def R2(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int = 3) -> list[Row]:
+    """Sparse: the pruning curve beside every null, for the paper's net and for a linear probe, and what it comes to.
+
+    `sparsity` (linear, the top 1%) is the part of the gap between redundancy or another basis and the full probe that
+    the few neurons close; its detail holds the reading in a word and the rank of the full probe among shuffles.
+    """
+    fit, held = train.states(site), test.states(site)
+    rows = curve(ValueProbe("mc", "mlp"), fit, held, about, draws)
+    rows += curve(ValueProbe("mc", "linear"), fit, held, about, draws)
+    found = evidence(fit, held, top=count(fit.x.shape[1], SHARES[0]), seed=about["seed"])
+    detail = {"neurons": found.neurons, "shape": "linear", "reading": found.reading, "p": found.p, "p_few": found.p_few}
+    detail |= {"random": float(np.mean(found.random)), "rotated": float(np.mean(found.rotated))}
+    detail |= {"few": found.few.estimate, "full": found.full.estimate}
+    return rows + rows_from(about, [("value", "sparsity", found.sparsity, detail)])
+
+
+def R3(train: Split, validation: Split, sites: Sequence[Site], about: dict[str, Any]) -> list[Row]:
+    """Over layers: Spearman with V-hat on validation at every site, for all neurons and for each share of the top."""
+    rows = []
+    for site in sites:
+        fit, held = train.states(site), validation.states(site)
+        full = ValueProbe("mc", "mlp").fit_examples(fit)
+        score = {1.0: measures(full, held, draws=200)["spearman"]}
+        for share in SHARES:
+            top = ranking(full.scores_)[: count(fit.x.shape[1], share)]
+            few = ValueProbe("mc", "mlp").fit_examples(restrict(fit, top))
+            score[share] = measures(few, restrict(held, top), draws=200)["spearman"]
+        here = about | {"site": str(site)}
+        rows += rows_from(here, [("value", "spearman", s, {"share": share}) for share, s in score.items()])
+    return rows
+
+
+def choose(rows: Sequence[Row], kind: str) -> tuple[Site, float]:
+    """Layer and share for one kind of neuron, from R3's validation rows: the layer whose top 1% reads V-hat best, then
+    the smallest share that keeps 90% of that layer's best Spearman (the largest share, if none does)."""
+    own = [row for row in rows if Site.parse(row.site).kind == kind]
+    smallest = [row for row in own if row.detail["share"] == SHARES[0]]
+    site = max(smallest, key=lambda row: row.estimate).site
+    here = {row.detail["share"]: row.estimate for row in own if row.site == site}
+    enough = [share for share in SHARES if here[share] >= 0.9 * max(here.values())]
+    return Site.parse(site), min(enough, default=SHARES[-1])
+
+
+def R6(
+    train: Split,
+    tokens: Activations,
+    runs: Rollouts,
+    about: dict[str, Any],
+    shares: Sequence[float] = (0.01, 0.05, 0.2),
+) -> list[Row]:
+    """Not next-token neurons: overlap of the value set with the set a next-token probe leans on, against chance.
+
+    `tokens`: recorded from `runs` with rows="tokens" at the site of the value set. A small overlap says that the two
+    sets differ, not that value neurons carry no token.
+    """
+    site, width = tokens.site, tokens.width
+    value = ranking(ValueProbe("mc", "mlp").fit_examples(train.states(site)).scores_)
+    token = ranking(next_token(tokens, runs))
+    rows = []
+    for share in shares:
+        k = count(width, share)
+        both = len(set(value[:k].tolist()) & set(token[:k].tolist()))
+        expected, p = stats.hypergeometric_iou(k, k, width, both)
+        detail = {"share": share, "neurons": k, "shared": both, "expected": expected, "p": p}
+        rows += rows_from(about, [("next_token", "iou", bare(both / (2 * k - both), width), detail)])
+    return rows
+
+
+def _increment(probe: ValueProbe, validation: Split, test: Split, site: Site, about: dict[str, Any]) -> list[Row]:
+    sides = []
+    for split in (validation, test):
+        data = split.states(site)
+        sides.append((split.surface[split.values.live], probe.predict(data.x), data.reward))
+    scores = increment(sides[0], sides[1], test.states(site).group, seed=about["seed"])
+    gain = scores.pop("increment")
+    rows = rows_from(about, [(arm, "auroc_all", score, {"fitted": "validation"}) for arm, score in scores.items()])
+    return rows + rows_from(about, [("value", "increment", gain, {"beyond": "surface"})])
+
+
+def _spread(read: np.ndarray, y: np.ndarray) -> float:
+    return float(read.std() / y.std()) if y.std() > 0 else float("nan")

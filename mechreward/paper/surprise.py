@@ -1,0 +1,113 @@
+"""TD errors: the dopamine probe and its nulls (R8), and traces of single neurons (R9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from mechreward import stats
+from mechreward._check import one_of
+from mechreward.models.site import Site
+from mechreward.paper.split import CUT, Split, bare, curve
+from mechreward.probing.probe import DopamineProbe
+from mechreward.probing.pruning import measures, shuffled
+from mechreward.probing.targets import Examples
+from mechreward.results import Row, rows_from
+from mechreward.stats import Interval
+
+SCALES = ("split", "response", "running")
+
+
+def R8(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int = 3) -> list[Row]:
+    """Dopamine neurons: Spearman of the read-out with delta, with and without the paper's cut, and against pruning.
+
+    The paper's z-score of each neuron over its whole response (Appendix F) sees the future; `response` repeats it,
+    `running` uses only the steps so far, and all else here standardises on the training split.
+    """
+    fit, held = train.steps(site), test.steps(site)
+    reliable = test.values.reliability()["delta"]
+    rows = []
+    for cut in (0.0, CUT):
+        probe = DopamineProbe(cut=cut).fit_examples(fit)
+        for tested, data in (("all steps", held), (f"|delta| > {CUT}", held.only(np.abs(held.y) > CUT))):
+            score = measures(probe, data)["spearman"]
+            detail = {"fitted": f"|delta| > {cut}" if cut else "all steps", "tested": tested}
+            rows += rows_from(about, [("dopamine", "spearman", score, detail)])
+            if tested == "all steps":
+                parts = [stats.disattenuated(part, reliable) for part in (score.estimate, score.low, score.high)]
+                fixed = Interval(parts[0], parts[1], parts[2], score.n)
+                more = {"reliability": round(reliable, 4)}
+                rows += rows_from(about, [("dopamine", "spearman_disattenuated", fixed, detail | more)])
+    for how in SCALES[1:]:
+        probe = DopamineProbe().fit_examples(scaled(fit, how))
+        detail = {"fitted": "all steps", "tested": "all steps", "z": how}
+        rows += rows_from(about, [("dopamine", "spearman_z", measures(probe, scaled(held, how))["spearman"], detail)])
+    return rows + curve(DopamineProbe(), fit, held, about, draws)
+
+
+def scaled(data: Examples, how: str) -> Examples:
+    """Steps with every neuron standardised within its own trajectory.
+
+    `response` by mean and deviation over all of its steps, the future included (paper, Appendix F); `running` over
+    the steps so far, which an online reader has; `split` leaves the rows as they are.
+    """
+    one_of("way to standardise", how, SCALES)
+    if how == "split":
+        return data
+    x = torch.empty_like(data.x)
+    starts = np.flatnonzero(np.append(True, data.trajectory[1:] != data.trajectory[:-1]))
+    for begin, end in zip(starts, [*starts[1:], len(data)], strict=True):
+        part = data.x[begin:end].double()
+        number = torch.arange(1, len(part) + 1)[:, None]
+        mean, square = part.cumsum(0) / number, part.square().cumsum(0) / number
+        if how == "response":
+            mean, square = mean[-1:], square[-1:]
+        x[begin:end] = ((part - mean) / (square - mean.square()).clamp(min=1e-8).sqrt()).float()
+    return replace(data, x=x)
+
+
+def R9(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int = 99) -> list[Row]:
+    """A single neuron that follows surprise: chosen on train, reported on test, beside a max-statistic null.
+
+    `spearman` is that of the neuron, with the sign it had on train, with delta on test. `max_spearman` is the largest
+    |Spearman| of any neuron on test, and its p the rank among `draws` shuffles of delta between problems, each with
+    the maximum over all neurons: with d neurons, one of them always looks good.
+    """
+    fit, held = train.steps(site), test.steps(site)
+    seen = stats.spearmans(fit.x.numpy(), fit.y)
+    neuron = int(np.nanargmax(np.abs(seen)))
+    sign = float(np.sign(seen[neuron]))
+    own = stats.cluster_bootstrap(stats.spearman, [sign * held.x[:, neuron].numpy(), held.y], held.group)
+    most = _largest(held.x, held.y)
+    null = [_largest(held.x, shuffled(held, seed=about["seed"] * 1000 + d).y) for d in range(draws)]
+    p = stats.rank_among(most, np.array(null), tail="high")[1]
+    spread = Interval(float(np.mean(null)), float(np.quantile(null, 0.025)), float(np.quantile(null, 0.975)), draws)
+    return rows_from(
+        about,
+        [
+            ("dopamine", "spearman", own, {"neuron": neuron, "sign": sign, "train": float(abs(seen[neuron]))}),
+            ("dopamine", "max_spearman", bare(most, held.x.shape[1]), {"p": p, "draws": draws}),
+            ("shuffled", "max_spearman", spread, {"interval": "2.5% to 97.5% of draws"}),
+        ],
+    )
+
+
+def best_dopamine(train: Split, validation: Split, sites: Sequence[Site], kind: str) -> Site:
+    """The site of one kind whose dopamine probe has the best validation Spearman with delta."""
+    own = [site for site in sites if site.kind == kind]
+
+    def score(site: Site) -> float:
+        probe = DopamineProbe().fit_examples(train.steps(site))
+        held = validation.steps(site)
+        return stats.spearman(probe.predict(held.x), held.y)
+
+    return max(own, key=score)
+
+
+def _largest(x: Float[torch.Tensor, "row width"], y: np.ndarray) -> float:
+    return float(np.nanmax(np.abs(stats.spearmans(x.numpy(), y))))

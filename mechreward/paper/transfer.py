@@ -1,0 +1,65 @@
+"""Transfer: are the neurons of one task, or of one model, those of another? R12."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mechreward.causal.controls import matched
+from mechreward.paper.split import bare, over_draws
+from mechreward.probing.activations import Activations
+from mechreward.probing.neurons import NeuronSet
+from mechreward.probing.probe import ValueProbe
+from mechreward.probing.pruning import measures, restrict
+from mechreward.probing.targets import Examples
+from mechreward.probing.transfer import overlap
+from mechreward.results import Row, rows_from
+
+
+@dataclass(frozen=True)
+class Home:
+    """A task under a model, at one site: its value set, its rows, and activations at every token to match controls."""
+
+    model: str
+    task: str
+    neurons: NeuronSet
+    train: Examples
+    test: Examples
+    tokens: Activations
+
+
+def R12(homes: Mapping[str, Home], seed: int = 0, draws: int = 19) -> list[Row]:
+    """Every home's value set in every other: overlap against chance, and what it reads there.
+
+    `spearman` and `auroc_all` are those of a linear probe refitted to the set's neurons on the other home's training
+    rows and measured on its test rows; `matched` does the same with `draws` sets of equal activation magnitude there,
+    its bounds are the lowest and the highest draw. On the diagonal stands each home's own set.
+    """
+    rows = []
+    for source in homes.values():
+        for goal in homes.values():
+            about = {"experiment": "R12", "model": goal.model, "task": goal.task, "site": str(goal.neurons.site)}
+            about |= {"seed": seed}
+            detail: dict[str, Any] = {"from_model": source.model, "from_task": source.task}
+            both = overlap(source.neurons, goal.neurons)
+            chance = {"shared": both.shared, "expected": both.expected, "p": both.p}
+            rows += rows_from(about, [("value", "iou", bare(both.iou, both.width), detail | chance)])
+            here = NeuronSet.of(goal.tokens, source.neurons.indices, f"from {source.model} on {source.task}")
+            scores = _reads(goal, np.array(here.indices))
+            rows += rows_from(
+                about, [("value", metric, scores[metric], detail) for metric in ("spearman", "auroc_all")]
+            )
+            others = [_reads(goal, np.array(c.neurons.indices)) for c in matched(here, goal.tokens, draws, seed)]
+            for metric in ("spearman", "auroc_all"):
+                spread = over_draws([other[metric].estimate for other in others])
+                more = {"interval": "lowest and highest draw"}
+                rows += rows_from(about, [("matched", metric, spread, detail | more)])
+    return rows
+
+
+def _reads(home: Home, neurons: np.ndarray) -> dict[str, Any]:
+    probe = ValueProbe("mc", "linear").fit_examples(restrict(home.train, neurons))
+    return measures(probe, restrict(home.test, neurons), draws=200)

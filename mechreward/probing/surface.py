@@ -1,0 +1,87 @@
+"""What the surface of an answer says about its outcome: the baselines that a value read-out has to add to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mechreward import stats
+from mechreward._check import require
+from mechreward.models.adapter import device_of, model_id
+from mechreward.rollouts.trajectory import Rollouts
+from mechreward.stats import Interval
+
+FEATURES = ("prompt_length", "difficulty", "position", "step", "entropy", "mean_logprob")
+
+
+@torch.no_grad()
+def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "row feature"]:
+    """`FEATURES` of every state, in the rows of `estimate` and of `record(..., rows="states")`.
+
+    Prompt tokens; the task's own difficulty (0 where it has none); generated tokens and steps so far; entropy (nats)
+    of the next token; mean log-probability of the tokens so far (0 at s_0). Nothing looks ahead.
+
+    Raises:
+        MechRewardError: no runs, or runs of another model.
+    """
+    require(len(runs) > 0, "no trajectories were given.")
+    runs.model_id.check(model_id(model), "set of rollouts")
+    order, entropies = sorted(range(len(runs)), key=lambda i: len(runs[i].tokens)), {}
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        tokens = torch.nn.utils.rnn.pad_sequence([runs[i].tokens for i in chosen], batch_first=True)
+        tokens = tokens.to(device_of(model))
+        logits = model(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
+        for row, i in enumerate(chosen):
+            said = logits[row, list(runs[i].step_ends)].float().log_softmax(-1)
+            entropies[i] = (-(said.exp() * said).sum(-1)).tolist()
+    rows = []
+    for i, run in enumerate(runs):
+        difficulty = float(runs.problems[i].info.get("difficulty", 0))
+        for step, end in enumerate(run.step_ends):
+            said = end + 1 - run.prompt_len
+            mean = float(run.logprobs[:said].mean()) if said else 0.0
+            rows.append((run.prompt_len, difficulty, said, step, entropies[i][step], mean))
+    return np.array(rows)
+
+
+def increment(
+    fit: tuple[np.ndarray, np.ndarray, np.ndarray],
+    held: tuple[np.ndarray, np.ndarray, np.ndarray],
+    group: np.ndarray,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """AUROC of the reward from the surface alone, with the value read-out beside it, and the difference.
+
+    `fit` and `held` are (surface [row feature], read-out [row], reward [row]). A logistic regression is fitted to
+    rows that the probe was not fitted to (its read-out is too good there), and measured on `held`; intervals are
+    clustered by `group` [row], the problem. The difference is paired.
+
+    Raises:
+        MechRewardError: all rewards of `fit` are equal.
+    """
+    x, read, reward = fit
+    require(len(np.unique(reward)) == 2, "nothing can be fitted: all answers are right, or all are wrong.")
+    told = {}
+    for name, columns in (("surface", False), ("surface_and_value", True)):
+
+        def given(x: np.ndarray, read: np.ndarray, both: bool = columns) -> np.ndarray:
+            return np.column_stack([x, read]) if both else x
+
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(given(x, read), reward)
+        told[name] = model.decision_function(given(held[0], held[1]))
+
+    def gain(more: np.ndarray, less: np.ndarray, label: np.ndarray) -> float:
+        return stats.auroc(more, label) - stats.auroc(less, label)
+
+    found = {
+        name: stats.cluster_bootstrap(stats.auroc, [score, held[2]], group, seed=seed) for name, score in told.items()
+    }
+    both = [told["surface_and_value"], told["surface"], held[2]]
+    return found | {"increment": stats.cluster_bootstrap(gain, both, group, seed=seed)}
