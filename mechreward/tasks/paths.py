@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from mechreward._check import require
 from mechreward.tasks.base import LineTask, Move, Problem
 
 NODES = tuple("abcdefghijkl")
@@ -21,9 +22,18 @@ class Paths(LineTask):
     max_tokens = 72
     max_backs = 1
 
+    def __init__(self, degrees: tuple[int, ...] = (0, 2, 2)) -> None:
+        """`degrees`: ways on from a node, drawn for each. By default a third of the nodes are dead ends and nothing is
+        a forced move, so that every line is a decision (our choice: forced moves have no TD error)."""
+        require(
+            bool(degrees) and all(0 <= d < 8 for d in degrees),
+            f"degrees are ways on from a node, 0 to 7 each; {degrees} were given.",
+        )
+        self.degrees = tuple(degrees)
+
     def draw(self, rng: random.Random) -> Problem | None:
         names = rng.sample(NODES, rng.randint(8, 12))
-        degrees = {node: rng.choice((0, 0, 1, 2, 2, 3)) for node in names}
+        degrees = {node: rng.choice(self.degrees) for node in names}
         edges = {node: sorted(rng.sample([n for n in names if n != node], k)) for node, k in degrees.items()}
         here, goal = names[0], names[-1]
         distance = _distance(edges, here, goal)
