@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,7 @@ class Intervention:
     neurons: NeuronSet
     op: str
     reference: Float[torch.Tensor, " k"] | Float[torch.Tensor, "pos k"] = field(repr=False)
-    strength: float = 1.0
+    strength: int | float = 1.0
     known: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -144,12 +144,12 @@ class Intervention:
         return self
 
 
-def zero(neurons: NeuronSet, strength: float = 1.0) -> Intervention:
+def zero(neurons: NeuronSet, strength: int | float = 1.0) -> Intervention:
     """Zero ablation (paper section 2)."""
     return Intervention(neurons, "zero", torch.zeros(len(neurons)), strength)
 
 
-def scale(neurons: NeuronSet, factor: float) -> Intervention:
+def scale(neurons: NeuronSet, factor: int | float) -> Intervention:
     """Each neuron times `factor`: 1 is the baseline, 0 zero ablation, -1 turns the sign. Its `strength` is
     `factor` - 1."""
     return Intervention(neurons, "scale", torch.zeros(len(neurons)), factor - 1)
@@ -158,7 +158,7 @@ def scale(neurons: NeuronSet, factor: float) -> Intervention:
 def mean(
     neurons: NeuronSet,
     reference: Activations,
-    strength: float = 1.0,
+    strength: int | float = 1.0,
     *,
     by: str | None = None,
     ends: Sequence[int] | None = None,
@@ -183,7 +183,7 @@ def mean(
 def resample(
     neurons: NeuronSet,
     reference: Activations,
-    strength: float = 1.0,
+    strength: int | float = 1.0,
     *,
     by: str | None = None,
     ends: Sequence[int] | None = None,
@@ -208,9 +208,7 @@ def resample(
     return Intervention(neurons, "resample", drawn, strength, tuple(groups))
 
 
-def patch(
-    neurons: NeuronSet, source: torch.Tensor | Activations | Mapping[str, torch.Tensor], strength: float = 1.0
-) -> Intervention:
+def patch(neurons: NeuronSet, source: Any, strength: int | float = 1.0) -> Intervention:
     """Activation patching: each neuron is set to its value in another run.
 
     Args:
@@ -230,8 +228,8 @@ def patch(
         rows = dict(sorted(zip(source.position.tolist(), values, strict=True)))
         return Intervention(neurons, "patch", table(rows), strength, tuple(rows))
     values = (source if isinstance(source, torch.Tensor) else neurons.read(source)).detach().float()
-    if not isinstance(source, torch.Tensor) and values.ndim == 3:
-        require(len(values) == 1, f"a patch comes from one run; the cache holds {len(values)} rows.")
+    if values.ndim == 3:
+        require(len(values) == 1, f"a patch comes from one run; the source holds {len(values)} rows.")
         values = values[0]
     require(values.ndim in (1, 2), f"a patch is [k] or [pos k]; a tensor of shape {list(values.shape)} was given.")
     return Intervention(neurons, "patch", values, strength, tuple(range(len(values))) if values.ndim == 2 else None)
@@ -240,7 +238,7 @@ def patch(
 def steer(
     neurons: NeuronSet,
     direction: torch.Tensor | Activations,
-    strength: float = 1.0,
+    strength: int | float = 1.0,
     *,
     toward: np.ndarray | None = None,
 ) -> Intervention:
