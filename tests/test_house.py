@@ -24,7 +24,7 @@ FLOORS = (
     ("probing", ("store", "activations", "targets", "batched", "probe", "neurons", "pruning", "transfer")),
     ("causal", ("reference", "intervene", "attach", "patching", "controls", "effect", "certificate")),
     ("uses", ("confidence", "search")),
-    ("show", ("style", "figures", "patching", "tokens", "circuit", "report")),
+    ("show", ("style", "figures", "tokens", "patching", "circuit", "report")),
     ("testbed", ("vocabulary", "traces", "process", "layout", "planted", "train", "card")),
     ("contests", ("ground", "passes", "generation", "fits")),
     (TOP, ("paper", "study", "reading", "bench", "cli")),
