@@ -44,7 +44,7 @@ def patching_heatmap(sweep: PatchingSweep, tokens: Sequence[str] | None = None) 
                 face = TINT(0.5 + 0.43 * depth)
                 axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="#eeeeee", linewidth=0.8))
                 if columns <= NUMBERED:
-                    text = f"{number:.2f}".replace("-", "−") if math.isfinite(number) else "–"
+                    text = f"{round(number, 2) + 0.0:.2f}".replace("-", "−") if math.isfinite(number) else "–"
                     colour = "white" if abs(depth) > 0.75 else "#1a1a1a"
                     axes.text(x, y, text, ha="center", va="center", color=colour, size=7.5)
         labels = [str(position) for position in sweep.positions]
