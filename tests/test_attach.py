@@ -8,6 +8,7 @@ import pytest
 import rows as made
 import tiny
 import torch
+from test_intervene import every
 
 from mechreward._check import MechRewardError
 from mechreward.causal.attach import attach
@@ -136,6 +137,19 @@ def test_the_packages_own_verbs_are_passes_like_any_other(tiny_model):
     clean = sample(tiny_model, problems, seed=1, what=None)
     assert [run.tokens.tolist() for run in attached] == [run.tokens.tolist() for run in edited]
     assert [run.tokens.tolist() for run in attached] != [run.tokens.tolist() for run in clean]
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_every_operation_is_the_same_attached_and_as_an_edit(tiny_model, number: int):
+    """References by position reach 22 tokens; prompts and answers are longer, and the lean pass takes the edits."""
+    problems, change = tiny.Even().problems("test", 5), every(tiny_model, SITE)[number]
+    with attach(tiny_model, change):
+        attached = sample(tiny_model, problems, seed=1, batch=2, what=None)
+    edited, clean = sample_arms(tiny_model, problems, [(change.edit(),), ()], seed=1, what=None)
+    assert [run.tokens.tolist() for run in attached] == [run.tokens.tolist() for run in edited]
+    for one, other in zip(attached, edited, strict=True):
+        torch.testing.assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=0)
+    assert [run.tokens.tolist() for run in edited] != [run.tokens.tolist() for run in clean]
 
 
 def test_never_fired_is_an_error_and_nothing_is_left(tiny_model):

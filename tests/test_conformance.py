@@ -21,6 +21,7 @@ from test_intervene import every
 from mechreward._check import MechRewardError
 from mechreward.causal.attach import attach
 from mechreward.causal.intervene import steer, zero
+from mechreward.causal.patching import logit_difference, patching_sweep
 from mechreward.models.adapter import load, model_id
 from mechreward.models.engine import Job, Policy, generate
 from mechreward.models.site import HOOKS, Site
@@ -160,6 +161,25 @@ def test_the_engine_under_attached_interventions(model):
     with attach(model, change, at=at):
         attached = generate(model, jobs_of(), eos=EOS, batch=4)
     assert_same(attached, generate(model, jobs_of((change.edit(at),)), eos=EOS, batch=4))
+
+
+@torch.no_grad()
+def test_a_sweep_is_run_with_hooks_one_by_one(model):
+    clean, corrupted = TOKENS
+    metric, sites = logit_difference(7, 90), [str(Site(layer, kind)) for layer in (0, 1) for kind in HOOKS]
+    sweep = patching_sweep(model, clean, corrupted, sites, metric, positions=[1, 2, 6], what=None)
+    _, cache = model.run_with_cache(clean[None])
+    for row, site in enumerate(sweep.sites):
+        for column, position in enumerate(sweep.positions):
+
+            def hook(x: torch.Tensor, hook: Any, site: Site = site, position: int = position) -> torch.Tensor:
+                x = x.clone()
+                x[:, position] = cache[site.hook][:, position]
+                return x
+
+            logits = model.run_with_hooks(corrupted[None], fwd_hooks=[(site.hook, hook)])[0]
+            assert sweep.metric[row, column] == pytest.approx(metric(logits), abs=1e-4)
+    assert tiny.no_hooks_left(model)
 
 
 @pytest.mark.parametrize("rows", ["states", "steps", "tokens"])

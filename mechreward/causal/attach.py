@@ -62,7 +62,8 @@ def attach(model: Any, *interventions: Intervention, at: Sequence[int] | None = 
     `generate` of a bridge makes one for lists of texts. Without a mask padding counts as tokens, here as in the model.
 
     Yields:
-        `Attached`, whose `fired` counts the tokens that each intervention has changed.
+        `Attached`, whose `fired` counts the tokens that each intervention has changed (`generate` goes on running
+        rows that have ended, and those count).
 
     Raises:
         MechRewardError: no intervention, a set of another model, a position below 0, an attention mask that is not
