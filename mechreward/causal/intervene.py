@@ -17,7 +17,7 @@ from mechreward.models.edits import Edit
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 
-OPS = ("zero", "mean")  # the ablations that need nothing but activations; `causal.effect.ablate` runs them
+OPS = ("zero", "mean")  # what `causal.effect.ablate` runs unless told; it can also resample
 PULL = {"zero": -1.0, "mean": -1.0, "resample": -1.0, "patch": -1.0, "steer": 0.0, "scale": 1.0}
 DRAWN = 512  # rows of an unconditional resample, shared out among the positions
 
