@@ -83,6 +83,10 @@ def test_what_it_refuses_and_that_nothing_is_left(tiny_model, tiny_plain):
     four = torch.zeros(2, 1, 5, 5)
     with pytest.raises(MechRewardError, match=r"one of shape \[2, 1, 5, 5\]"):
         seen(tiny_model, lambda: tiny_model(TOKENS, attention_mask=four))
+    cache = DynamicCache()
+    tiny_model(TOKENS, past_key_values=cache)
+    with pytest.raises(MechRewardError, match=r"5 cached and 2 new columns has one of shape \[2, 2\]"):
+        seen(tiny_model, lambda: tiny_model(TOKENS[:, :2], past_key_values=cache, attention_mask=torch.ones(2, 2)))
     with pytest.raises(MechRewardError, match="is no TransformerBridge and no HookedTransformer"):
         Clock(tiny_plain, [0])
     with pytest.raises(MechRewardError, match="does not tell its positions"), Clock(tiny_model, [0]) as clock:

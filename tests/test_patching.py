@@ -128,6 +128,9 @@ def test_a_sweep_is_saved_and_read_again(tmp_path):
     again = PatchingSweep.load(sweep.save(tmp_path / "sweep.json"))
     assert np.array_equal(again.metric, sweep.metric) and np.array_equal(again.effect, sweep.effect)
     assert vars(again) | {"metric": 0} == vars(sweep) | {"metric": 0}
+    holed = replace(sweep, metric=np.where(sweep.metric > 0, sweep.metric, np.nan))
+    again = PatchingSweep.load(holed.save(tmp_path / "holed.json"))
+    assert np.array_equal(again.metric, holed.metric, equal_nan=True) and "–" in words(patching_heatmap(again))
     (tmp_path / "other.json").write_text('{"kind": "neurons"}')
     with pytest.raises(MechRewardError, match="holds neurons, not a patching sweep"):
         PatchingSweep.load(tmp_path / "other.json")

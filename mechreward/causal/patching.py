@@ -54,7 +54,8 @@ class PatchingSweep:
 
     def save(self, path: Path | str) -> Path:
         """JSON, written atomically."""
-        about = {"kind": "patching", "sites": [str(site) for site in self.sites], "metric": self.metric.tolist()}
+        table = [[number if np.isfinite(number) else None for number in row] for row in self.metric.tolist()]
+        about = {"kind": "patching", "sites": [str(site) for site in self.sites], "metric": table}
         about |= {key: getattr(self, key) for key in ("positions", "sources", "clean", "corrupted", "neurons")}
         return write_json(path, about | {"model_id": asdict(self.model_id)})
 

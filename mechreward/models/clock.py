@@ -65,7 +65,7 @@ class Clock:
         without a mask the model itself takes padding for tokens, and so does this.
 
         Raises:
-            MechRewardError: a mask of another shape, such as 4D.
+            MechRewardError: a mask of another shape, such as 4D, or one of the new tokens alone.
         """
         if id(self.watched[layer]) not in self.calls:
             raise MechRewardError(f"layer {layer} was run in a way that does not tell its positions.")
@@ -74,9 +74,9 @@ class Clock:
             return torch.arange(before, before + columns, device=device).expand(batch, -1)
         shape = tuple(mask.shape)
         require(
-            len(shape) == 2 and shape[0] in (1, batch) and shape[1] >= columns,
-            f"positions are read off an attention mask [batch pos] of cached and new tokens; this pass of {batch} rows "
-            f"and {columns} columns has one of shape {list(shape)}.",
+            len(shape) == 2 and shape[0] in (1, batch) and shape[1] == before + columns,
+            f"positions are read off an attention mask [batch pos] of cached and new tokens; this pass of {batch} "
+            f"rows, {before} cached and {columns} new columns has one of shape {list(shape)}.",
         )
         seen = mask.to(device).long()
         return torch.where(seen > 0, seen.cumsum(-1) - 1, -1)[:, -columns:].expand(batch, -1)
