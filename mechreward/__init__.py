@@ -2,8 +2,9 @@
 
 from mechreward import paper, tasks, testbed
 from mechreward._check import MechRewardError
+from mechreward.causal.attach import attach
 from mechreward.causal.effect import Effect, ablate
-from mechreward.causal.intervene import Intervention, mean, zero
+from mechreward.causal.intervene import Intervention, mean, patch, resample, scale, steer, zero
 from mechreward.models.adapter import load
 from mechreward.models.engine import Policy
 from mechreward.models.site import Site
@@ -13,7 +14,6 @@ from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.rollouts.value import Values, estimate
-from mechreward.tasks import Problem, Task, Verdict
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,22 +24,24 @@ __all__ = [
     "MechRewardError",
     "NeuronSet",
     "Policy",
-    "Problem",
     "Rollouts",
     "Site",
-    "Task",
     "Trajectory",
     "ValueProbe",
     "Values",
-    "Verdict",
     "ablate",
+    "attach",
     "estimate",
     "load",
     "mean",
     "paper",
+    "patch",
     "record",
+    "resample",
     "sample",
+    "scale",
     "select",
+    "steer",
     "tasks",
     "testbed",
     "zero",

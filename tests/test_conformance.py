@@ -13,10 +13,15 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from test_attach import GREEDY, INDEX, PUSH, TOKENS, by_hand, on, slow
 from test_edits import make, plain_hooks
 from test_engine import assert_same, slowly
+from test_intervene import every
 
 from mechreward._check import MechRewardError
+from mechreward.causal.attach import attach
+from mechreward.causal.intervene import steer, zero
+from mechreward.causal.patching import logit_difference, patching_sweep
 from mechreward.models.adapter import load, model_id
 from mechreward.models.engine import Job, Policy, generate
 from mechreward.models.site import HOOKS, Site
@@ -86,6 +91,94 @@ def test_edits_in_a_batch_are_run_with_hooks_one_by_one(model, kind: str):
     jobs = [job for i, job in enumerate(jobs_of(edits)) if i % 3] + jobs_of()[:3]
     wanted = [slowly(hooked(model, plain_hooks(job.edits)), job, Policy()) for job in jobs]
     assert_same(generate(model, jobs, eos=EOS, batch=4), wanted)
+    assert tiny.no_hooks_left(model)
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+@torch.no_grad()
+def test_every_operation_is_the_run_from_the_edited_activation(model, kind: str):
+    site = Site(1, kind)
+    _, clean = model.run_with_cache(TOKENS)
+    for change in every(model, site, 0.7):
+        edited = change(clean[site.hook])
+        wanted = model.run_with_hooks(TOKENS, fwd_hooks=[(site.hook, lambda x, hook, e=edited: e)])
+        assert torch.equal(model.run_with_hooks(TOKENS, fwd_hooks=change.fwd_hooks()), wanted)
+        with attach(model, change) as attached:
+            torch.testing.assert_close(model(TOKENS), wanted, atol=1e-5, rtol=1e-5)
+        assert attached.fired == (TOKENS.numel(),)
+        assert tiny.no_hooks_left(model)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("kind", HOOKS)
+@torch.no_grad()
+def test_attached_generation_is_that_of_the_whole_prefix_run_again(model, kind: str, cached: bool):
+    site, at = Site(0, kind), (3, 8, 9)
+    with attach(model, steer(on(model, site), PUSH), at=at) as attached:
+        said = model.generate(TOKENS, max_new_tokens=5, use_past_kv_cache=cached, **GREEDY)
+    assert torch.equal(said, slow(model, TOKENS, 5, [by_hand(at, site)]))
+    assert attached.fired == (2 * len(at),) or not cached
+    assert tiny.no_hooks_left(model)
+
+
+@torch.no_grad()
+def test_attached_padding_is_no_position(model):
+    padded = torch.cat([torch.zeros(2, 3, dtype=torch.long), TOKENS], 1)
+    with attach(model, steer(on(model), PUSH), at=(2, 5)):
+        found = model(padded, attention_mask=(padded > 0).long())
+    wanted = model.run_with_hooks(TOKENS, fwd_hooks=[by_hand((2, 5))])
+    torch.testing.assert_close(found[:, 3:], wanted, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_plain_hooks_stay_on_while_generating(model):
+    change = zero(on(model))
+
+    def hook(x: torch.Tensor, hook: Any) -> torch.Tensor:
+        x = x.clone()
+        x[..., list(INDEX)] = 0
+        return x
+
+    with model.hooks(fwd_hooks=change.fwd_hooks()):
+        said = model.generate(TOKENS, max_new_tokens=5, **GREEDY)
+    assert torch.equal(said, slow(model, TOKENS, 5, [(change.neurons.site.hook, hook)]))
+    assert tiny.no_hooks_left(model)
+
+
+def test_nothing_is_left_after_an_error(model):
+    before = sum(len(module._forward_pre_hooks) for module in model.modules())
+    with pytest.raises(MechRewardError, match="never fired"), attach(model, zero(on(model)), at=[90]):
+        model(TOKENS)
+    with pytest.raises(ZeroDivisionError), attach(model, zero(on(model))):
+        _ = 1 / 0
+    assert tiny.no_hooks_left(model)
+    assert sum(len(module._forward_pre_hooks) for module in model.modules()) == before
+
+
+def test_the_engine_under_attached_interventions(model):
+    """Rows that stand at different positions in one batch, moved about, against the same change as an edit."""
+    at, change = (3, 8, 12, 21), steer(on(model), PUSH)
+    with attach(model, change, at=at):
+        attached = generate(model, jobs_of(), eos=EOS, batch=4)
+    assert_same(attached, generate(model, jobs_of((change.edit(at),)), eos=EOS, batch=4))
+
+
+@torch.no_grad()
+def test_a_sweep_is_run_with_hooks_one_by_one(model):
+    clean, corrupted = TOKENS
+    metric, sites = logit_difference(7, 90), [str(Site(layer, kind)) for layer in (0, 1) for kind in HOOKS]
+    sweep = patching_sweep(model, clean, corrupted, sites, metric, positions=[1, 2, 6], what=None)
+    _, cache = model.run_with_cache(clean[None])
+    for row, site in enumerate(sweep.sites):
+        for column, position in enumerate(sweep.positions):
+
+            def hook(x: torch.Tensor, hook: Any, site: Site = site, position: int = position) -> torch.Tensor:
+                x = x.clone()
+                x[:, position] = cache[site.hook][:, position]
+                return x
+
+            logits = model.run_with_hooks(corrupted[None], fwd_hooks=[(site.hook, hook)])[0]
+            assert sweep.metric[row, column] == pytest.approx(metric(logits), abs=1e-4)
     assert tiny.no_hooks_left(model)
 
 
@@ -170,6 +263,16 @@ def test_every_architecture_is_captured_and_edited(architecture, kind: str):
     assert edit is not None, f"{site.width(model)} neurons were expected; the hook carries {width}"
     wanted = [slowly(hooked(model, plain_hooks((edit,))), job, Policy()) for job in jobs_of()[:5]]
     assert_same(generate(model, jobs_of((edit,))[:5], eos=EOS, batch=3), wanted)
+
+
+@torch.no_grad()
+def test_every_architecture_tells_its_positions(architecture):
+    model, _ = architecture
+    change, at = steer(on(model), PUSH), (3, 8, 9)
+    with attach(model, change, at=at) as attached:
+        said = model.generate(TOKENS, max_new_tokens=5, **GREEDY)
+    assert torch.equal(said, slow(model, TOKENS, 5, [by_hand(at)]))
+    assert attached.fired == (6,)
 
 
 def test_an_edit_is_not_seen_by_what_was_caught_before_it(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import rows as made
 import torch
 
 from mechreward._check import MechRewardError
-from mechreward.causal.controls import matched, random, sinks
+from mechreward.causal.controls import MATCHED, match_report, matched, random, sinks, sizes
+from mechreward.causal.intervene import mean, scale, steer, zero
 from mechreward.models.site import Site
 
 LENGTH = 5
@@ -173,3 +175,87 @@ def test_activations_of_another_site_or_model_are_refused():
             make(elsewhere, acts)
         with pytest.raises(MechRewardError, match="is another"):
             make(of(1, 2, width=60), replace(acts, model_id=made.OTHER))
+
+
+def spread_out(seed: int = 0, width: int = 60):
+    """Neurons whose mean, deviation and value at position 0 are independent of each other."""
+    rng = np.random.default_rng(seed)
+    centre, deviation, first = (np.exp(rng.normal(size=width)) for _ in range(3))
+    x = centre + deviation * np.resize([1.0, -1.0], COUNT)[:, None]
+    x[::LENGTH] = first
+    return made.tokens(x, LENGTH)
+
+
+def by_hand(acts, on: str) -> np.ndarray:
+    x = acts.x.double().numpy()
+    if on == "rms":
+        return np.sqrt((x**2).mean(0))
+    return x.std(0) if on == "variance" else np.sqrt((x[acts.position == 0] ** 2).mean(0))
+
+
+@pytest.mark.parametrize("on", ["rms", "variance", "first"])
+def test_a_match_is_on_what_was_asked_for(on):
+    acts, chosen = spread_out(), of(3, 17, 30, width=60)
+    size, tight, loose = np.log(by_hand(acts, on)), [], []
+    np.testing.assert_allclose(sizes(acts, on).log().numpy(), size, atol=1e-4)
+    for control in matched(chosen, acts, draws=5, on=on):
+        pairs = itertools.permutations(control.neurons.indices)
+        errors = [np.abs(size[list(pair)] - size[[3, 17, 30]]).mean() for pair in pairs]
+        assert min(abs(control.error - error) for error in errors) < 1e-4, "the error of one of the pairings"
+        others = [np.log(by_hand(acts, other)) for other in ("rms", "variance", "first") if other != on]
+        loose += [np.sort(o[list(control.neurons.indices)]) - np.sort(o[[3, 17, 30]]) for o in others]
+        tight.append(control.error)
+        assert control.on == on and control.arm == ("matched" if on == "rms" else f"matched_{on}")
+    assert np.mean(tight) < 0.5 * np.abs(loose).mean(), "matched on one size is not matched on the others"
+
+
+def test_the_displacement_is_what_the_intervention_moves():
+    acts = spread_out()
+    np.testing.assert_allclose(sizes(acts, "displacement", zero), acts.rms(), rtol=1e-5)
+    deviation = sizes(acts, "displacement", lambda neurons: mean(neurons, acts))
+    np.testing.assert_allclose(deviation, acts.x.std(0, correction=0), rtol=1e-4)
+    doubled = sizes(acts, "displacement", lambda neurons: scale(neurons, 3))
+    np.testing.assert_allclose(doubled, 2 * acts.rms(), rtol=1e-5)
+    toward = np.random.default_rng(0).normal(size=COUNT)
+    pushed = sizes(acts, "displacement", lambda neurons: steer(neurons, acts, 1.5, toward=toward))
+    np.testing.assert_allclose(pushed, 1.5 * acts.x.std(0, correction=0), rtol=1e-4)
+    placed = sizes(acts, "displacement", lambda neurons: mean(neurons, acts, by="position"))
+    assert (placed < deviation + 1e-6).all() and (placed < 0.99 * deviation).any(), "positions of the rows are used"
+    same = [c.neurons.indices for c in matched(of(3, 17, width=60), acts, on="rms")]
+    assert [c.neurons.indices for c in matched(of(3, 17, width=60), acts, on="displacement", change=zero)] == same
+
+
+@pytest.mark.parametrize("on", ["rms", "displacement", "variance", "first"])
+def test_sinks_never_stand_in_whatever_is_matched(on):
+    acts = with_rms(np.ones(30), sink=tuple(range(10, 20)))
+    for control in matched(of(0, 1, width=30), acts, draws=10, on=on, change=zero):
+        assert not set(control.neurons.indices) & {0, 1, *range(10, 20)}
+
+
+def test_what_is_not_matched_is_not_called_so():
+    rms = np.ones(60)
+    rms[5] = 4.0
+    found = matched(of(5, width=60), with_rms(rms), draws=3)
+    for control in found:
+        assert not control.is_matched and control.error == pytest.approx(np.log(4), abs=1e-4)
+        assert f"NOT matched (over {MATCHED}) on rms, error 1.386" in str(control)
+        assert control.neurons.how.startswith("no match, the nearest (error 1.39), on rms of")
+    assert match_report(found) == "3 sets on rms: error 1.386, worst 1.386; NOT matched: 3 are over 0.25"
+    good = matched(of(6, width=60), with_rms(rms), draws=3)
+    assert all(control.is_matched for control in good)
+    assert "matched 0: matched on rms, error 0.000" in str(good[0])
+    assert match_report(good) == "3 sets on rms: error 0.000, worst 0.000; matched"
+    (drawn,) = random(of(6, width=60), with_rms(rms), draws=1)
+    assert not drawn.is_matched and str(drawn).startswith("random 0: NeuronSet(1 of 60")
+    with pytest.raises(MechRewardError, match="a report is of sets matched on one size"):
+        match_report([drawn, *good])
+
+
+def test_sizes_that_cannot_be():
+    acts, chosen = with_rms(np.ones(60)), of(1, 2, width=60)
+    with pytest.raises(MechRewardError, match="unknown size to match on 'norm'; did you mean 'rms'"):
+        matched(chosen, acts, on="norm")
+    with pytest.raises(MechRewardError, match="give change=, such as zero"):
+        matched(chosen, acts, on="displacement")
+    with pytest.raises(MechRewardError, match="no row of position 0"):
+        sizes(replace(acts, position=acts.position + 1), "first")

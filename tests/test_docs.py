@@ -1,4 +1,4 @@
-"""The README's code and the notebooks run as they stand."""
+"""The code of the README and the pages, and the notebooks, run as they stand."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ def blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
 
 
-def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/hooks.md"])
+def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code = blocks("README.md")
-    assert code, "the README shows no code"
+    code = blocks(page)
+    assert code, f"{page} shows no code"
     names: dict[str, object] = {}
     for block in code:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, page, "exec"), names)
+
+
+def test_ten_lines_are_no_more() -> None:
+    (first,) = [block for block in blocks("docs/hooks.md") if "attached:" in block and "steered" in block]
+    assert len([line for line in first.splitlines() if line.strip()]) <= 10
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -14,11 +14,13 @@ from scipy.stats import binomtest
 
 from mechreward._check import MechRewardError
 from mechreward.causal import effect as module
+from mechreward.causal.attach import attach
 from mechreward.causal.effect import Arm, Effect, ablate
-from mechreward.causal.intervene import Intervention, zero
+from mechreward.causal.intervene import Intervention, resample, zero
 from mechreward.models import adapter
 from mechreward.models.adapter import eos_id, model_id
 from mechreward.models.site import Site
+from mechreward.probing.activations import record
 from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.sample import sample
 
@@ -102,6 +104,21 @@ def test_every_control_is_there_under_every_operation(nothing):
         assert by_draw.setdefault((arm.name, arm.draw), arm.indices) == arm.indices, "one set, both operations"
         assert set(arm.damage) == {"parse_rate", "eos_rate", "truncation_rate", "length", "kl", "change_norm"}
     assert np.isfinite([arm.match_error for op in nothing.ops for arm in nothing.draws("matched", op)]).all()
+
+
+def test_resampling_is_run_with_the_same_rows_for_every_set(tiny_model, problems):
+    """Against answers sampled with the hook attached: another loop, and positions counted another way."""
+    neurons = on(tiny_model, Site(0, "resid_post"), 0, 3, 8, 21)
+    found = ablate(tiny_model, problems, neurons, ops=("resample",), seed=2, **FEW)
+    clean = sample(tiny_model, problems, seed=2, what=None)
+    acts = record(tiny_model, clean, neurons.site, rows="tokens", what=None)[neurons.site]
+    for arm in [*found.draws("value", "resample"), *found.draws("matched", "resample")[:2]]:
+        chosen = replace(neurons, indices=arm.indices)
+        with attach(tiny_model, resample(chosen, acts, seed=2)):
+            runs = sample(tiny_model, problems, seed=2, what=None)
+        assert arm.outcomes.tolist() == runs.rewards
+        assert arm.damage["kl"] > 0 and arm.damage["change_norm"] > 0
+    assert "resample: accuracy" in str(found)
 
 
 @torch.no_grad()
@@ -280,11 +297,11 @@ def test_no_hook_is_left_after_success_or_failure(monkeypatch, tiny_model, probl
     calls = []
     whole = Intervention.__call__
 
-    def breaks(self, x):
+    def breaks(self, x, *more):
         calls.append(x.shape)
         if len(calls) > 5:
             raise RuntimeError("in the middle")
-        return whole(self, x)
+        return whole(self, x, *more)
 
     monkeypatch.setattr(Intervention, "__call__", breaks)
     with pytest.raises(RuntimeError, match="in the middle"):

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
-from mechreward._check import require
+from mechreward._check import MechRewardError, one_of, require
+from mechreward.causal.intervene import Intervention
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 
 MATCHED = 0.25
+ON = ("rms", "displacement", "variance", "first")
 
 
 @dataclass(frozen=True)
 class Control:
-    """One control set. `error` is the mean over its neurons of |log(rms / rms of the neuron it stands for)|: .1 means
-    activation magnitudes within about 10%. NaN for sets that are not matched."""
+    """One control set. `error` is the mean over its neurons of |log(size / size of the neuron it stands for)|, a size
+    being what the set is matched `on`: .1 means within about 10%. NaN, and `on` empty, for sets drawn without a match.
+    """
 
     arm: str
     draw: int
     neurons: NeuronSet
     error: float
+    on: str = ""
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether the error is small enough (`MATCHED`) to call the set matched."""
+        return self.error <= MATCHED
+
+    def __str__(self) -> str:
+        if not self.on:
+            return f"{self.arm} {self.draw}: {self.neurons}"
+        close = "matched" if self.is_matched else f"NOT matched (over {MATCHED})"
+        return f"{self.arm} {self.draw}: {close} on {self.on}, error {self.error:.3f}; {self.neurons}"
 
 
 def sinks(acts: Activations, ratio: float = 10.0) -> tuple[int, ...]:
@@ -43,20 +60,37 @@ def sinks(acts: Activations, ratio: float = 10.0) -> tuple[int, ...]:
     return tuple(torch.nonzero(found).flatten().tolist())
 
 
-def matched(neurons: NeuronSet, acts: Activations, draws: int = 19, seed: int = 0) -> list[Control]:
-    """`draws` different sets, matched one to one on activation root mean square, without the set and without sinks.
+def matched(
+    neurons: NeuronSet,
+    acts: Activations,
+    draws: int = 19,
+    seed: int = 0,
+    *,
+    on: str = "rms",
+    change: Callable[[NeuronSet], Intervention] | None = None,
+) -> list[Control]:
+    """`draws` different sets, matched one to one on a size of each neuron, without the set and without sinks.
 
-    Each neuron is replaced by one of the nearest candidates by |log rms ratio|; the neighbourhood is as small as the
+    Each neuron is replaced by one of the nearest candidates by |log size ratio|; the neighbourhood is as small as the
     number of draws allows (twice the draws, shared among the neurons). 19 draws let a rank reach p = .05, 99 p = .01.
+    What comes nearest need not be near: `Control.is_matched` and `match_report` say so, and nothing over `MATCHED`
+    is called matched.
+
+    Args:
+        acts: activations of rows="tokens" at the set's site.
+        on: "rms", root mean square over all tokens; "displacement", root mean square of what an intervention moves
+            the neuron by; "variance", through the standard deviation; "first", root mean square at position 0.
+        change: for on="displacement", the intervention as a function of the set, such as `zero`, or
+            `lambda neurons: mean(neurons, acts)`. Zeroing displaces by the rms, a mean ablation by the deviation.
 
     Raises:
         MechRewardError: too few other neurons for that many different sets, an empty set, activations of another
-            site, or draws < 1.
+            site or without every token, draws < 1, an unknown `on`, or a displacement without `change`.
     """
     require(len(neurons) > 0, "there is nothing to match: the set is empty.")
     require(draws >= 1, f"at least one matched draw is needed (19 for p = .05); {draws} were asked for.")
     _same(neurons, acts)
-    rms = acts.rms().clamp(min=1e-8).log().numpy()
+    size = sizes(acts, on, change).clamp(min=1e-8).log().numpy()
     free = np.setdiff1d(np.arange(acts.width), [*neurons.indices, *sinks(acts)])
     reach = max(4, 2 * draws // len(neurons) + 2)
     need = len(neurons) + reach
@@ -67,19 +101,53 @@ def matched(neurons: NeuronSet, acts: Activations, draws: int = 19, seed: int = 
         used: set[int] = set()
         distances = []
         for target in rng.permutation(neurons.indices):
-            near = [int(i) for i in free[np.argsort(np.abs(rms[free] - rms[target]))] if int(i) not in used][:reach]
+            near = [int(i) for i in free[np.argsort(np.abs(size[free] - size[target]))] if int(i) not in used][:reach]
             pick = int(rng.choice(near))
             used.add(pick)
-            distances.append(abs(rms[pick] - rms[target]))
+            distances.append(abs(size[pick] - size[target]))
         found.setdefault(tuple(sorted(used)), float(np.mean(distances)))
         if len(found) == draws:
             break
     require(len(found) == draws, f"only {len(found)} different matched sets exist; {draws} were asked for.")
-    how = f"activation-magnitude match of ({neurons.how})"
-    return [
-        Control("matched", draw, NeuronSet.of(acts, indices, how), error)
-        for draw, (indices, error) in enumerate(found.items())
-    ]
+    arm = "matched" if on == "rms" else f"matched_{on}"
+    controls = []
+    for draw, (indices, error) in enumerate(found.items()):
+        close = "match" if error <= MATCHED else f"no match, the nearest (error {error:.2f}),"
+        how = f"{close} on {on} of ({neurons.how})"
+        controls.append(Control(arm, draw, NeuronSet.of(acts, indices, how), error, on))
+    return controls
+
+
+def match_report(controls: Sequence[Control]) -> str:
+    """One line: what was matched, how closely, and whether that may be called matched.
+
+    Raises MechRewardError for no controls, or controls that were not matched on one and the same size.
+    """
+    kinds = sorted({control.on for control in controls})
+    require(len(kinds) == 1 and kinds[0] != "", f"a report is of sets matched on one size; these: {kinds or 'none'}.")
+    errors = np.array([control.error for control in controls])
+    good = int((errors <= MATCHED).sum())
+    verdict = "matched" if good == len(errors) else f"NOT matched: {len(errors) - good} are over {MATCHED}"
+    return f"{len(errors)} sets on {kinds[0]}: error {errors.mean():.3f}, worst {errors.max():.3f}; {verdict}"
+
+
+def sizes(
+    acts: Activations, on: str, change: Callable[[NeuronSet], Intervention] | None = None
+) -> Float[torch.Tensor, " width"]:
+    """What neurons are matched on, for every neuron of the site, in the unit of the activations (see `matched`)."""
+    one_of("size to match on", on, ON)
+    if on == "rms":
+        return acts.rms()
+    if on == "variance":
+        return acts.x.std(0, correction=0)
+    if on == "first":
+        start = torch.from_numpy(acts.position == 0)
+        require(bool(start.any()), "these activations have no row of position 0: record with rows='tokens'.")
+        return acts.x[start].square().mean(0).sqrt()
+    if change is None:
+        raise MechRewardError("a displacement is that of an intervention: give change=, such as zero.")
+    moved = change(NeuronSet.of(acts, range(acts.width), "all"))(acts.x, torch.from_numpy(acts.position))
+    return (moved - acts.x).square().mean(0).sqrt()
 
 
 def random(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mechreward import stats
 from mechreward._check import MechRewardError, one_of, require
 from mechreward._files import read_json, write_json
 from mechreward.causal.controls import MATCHED, Control, matched, random, sinks
-from mechreward.causal.intervene import OPS, Intervention, mean, zero
+from mechreward.causal.intervene import OPS, Intervention, mean, resample, zero
 from mechreward.models.adapter import device_of, eos_id
 from mechreward.models.engine import Policy
 from mechreward.probing.activations import Activations, record
@@ -24,6 +24,12 @@ from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.sample import sample, sample_arms
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.tasks import Problem
+
+ABLATIONS: dict[str, Callable[[NeuronSet, Activations, int], Intervention]] = {
+    "zero": lambda neurons, acts, seed: zero(neurons),
+    "mean": lambda neurons, acts, seed: mean(neurons, acts),
+    "resample": lambda neurons, acts, seed: resample(neurons, acts, seed=seed),
+}
 
 
 @dataclass(frozen=True)
@@ -171,13 +177,16 @@ def ablate(
     meter of every arm says whether the model still works: parse rate, end-of-sequence rate, truncation rate, mean
     length, KL to the clean model and norm of the change on clean text.
 
+    `ops` are zero and mean, and may hold "resample", whose rows come from the clean answers (the same rows for a set
+    and for all its controls).
+
     Raises:
         MechRewardError: a set of another model, no problems, an unknown operation, or an intervention that never
             fired.
     """
     require(len(neurons) > 0, "there is nothing to ablate: the set is empty.")
     for op in ops:
-        one_of("operation", op, OPS)
+        one_of("operation", op, ABLATIONS)
     zero(neurons).check(model)
     clean = sample(model, problems, seed=seed, policy=policy, what=what and f"{what}: baseline")
     acts = record(model, clean, neurons.site, rows="tokens", what=None)[neurons.site]
@@ -185,11 +194,7 @@ def ablate(
     own = Control("value", 0, neurons, float("nan"))
     controls = [own, *matched(neurons, acts, draws, seed), *random(neurons, acts, random_draws, seed)]
     controls += random(neurons, acts, random_draws, seed, sink_free=True)
-    pairs = [
-        (control, zero(control.neurons) if op == "zero" else mean(control.neurons, acts))
-        for op in ops
-        for control in controls
-    ]
+    pairs = [(control, ABLATIONS[op](control.neurons, acts, seed)) for op in ops for control in controls]
     title = what and f"{what}: {len(pairs)} sets"
     rollouts = sample_arms(
         model, problems, [(change.edit(),) for _, change in pairs], seed=seed, policy=policy, what=title
@@ -241,7 +246,8 @@ class _CleanText:
 
         Raises MechRewardError if the hook never fired.
         """
-        moved = (change(acts.x) - acts.x).norm(dim=1).mean() / acts.x.norm(dim=1).mean()
+        there = change(acts.x, torch.from_numpy(acts.position))
+        moved = (there - acts.x).norm(dim=1).mean() / acts.x.norm(dim=1).mean()
         fired = []
         (name, edit), *_ = change.fwd_hooks()
 

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
-from mechreward._check import one_of, require
+from mechreward._check import MechRewardError, one_of, require
+from mechreward.causal.reference import absolute, by_position, some, table
 from mechreward.models.adapter import model_id
 from mechreward.models.edits import Edit
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 
-OPS = ("zero", "mean")
+OPS = ("zero", "mean")  # what `causal.effect.ablate` runs unless told; it can also resample
+PULL = {"zero": -1.0, "mean": -1.0, "resample": -1.0, "patch": -1.0, "steer": 0.0, "scale": 1.0}
+DRAWN = 512  # rows of an unconditional resample, shared out among the positions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Intervention:
-    """x[..., set] <- x[..., set] + strength (reference - x[..., set]), at every position.
+    """x[..., set] <- x[..., set] + strength (reference + pull x[..., set])
 
-    `reference` [k] is 0 for `zero` and the mean activation for `mean`. Strength 1 replaces, 0 leaves everything as it
-    was. The input is never edited in place; arithmetic is in float32 and the result has the input's dtype.
+    | op | pull | reference |
+    | --- | --- | --- |
+    | zero | -1 | 0 |
+    | mean, resample, patch | -1 | a mean, a row drawn at random, the values of another run |
+    | steer | 0 | a direction |
+    | scale | 1 | 0 |
+
+    Strength 0 leaves everything as it was, for every operation; strength 1 replaces (pull -1), adds the direction, or
+    doubles. `reference` is `[k]`, or `[pos k]` with a row for each absolute position; behind its last row it starts
+    again with the first. `known` names the absolute positions that have a reference, None for all: at others the
+    intervention does nothing. The input is never edited in place; arithmetic is in float32 and the result has the
+    input's dtype.
 
     What it does not show: an effect of removing neurons says that something needs them, not what they carry; only
     matched controls make it specific (`causal.effect.ablate`).
@@ -30,40 +45,92 @@ class Intervention:
 
     neurons: NeuronSet
     op: str
-    reference: Float[torch.Tensor, " k"] = field(repr=False)
-    strength: float = 1.0
+    reference: Float[torch.Tensor, " k"] | Float[torch.Tensor, "pos k"] = field(repr=False)
+    strength: int | float = 1.0
+    known: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        one_of("operation", self.op, OPS)
-        k = len(self.neurons)
+        one_of("operation", self.op, PULL)
+        k, values = len(self.neurons), self.reference.shape[-1]
         require(k > 0, "an intervention needs at least one neuron; this set is empty.")
-        require(len(self.reference) == k, f"the reference has {len(self.reference)} values for {k} neurons.")
+        require(values == k, f"the reference has {values} values for {k} neurons.")
+        require(self.reference.numel() > 0, "the reference has no row: there is nothing to take values from.")
+        require(bool(self.reference.isfinite().all()), "the reference holds values that are not finite.")
 
-    def __call__(self, x: Float[torch.Tensor, "*batch width"]) -> Float[torch.Tensor, "*batch width"]:
-        """The changed copy of activations at the set's site."""
+    def __call__(
+        self, x: Float[torch.Tensor, "*batch width"], positions: Int[torch.Tensor, "*batch"] | None = None
+    ) -> Float[torch.Tensor, "*batch width"]:
+        """The changed copy of activations at the set's site.
+
+        `positions` holds the absolute position of every row of `x`, -1 where nothing is to be done. Without it every
+        row is changed; an intervention that depends on the position then takes `x` for a whole pass,
+        `[... pos width]` from position 0 on.
+
+        Raises:
+            MechRewardError: `x` of another width, or no `positions` where they are needed and cannot be guessed: a
+                single token, as in decoding with a KV cache (use `attach`).
+        """
         width = self.neurons.width
         require(x.shape[-1] == width, f"{self.neurons.site} has {width} neurons; the tensor has {x.shape[-1]}.")
+        if positions is None and self.by_position:
+            length = x.shape[-2] if x.ndim > 1 else 1
+            require(
+                length > 1 or self.reference.shape[0] == 1,
+                f"this {self.op} depends on the position, and one token does not say where it stands: use "
+                "attach(model, intervention), which follows the positions, also with a KV cache.",
+            )
+            positions = torch.arange(length, device=x.device).expand(x.shape[:-1])
         index = list(self.neurons.indices)
         old = x[..., index].float()
-        new = (1 - self.strength) * old + self.strength * self.reference.to(old.device)  # exact at strength 0 and 1
+        reference = self.reference.to(old.device)
+        if reference.ndim == 2 and positions is not None:
+            reference = reference[positions.clamp(min=0) % len(reference)]
+        new = (1 + self.strength * PULL[self.op]) * old + self.strength * reference  # exact at strength 0 and 1
+        if positions is not None:
+            new = torch.where(self.acts_at(positions)[..., None], new, old)
         out = x.clone()
         out[..., index] = new.to(x.dtype)
         return out
 
+    @property
+    def by_position(self) -> bool:
+        """Whether what it does depends on the absolute position."""
+        return self.reference.ndim == 2 or self.known is not None
+
+    def acts_at(self, positions: Int[torch.Tensor, "*batch"]) -> Bool[torch.Tensor, "*batch"]:
+        """At which of these absolute positions it does something."""
+        if self.known is None:
+            return positions >= 0
+        return torch.isin(positions, torch.tensor(self.known, device=positions.device))
+
     def fwd_hooks(self) -> list[tuple[str, Any]]:
-        """`[(name, fn)]` for `run_with_hooks`, `hooks()` and `generate` of any TransformerLens model."""
+        """`[(name, fn)]` for `run_with_hooks`, `hooks()` and `generate` of any TransformerLens model.
+
+        Plain hooks know no positions: they act on every token they meet. `attach` chooses positions, counts, and
+        follows a KV cache, which an intervention that depends on the position needs.
+        """
 
         def hook(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
             return self(tensor)
 
         return [(self.neurons.site.hook, hook)]
 
-    def edit(self, at: tuple[int, ...] | None = None) -> Edit:
-        """The same change for single rows of a batch (`rollouts.sample.sample_arms`)."""
+    def edit(self, at: Sequence[int] | None = None) -> Edit:
+        """The same change for single rows of a batch (`rollouts.sample.sample_arms`), at every position or at the
+        absolute positions `at`.
+
+        Raises:
+            MechRewardError: a position below 0, or none of `at` has a reference.
+        """
         index = list(self.neurons.indices)
-        keep, add = torch.ones(self.neurons.width), torch.zeros(self.neurons.width)
-        keep[index] = 1 - self.strength
-        add[index] = self.strength * self.reference
+        keep, add = torch.ones(self.neurons.width), torch.zeros(*self.reference.shape[:-1], self.neurons.width)
+        keep[index] = 1 + self.strength * PULL[self.op]
+        add[..., index] = self.strength * self.reference.cpu().float()
+        if at is not None:
+            at = absolute(at)
+        if self.known is not None:
+            at = self.known if at is None else tuple(sorted(set(self.known) & set(at)))
+            require(len(at) > 0, f"none of the positions has a reference; those that have: {some(self.known)}.")
         return Edit(self.neurons.site, keep, add, at)
 
     def check(self, model: Any) -> Intervention:
@@ -77,12 +144,127 @@ class Intervention:
         return self
 
 
-def zero(neurons: NeuronSet, strength: float = 1.0) -> Intervention:
+def zero(neurons: NeuronSet, strength: int | float = 1.0) -> Intervention:
     """Zero ablation (paper section 2)."""
     return Intervention(neurons, "zero", torch.zeros(len(neurons)), strength)
 
 
-def mean(neurons: NeuronSet, reference: Activations, strength: float = 1.0) -> Intervention:
-    """Mean ablation: each neuron is set to its mean over the rows of `reference` (recorded at the same site)."""
-    neurons.model_id.check(reference.model_id, "neuron set")
-    return Intervention(neurons, "mean", neurons.read(reference).double().mean(0).float(), strength)
+def scale(neurons: NeuronSet, factor: int | float) -> Intervention:
+    """Each neuron times `factor`: 1 is the baseline, 0 zero ablation, -1 turns the sign. Its `strength` is
+    `factor` - 1."""
+    return Intervention(neurons, "scale", torch.zeros(len(neurons)), factor - 1)
+
+
+def mean(
+    neurons: NeuronSet,
+    reference: Activations,
+    strength: int | float = 1.0,
+    *,
+    by: str | None = None,
+    ends: Sequence[int] | None = None,
+) -> Intervention:
+    """Mean ablation: each neuron is set to its mean over the rows of `reference` (recorded at the same site).
+
+    Args:
+        by: None takes all rows for every position; "position" takes, at each absolute position, the rows recorded
+            there; "step" takes the rows of the step a position lies in.
+        ends: for by="step", the `step_ends` of the trajectory that is changed: they say which step that is.
+
+    Raises:
+        MechRewardError: activations of another site or model, an unknown `by`, or `ends` without by="step".
+    """
+    values, groups = neurons.read(reference).double(), by_position(reference, by, ends)
+    if groups is None:
+        return Intervention(neurons, "mean", values.mean(0).float(), strength)
+    means = table({position: values[rows].mean(0).float() for position, rows in groups.items()})
+    return Intervention(neurons, "mean", means, strength, tuple(groups))
+
+
+def resample(
+    neurons: NeuronSet,
+    reference: Activations,
+    strength: int | float = 1.0,
+    *,
+    by: str | None = None,
+    ends: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Intervention:
+    """Resample ablation: all neurons are set to their joint values in a row of `reference` drawn at random.
+
+    Every absolute position has its own draw, decided by `seed` alone: the rows of a batch share it, and batching or
+    decoding changes nothing. For independent draws take several seeds (our choice; without `by` at most 512 rows are
+    drawn, without replacement, and come round again behind that). `by` and `ends` as in `mean`: a position then draws
+    among the rows of that position or step, and what the trajectory itself put there is one of them if `reference`
+    holds it.
+
+    Raises:
+        MechRewardError: as `mean`.
+    """
+    values, groups = neurons.read(reference).float(), by_position(reference, by, ends)
+    rng = np.random.default_rng([seed, 5])
+    if groups is None:
+        return Intervention(neurons, "resample", values[rng.permutation(len(values))[:DRAWN]], strength)
+    drawn = table({position: values[rng.choice(rows)] for position, rows in groups.items()})
+    return Intervention(neurons, "resample", drawn, strength, tuple(groups))
+
+
+def patch(neurons: NeuronSet, source: Any, strength: int | float = 1.0) -> Intervention:
+    """Activation patching: each neuron is set to its value in another run.
+
+    Args:
+        source: the values themselves, `[k]` for one state that is put wherever the intervention acts, or `[pos k]`
+            for one row an absolute position; `Activations` of one trajectory, whose rows go to their own positions;
+            or the source run's cache by hook name (`run_with_cache`, one row).
+
+    Positions that the source has no row for are left alone.
+
+    Raises:
+        MechRewardError: another number of neurons, several trajectories or rows, or another site or model.
+    """
+    if isinstance(source, Activations):
+        runs = len(set(source.trajectory.tolist()))
+        require(runs == 1, f"a patch comes from one run; the activations are of {runs} trajectories.")
+        values = neurons.read(source).float()
+        rows = dict(sorted(zip(source.position.tolist(), values, strict=True)))
+        return Intervention(neurons, "patch", table(rows), strength, tuple(rows))
+    values = (source if isinstance(source, torch.Tensor) else neurons.read(source)).detach().float()
+    if values.ndim == 3:
+        require(len(values) == 1, f"a patch comes from one run; the source holds {len(values)} rows.")
+        values = values[0]
+    require(values.ndim in (1, 2), f"a patch is [k] or [pos k]; a tensor of shape {list(values.shape)} was given.")
+    return Intervention(neurons, "patch", values, strength, tuple(range(len(values))) if values.ndim == 2 else None)
+
+
+def steer(
+    neurons: NeuronSet,
+    direction: torch.Tensor | Activations,
+    strength: int | float = 1.0,
+    *,
+    toward: np.ndarray | None = None,
+) -> Intervention:
+    """Activation addition: x <- x + strength direction, which no ablation can do: it pushes in either sense.
+
+    Args:
+        direction: `[k]` in the unit of the activations, so that strength 1 adds exactly it; or reference
+            `Activations`, which make the unit one standard deviation of each neuron over their rows.
+        toward: with `Activations`: [row] what a positive strength is to raise, such as `values.mean` (V-hat) or
+            `values.delta`; every neuron moves in the sense of its correlation with it. Rows that are NaN are left out.
+
+    Raises:
+        MechRewardError: a direction of another length, activations of another site or model or without `toward`, or
+            `toward` of another length, without variance, or beside a direction that already has signs.
+    """
+    if isinstance(direction, torch.Tensor):
+        require(toward is None, "a direction given as a tensor has signs already: leave out toward=.")
+        require(direction.ndim == 1, f"a direction is [k]; a tensor of shape {list(direction.shape)} was given.")
+        return Intervention(neurons, "steer", direction.detach().float(), strength)
+    values = neurons.read(direction).double()
+    if toward is None:
+        raise MechRewardError("activations say how far, not which way: give toward=, one number a row (values.mean).")
+    goal = torch.as_tensor(np.asarray(toward, dtype=np.float64))
+    require(len(goal) == len(values), f"toward has {len(goal)} numbers for {len(values)} rows of activations.")
+    rows = goal.isfinite()
+    spread = goal[rows] - goal[rows].mean()
+    require(bool((spread.abs() > 1e-9).any()), "toward is the same number in every row: it shows no way up.")
+    sense = torch.where((spread[:, None] * values[rows]).sum(0) < 0, -1.0, 1.0)
+    return Intervention(neurons, "steer", (sense * values.std(0, correction=0)).float(), strength)

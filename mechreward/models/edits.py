@@ -19,12 +19,13 @@ class Edit:
 
     Position 0 is the row's first token, whatever the padding. Arithmetic is in float32, the result has the input's
     dtype, and where `keep` is 1 and `add` 0 nothing changes. All linear interventions have this form: zero is
-    keep 0, mean adds the mean, steering keeps and adds, scaling only keeps.
+    keep 0, mean adds the mean, steering keeps and adds, scaling only keeps. `add` may be `[pos width]`, a row for each
+    position, for a mean or a patch that depends on it; behind the last row it starts again with the first.
     """
 
     site: Site
     keep: Float[torch.Tensor, " width"] = field(repr=False)
-    add: Float[torch.Tensor, " width"] = field(repr=False)
+    add: Float[torch.Tensor, " width"] | Float[torch.Tensor, "pos width"] = field(repr=False)
     at: tuple[int, ...] | None = None
 
 
@@ -103,15 +104,18 @@ class _Table:
     """All edits that are the n-th at their site in some row; entry 0 changes nothing."""
 
     def __init__(self, edits: list[Edit], device: torch.device) -> None:
-        widths = {part.shape for edit in edits for part in (edit.keep, edit.add)}
-        require(len(widths) == 1, f"the edits at {edits[0].site} have different widths: {sorted(map(tuple, widths))}.")
+        widths = {part.shape[-1] for edit in edits for part in (edit.keep, edit.add)}
+        require(len(widths) == 1, f"the edits at {edits[0].site} have different widths: {sorted(widths)}.")
         self.edits, self.index = edits, {id(edit): i for i, edit in enumerate(edits, start=1)}
-        keep, add = torch.stack([e.keep for e in edits]).float(), torch.stack([e.add for e in edits]).float()
-        self.keep = torch.cat([torch.ones_like(keep[:1]), keep]).to(device)
-        self.add = torch.cat([torch.zeros_like(add[:1]), add]).to(device)
+        add = [torch.zeros(1, *widths), *(edit.add.view(-1, *widths).float().cpu() for edit in edits)]
+        keep = [torch.ones(1, *widths), *(edit.keep[None].float().cpu() for edit in edits)]
+        counts = torch.tensor([len(rows) for rows in add])
+        self.keep, self.add = torch.cat(keep).repeat_interleave(counts, 0).to(device), torch.cat(add).to(device)
+        self.first = (counts.cumsum(0) - counts).to(device)  # of every edit: where its rows begin, and how many it has
+        self.counts = counts.to(device) if counts.max() > 1 else None
         self.fired = torch.zeros(len(edits) + 1, dtype=torch.long, device=device)
         self.at = self._positions(device)
-        self.chosen = torch.zeros(0, 1, dtype=torch.long, device=device)
+        self.acting = self.chosen = torch.zeros(0, 1, dtype=torch.long, device=device)
 
     def _positions(self, device: torch.device) -> torch.Tensor | None:
         """[edit + 1, last position + 2] where each edit acts; the last column stands for all later positions."""
@@ -127,14 +131,16 @@ class _Table:
         here = positions >= 0
         if self.at is not None:
             here &= self.at[rows[:, None], positions.clamp(0, self.at.shape[1] - 1)]
-        self.chosen = torch.where(here, rows[:, None], 0)
+        self.acting = self.chosen = torch.where(here, rows[:, None], 0)
+        if self.counts is not None:
+            self.chosen = self.first[self.acting] + positions.clamp(min=0) % self.counts[self.acting]
 
     def hook(self, tensor: torch.Tensor, hook: Any) -> torch.Tensor:
         require(
             tensor.shape[:2] == self.chosen.shape,
             f"a hook met rows and positions {tuple(tensor.shape[:2])}; the pass holds {tuple(self.chosen.shape)}.",
         )
-        self.fired += torch.bincount(self.chosen.flatten(), minlength=len(self.fired))
+        self.fired += torch.bincount(self.acting.flatten(), minlength=len(self.fired))
         return (tensor.float() * self.keep[self.chosen] + self.add[self.chosen]).to(tensor.dtype)
 
 

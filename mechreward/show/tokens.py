@@ -138,23 +138,23 @@ def _strip(
     """The strip itself. `shades` [n] in [-1, 1], nan for none; `numbers` [n] are what the tooltips say."""
     spans = []
     for index, (piece, shade, number) in enumerate(zip(pieces, shades, numbers, strict=True)):
-        tip = f"token {index}: {_visible(piece)!r}" + ("" if math.isnan(number) else f", {unit} = {number:.3g}")
+        tip = f"token {index}: {visible(piece)!r}" + ("" if math.isnan(number) else f", {unit} = {number:.3g}")
         look = "" if math.isnan(shade) else f' style="background:{_rgb(shade)}"'
         badge = _badge(marks[index]) if index in marks else ""
-        opening, parts = f'<span{look} title="{escape(tip)}">', _visible(piece).split("\n")
+        opening, parts = f'<span{look} title="{escape(tip)}">', visible(piece).split("\n")
         ends = [RETURN] * (len(parts) - 1) + [""]
         lines = [f"{opening}{escape(part)}{end}</span>" for part, end in zip(parts, ends, strict=True)]
         lines[0] += badge  # before the line's end, beside the step that it judges
         spans.append("\n".join(lines))
-    caption = f'<div style="{CAPTION}">{scale}{escape(_visible(title))}</div>' if title or scale else ""
+    caption = f'<div style="{CAPTION}">{scale}{escape(visible(title))}</div>' if title or scale else ""
     return (
-        f'<div role="group" aria-label="{escape(_visible(title) or "tokens")}" style="{FRAME}">{caption}'
+        f'<div role="group" aria-label="{escape(visible(title) or "tokens")}" style="{FRAME}">{caption}'
         f'<div style="white-space:pre-wrap">{"".join(spans)}</div></div>'
     )
 
 
 def _badge(mark: str) -> str:
-    text = _visible(mark).strip()
+    text = visible(mark).strip()
     sign = text[:1] if text.strip("+-−0.") else ""  # nothing has no sign
     colour = {"+": "#005A8E", "-": "#A34700", "−": "#A34700"}.get(sign, "#555555")
     return f'<span style="{BADGE};background:{colour}">{escape(text.replace("-", "−", 1))}</span>'
@@ -167,7 +167,7 @@ def _rgb(shade: float) -> str:
     return "#" + "".join(f"{round(m + abs(shade) * (e - m)):02x}" for m, e in zip(MIDDLE, end, strict=True))
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Characters that a page cannot show, or that would reorder the rest of it, as ⟨U+001B⟩; line breaks stay."""
     hidden = {"\u2028", "\u2029", "\ufeff", *map(chr, [0x200E, 0x200F, 0x61C]), *map(chr, range(0x202A, 0x202F))}
     hidden.update(map(chr, range(0x2066, 0x206A)))
@@ -179,7 +179,7 @@ def _visible(text: str) -> str:
 
 def _inert(token: str) -> str:
     """A token that CircuitsVis may put into the page as markup: "<" and "&" begin nothing before a word joiner."""
-    return _visible(token).replace("<", "<" + JOINER).replace("&", "&" + JOINER).replace("\n", "↵\n")
+    return visible(token).replace("<", "<" + JOINER).replace("&", "&" + JOINER).replace("\n", "↵\n")
 
 
 def _script_safe(data: str) -> str:
