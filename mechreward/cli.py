@@ -13,6 +13,7 @@ from mechreward.study import Plan, Study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 DEFAULT = Plan()
+PAPER = Plan(train=80, validation=30, test=50, k=32, ablated=150, confidence=300, random_draws=3, curve_draws=3)
 SIZES = Sizes()
 
 
@@ -51,6 +52,47 @@ def demo(
         for sentence in results.manifest[key]:
             typer.echo(f"  {head}: {sentence}")
     typer.echo(f"report: {page}")
+
+
+@app.command()
+def paper(
+    names: list[str] = typer.Argument(help="R1 to R9, R12, R13, or all."),
+    model: str | None = typer.Option(None, help="One model instead of the bundled ones."),
+    task: str | None = typer.Option(None, help="One bundled task."),
+    out: Path = typer.Option(Path("runs/paper"), help="Folder: one run for each model and task, and results.json."),
+    seed: int = typer.Option(PAPER.seed),
+    train: int = typer.Option(PAPER.train, help="Problems to fit probes on."),
+    validation: int = typer.Option(PAPER.validation, help="Problems to choose layer and share on."),
+    test: int = typer.Option(PAPER.test, help="Problems to report on."),
+    k: int = typer.Option(PAPER.k, help="Continuations for each state's value."),
+    ablated: int = typer.Option(PAPER.ablated, help="Test problems for each ablation."),
+    confidence: int = typer.Option(PAPER.confidence, help="Test problems for confidence."),
+    draws: int = typer.Option(PAPER.draws, help="Matched control sets."),
+    random_draws: int = typer.Option(PAPER.random_draws, help="Random control sets of each kind."),
+    curve_draws: int = typer.Option(PAPER.curve_draws, help="Random subsets, bases and shuffles at each ratio."),
+    docs: Path | None = typer.Option(None, help="Write the results as a page of Markdown with its pictures too."),
+) -> None:
+    """Repeat the paper's experiments with all their controls, on bundled models or your own."""
+    from mechreward.account import write_page
+    from mechreward.experiments import BUNDLED, reproduce
+    from mechreward.findings import findings
+    from mechreward.results import Results
+
+    homes = [home for home in BUNDLED if model in (None, home[0]) and task in (None, home[1])]
+    if not homes:
+        homes = [(model or DEFAULT.model, task or DEFAULT.task)]
+    plan = Plan("", "", seed, train, validation, test, k, ablated, confidence, draws, random_draws, curve_draws)
+    results = reproduce(names, out, homes, plan, say=typer.echo)
+    for name, where in homes:
+        typer.echo(f"{name} on {where}")
+        for head, sentences in zip(
+            ("found", "not found"), findings(Results({}, tuple(results.where(model=name, task=where)))), strict=True
+        ):
+            for sentence in sentences:
+                typer.echo(f"  {head}: {sentence}")
+    typer.echo(f"results: {out / 'results.json'}")
+    if docs:
+        typer.echo(f"page: {write_page(results, docs, 'mechreward paper ' + ' '.join(names) + ' --docs ' + str(docs))}")
 
 
 @app.command()

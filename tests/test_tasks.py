@@ -28,9 +28,9 @@ FROZEN = {
     ("chain", "train"): "2d1974703687c934",
     ("chain", "validation"): "ebfe97388fa2b72f",
     ("chain", "test"): "419a89821b749edf",
-    ("paths", "train"): "fdea65d3e64e5b24",
-    ("paths", "validation"): "b83771e2b1244070",
-    ("paths", "test"): "878772b5260c6444",
+    ("paths", "train"): "8a6f13460d7bd502",
+    ("paths", "validation"): "6ca3da2b1c49b2fd",
+    ("paths", "test"): "8c9f2cc1c211accb",
 }
 
 

@@ -44,6 +44,7 @@ def R12(homes: Mapping[str, Home], seed: int = 0, draws: int = 19) -> list[Row]:
             about = {"experiment": "R12", "model": goal.model, "task": goal.task, "site": str(goal.neurons.site)}
             about |= {"seed": seed}
             detail: dict[str, Any] = {"from_model": source.model, "from_task": source.task}
+            detail["neurons"] = len(source.neurons)
             both = overlap(source.neurons, goal.neurons)
             chance = {"shared": both.shared, "expected": both.expected, "p": both.p}
             rows += rows_from(about, [("value", "iou", bare(both.iou, both.width), detail | chance)])

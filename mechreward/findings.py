@@ -1,0 +1,220 @@
+"""From rows to sentences: what was found and what was not. Every sentence follows from a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mechreward import stats
+from mechreward.results import Results, Row
+
+NAMES = {"resid_post": "residual-stream coordinates", "mlp": "MLP units"}
+WORDS = {
+    "nothing": "absent",
+    "sparse": "sparse",
+    "redundant": "redundant (any neurons will do)",
+    "distributed": "distributed (no basis holds it in few coordinates)",
+    "unclear": "neither clearly sparse nor clearly not",
+}
+
+
+def findings(results: Results) -> tuple[list[str], list[str]]:
+    """Sentences for what holds and for what does not, by rules that were fixed before any run was looked at.
+
+    Readable: the 95% interval lies above chance (.5 for AUROC, 0 for Spearman). Beyond the surface: the value
+    read-out's interval lies above the best surface baseline's estimate. Sparse: at the smallest share, the interval
+    lies above every random subset and basis; and `evidence` reads "sparse". Causal: exact McNemar at .05 after Holm
+    over all ablations, below every matched draw, and the draws really match. Experiments that are not there are not
+    spoken of.
+    """
+    told: list[tuple[bool, str]] = []
+    for kind, name in NAMES.items():
+        told += _readable(results, kind, name)
+        told += _sparse(results, "R2", kind, name, "value")
+    told += _surface(results)
+    told += _causal(results)
+    for kind, name in NAMES.items():
+        told += _dopamine(results, kind, name)
+        told += _sparse(results, "R8", kind, name, "dopamine")
+        for rule in (_adds, _target, _token, _single):
+            told += rule(results, kind, name)
+    return [s for good, s in told if good], [s for good, s in told if not good]
+
+
+def _readable(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    told = []
+    rows = [row for row in results.where(experiment="R1", arm="value") if kind_of(row) == kind]
+    if not rows:
+        return []
+    paper_like = [row for row in rows if row.detail.get("target") == "mc" and row.detail.get("shape") == "mlp"]
+    for metric, words, chance in (
+        ("spearman", "V-hat is readable: Spearman", 0.0),
+        ("auroc_s0", "The final verdict is readable at s_0: AUROC", 0.5),
+        ("auroc_last", "The final verdict is readable at the last state: AUROC", 0.5),
+    ):
+        row = next(row for row in paper_like if row.metric == metric)
+        good = row.low > chance
+        phrase = words if good else words.replace("is readable", "is not shown to be readable")
+        told.append((good, f"{phrase} {row.interval}, from {name} at {row.site} (R1)."))
+    return told
+
+
+def _sparse(results: Results, experiment: str, kind: str, name: str, arm: str) -> list[tuple[bool, str]]:
+    rows = [row for row in results.where(experiment=experiment, metric="spearman") if kind_of(row) == kind]
+    rows = curve_rows(rows, "mlp")
+    if not rows:
+        return []
+    few = max(row.detail["ratio"] for row in rows)
+    here = [row for row in rows if row.detail["ratio"] == few]
+    own = next(row for row in here if row.arm == arm)
+    nobody = max(row.estimate for row in here if row.arm in ("random", "rotated"))
+    full = next(row for row in rows if row.arm == arm and row.detail["ratio"] == 0.0)
+    good = own.low > nobody
+    text = (
+        f"{own.detail['neurons']} of the {name} at {own.site} read {'delta' if arm == 'dopamine' else 'V-hat'} with "
+        f"Spearman {own.interval}; all together {full.estimate:.3f}, the best random subset or basis of that size "
+        f"{nobody:.3f}"
+    )
+    told = [(good, f"{'Sparser than chance' if good else 'No sparser than chance'}: {text} ({experiment}).")]
+    for row in results.where(experiment=experiment, metric="sparsity"):
+        if kind_of(row) == kind:
+            told.append(_evidence(row, name))
+    return told
+
+
+def _evidence(row: Row, name: str) -> tuple[bool, str]:
+    d = row.detail
+    return d["reading"] == "sparse", (
+        f"A linear probe calls V-hat in {name} at {row.site} {WORDS[d['reading']]}: all read it with Spearman "
+        f"{d['full']:.3f} (p={d['p']:.2g} among shuffles), {d['neurons']} with {d['few']:.3f}, as many random ones "
+        f"{d['random']:.3f}, the best of random bases {d['rotated']:.3f}; sparsity beyond redundancy {row.interval} "
+        "(R2)."
+    )
+
+
+def _surface(results: Results) -> list[tuple[bool, str]]:
+    rows = [row for row in results.where(experiment="R7") if row.detail["known"] == "before"]
+    if not rows:
+        return []
+    own = next(row for row in rows if row.arm == "value")
+    best = max((row for row in rows if row.arm != "value"), key=lambda row: row.estimate)
+    good = own.low > best.estimate
+    words = "knows more than" if good else "is not shown to know more than"
+    return [
+        (
+            good,
+            f"Before the first token the value read-out (AUROC {own.interval}) {words} "
+            f"{best.arm.replace('_', ' ')} ({best.interval}) (R7).",
+        )
+    ]
+
+
+def _causal(results: Results) -> list[tuple[bool, str]]:
+    rows = results.where(experiment="R4", arm="value", metric="accuracy")
+    if not rows:
+        return []
+    adjusted = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
+    told = []
+    for row, p in zip(rows, adjusted, strict=True):
+        d = row.detail
+        change = next(
+            r
+            for r in results.where(experiment="R4", arm="value", metric="change", site=row.site)
+            if r.detail["op"] == d["op"]
+        )
+        good = p < 0.05 and d["rank"] == 1 and d["matched"]
+        match = "" if d["matched"] else f"; the controls do not match (error {d['match_error']:.2f})"
+        told.append(
+            (
+                bool(good),
+                f"{d['op'].capitalize()} ablation of {d['neurons']} value neurons at {row.site} changes accuracy by "
+                f"{change.interval}; McNemar p={p:.3g} after Holm over {len(rows)} ablations; rank {d['rank']} of "
+                f"{d['draws'] + 1} among matched sets (p={d['p_rank']:.2g}, not corrected){match} (R4).",
+            )
+        )
+    return told
+
+
+def _dopamine(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    rows = [
+        row
+        for row in results.where(experiment="R8", arm="dopamine", metric="spearman")
+        if kind_of(row) == kind and row.detail.get("fitted") == "all steps" and row.detail.get("tested") == "all steps"
+    ]
+    if not rows:
+        return []
+    (row,) = rows
+    good = row.low > 0
+    words = "is readable" if good else "is not shown to be readable"
+    return [(good, f"The TD error {words} from {name} at {row.site}: Spearman {row.interval} over all steps (R8).")]
+
+
+def kind_of(row: Row) -> str:
+    """Kind of neuron a row is about."""
+    return row.site.partition(".")[2]
+
+
+def curve_rows(rows: Sequence[Row], shape: str, fit: str = "retrained") -> list[Row]:
+    """The points of one pruning curve."""
+    wanted = {"shape": shape, "fit": fit}
+    return [row for row in rows if "ratio" in row.detail and wanted.items() <= row.detail.items()]
+
+
+def _adds(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    rows = [row for row in results.where(experiment="R1", metric="increment") if kind_of(row) == kind]
+    return [
+        (
+            row.low > 0,
+            f"The read-out of {name} at {row.site} adds {row.interval} to the AUROC that the surface of the answer so "
+            f"far (length, difficulty, position, entropy, log-probability) gives at every state (R1).",
+        )
+        for row in rows
+    ]
+
+
+def _target(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    rows = [row for row in results.where(experiment="R5", metric="gap") if kind_of(row) == kind]
+    if not rows:
+        return []
+    p = stats.holm([row.detail["p_mcnemar"] for row in rows])
+    return [
+        (
+            bool(value < 0.05 and row.estimate > 0),
+            f"Without the {name} of the {row.arm} target, accuracy is lower than without those of the terminal target "
+            f"by {row.interval} (McNemar p={value:.2g} after Holm; R5).",
+        )
+        for row, value in zip(rows, p, strict=True)
+        if row.arm == "td"
+    ]
+
+
+def _token(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    rows = [row for row in results.where(experiment="R6") if kind_of(row) == kind]
+    if not rows:
+        return []
+    p = stats.holm([row.detail["p"] for row in rows])
+    said = "; ".join(
+        f"top {row.detail['share']:.0%}: IoU {row.estimate:.2f}, chance {row.detail['expected']:.2f}, p={value:.2g}"
+        for row, value in zip(rows, p, strict=True)
+    )
+    good = bool((p > 0.05).all())
+    words = "no more than chance with" if good else "more than chance with"
+    return [(good, f"Value sets of {name} overlap {words} next-token sets ({said}; Holm; R6).")]
+
+
+def _single(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    rows = [row for row in results.where(experiment="R9") if kind_of(row) == kind]
+    if not rows:
+        return []
+    own = next(row for row in rows if row.metric == "spearman")
+    most = next(row for row in rows if row.metric == "max_spearman" and row.arm == "dopamine")
+    good = own.low > 0 and most.detail["p"] <= 0.05
+    return [
+        (
+            good,
+            f"Neuron {own.detail['neuron']} of the {name} at {own.site}, chosen on train, follows delta on test with "
+            f"Spearman {own.interval}; the largest of all {most.n} neurons has {most.estimate:.2f}, "
+            f"p={most.detail['p']:.2g} against the largest under shuffles (R9).",
+        )
+    ]
