@@ -97,7 +97,7 @@ def test_the_arms_the_counts_and_the_draws(curve):
 
 def test_ratio_0_is_the_full_probe(split, curve):
     train, test = split
-    full = measures(ValueProbe("terminal", "linear").fit_examples(train), test, draws=200, seed=5)
+    full = measures(ValueProbe("terminal", "linear").fit_examples(train), test, draws=100, seed=5)
     here = [p for p in curve if (p.arm, p.ratio, p.fit) == ("value", 0.0, "retrained")]
     assert {p.metric: p.score for p in here} == full
 

@@ -173,6 +173,16 @@ def test_paths_reachable_and_difficulty_by_depth_first_search():
                 stack += [move.state for move in task.moves(problem, state)]
 
 
+def test_paths_degrees_are_those_asked_for():
+    for degrees in ((0, 2, 2), (0, 1, 3)):
+        ways = {len(out) for p in Paths(degrees).problems("test", 40) for out in p.info["edges"].values()}
+        assert ways == set(degrees)
+    with pytest.raises(MechRewardError, match="ways on from a node, 0 to 7 each"):
+        Paths((0, 9))
+    with pytest.raises(MechRewardError, match="ways on"):
+        Paths(())
+
+
 def test_paths_every_route_is_right_and_the_prompt_tells_the_graph():
     task = Paths()
     for problem in task.problems("test", 20):

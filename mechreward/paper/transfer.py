@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from mechreward import stats
 from mechreward.causal.controls import matched
 from mechreward.paper.split import bare, over_draws
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.probe import ValueProbe
-from mechreward.probing.pruning import measures, restrict
+from mechreward.probing.pruning import restrict
 from mechreward.probing.targets import Examples
 from mechreward.probing.transfer import overlap
 from mechreward.results import Row, rows_from
+
+METRICS = {"spearman": (stats.spearman, "y"), "auroc_all": (stats.auroc, "reward")}
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,18 @@ def R12(homes: Mapping[str, Home], seed: int = 0, draws: int = 19) -> list[Row]:
             chance = {"shared": both.shared, "expected": both.expected, "p": both.p}
             rows += rows_from(about, [("value", "iou", bare(both.iou, both.width), detail | chance)])
             here = NeuronSet.of(goal.tokens, source.neurons.indices, f"from {source.model} on {source.task}")
-            scores = _reads(goal, np.array(here.indices))
-            rows += rows_from(
-                about, [("value", metric, scores[metric], detail) for metric in ("spearman", "auroc_all")]
-            )
+            own = _reads(goal, np.array(here.indices))
             others = [_reads(goal, np.array(c.neurons.indices)) for c in matched(here, goal.tokens, draws, seed)]
-            for metric in ("spearman", "auroc_all"):
-                spread = over_draws([other[metric].estimate for other in others])
+            for metric, (statistic, column) in METRICS.items():
+                y = getattr(goal.test, column)
+                score = stats.cluster_bootstrap(statistic, [own, y], goal.test.group, draws=300, seed=seed)
+                spread = over_draws([statistic(other, y) for other in others])
                 more = {"interval": "lowest and highest draw"}
-                rows += rows_from(about, [("matched", metric, spread, detail | more)])
+                rows += rows_from(about, [("value", metric, score, detail), ("matched", metric, spread, detail | more)])
     return rows
 
 
-def _reads(home: Home, neurons: np.ndarray) -> dict[str, Any]:
+def _reads(home: Home, neurons: np.ndarray) -> np.ndarray:
+    """What a linear probe refitted to these neurons says on test [row]."""
     probe = ValueProbe("mc", "linear").fit_examples(restrict(home.train, neurons))
-    return measures(probe, restrict(home.test, neurons), draws=200)
+    return probe.predict(restrict(home.test, neurons).x)

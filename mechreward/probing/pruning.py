@@ -37,27 +37,30 @@ class Point:
     score: Interval
 
 
-def measures(probe: ValueProbe | DopamineProbe, data: Examples, draws: int = 500, seed: int = 0) -> dict[str, Interval]:
+def measures(probe: ValueProbe | DopamineProbe, data: Examples, draws: int = 300, seed: int = 0) -> dict[str, Interval]:
     """What a probe reads, with intervals clustered by problem: `measured` of its predictions."""
     kind = "dopamine" if isinstance(probe, DopamineProbe) else "value"
     return measured(probe.predict(data.x), data, kind, draws, seed)
 
 
 def measured(
-    read: np.ndarray, data: Examples, kind: str = "value", draws: int = 500, seed: int = 0
+    read: np.ndarray, data: Examples, kind: str = "value", draws: int = 300, seed: int = 0
 ) -> dict[str, Interval]:
     """How well a read-out [row] tells what it should, with intervals clustered by problem.
 
     For values: AUROC of the terminal reward at s_0, at every state, at the last state, and among states of one problem
     only (mixed outcomes; a detector of easy problems has .5 there), and Spearman with V-hat. For TD errors (`kind`
-    "dopamine"): Spearman with delta.
+    "dopamine"): Spearman with delta. `draws` 0 leaves the bounds out (NaN).
     """
 
     def interval(
         statistic: Callable[..., float], keep: np.ndarray, *columns: np.ndarray, within: bool = False
     ) -> Interval:
-        arrays = [column[keep] for column in columns]
-        return stats.cluster_bootstrap(statistic, arrays, data.group[keep], draws=draws, seed=seed, with_cluster=within)
+        arrays, group = [column[keep] for column in columns], data.group[keep]
+        if draws:
+            return stats.cluster_bootstrap(statistic, arrays, group, draws=draws, seed=seed, with_cluster=within)
+        number = statistic(*arrays, *([group] if within else []))
+        return Interval(number, float("nan"), float("nan"), len(np.unique(group)))
 
     every = np.ones(len(data), bool)
     if kind == "dopamine":
@@ -86,8 +89,8 @@ def pruning_curve(
     `random` (`draws` random subsets of the same size), `rotated` (the whole recipe in `draws` random rotations of the
     standardised inputs: what any basis gives), and `shuffled` (the whole recipe with targets moved between problems:
     ranking and retraining see only noise; `draws` shuffles). Masked, the full probe with all other inputs at their
-    mean: `value` and `random`. A curve is evidence of sparsity only where the first arm stays above `random` and
-    `rotated`; `evidence.sparsity` sums that up.
+    mean: `value` and `random`. Only the first arm has intervals; the others have draws. A curve is evidence of
+    sparsity only where the first arm stays above `random` and `rotated`; `evidence.sparsity` sums that up.
 
     Raises:
         MechRewardError: nothing to learn, or a ratio outside [0, 1).
@@ -121,7 +124,7 @@ def pruning_curve(
             if name in (arm, "random"):
                 reads["masked"] = full.predict(masked(held.x, few, full.mean_))
             for fit, read in reads.items():
-                found = measured(read, held, arm, draws=200 if name == arm else 20, seed=seed)
+                found = measured(read, held, arm, draws=100 if name == arm else 0, seed=seed)
                 points += [Point(name, ratio, kept, draw, fit, metric, score) for metric, score in found.items()]
     return points
 

@@ -11,15 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from mechreward._check import require
 from mechreward.models.site import Site
 from mechreward.results import Row
+from mechreward.show.matrix import matrix
 from mechreward.show.style import BLACK, BLUE, VERMILLION, blank, looks, order, styled, to_svg
 
 KINDS = ("resid_pre", "resid_mid", "mlp", "resid_post")  # the order in which a block computes them
@@ -166,29 +165,15 @@ def layers_heatmap(rows: Sequence[Row], metric: str) -> str:
     value = {place: float(np.mean([row.estimate for row in cell])) for place, cell in cells.items()}
     ringed = {place for place, cell in cells.items() if any(row.detail.get("chosen") is True for row in cell)}
     low, high = _limits(metric, [v for v in value.values() if math.isfinite(v)])
-    with styled():
-        figure, axes = blank(min(8.4, 2.2 + 0.62 * max(len(layers), 3)), 0.7 + 0.42 * len(kinds))
-        tint = matplotlib.colormaps["Blues"]
-        for kind, layer in cells:
-            x, y, number = layers.index(layer), kinds.index(kind), value[kind, layer]
-            depth = 0.85 * min(max((number - low) / (high - low), 0), 1) if math.isfinite(number) else 0
-            axes.add_patch(_box(x, y, facecolor=tint(depth), edgecolor="white", linewidth=1.5))
-            colour = "white" if depth > 0.7 else "#1a1a1a"
-            text = f"{number:.2f}" if math.isfinite(number) else "–"
-            axes.text(x, y, text, ha="center", va="center", color=colour, size=min(9.5, 150 / len(layers)))
-            if (kind, layer) in ringed:
-                axes.add_patch(_box(x, y, 0.43, facecolor="none", edgecolor=VERMILLION, linewidth=2.2, zorder=3))
-        for x, y in np.ndindex(len(layers), len(kinds)):
-            if (kinds[y], layers[x]) not in cells:
-                axes.add_patch(_box(x, y, facecolor="white", edgecolor="#d8d8d8", hatch="////", linewidth=0))
-        axes.set_xticks(range(len(layers)), [str(layer) for layer in layers])
-        axes.set_yticks(range(len(kinds)), kinds)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xlim(-0.5, len(layers) - 0.5)
-        axes.set_ylim(len(kinds) - 0.5, -0.5)
-        axes.set_xlabel("layer" + (" (ring: the chosen site)" if ringed else ""))
-        return to_svg(figure)
+    return matrix(
+        {(kind, str(layer)): number for (kind, layer), number in value.items()},
+        rows=kinds,
+        columns=[str(layer) for layer in layers],
+        low=low,
+        high=high,
+        ring=[(kind, str(layer)) for kind, layer in ringed],
+        xlabel="layer" + (" (ring: the chosen site)" if ringed else ""),
+    )
 
 
 def histogram(values: Sequence[float | int] | np.ndarray, xlabel: str) -> str:
@@ -243,10 +228,6 @@ def _line(axes: Axes, y: int, arm: str, rows: Sequence[Row], look: tuple) -> Non
     axes.text(1.015, y, text, transform=axes.get_yaxis_transform(), va="center", size=8.5, linespacing=1.25)
 
 
-def _box(x: int, y: int, half: float = 0.5, **look: object) -> Rectangle:
-    return Rectangle((x - half, y - half), 2 * half, 2 * half, **look)  # type: ignore[arg-type]
-
-
 def _limits(metric: str, values: Sequence[float]) -> tuple[float, float]:
     if metric.startswith("auroc"):
         return 0.5, 1.0
@@ -268,11 +249,17 @@ def _bins(kept: np.ndarray) -> np.ndarray:
 
 
 def _pooled(points: Sequence[Sequence[Row]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean estimate, lowest low and highest high [points] of each point's rows; nan where one of them is."""
-    numbers = [np.array([[row.estimate, row.low, row.high] for row in rows]) for rows in points]
+    """Mean estimate, lowest low and highest high [points] of each point's rows; an estimate stands for a missing bound,
+    and nan is where an estimate is missing."""
+    numbers = [np.array([_bounds(row) for row in rows]) for rows in points]
     parts = [(n[:, 0].mean(), n[:, 1].min(), n[:, 2].max()) for n in numbers]
     mean, low, high = np.array(parts, dtype=float).T
     return mean, low, high
+
+
+def _bounds(row: Row) -> tuple[float, float, float]:
+    low, high = (row.estimate if math.isnan(bound) else bound for bound in (row.low, row.high))
+    return row.estimate, low, high
 
 
 def _some(chosen: Sequence[Row], rows: Sequence[Row], what: str) -> None:

@@ -15,6 +15,8 @@ from mechreward.show.style import VERMILLION, blank, styled, to_svg
 def matrix(
     cells: Mapping[tuple[str, str], float],
     *,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
     low: float = 0.0,
     high: float = 1.0,
     notes: Mapping[tuple[str, str], str] | None = None,
@@ -24,20 +26,22 @@ def matrix(
 ) -> str:
     """`cells` by (row, column) as coloured squares with the number printed, from `low` (white) to `high`.
 
-    `notes` is a small second line of a square; `ring` marks squares. Rows and columns stand in the order in which they
-    first appear. A missing cell is hatched, NaN shows "–"; numbers are never clipped, only their colour is.
+    `notes` is a small second line of a square; `ring` marks squares. `rows` and `columns` give the order, by default
+    that in which they first appear. A missing cell is hatched, NaN shows "–"; only colours are clipped, never numbers.
 
     Raises:
         MechRewardError: no cells, or `high` not above `low`.
     """
     require(bool(cells), "there is nothing to draw: no cell was given.")
     require(high > low, f"the colours run from low to high; {low} and {high} were given.")
-    rows = list(dict.fromkeys(row for row, _ in cells))
-    columns = list(dict.fromkeys(column for _, column in cells))
+    rows = list(rows or dict.fromkeys(row for row, _ in cells))
+    columns = list(columns or dict.fromkeys(column for _, column in cells))
     notes = notes or {}
-    longest = max(len(name) for name in rows)
+    longest, wide = max(map(len, rows)), max(*map(len, columns), 5 * bool(notes))
     with styled():
-        figure, axes = blank(min(9.5, 1.4 + 0.075 * longest + 1.25 * len(columns)), 1.2 + 0.62 * len(rows))
+        height = 0.62 if notes else 0.42
+        width = 1.2 + 0.075 * longest + max(0.62, 0.11 * wide) * max(len(columns), 3)
+        figure, axes = blank(min(9.5, width), 0.9 + height * len(rows))
         tint = matplotlib.colormaps["Blues"]
         for y, row in enumerate(rows):
             for x, column in enumerate(columns):
@@ -50,7 +54,7 @@ def matrix(
                 axes.add_patch(_box(x, y, facecolor=tint(depth), edgecolor="white", linewidth=1.5))
                 colour, lift = "white" if depth > 0.7 else "#1a1a1a", 0.12 if place in notes else 0
                 text = f"{number:.2f}" if math.isfinite(number) else "–"
-                axes.text(x, y - lift, text, ha="center", va="center", color=colour)
+                axes.text(x, y - lift, text, ha="center", va="center", color=colour, size=min(9.5, 150 / len(columns)))
                 axes.text(x, y + 0.24, notes.get(place, ""), ha="center", va="center", color=colour, size=7.5)
                 if place in ring:
                     axes.add_patch(_box(x, y, 0.44, facecolor="none", edgecolor=VERMILLION, linewidth=2))

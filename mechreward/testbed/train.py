@@ -62,7 +62,7 @@ RECIPES = {
         Recipe("pretrained", None, FIRST, 3600, 2e-3, 128, "careful", save_every=40),
         Recipe("countdown-base", "pretrained", MIXTURE, 1600, 1.5e-3, 128, "hasty", save_every=40),
         Recipe("countdown-rl", "countdown-base", EVEN, 40, 3e-4, 48, samples=8),
-        Recipe("mixed-rl", "countdown-base", RL_MIXTURE, 40, 3e-4, 48, samples=8),
+        Recipe("mixed-rl", "countdown-base", RL_MIXTURE, 60, 3e-4, 48, samples=8),
     )
 }
 ARCHITECTURE = {

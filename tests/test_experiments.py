@@ -1,0 +1,82 @@
+"""`mechreward paper` on a very small plan: two homes, every experiment, the page, a second call, and mistakes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from mechreward import MechRewardError
+from mechreward.account import write_page
+from mechreward.experiments import EXPERIMENTS, reproduce
+from mechreward.findings import findings
+from mechreward.results import Results
+from mechreward.study import Plan
+
+SMALL = Plan(
+    "", "", train=20, validation=10, test=10, k=4, ablated=8, confidence=16, draws=3, random_draws=1, curve_draws=1
+)
+HOMES = (("countdown-base", "chain"), ("mixed-rl", "chain"))
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("paper")
+
+
+@pytest.fixture(scope="module")
+def results(out: Path) -> Results:
+    return reproduce(["R3", "R5", "R6", "R9", "R12"], out, HOMES, SMALL, say=lambda _: None)
+
+
+def test_rows_of_every_home_and_experiment(results: Results, out: Path):
+    there = {(row.model, row.experiment) for row in results.rows}
+    for model, _ in HOMES:
+        assert {(model, name) for name in ("R1", "R3", "R5", "R6", "R9", "R12")} <= there
+    assert Results.load(out / "results.json").rows == results.rows or any(row.low != row.low for row in results.rows)
+    assert set(results.manifest["runs"]) == {"countdown-base.chain", "mixed-rl.chain"}
+
+
+def test_a_second_call_computes_nothing(results: Results, out: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("R3", "R5", "R6", "R9", "R12"):
+        monkeypatch.setattr(f"mechreward.paper.{name}", lambda *_: pytest.fail("made again"))
+    again = reproduce(["R3", "R5", "R6", "R9", "R12"], out, HOMES, SMALL, say=lambda _: None)
+    assert [repr(row) for row in again.rows] == [repr(row) for row in results.rows]
+
+
+def test_the_page_names_every_picture_and_number(results: Results, tmp_path: Path):
+    text = write_page(results, tmp_path / "results.md", "mechreward paper ...").read_text()
+    pictures = re.findall(r"\((pictures/[^)]+)\)", text)
+    assert len(pictures) == len(set(pictures)) == 2 * 4 + 2
+    for picture in pictures:
+        ElementTree.parse(tmp_path / picture)
+    assert "mechreward paper R1 R3 R5 R6 R9 --model mixed-rl --task chain" in text
+    assert "## R12" in text and "nan" not in text
+
+
+def test_sentences_speak_of_what_is_there(results: Results):
+    found, missed = findings(Results({}, tuple(results.where(model="mixed-rl"))))
+    told = " ".join(found + missed)
+    assert all(f"{name})" in told for name in ("R5", "R6", "R9")) and "R2)" not in told and "R4)" not in told
+
+
+@pytest.mark.parametrize(
+    ("names", "homes", "said"),
+    [
+        (["R22"], HOMES, "R2"),
+        ([], HOMES, "no experiment was named"),
+        (["R12"], HOMES[:1], "name at least two"),
+    ],
+)
+def test_mistakes(names: list[str], homes, said: str, tmp_path: Path):
+    with pytest.raises(MechRewardError, match=said):
+        reproduce(names, tmp_path, homes, SMALL, say=lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_names_are_experiments_of_the_paper():
+    from mechreward import paper
+
+    assert set(EXPERIMENTS) | {"R12"} == {name for name in paper.__all__ if re.fullmatch(r"R\d+", name)}

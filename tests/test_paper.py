@@ -1,0 +1,168 @@
+"""The paper's experiments on made-up rows and on the tiny model: each number against arithmetic that shares no code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rows as made
+import tiny
+import torch
+from scipy.stats import spearmanr
+
+import mechreward as mr
+from mechreward import MechRewardError, paper, stats
+from mechreward.models.engine import Policy
+from mechreward.models.site import Site
+from mechreward.paper.surprise import SCALES, scaled
+from mechreward.probing.probe import ValueProbe
+from mechreward.probing.transfer import overlap
+
+ABOUT = paper.shared("R0", "made-up", "rows", made.SITE, 0)
+WIDTH = 100
+
+
+class Made(paper.Split):
+    """A split whose states and steps are made-up rows."""
+
+    def __init__(self, seed: int, carriers: tuple[int, ...] = (42,)) -> None:
+        data = made.planted(150, states=2, width=WIDTH, carriers=carriers, seed=seed, per=2)
+        object.__setattr__(self, "data", data)
+
+    def states(self, site):
+        return self.data
+
+    def steps(self, site):
+        return replace(self.data, y=self.data.y - 0.5)
+
+
+def one(rows, **wanted):
+    (row,) = [row for row in rows if all(getattr(row, key) == value for key, value in wanted.items())]
+    return row
+
+
+def test_R6_counts_the_neurons_both_probes_lean_on(monkeypatch: pytest.MonkeyPatch):
+    split, x = Made(0), torch.randn(40, WIDTH, generator=torch.Generator().manual_seed(0))
+    scores = np.arange(WIDTH, dtype=float)
+    scores[42] = 1000
+    empty = mr.Rollouts((), (), Policy(), made.MODEL)
+    monkeypatch.setattr("mechreward.paper.reads.next_token", lambda tokens, runs: scores)
+    rows = paper.R6(split, made.tokens(x, 8), empty, ABOUT, shares=(0.01, 0.1))
+    value = np.argsort(-ValueProbe("mc", "mlp").fit_examples(split.data).scores_, kind="stable")
+    assert value[0] == 42
+    first, second = sorted(rows, key=lambda row: row.detail["share"])
+    assert first.estimate == 1 and first.detail["shared"] == 1 and first.detail["p"] == pytest.approx(0.01)
+    token = {42, *range(91, 100)}
+    both = len(token & set(value[:10].tolist()))
+    assert second.detail["shared"] == both and second.estimate == pytest.approx(both / (20 - both))
+
+
+def test_R9_finds_the_planted_neuron_and_its_null():
+    rows = paper.R9(Made(0), Made(1), made.SITE, ABOUT, draws=19)
+    own = one(rows, arm="dopamine", metric="spearman")
+    assert own.detail["neuron"] == 42 and own.low > 0.9
+    most, null = one(rows, arm="dopamine", metric="max_spearman"), one(rows, arm="shuffled", metric="max_spearman")
+    assert most.detail["p"] == 0.05 and most.estimate > 0.99 > 0.5 > null.high
+
+
+def test_R9_says_nothing_of_noise():
+    """The largest of 100 noise neurons looks good, and its p does not: of 10, more than 4 at .1 has p=.002."""
+    p = []
+    for seed in range(10):
+        noise = [Made(2 * seed + side) for side in (0, 1)]
+        for split in noise:
+            split.data.x[:, 42] = torch.randn(len(split.data), generator=torch.Generator().manual_seed(seed))
+        rows = paper.R9(*noise, made.SITE, ABOUT, draws=9)
+        most = one(rows, arm="dopamine", metric="max_spearman")
+        assert most.estimate > 0.1
+        p.append(most.detail["p"])
+    assert sum(value <= 0.1 for value in p) <= 4
+
+
+def test_steps_are_standardised_within_their_trajectory_by_hand():
+    x = torch.tensor([[1.0], [3.0], [8.0], [5.0], [5.0]])
+    data = replace(made.planted(5), x=x, trajectory=np.array([0, 0, 0, 1, 1]))
+    whole = [(v - 4) / np.std([1, 3, 8]) for v in (1, 3, 8)]
+    assert scaled(data, "response").x[:, 0].tolist() == pytest.approx([*whole, 0, 0], abs=1e-6)
+    running = [0, (3 - 2) / np.std([1, 3]), (8 - 4) / np.std([1, 3, 8])]
+    assert scaled(data, "running").x[:, 0].tolist() == pytest.approx([*running, 0, 0], abs=1e-6)
+    assert scaled(data, "split") is data
+    later = replace(data, x=x.clone())
+    later.x[2] = 100
+    assert torch.equal(scaled(later, "running").x[:2], scaled(data, "running").x[:2]), "the future is not seen"
+    with pytest.raises(MechRewardError, match="response"):
+        scaled(data, "respons")
+    assert SCALES[0] == "split"
+
+
+@pytest.fixture(scope="module")
+def rollouts(tiny_model):
+    return mr.sample(tiny_model, tiny.Even().problems("train", 20), what=None)
+
+
+def test_R5_is_what_running_each_set_alone_gives(tiny_model, rollouts):
+    site = Site(1, "resid_post")
+    acts = mr.record(tiny_model, rollouts, site, what=None)[site]
+    sets = {
+        name: mr.NeuronSet.of(acts, indices, name)
+        for name, indices in {"mc": [1, 2, 3], "td": [3, 4, 5], "terminal": [5, 6, 7]}.items()
+    }
+    problems = tiny.Even().problems("test", 16)
+    rows = paper.R5(tiny_model, problems, sets, ABOUT)
+    alone = {
+        name: np.array(mr.sample(tiny_model, problems, hooks=mr.zero(s).fwd_hooks(), what=None).rewards)
+        for name, s in sets.items()
+    }
+    for name, right in alone.items():
+        assert one(rows, arm=name, metric="accuracy").estimate == pytest.approx(right.mean())
+    gap = one(rows, arm="td", metric="gap")
+    assert gap.estimate == pytest.approx((alone["terminal"] - alone["td"]).mean())
+    assert gap.detail["p_mcnemar"] == stats.mcnemar(alone["terminal"], alone["td"])
+    assert one(rows, arm="td", metric="iou").estimate == pytest.approx(1 / 5)
+    assert not any(row.arm == "terminal" and row.metric in ("gap", "iou") for row in rows)
+
+
+def home(model: str, carrier: int) -> paper.Home:
+    train, test = (made.planted(150, states=2, width=WIDTH, carriers=(carrier,), seed=s, per=2) for s in (0, 1))
+    tokens = made.tokens(train.x, 2)
+    return paper.Home(model, "rows", made.neurons(carrier, width=WIDTH), train, test, tokens)
+
+
+def test_R12_tells_a_set_that_moves_from_one_that_does_not():
+    homes = {"a": home("a", 42), "b": home("b", 42), "c": home("c", 7)}
+    rows = paper.R12(homes, draws=5)
+    assert len(rows) == 9 * 5
+
+    def cell(source: str, goal: str, arm: str, metric: str):
+        return one([r for r in rows if r.detail["from_model"] == source], model=goal, arm=arm, metric=metric)
+
+    same, other = cell("a", "b", "value", "iou"), cell("a", "c", "value", "iou")
+    assert (same.estimate, other.estimate) == (1, 0) and same.detail["p"] == pytest.approx(0.01)
+    assert cell("a", "b", "value", "spearman").estimate > 0.99
+    assert abs(cell("a", "c", "value", "spearman").estimate) < 0.25
+    control = cell("a", "b", "matched", "spearman")
+    assert control.n == 5 and control.high < 0.5, "matched sets of noise read nothing"
+    data = homes["b"]
+    assert cell("a", "b", "value", "spearman").estimate == pytest.approx(
+        abs(spearmanr(data.test.x[:, 42], data.test.y).statistic)
+    )
+
+
+def test_overlap_by_hand_and_its_refusals():
+    a, b = made.neurons(1, 2, 3), made.neurons(3, 4, model=made.OTHER)
+    found = overlap(a, b)
+    assert found.iou == pytest.approx(1 / 4)
+    assert (found.expected, found.p) == stats.hypergeometric_iou(3, 2, 16, 1)
+    with pytest.raises(MechRewardError, match="different sites"):
+        overlap(a, made.neurons(1, site=Site(1, "mlp")))
+    with pytest.raises(MechRewardError, match="different widths"):
+        overlap(a, made.neurons(1, width=8))
+    with pytest.raises(MechRewardError, match="empty"):
+        overlap(a, made.neurons())
+
+
+def test_R13_is_R2_and_R4_under_its_own_name():
+    row = paper.R9(Made(0), Made(1), made.SITE, ABOUT, draws=3)[0]
+    (again,) = paper.R13([row], [])
+    assert (again.experiment, again.detail["as"]) == ("R13", "R0") and again.estimate == row.estimate
