@@ -39,9 +39,9 @@ FLOORS = (
     ("causal", ("intervene", "controls", "effect", "certificate")),
     ("uses", ("confidence", "search")),
     ("show", ("style", "figures", "tokens", "circuit", "report")),
-    ("testbed", ("vocabulary", "traces", "process", "layout", "planted", "train", "card")),
+    ("testbed", ("vocabulary", "traces", "process", "layout", "planted", "coverage", "calibrate", "train", "card")),
     ("contests", ("ground", "passes", "generation", "fits")),
-    (TOP, ("paper", "study", "reading", "bench", "cli")),
+    (TOP, ("paper", "study", "reading", "bench", "calibration", "cli")),
 )
 ROOF = (len(FLOORS), 0)  # the package itself: its nouns and verbs are for users, not for its own modules
 HOOK_NAME = re.compile(r"hook_resid|hook_post|blocks\.")
