@@ -39,7 +39,10 @@ FLOORS = (
     ("causal", ("intervene", "controls", "effect", "certificate")),
     ("uses", ("confidence", "search")),
     ("show", ("style", "figures", "tokens", "circuit", "report")),
-    ("testbed", ("vocabulary", "traces", "process", "layout", "planted", "coverage", "calibrate", "train", "card")),
+    (
+        "testbed",
+        ("vocabulary", "traces", "process", "layout", "planted", "coverage", "calibrate", "detection", "train", "card"),
+    ),
     ("contests", ("ground", "passes", "generation", "fits")),
     (TOP, ("paper", "study", "reading", "bench", "calibration", "cli")),
 )

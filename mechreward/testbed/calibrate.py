@@ -39,6 +39,7 @@ VALUE_SITES = {"value": (RESID,), "value-mlp": (RESID, "0.mlp"), "encoded": (RES
 DOPAMINE_SITES = {"value": (RESID,), "value-mlp": (RESID, "1.mlp"), "encoded": (RESID,)}
 EXPECTED = {"value": "sparse", "value-mlp": "sparse", "encoded": "sparse"}
 EXPECTED |= {"redundant": "redundant", "rotated": "distributed"}
+RECOMMENDED = "correlation"  # the ranking that docs/calibration.md recommends
 NULLS = ("null", "large", "sink", "length")
 SHAPES = ("mlp", "linear")
 HIDDEN = 64  # of MLP value probes, not 1024: the planted models are 64 wide
@@ -190,17 +191,15 @@ def recognition(trains: Sequence[Data], tests: Sequence[Data], draws: int = 19) 
 def use(datas: Sequence[Data], sizes: Sizes) -> list[Row]:
     """Does the printed ablation tell neurons that are read from those that only carry V?
 
-    Called used: McNemar's p at most .05 and the lowest accuracy of all matched sets. Zeroing and mean ablation, and
-    beside the measured change the exact one by dynamic programming; KL to the clean model in `detail`.
+    Called used: McNemar's p at most .05 and the lowest accuracy among all matched sets. `detail` has means over seeds:
+    the `change` of accuracy, `kl` to the clean model, and how often that was the largest of all matched sets.
     """
     found: dict[str, list[dict[str, float]]] = {}
     for data in datas:
         plant, neurons = data.plant, data.plant.truth.value_neurons[RESID]
         problems = plant.task.problems("test", sizes.ablated, data.runs.seed + 1)
-        effect = ablate(
-            plant.model, problems, neurons, draws=sizes.draws, random_draws=1, seed=data.runs.seed, ops=("zero", "mean"),
-            what=None,
-        )  # fmt: skip
+        options: dict[str, Any] = {"draws": sizes.draws, "random_draws": 1, "seed": data.runs.seed, "what": None}
+        effect = ablate(plant.model, problems, neurons, ops=("zero", "mean"), **options)
         for op in effect.ops:
             s, (own,) = effect.summary(op), effect.draws("value", op)
             others = np.array([arm.damage["kl"] for arm in effect.draws("matched", op)])
@@ -209,19 +208,18 @@ def use(datas: Sequence[Data], sizes: Sizes) -> list[Row]:
                     "change": s["change"].estimate,
                     "baseline": effect.baseline.accuracy,
                     "kl": own.damage["kl"],
-                    "accuracy_says": float(s["p_mcnemar"] <= 0.05 and s["p_rank"] <= 0.05),
-                    "kl_says": float(stats.rank_among(own.damage["kl"], others, tail="high")[1] <= 0.05),
+                    "says": float(s["p_mcnemar"] <= 0.05 and s["p_rank"] <= 0.05),
+                    "kl_first": float(stats.rank_among(own.damage["kl"], others, tail="high")[1] <= 0.05),
                 }
             )
     plant, rows = datas[0].plant, []
     want = plant.truth.used
     for op, each in found.items():
-        mean = {key: float(np.mean([one[key] for one in each])) for key in ("change", "baseline", "kl")}
-        for meter in ("accuracy", "kl"):
-            right = sum(bool(one[f"{meter}_says"]) == want for one in each)
-            more = {"expected": USED[not want], "op": op, **mean}
-            rate = stats.proportion(right, len(each))
-            rows.append(row(plant, RESID, f"{op} ablation, {meter}", "recognition_rate", rate, more))
+        mean = {key: float(np.mean([one[key] for one in each])) for key in ("change", "baseline", "kl", "kl_first")}
+        right = sum(bool(one["says"]) == want for one in each)
+        more = {"expected": USED[not want], "op": op, **mean}
+        rate = stats.proportion(right, len(each))
+        rows.append(row(plant, RESID, f"{op} ablation", "recognition_rate", rate, more))
     return rows
 
 

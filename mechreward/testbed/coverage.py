@@ -96,7 +96,7 @@ def _every(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.nda
 
 
 def _last(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    return [w.read(w.v, 0.1, rng)[w.last], w.reward[w.last]], w.group[w.last]
+    return [w.read(w.v, 0.5, rng)[w.last], w.reward[w.last]], w.group[w.last]
 
 
 def _vhat(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
