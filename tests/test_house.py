@@ -44,7 +44,7 @@ FLOORS = (
         ("vocabulary", "traces", "process", "layout", "planted", "coverage", "calibrate", "detection", "train", "card"),
     ),
     ("contests", ("ground", "passes", "generation", "fits")),
-    (TOP, ("paper", "study", "reading", "bench", "calibration", "cli")),
+    (TOP, ("paper", "study", "reading", "bench", "calibration", "verdicts", "cli")),
 )
 ROOF = (len(FLOORS), 0)  # the package itself: its nouns and verbs are for users, not for its own modules
 HOOK_NAME = re.compile(r"hook_resid|hook_post|blocks\.")

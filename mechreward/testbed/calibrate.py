@@ -132,8 +132,8 @@ def recall(datas: Sequence[Data]) -> list[Row]:
     plant = datas[0].plant
     rows = []
     for what, sites, ways in (
-        ("value", VALUE_SITES[_kind(plant)], value_rankings()),
-        ("dopamine", DOPAMINE_SITES[_kind(plant)], dopamine_rankings()),
+        ("value", VALUE_SITES[plant.name], value_rankings()),
+        ("dopamine", DOPAMINE_SITES[plant.name], dopamine_rankings()),
     ):
         for site in sites:
             fits = [data.states(site) if what == "value" else data.steps(site) for data in datas]
@@ -179,7 +179,7 @@ def share_of(each: Sequence[float]) -> Interval:
 
 def recognition(trains: Sequence[Data], tests: Sequence[Data], draws: int = 19) -> list[Row]:
     """How often `evidence` reads a plant as what it is. `detail` counts every reading."""
-    want = EXPECTED[_kind(trains[0].plant)]
+    want = EXPECTED[trains[0].plant.name]
     each = [_evidence(fit, held, draws) for fit, held in zip(trains, tests, strict=True)]
     readings = Counter(one.reading for one in each)
     rate = stats.proportion(readings[want], len(each))
@@ -223,25 +223,26 @@ def use(datas: Sequence[Data], sizes: Sizes) -> list[Row]:
     return rows
 
 
-def alarms(name: str, seeds: int, sizes: Sizes, first: int = 0) -> tuple[list[Row], list[Evidence]]:
-    """How often `evidence` says anything but `nothing` of a plant without value, nominally .05; and what it found.
+def alarms(name: str, seeds: int, sizes: Sizes) -> list[Row]:
+    """How often `evidence` says anything but `nothing` of a plant without value, nominally .05.
 
-    V-hat comes from its exact law (see `gather`), so that many seeds are cheap.
+    V-hat comes from its exact law (see `gather`), so that many seeds are cheap. `detail` keeps every p.
+
+    Raises:
+        MechRewardError: a plant that has value, or no seeds.
     """
     one_of("plant without value", name, NULLS)
     require(seeds >= 1, f"seeds must be at least 1; {seeds} was given.")
-    each, plant = [], None
-    for seed in tqdm(range(first, first + seeds), desc=f"false alarms: {name}", unit="seed"):
+    each = []
+    for seed in tqdm(range(seeds), desc=f"false alarms: {name}", unit="seed"):
         plant = planted(name, seed)
-        fit, held = (
-            gather(plant, split, n, sizes.k, seed, True) for split, n in (("train", sizes.train), ("test", sizes.test))
-        )
+        splits = (("train", sizes.train), ("test", sizes.test))
+        fit, held = (gather(plant, split, n, sizes.k, seed, True) for split, n in splits)
         each.append(_evidence(fit, held, sizes.draws))
     readings = Counter(one.reading for one in each)
     rate = stats.proportion(seeds - readings["nothing"], seeds)
-    return [
-        row(plant, RESID, "evidence", "false_alarm_rate", rate, {"readings": dict(readings), "nominal": 0.05})
-    ], each
+    more = {"readings": dict(readings), "nominal": 0.05, "p": [e.p for e in each], "p_few": [e.p_few for e in each]}
+    return [row(f"planted-{name}", RESID, "evidence", "false_alarm_rate", rate, more)]
 
 
 def plants(name: str, seeds: int, sizes: Sizes) -> list[Row]:
@@ -260,17 +261,12 @@ def plants(name: str, seeds: int, sizes: Sizes) -> list[Row]:
         return rows + (use(trains, sizes) if name in VALUE_SITES else [])
 
 
-def row(plant: Any, site: str, arm: str, metric: str, value: Interval, detail: dict[str, Any]) -> Row:
+def row(plant: PlantedModel | str, site: str, arm: str, metric: str, value: Interval, detail: dict[str, Any]) -> Row:
     """A row of this experiment; `n` counts seeds."""
-    name = plant.name if isinstance(plant, PlantedModel) else plant
-    model = f"planted-{name}" if isinstance(plant, PlantedModel) else name
+    model = f"planted-{plant.name}" if isinstance(plant, PlantedModel) else plant
     shared = {"experiment": "calibrate", "model": model, "task": "planted", "site": site, "seed": 0}
     return Row(**shared, arm=arm, metric=metric, **asdict(value), detail=detail | {"n": "seeds"})
 
 
 def _evidence(fit: Data, held: Data, draws: int) -> Evidence:
     return evidence(fit.states(RESID), held.states(RESID), draws=draws, seed=fit.runs.seed)
-
-
-def _kind(plant: PlantedModel) -> str:
-    return plant.name
