@@ -44,6 +44,8 @@ class Plan:
         found: dict[str, Callable[[], list[Row]]] = {}
         for name in EXPECTED:
             found[f"plant-{name}"] = lambda n=name: pipeline.plants(n, self.seeds, sizes)
+        if self.full:
+            found["patience"] = lambda: pipeline.patience(self.seeds, sizes)
         for name in NULLS:
             found[f"null-{name}"] = lambda n=name: pipeline.alarms(n, many, sizes)
         tests, repeats = (2000, 50) if self.full else (500, 20)
@@ -54,7 +56,7 @@ class Plan:
             [model_pool(MODEL, 40 if self.full else 20, 2, 2 * sizes.k)], grid, names, repeats
         )
         found["p-values"] = lambda: [row for name, p in null_pvalues(tests).items() for row in rejections(name, p)]
-        runs = {40: 150, 60: 150, 200: 60} if self.full else {60: 60}
+        runs = {40: 150, 200: 50} if self.full else {60: 60}
         for n, times in runs.items():
             found[f"coverage-{n}"] = lambda n=n, times=times: coverage((n,), times, 150)
         return found

@@ -45,6 +45,11 @@ class Walks:
         first, second = (rng.binomial(K // 2, self.v) / (K // 2) for _ in range(2))
         return first, second
 
+    def estimate(self, rng: np.random.Generator) -> np.ndarray:
+        """V-hat [row] from all `K` continuations."""
+        first, second = self.halves(rng)
+        return (first + second) / 2
+
     def delta(self, v: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
         """TD error of the step that follows each row."""
         return np.where(self.last, self.reward, np.append(v[1:], 0)) - v
@@ -100,19 +105,19 @@ def _last(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndar
 
 
 def _vhat(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    return [sum(w.halves(rng)) / 2], w.group
+    return [w.estimate(rng)], w.group
 
 
 def _large(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    return [(np.abs(w.delta(sum(w.halves(rng)) / 2)) > CUT).astype(float)], w.group
+    return [(np.abs(w.delta(w.estimate(rng))) > CUT).astype(float)], w.group
 
 
 def _value(noise: float) -> Callable[..., tuple[list[np.ndarray], np.ndarray]]:
-    return lambda w, rng: ([w.read(w.v, noise, rng), sum(w.halves(rng)) / 2], w.group)
+    return lambda w, rng: ([w.read(w.v, noise, rng), w.estimate(rng)], w.group)
 
 
 def _dopamine(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    return [w.read(w.delta(w.v), 0.2, rng), w.delta(sum(w.halves(rng)) / 2)], w.group
+    return [w.read(w.delta(w.v), 0.2, rng), w.delta(w.estimate(rng))], w.group
 
 
 def _ablated(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
