@@ -181,9 +181,12 @@ def page(results: Results, path: Path | str) -> Path:
             ),
         ),
         "",
-        "Wilson's interval and that of paired outcomes are discrete: near 0 and 1 they cover more or less than their "
-        "level at single values. The interval of `evidence`'s sparsity and disattenuated correlations are not "
-        "calibrated here.",
+        "Where a row says `too seldom`, read its interval as narrower than 95%. `unclear` means that this many runs "
+        "cannot tell. Most misses lie above: AUROC pools pairs of states, so a few long answers weigh most, and 40 "
+        "problems hold too few of them for any bootstrap; with 200 it is better. Wilson's interval and that of paired "
+        "outcomes are discrete: at single values, near 0 and 1 above all, they cover more or less than their level. "
+        "Not calibrated here: the interval of `evidence`'s sparsity, disattenuated correlations (the error of the "
+        "reliability is left out of their interval), and all intervals at fewer than 40 problems.",
     ]
     return write_atomic(path, "\n".join(lines) + "\n")
 
@@ -191,8 +194,8 @@ def page(results: Results, path: Path | str) -> Path:
 def _patience(results: Results) -> str:
     rows = [row for row in results.where(metric="recall") if "initial" in row.detail]
     return "".join(
-        f" More data and patience do not help: with {row.arm.split('L1, ')[1]}, recall is {row.interval}, the read-out's "
-        f"Spearman with V-hat {row.detail['fit']:.2f}, that of the scores with those before the fit "
+        f" More data and patience do not help: with {row.arm.split('L1, ')[1]}, recall is {row.interval}, the "
+        f"read-out's Spearman with V-hat {row.detail['fit']:.2f}, that of the scores with those before the fit "
         f"{row.detail['initial']:.2f} (means over seeds)."
         for row in rows
     )
