@@ -126,6 +126,26 @@ def bench(
         typer.echo(f"page: {page(results, docs)}")
 
 
+@app.command()
+def calibrate(
+    out: Path = typer.Option(Path("runs/calibrate"), help="Folder for everything the run writes."),
+    seeds: int = typer.Option(3, help="Planted models of each kind; more of those without value."),
+    full: bool = typer.Option(False, help="More problems, runs and rankings: what docs/calibration.md was made with."),
+    docs: Path | None = typer.Option(None, help="Write the results as a page of Markdown too."),
+) -> None:
+    """Run the whole pipeline on models whose truth is known: what it finds, what fools it, whether intervals cover."""
+    from mechreward.calibration import Plan as Calibration
+    from mechreward.calibration import calibrate as run
+    from mechreward.verdicts import page, verdicts
+
+    results = run(out, Calibration(seeds, full), say=typer.echo)
+    for line in verdicts(results):
+        typer.echo(line)
+    typer.echo(f"results: {out / 'results.json'}")
+    if docs:
+        typer.echo(f"page: {page(results, docs)}")
+
+
 def main() -> None:
     """Entry point of the `mechreward` command."""
     try:

@@ -30,11 +30,14 @@ FLOORS = (
     ),
     ("causal", ("reference", "intervene", "attach", "patching", "controls", "effect", "certificate")),
     ("uses", ("confidence", "search")),
-    ("show", ("style", "figures", "matrix", "tokens", "patching", "circuit", "report")),
-    ("testbed", ("vocabulary", "traces", "process", "layout", "planted", "train", "card")),
+    ("show", ("style", "matrix", "figures", "tokens", "patching", "circuit", "report")),
+    (
+        "testbed",
+        ("vocabulary", "traces", "process", "layout", "planted", "coverage", "calibrate", "detection", "train", "card"),
+    ),
     ("contests", ("ground", "passes", "generation", "fits")),
     ("paper", ("split", "reads", "causes", "surprise", "transfer", "uses")),
-    (TOP, ("study", "experiments", "findings", "reading", "account", "bench", "cli")),
+    (TOP, ("study", "experiments", "findings", "reading", "account", "bench", "calibration", "verdicts", "cli")),
 )
 ROOF = (len(FLOORS), 0)  # the package itself: its nouns and verbs are for users, not for its own modules
 HOOK_NAME = re.compile(r"hook_resid|hook_post|blocks\.")

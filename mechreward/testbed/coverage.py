@@ -1,0 +1,272 @@
+"""Do intervals cover and p-values keep their level? Simulated on the Markov process of `process.py`, without a model.
+
+An interval is made from few problems, as the package makes it, and held against the same statistic of a simulation so
+large that its own error is a twentieth of the interval's width or less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import kstest
+from tqdm.auto import tqdm
+
+from mechreward import stats
+from mechreward._check import one_of, require
+from mechreward.results import Row
+from mechreward.stats import Interval
+from mechreward.testbed import process
+
+K = 16  # continuations a state, as in the main job
+CUT = 0.3
+LARGE = 20_000  # problems of the simulation that stands for the truth
+LEVELS = (0.05, 0.2)
+BAND = (0.93, 0.97)  # what a 95% interval must cover
+
+
+@dataclass(frozen=True)
+class Walks:
+    """Answers of the process, one row a state that goes on: its exact V, answer, problem and step; whether it is the
+    answer's last; the answer's reward."""
+
+    v: Float[np.ndarray, " row"]
+    walk: Int[np.ndarray, " row"]
+    group: Int[np.ndarray, " row"]
+    step: Int[np.ndarray, " row"]
+    last: np.ndarray
+    reward: Int[np.ndarray, " row"]
+
+    def halves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """V-hat [row] from either half of `K` continuations: continuations of a Markov process are independent."""
+        first, second = (rng.binomial(K // 2, self.v) / (K // 2) for _ in range(2))
+        return first, second
+
+    def estimate(self, rng: np.random.Generator) -> np.ndarray:
+        """V-hat [row] from all `K` continuations."""
+        first, second = self.halves(rng)
+        return (first + second) / 2
+
+    def delta(self, v: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+        """TD error of the step that follows each row."""
+        return np.where(self.last, self.reward, np.append(v[1:], 0)) - v
+
+    def read(self, y: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+        """`y` as a probe may read it: with noise of every state, and half as much that a problem's states share."""
+        shared = rng.normal(0, noise / 2, self.group.max() + 1)[self.group]
+        return y + rng.normal(0, noise, len(y)) + shared
+
+
+def walks(problems: int, rng: np.random.Generator, per: int = 1) -> Walks:
+    """`per` answers to each of `problems`; answers to one problem begin in the same state."""
+    moves = process.walk().rows(process.LEVELS).cumsum(1)
+    at = np.repeat(rng.integers(2, 7, size=problems), per)  # the states 3 to 7
+    alive, won = np.ones(len(at), bool), np.zeros(len(at), bool)
+    visited, going = [], []
+    for _ in range(process.Planted.max_tokens):
+        visited.append(at)
+        going.append(alive)
+        said = (rng.random(len(at))[:, None] > moves[at]).sum(1).clip(0, 12)
+        won = won | (alive & (said == 12))
+        alive = alive & (said > 0) & (said < 12)
+        at = np.where(said > 9, 4, (said - 1).clip(0, 8))  # `back` and `slip` are worth what the fifth level is
+        if not alive.any():
+            break
+    walk, step = np.nonzero(np.stack(going, 1))
+    last = np.append(walk[1:] != walk[:-1], True)
+    v = process.LEVELS[np.stack(visited, 1)[walk, step]]
+    return Walks(v, walk, walk // per, step, last, won[walk].astype(int))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A statistic with one interval that the package prints: `draw` gives its columns and their problems."""
+
+    statistic: Callable[..., float]
+    draw: Callable[[Walks, np.random.Generator], tuple[list[np.ndarray], np.ndarray]]
+    per: int = 1
+    with_cluster: bool = False
+
+
+def _first(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    keep = w.step == 0
+    return [w.read(w.v, 0.1, rng)[keep], w.reward[keep]], w.group[keep]
+
+
+def _every(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    return [w.read(w.v, 0.1, rng), w.reward], w.group
+
+
+def _last(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    return [w.read(w.v, 0.5, rng)[w.last], w.reward[w.last]], w.group[w.last]
+
+
+def _vhat(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    return [w.estimate(rng)], w.group
+
+
+def _large(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    return [(np.abs(w.delta(w.estimate(rng))) > CUT).astype(float)], w.group
+
+
+def _value(noise: float) -> Callable[..., tuple[list[np.ndarray], np.ndarray]]:
+    return lambda w, rng: ([w.read(w.v, noise, rng), w.estimate(rng)], w.group)
+
+
+def _dopamine(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    return [w.read(w.delta(w.v), 0.2, rng), w.delta(w.estimate(rng))], w.group
+
+
+def _ablated(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    """An ablation that costs .2, against the mean of 19 matched sets that cost .1: `Effect.summary`'s difference."""
+    start = w.v[w.step == 0]
+    own = rng.binomial(1, start - 0.2)
+    return [own - rng.binomial(19, start - 0.1) / 19], np.arange(len(start))
+
+
+CASES = {
+    "mean: accuracy": Case(np.mean, lambda w, rng: ([w.reward[w.step == 0].astype(float)], w.group[w.step == 0])),
+    "mean: V-hat": Case(np.mean, _vhat),
+    "mean: share of |delta| > .3": Case(np.mean, _large),
+    "std: V-hat": Case(np.std, _vhat),
+    "AUROC at s_0": Case(stats.auroc, _first),
+    "AUROC at every state": Case(stats.auroc, _every),
+    "AUROC at the last state": Case(stats.auroc, _last),
+    "AUROC within problems (4 answers each)": Case(stats.within_auroc, _every, 4, True),
+    "Spearman with V-hat, near perfect": Case(stats.spearman, _value(0.05)),
+    "Spearman with V-hat, good": Case(stats.spearman, _value(0.2)),
+    "Spearman with V-hat, weak": Case(stats.spearman, _value(1.0)),
+    "Spearman with delta": Case(stats.spearman, _dopamine),
+    "reliability of V-hat": Case(stats.split_half_reliability, lambda w, rng: ([*w.halves(rng)], w.group)),
+    "reliability of delta": Case(
+        stats.split_half_reliability, lambda w, rng: ([w.delta(half) for half in w.halves(rng)], w.group)
+    ),
+    "paired difference to matched sets": Case(np.mean, _ablated),
+}
+RATES = (0.02, 0.05, 0.1, 0.3, 0.5, 0.8, 0.95)  # of `proportion`
+PAIRS = ((0.02, 0.02), (0.15, 0.05), (0.4, 0.1))  # P(lost), P(won) of paired outcomes
+
+
+def truth(case: Case, problems: int = LARGE) -> float:
+    """The statistic of one huge simulation."""
+    rng = np.random.default_rng(1)
+    columns, cluster = case.draw(walks(problems, rng, case.per), rng)
+    return float(case.statistic(*columns, *([cluster] if case.with_cluster else [])))
+
+
+def covered(interval: Callable[[int], Interval], true: float, runs: int, what: str | None = None) -> dict[str, Any]:
+    """How often `interval(run)` holds `true`: the `rate` with its Wilson interval over runs, how often it lies wholly
+    above or below, and how often it has no bounds (those runs do not count)."""
+    require(runs >= 1, f"runs must be at least 1; {runs} was given.")
+    found = [interval(run) for run in tqdm(range(runs), desc=what, disable=what is None, unit="run", leave=False)]
+    bounded = [one for one in found if not np.isnan(one.low)]
+    require(len(bounded) > 0, "no run gave an interval.")
+    above, below = (sum(side) for side in ([one.low > true for one in bounded], [one.high < true for one in bounded]))
+    rate = stats.proportion(len(bounded) - above - below, len(bounded))
+    return {"rate": rate, "above": above, "below": below, "unbounded": len(found) - len(bounded)}
+
+
+def coverage(
+    problems: tuple[int, ...] = (40, 60, 200), runs: int = 200, draws: int = 300, only: str = "", seed: int = 0
+) -> list[Row]:
+    """Coverage of every interval: bootstrapped ones by simulation, `proportion` exactly, pairs by simulation.
+
+    Args:
+        problems: sizes of the data (the package's own are 40, 60 and 200).
+        draws: of each bootstrap; fewer than the package's 300 to 1000 make it a little worse.
+        only: one name of `CASES`; all if empty.
+    """
+    if only:
+        one_of("interval", only, CASES)
+    rows = []
+    for name in [only] if only else CASES:
+        case = CASES[name]
+        true = truth(case)
+        for n in problems:
+
+            def once(run: int, n: int = n, case: Case = case) -> Interval:
+                rng = np.random.default_rng([seed, run, n])
+                columns, cluster = case.draw(walks(n, rng, case.per), rng)
+                return stats.cluster_bootstrap(
+                    case.statistic, columns, cluster, draws=draws, seed=run, with_cluster=case.with_cluster
+                )
+
+            found = covered(once, true, runs, f"coverage: {name}, {n} problems")
+            rows.append(_row(name, "interval_coverage", n, true, seed, found, {"draws": draws}))
+    if not only:
+        rows += [_wilson(rate, n, seed) for n in problems for rate in RATES]
+        rows += [_pairs(pair, n, max(runs, 500), seed) for n in problems for pair in PAIRS]
+    return rows
+
+
+def _wilson(rate: float, n: int, seed: int) -> Row:
+    """Exact: the sum of binomial probabilities of the counts whose interval holds the rate."""
+    from scipy.stats import binom
+
+    each = [stats.proportion(k, n) for k in range(n + 1)]
+    inside = np.array([one.low <= rate <= one.high for one in each])
+    sure = float(binom.pmf(np.arange(n + 1), n, rate) @ inside)
+    found = {"rate": Interval(sure, sure, sure, n), "above": 0, "below": 0, "unbounded": 0}
+    return _row(f"proportion of {rate:g}", "interval_coverage", n, rate, seed, found, {"exact": True})
+
+
+def _pairs(pair: tuple[float, float], n: int, runs: int, seed: int) -> Row:
+    lose, win = pair
+
+    def once(run: int) -> Interval:
+        kind = np.random.default_rng([seed, run, n, 3]).choice(3, p=[lose, win, 1 - lose - win], size=n)
+        return stats.paired_difference((kind == 1).astype(int), (kind == 0).astype(int), np.arange(n))
+
+    found = covered(once, win - lose, runs)
+    return _row(f"paired outcomes, {lose:g} lost and {win:g} won", "interval_coverage", n, win - lose, seed, found, {})
+
+
+def null_pvalues(runs: int = 1000, seed: int = 0) -> dict[str, Float[np.ndarray, " run"]]:
+    """P-values where nothing is to be found: `rank_among` 19 exchangeable draws, exact McNemar on 60 paired outcomes
+    with equal chances to win and lose, the smallest of ten after Holm, the hypergeometric of two random sets."""
+    rng = np.random.default_rng([seed, 13])
+    draws = rng.normal(size=(runs, 20))
+    ranks = {tail: [stats.rank_among(row[0], row[1:], tail=tail)[1] for row in draws] for tail in ("low", "two")}
+    before, after = (rng.random((runs, 60)) < p for p in (0.5, 0.5))
+    sets = [[rng.choice(64, 6, replace=False) for _ in range(2)] for _ in range(runs)]
+    found = {
+        "rank_among": ranks["low"],
+        "rank_among, two-sided": ranks["two"],
+        "mcnemar": [stats.mcnemar(a.astype(int), b.astype(int)) for a, b in zip(before, after, strict=True)],
+        "holm, smallest of 10": _families(rng.random((runs, 10))),
+        "hypergeometric_iou": [stats.hypergeometric_iou(6, 6, 64, len(np.intersect1d(a, b)))[1] for a, b in sets],
+    }
+    return {name: np.array(each) for name, each in found.items()}
+
+
+def _families(p: Float[np.ndarray, "run test"]) -> list[float]:
+    """The smallest adjusted p of every family: at most .05 with chance .05 if the family-wise error is kept."""
+    return [float(stats.holm(row).min()) for row in p]
+
+
+def rejections(name: str, p: Float[np.ndarray, " run"], seed: int = 0, **about: Any) -> list[Row]:
+    """How often a p-value under the null is at most .05 and at most .2, with Wilson's interval over runs.
+
+    `detail` holds the p of a one-sided Kolmogorov-Smirnov test that small values are not too frequent. Discrete
+    p-values are stochastically larger than uniform ones, so it is exact or conservative.
+    """
+    excess = float(kstest(p, "uniform", alternative="greater").pvalue)
+    rows = []
+    for level in LEVELS:
+        rate = stats.proportion(int(np.sum(p <= level + 1e-12)), len(p))
+        found = {"rate": rate}
+        rows.append(_row(name, "null_rejection_rate", 0, level, seed, found, {"ks_too_small": excess, **about}))
+    return rows
+
+
+def _row(
+    name: str, metric: str, problems: int, true: float, seed: int, found: dict[str, Any], more: dict[str, Any]
+) -> Row:
+    shared = {"experiment": "calibrate", "model": "planted-process", "task": "planted", "site": "", "seed": seed}
+    rest = {key: value for key, value in found.items() if key != "rate"}
+    key = "level" if metric == "null_rejection_rate" else "truth"
+    detail = {key: true, **({"problems": problems} if problems else {}), **rest, **more, "n": "runs"}
+    return Row(**shared, arm=name, metric=metric, **asdict(found["rate"]), detail=detail)

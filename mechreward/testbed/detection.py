@@ -1,0 +1,134 @@
+"""How little of a coordinate's variance can V be, so that a ranking still finds the coordinate?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from tqdm.auto import tqdm
+
+from mechreward import stats, tasks
+from mechreward._check import require
+from mechreward.models.adapter import load
+from mechreward.probing import rankings
+from mechreward.probing.activations import Activations, record
+from mechreward.probing.neurons import count, ranking
+from mechreward.probing.probe import ValueProbe
+from mechreward.probing.targets import Examples, states
+from mechreward.results import Row
+from mechreward.rollouts.sample import sample
+from mechreward.rollouts.value import Values, estimate
+from mechreward.testbed.calibrate import RESID, drawn
+from mechreward.testbed.coverage import walks
+from mechreward.testbed.planted import plant, planted
+
+SHARES = (0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48, 0.64)
+POWER = 0.9
+RANKINGS: dict[str, Callable[[Examples], np.ndarray]] = {
+    "correlation": rankings.correlation,
+    "mean difference": rankings.mean_difference,
+    "linear probe, mc, L1": lambda data: ValueProbe("mc", "linear").fit_examples(data).scores_,
+}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """States that go on: their activations, what is planted (`target` [row]), and what rankings see of it (`data`)."""
+
+    name: str
+    task: str
+    acts: Activations
+    target: Float[np.ndarray, " row"]
+    data: Examples
+    reliability: float
+
+
+def null_pool(problems: int, per: int, k: int, seed: int = 0) -> Pool:
+    """Rollouts of the null twin, and V of other answers of the same process: no coordinate knows it. V-hat has its
+    exact law, Binomial(k, V)."""
+    twin = planted("null", seed)
+    runs = sample(twin.model, twin.task.problems("train", problems, seed), k=per, seed=seed, what=None)
+    v = walks(4 * len(runs), np.random.default_rng([seed, 19])).v[: sum(len(run.step_ends) for run in runs)]
+    values = drawn(runs, v, k, seed)
+    acts = record(twin.model, runs, RESID, what=None)[RESID]
+    return _pool("planted-null", "planted", acts, values, v)
+
+
+def model_pool(name: str, problems: int, per: int, k: int, site: str = "2.resid_post", seed: int = 0) -> Pool:
+    """Rollouts of a bundled Countdown model. V is unknown: V-hat of one half of `k` continuations is planted, and the
+    rankings see that of the other half, so that noise lowers what can be found (`reliability`)."""
+    model, task = load(name), tasks.Countdown()
+    runs = sample(model, task.problems("train", problems, seed), k=per, seed=seed, what=None)
+    values = estimate(model, runs, k=k, seed=seed, what=f"detection limit: values of {name}")
+    half = replace(values, first=values.second, second=np.zeros_like(values.second), k=k // 2)
+    acts = record(model, runs, site, what=None)[site]
+    return _pool(name, task.name, acts, half, values.first / (k - k // 2))
+
+
+def _pool(name: str, task: str, acts: Activations, values: Values, v: np.ndarray) -> Pool:
+    live = values.live
+    labels = {key: getattr(acts, key)[live] for key in ("trajectory", "position", "step")}
+    data = states(acts, values)
+    reliable = float(np.corrcoef(v[live], data.y)[0, 1] ** 2) if task == "planted" else stats.spearman(v[live], data.y)
+    return Pool(name, task, replace(acts, x=data.x, **labels), v[live], data, reliable)
+
+
+def detection_limit(
+    pool: Pool,
+    name: str,
+    problems: int,
+    per: int,
+    *,
+    shares: Sequence[float] = SHARES,
+    repeats: int = 50,
+    seed: int = 0,
+) -> Row:
+    """The smallest of `shares` from which on a ranking has the planted coordinate in its top 1% with 90% power.
+
+    Every repeat draws the coordinate, the problems and the sign anew. Estimate and high are that share, low the share
+    below it on the grid, where power was missing (0 if all were found). NaN if the largest is not enough.
+
+    Raises:
+        MechRewardError: more problems or trajectories than the pool has, or no repeats.
+    """
+    groups = np.unique(pool.data.group)
+    require(repeats >= 1, f"repeats must be at least 1; {repeats} was given.")
+    require(problems <= len(groups), f"the pool has {len(groups)} problems; {problems} were asked for.")
+    first = pool.data.trajectory[np.searchsorted(pool.data.group, pool.data.group)]
+    nth = pool.data.trajectory - first  # which of its problem's trajectories a row belongs to
+    require(per <= int(nth.max()) + 1, f"the pool has {nth.max() + 1} trajectories a problem, not {per}.")
+    ordered, powers, limit = sorted(shares), {}, float("nan")
+    for share in ordered[::-1]:
+        hits = 0
+        for repeat in range(repeats):
+            rng = np.random.default_rng([seed, repeat, problems, per])
+            keep = np.isin(pool.data.group, rng.choice(groups, problems, replace=False)) & (nth < per)
+            labels = {key: getattr(pool.acts, key)[keep] for key in ("trajectory", "position", "step")}
+            data = pool.data.only(keep)
+            spread = data.x.std(0).numpy()
+            column = int(rng.choice(np.flatnonzero(spread > 1e-3 * np.median(spread))))
+            made = plant(replace(pool.acts, x=data.x, **labels), column, pool.target[keep], share, seed=repeat)
+            order = ranking(RANKINGS[name](replace(data, x=made.x)))
+            hits += column in order[: count(len(order), 0.01)]
+        powers[share] = stats.proportion(hits, repeats)
+        if hits < POWER * repeats:
+            break
+        limit = share
+    below = [share for share in ordered if share < limit]
+    detail: dict[str, Any] = {"problems": problems, "trajectories": problems * per, "reliability": pool.reliability}
+    detail |= {"power": {f"{share:g}": str(one) for share, one in powers.items()}, "n": "repeats"}
+    shared = {"experiment": "calibrate", "model": pool.name, "task": pool.task, "site": str(pool.acts.site)}
+    low = (max(below) if below else 0.0) if limit == limit else float("nan")
+    return Row(**shared, arm=name, metric="detection_limit", estimate=limit, low=low, high=limit, n=repeats, seed=seed,
+               detail=detail)  # fmt: skip
+
+
+def detection(pools: Sequence[Pool], sizes: Sequence[tuple[int, int]], names: Sequence[str], repeats: int) -> list[Row]:
+    """`detection_limit` over pools, (problems, trajectories a problem) and rankings."""
+    grid = [(pool, name, n, per) for pool in pools for name in names for n, per in sizes]
+    grid = [(p, name, n, per) for p, name, n, per in grid if n <= len(np.unique(p.data.group))]
+    bar = tqdm(grid, desc="detection limits", unit="cell")
+    return [detection_limit(pool, name, n, per, repeats=repeats) for pool, name, n, per in bar]

@@ -1,0 +1,255 @@
+"""What a calibration says: one line for each target, and docs/calibration.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mechreward import stats
+from mechreward._files import write_atomic
+from mechreward.results import Results, Row
+from mechreward.testbed.calibrate import HIDDEN, RECOMMENDED
+from mechreward.testbed.coverage import BAND
+
+KINDS = ("value", "dopamine")
+
+
+def verdicts(results: Results) -> list[str]:
+    """One line a target: reached or not, with the figures."""
+    return [
+        *(_recall(results, what) for what in KINDS),
+        _alarms(results),
+        *_recognised(results),
+        _levels(results),
+        _coverage(results),
+    ]
+
+
+def covers(row: Row) -> str:
+    """`yes`: 93 to 97% of the runs. Otherwise `too seldom` or `too often` if that is beyond the sampling error of the
+    runs, else `unclear`."""
+    if BAND[0] <= row.estimate <= BAND[1]:
+        return "yes"
+    return "too seldom" if row.high < BAND[0] else "too often" if row.low > BAND[1] else "unclear"
+
+
+def _recall(results: Results, what: str) -> str:
+    rows = results.where(metric="recall", arm=f"{what}: {RECOMMENDED}")
+    whole, seeds = sum(row.detail["all"] for row in rows), sum(row.n for row in rows)
+    fooled = sorted({name for row in rows for name in row.detail["fooled_by"]})
+    return (
+        f"{_reached(whole == seeds and not fooled)}: planted {what} neurons found by {RECOMMENDED}, the recommended "
+        f"ranking: all of them in {stats.proportion(whole, seeds)} of planted sets; decoys taken: "
+        f"{', '.join(fooled) or 'none'}."
+    )
+
+
+def _alarms(results: Results) -> str:
+    rows = results.where(metric="false_alarm_rate")
+    false, n = sum(round(row.estimate * row.n) for row in rows), sum(row.n for row in rows)
+    rate = stats.proportion(false, n)
+    near = "; the nominal level is within sampling error" if rate.estimate > 0.05 >= rate.low else ""
+    return f"{_reached(rate.estimate <= 0.05)}: false alarms where there is no value: {rate}, nominally .05{near}."
+
+
+def _recognised(results: Results) -> list[str]:
+    lines = []
+    for row in results.where(metric="recognition_rate"):
+        said = f"; it said {_counts(row.detail['readings'])}" if "readings" in row.detail else ""
+        lines.append(
+            f"{_reached(row.estimate == 1)}: {row.model} is {row.detail['expected']}, by {row.arm}: {row.interval} of "
+            f"seeds{said}."
+        )
+    return lines
+
+
+def _levels(results: Results) -> str:
+    rows = results.where(metric="null_rejection_rate")
+    bad = [f"{row.arm} ({row.interval} at {row.detail['level']:g})" for row in rows if row.low > row.detail["level"]]
+    return f"{_reached(not bad)}: {len(rows) - len(bad)} of {len(rows)} null rates keep their level{_list(bad)}."
+
+
+def _coverage(results: Results) -> str:
+    rows = results.where(metric="interval_coverage")
+    each = [covers(row) for row in rows]
+    missed = [
+        f"{row.arm} at n={row.detail['problems']} ({row.estimate:.3f})"
+        for row, word in zip(rows, each, strict=True)
+        if word.startswith("too")
+    ]
+    return (
+        f"{_reached(not missed)}: {each.count('yes')} of {len(rows)} intervals cover in 93 to 97% of runs, "
+        f"{each.count('unclear')} cannot be told from that with these runs{_list(missed)}."
+    )
+
+
+def page(results: Results, path: Path | str) -> Path:
+    """`docs/calibration.md` from the results of a run."""
+    plan, seconds = results.manifest["plan"], results.manifest["cpu_seconds"]
+    sizes = plan["sizes"]
+    lines = [
+        "# Calibration",
+        "",
+        f"Made by `{results.manifest['command']} --docs docs/calibration.md` ({sum(seconds.values()) / 60:.0f} "
+        "CPU-minutes). The models are `mr.testbed.planted(...)`: weights set by hand, so that value neurons, dopamine "
+        "neurons, decoys, V and delta are known. Everything else goes through the package's own verbs: "
+        f"{sizes['train']} problems to fit, {sizes['test']} to test, V-hat from {sizes['k']} continuations. Numbers "
+        "are estimate [95% interval] and n. With few seeds the intervals are wide; read them, not the estimates.",
+        "",
+        "## Verdicts",
+        "",
+        *(f"- {line}" for line in verdicts(results)),
+        "",
+        "## Which ranking to use",
+        "",
+        f"**{RECOMMENDED}** (`probing.rankings`), |Spearman's correlation| of each neuron alone with V-hat or delta: "
+        "no probe, no seed, no scale. Recall of the planted neurons when as many are taken as were planted (precision "
+        "is the same number then). Bounds are Wilson's with seeds as trials, rounded outwards. MLP value probes have "
+        f"{HIDDEN} hidden units here. `fooled by` counts decoys among those taken, over all seeds of the row.",
+        "",
+    ]
+    for what in KINDS:
+        lines += _rankings(results, what)
+    lines += [
+        "",
+        "The L1 norm of an MLP's first layer hardly ranks, however well the probe reads V: most of it is the random "
+        "weights it began with." + _patience(results),
+        "The paper's recipe is kept as it is; believe its ranking only beside the others. Bare rewards (`terminal`, "
+        "`td-lambda`) are too noisy a target for a ranking at this size.",
+        "",
+        "## What the printed evidence says",
+        "",
+        *_table(
+            ("plant", "by", "should say", "share of seeds that do", "more"),
+            (
+                (row.model, row.arm, row.detail["expected"], row.interval, _more(row))
+                for row in results.where(metric="recognition_rate")
+            ),
+        ),
+        "",
+        "`evidence` tells what can be read and how it is spread. It cannot tell `encoded` from `value`: both are "
+        "sparse. That takes the ablation, where `used` means McNemar's p at most .05 and the lowest accuracy of all "
+        "matched sets. An ablation without effect says that nothing reads these neurons; one with an effect says that "
+        "something does, not that it reads V. KL alone is no such sign: next-token neurons move it as well.",
+        "",
+        "## False alarms",
+        "",
+        *_table(
+            ("plant without value", "says anything but `nothing`", "readings"),
+            (
+                (row.model, row.interval, _counts(row.detail["readings"]))
+                for row in results.where(metric="false_alarm_rate")
+            ),
+        ),
+        "",
+        "V-hat of these comes from its exact law, Binomial(k, .5).",
+        "",
+        "P-values where there is nothing. A discrete p cannot reach every level, and exact tests stay below it; what "
+        "counts is that no rate is above its level. The last column is a one-sided Kolmogorov-Smirnov p against small "
+        "values being too frequent.",
+        "",
+        *_table(
+            ("p-value", "level", "share at or below it", "KS"),
+            (
+                (row.arm, f"{row.detail['level']:g}", row.interval, f"{row.detail['ks_too_small']:.2f}")
+                for row in results.where(metric="null_rejection_rate")
+            ),
+        ),
+        "",
+        "## Detection limits",
+        "",
+        "The smallest share of one coordinate's variance that must be V for a ranking to have it in its top 1% in 90% "
+        "of repeats: that share, and in brackets the next smaller one on the grid, where power was missing. On the "
+        "null twin (64 coordinates) V is that of other answers; on a trained model half of the continuations are "
+        "planted and the other half ranked by.",
+        "",
+        *_limits(results),
+        "",
+        "A linear probe also uses coordinates that share the planted one's noise, which the planted models have plenty "
+        "of: its lower limits there do not carry over.",
+        "",
+        "## Coverage of 95% intervals",
+        "",
+        "Simulated answers of the planted process, without a model; n counts simulated data sets (for `proportion`, "
+        "which is exact, problems). `above` and `below` count intervals that lie wholly on that side of the truth.",
+        "",
+        *_table(
+            ("interval", "problems", "coverage", "above", "below", "93 to 97%"),
+            (
+                (row.arm, row.detail["problems"], row.interval, row.detail["above"], row.detail["below"], covers(row))
+                for row in results.where(metric="interval_coverage")
+            ),
+        ),
+        "",
+        "Where a row says `too seldom`, read its interval as narrower than 95%. `unclear` means that this many runs "
+        "cannot tell. Most misses lie above: AUROC pools pairs of states, so a few long answers weigh most, and 40 "
+        "problems hold too few of them for any bootstrap; with 200 it is better. Wilson's interval and that of paired "
+        "outcomes are discrete: at single values, near 0 and 1 above all, they cover more or less than their level. "
+        "Not calibrated here: the interval of `evidence`'s sparsity, disattenuated correlations (the error of the "
+        "reliability is left out of their interval), and all intervals at fewer than 40 problems.",
+    ]
+    return write_atomic(path, "\n".join(lines) + "\n")
+
+
+def _patience(results: Results) -> str:
+    rows = [row for row in results.where(metric="recall") if "initial" in row.detail]
+    return "".join(
+        f" More data and patience do not help: with {row.arm.split('L1, ')[1]}, recall is {row.interval}, the "
+        f"read-out's Spearman with V-hat {row.detail['fit']:.2f}, that of the scores with those before the fit "
+        f"{row.detail['initial']:.2f} (means over seeds)."
+        for row in rows
+    )
+
+
+def _rankings(results: Results, what: str) -> list[str]:
+    rows = [row for row in results.where(metric="recall") if row.detail["planted"] == what]
+    places = list(dict.fromkeys((row.model, row.site) for row in rows))
+    body = []
+    for arm in dict.fromkeys(row.arm for row in rows):
+        own = {(row.model, row.site): row for row in rows if row.arm == arm}
+        fooled: dict[str, int] = {}
+        for row in own.values():
+            for name, times in row.detail["fooled_by"].items():
+                fooled[name] = fooled.get(name, 0) + times
+        body.append((arm, *(own[place].interval if place in own else "" for place in places), _counts(fooled)))
+    heads = [f"{model.removeprefix('planted-')}, {site}" for model, site in places]
+    return [*_table(("ranking", *heads, "fooled by"), body), ""]
+
+
+def _limits(results: Results) -> list[str]:
+    rows = results.where(metric="detection_limit")
+    places = list(dict.fromkeys((row.model, row.detail["problems"], row.detail["trajectories"]) for row in rows))
+    names = list(dict.fromkeys(row.arm for row in rows))
+    body = []
+    for place in places:
+        here = {r.arm: r for r in rows if (r.model, r.detail["problems"], r.detail["trajectories"]) == place}
+        body.append((*place, *(_limit(here[name]) for name in names), here[names[0]].n))
+    return _table(("model", "problems", "trajectories", *names, "repeats"), body)
+
+
+def _limit(row: Row) -> str:
+    return "none of the grid" if row.estimate != row.estimate else f"{row.estimate:g} ({row.low:g})"
+
+
+def _more(row: Row) -> str:
+    if "readings" in row.detail:
+        return f"{_counts(row.detail['readings'])}; mean sparsity {row.detail['sparsity']:.2f}"
+    change, base, kl = (row.detail[key] for key in ("change", "baseline", "kl"))
+    return f"accuracy {base:.2f}, changed by {change:+.2f}; KL {kl:.2g}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {times}" for name, times in counts.items()) or "none"
+
+
+def _list(names: Sequence[str]) -> str:
+    return f"; not: {', '.join(names)}" if names else ""
+
+
+def _reached(yes: bool) -> str:
+    return "reached" if yes else "NOT reached"
+
+
+def _table(heads: Sequence[str], body: Iterable[Sequence[object]]) -> list[str]:
+    rows = [heads, ["---"] * len(heads), *body]
+    return ["| " + " | ".join(map(str, row)) + " |" for row in rows]

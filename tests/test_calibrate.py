@@ -1,0 +1,319 @@
+"""The calibration's own arithmetic, held against counts by hand, intervals known to be wrong, and tiny runs."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mechreward import calibration, cli, stats, verdicts
+from mechreward._check import MechRewardError
+from mechreward.calibration import Plan
+from mechreward.probing import rankings
+from mechreward.results import Results, Row
+from mechreward.stats import Interval
+from mechreward.testbed import calibrate, coverage, detection, process
+from mechreward.testbed.calibrate import RESID, Sizes, drawn, gather, hit, share_of
+from mechreward.testbed.planted import planted
+
+TINY = Sizes(train=25, test=15, k=4, ablated=15, draws=19)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return gather(planted("value"), "train", 25, 8, 0, exact=True)
+
+
+# Coverage
+
+
+def test_walks_have_the_values_of_the_process():
+    w = coverage.walks(20_000, np.random.default_rng(0))
+    for level in process.LEVELS:  # a state's value is the chance of a reward from there
+        here = w.reward[np.isclose(w.v, level)]
+        assert abs(here.mean() - level) < 5 * math.sqrt(level * (1 - level) / len(here)) + 0.005
+    assert set(np.round(w.v[w.step == 0], 2)) == {0.28, 0.39, 0.5, 0.61, 0.72}
+    delta = w.delta(w.v)
+    assert abs(delta.mean()) < 5 * delta.std() / math.sqrt(len(delta))  # a martingale
+    totals = np.bincount(w.walk, delta)
+    np.testing.assert_allclose(totals, w.reward[w.last] - w.v[w.step == 0], atol=1e-12)  # telescopes
+
+
+def test_answers_to_one_problem_begin_alike():
+    w = coverage.walks(50, np.random.default_rng(1), per=3)
+    begin = w.v[w.step == 0].reshape(50, 3)
+    assert (begin == begin[:, :1]).all() and len(np.unique(w.walk)) == 150 and w.group.max() == 49
+
+
+def test_a_normal_interval_covers_and_one_of_half_its_width_is_caught():
+    def interval(width):
+        def once(run):
+            x = np.random.default_rng(run).normal(size=25)
+            return Interval(x.mean(), x.mean() - width / 5, x.mean() + width / 5, 25)
+
+        return coverage.covered(once, 0.0, 1000)["rate"]
+
+    right, half = interval(1.96), interval(0.98)
+    assert right.low < 0.95 < right.high
+    assert half.low < 0.673 < half.high and half.high < coverage.BAND[0]  # P(|z| < .98) by table
+
+
+def test_intervals_that_miss_are_counted_by_side():
+    bounds = [(1.0, 2.0), (-2.0, -1.0), (-1.0, 1.0), (0.0, 0.0), (math.nan, math.nan)]
+    found = coverage.covered(lambda run: Interval(0.0, *bounds[run], 9), 0.0, 5)
+    assert found == {"rate": stats.proportion(2, 4), "above": 1, "below": 1, "unbounded": 1}
+
+
+def test_exact_coverage_of_wilson_is_that_of_simulation():
+    row = coverage._wilson(0.3, 40, 0)
+    k = np.random.default_rng(0).binomial(40, 0.3, 4000)
+    bounds = [stats.proportion(x, 40) for x in range(41)]
+    inside = [bounds[x].low <= 0.3 <= bounds[x].high for x in k]
+    assert row.estimate == pytest.approx(np.mean(inside), abs=0.015)
+    assert 0 < row.estimate < 1
+
+
+def test_few_clusters_are_covered_where_plain_percentiles_are_too_narrow():
+    """Means of 10 problems: 90% with plain percentiles. 400 data sets: sd of the rate 1.1 points."""
+    plain = 0
+
+    def once(run):
+        nonlocal plain
+        x, draws = np.random.default_rng(run).normal(size=10), []
+
+        def kept(column):
+            draws.append(column.mean())
+            return draws[-1]
+
+        found = stats.cluster_bootstrap(kept, x, np.arange(10), draws=120, seed=run)
+        low, high = np.quantile(draws[1:], [0.025, 0.975])
+        plain += low <= 0 <= high
+        return found
+
+    rate = coverage.covered(once, 0.0, 400)["rate"]
+    assert rate.estimate > 0.9 and rate.estimate >= plain / 400 + 0.01
+
+
+def test_one_part_of_the_coverage_gives_rows():
+    rows = coverage.coverage((40,), 10, 40, only="std: V-hat")
+    assert [(row.arm, row.metric, row.n, row.detail["problems"]) for row in rows] == [
+        ("std: V-hat", "interval_coverage", 10, 40)
+    ]
+    with pytest.raises(MechRewardError, match="did you mean 'std: V-hat'"):
+        coverage.coverage((40,), 10, 40, only="std")
+
+
+# P-values
+
+
+def test_p_values_keep_their_level_and_a_wrong_one_is_caught():
+    for name, p in coverage.null_pvalues(400).items():
+        for row in coverage.rejections(name, p):
+            assert row.low <= row.detail["level"], name
+            assert row.estimate == np.mean(p <= row.detail["level"] + 1e-12)
+            assert row.detail["ks_too_small"] > 0.01
+    bold = coverage.rejections("bold", np.random.default_rng(0).random(400) ** 2)
+    assert bold[0].low > 0.05 and bold[0].detail["ks_too_small"] < 1e-6
+
+
+# Recall and precision
+
+
+def test_hits_and_their_interval_by_hand():
+    assert hit([4, 1, 9], {1, 4, 7}) == pytest.approx(2 / 3) and hit([7], {1, 4, 7}) == 1
+    found = share_of([1.0, 1.0, 2 / 3])
+    assert (found.estimate, found.n) == (pytest.approx(8 / 9), 3)
+    assert (found.low, found.high) == (stats.proportion(2, 3).low, stats.proportion(3, 3).high)
+
+
+def test_recall_precision_and_decoys_by_hand(data):
+    truth = data.plant.truth
+    real, large = truth.value_neurons[RESID].indices, truth.decoys["large"][0]
+    score = np.zeros(64)
+    score[[real[0], large, real[1], real[2]]] = [2, 4, 3, 1]  # first three: the decoy and two of three
+    recall, precision, top = calibrate._found("value", RESID, "made", [data], [score])
+    assert recall.estimate == precision.estimate == pytest.approx(2 / 3) and recall.detail["k"] == 3
+    assert recall.detail["fooled_by"] == {"large": 1} and recall.detail["all"] == 0
+    assert (top.metric, top.detail["k"], top.estimate) == ("precision", 1, 0.0)
+
+
+def test_values_drawn_from_their_law_have_the_rows_and_mean_of_estimates(data):
+    v, _ = data.plant.truth.values(data.runs)
+    many = drawn(data.runs, v, 2000, 0)
+    assert np.abs(many.mean - v).max() < 5 * 0.5 / math.sqrt(2000)
+    from mechreward.rollouts.value import estimate
+
+    few = data.runs.subset(range(3))
+    real, law = estimate(data.plant.model, few, k=2, what=None), drawn(few, data.plant.truth.values(few)[0], 2, 0)
+    for name in ("trajectory", "step", "reward", "group", "live"):
+        np.testing.assert_array_equal(getattr(real, name), getattr(law, name))
+    assert law.k == 2 and law.successes.max() <= 2
+
+
+def test_the_recommended_ranking_finds_the_planted_neurons_and_magnitude_the_decoys(data):
+    rows = {row.arm: row for row in calibrate.recall([data]) if row.metric == "recall"}
+    assert len(rows) == 8 + 4 + 4
+    assert rows[f"value: {calibrate.RECOMMENDED}"].estimate == 1 and rows["value: magnitude"].estimate == 0
+    assert {"large", "massive"} <= set(rows["value: magnitude"].detail["fooled_by"])
+
+
+def test_an_mlp_without_a_fit_ranks_by_its_initial_weights():
+    rows = calibrate.patience(1, TINY, problems=20, epochs=0)
+    assert {row.metric for row in rows} == {"recall", "precision"} and rows[0].detail["initial"] == pytest.approx(1)
+
+
+# Evidence, ablation, alarms
+
+
+def test_evidence_calls_value_that_is_only_encoded_sparse_and_the_ablation_says_it_is_not_used():
+    fit, held = (gather(planted("encoded"), split, n, 8, 0, exact=True) for split, n in (("train", 40), ("test", 25)))
+    (seen,) = calibrate.recognition([fit], [held])
+    assert seen.estimate == 1 and seen.detail["readings"] == {"sparse": 1}
+    zero, mean = calibrate.use([fit], TINY)
+    assert zero.detail["expected"] == "not used" and zero.estimate == mean.estimate == 1
+    assert zero.detail["change"] == 0 and zero.detail["kl"] < 1e-6
+
+
+def test_alarms_count_readings():
+    (row,) = calibrate.alarms("length", 2, replace(TINY, train=15, test=10, draws=3))
+    assert row.n == 2 and len(row.detail["p"]) == len(row.detail["p_few"]) == 2
+    assert row.estimate == 1 - row.detail["readings"].get("nothing", 0) / 2
+    with pytest.raises(MechRewardError, match="plant without value"):
+        calibrate.alarms("value", 1, TINY)
+    with pytest.raises(MechRewardError, match="plant with value"):
+        calibrate.plants("null", 1, TINY)
+
+
+# Detection limits
+
+
+def test_a_detection_limit_is_the_smallest_share_with_power_from_there_on():
+    pool = detection.null_pool(12, 2, 8)
+    row = detection.detection_limit(pool, "correlation", 12, 2, shares=(0.0, 0.9), repeats=10)
+    assert (row.estimate, row.low, row.high) == (0.9, 0.0, 0.9) and row.detail["trajectories"] == 24
+    none = detection.detection_limit(pool, "correlation", 12, 1, shares=(0.0,), repeats=10)
+    assert math.isnan(none.estimate) and math.isnan(none.low)
+    with pytest.raises(MechRewardError, match="12 problems; 13 were asked"):
+        detection.detection_limit(pool, "correlation", 13, 1)
+    with pytest.raises(MechRewardError, match="2 trajectories a problem, not 3"):
+        detection.detection_limit(pool, "correlation", 12, 3)
+
+
+def test_nothing_in_the_null_pool_knows_what_is_planted():
+    pool = detection.null_pool(80, 1, 8)
+    r = rankings.correlation(replace(pool.data, y=pool.target))
+    assert r.max() < 0.25
+
+
+# The command
+
+
+def made(metric, estimate, n=100, arm="x", model="planted-value", site=RESID, **detail):
+    low, high = stats.proportion(round(estimate * n), n).low, stats.proportion(round(estimate * n), n).high
+    return Row("calibrate", model, "planted", site, arm, metric, estimate, low, high, n, 0, detail)
+
+
+ROWS = [
+    *(
+        made("recall", 1.0, 4, f"{what}: correlation", planted=what, k=3, all=4, fooled_by={})
+        for what in ("value", "dopamine")
+    ),
+    made("false_alarm_rate", 0.02, arm="evidence", readings={"nothing": 98, "sparse": 2}, p=[0.5, 1.0], p_few=[0.1, 1]),
+    made("recognition_rate", 1.0, 4, "evidence", expected="sparse", readings={"sparse": 4}, sparsity=1.0),
+    made("recognition_rate", 1.0, 4, "zero ablation", expected="used", change=-0.5, baseline=0.5, kl=1.0),
+    made("null_rejection_rate", 0.04, arm="mcnemar", level=0.05, ks_too_small=0.5),
+    made("detection_limit", 0.1, arm="correlation", problems=20, trajectories=40, power={}),
+    made("interval_coverage", 0.95, arm="auroc", problems=40, above=2, below=3),
+]
+
+
+def test_verdicts_say_what_was_not_reached():
+    about = {"command": "mechreward calibrate", "plan": {"sizes": {"train": 1, "test": 1, "k": 2}}, "cpu_seconds": {}}
+    assert all(line.startswith("reached") for line in verdicts.verdicts(Results(about, tuple(ROWS))))
+    worse = {
+        0: replace(ROWS[0], detail=ROWS[0].detail | {"fooled_by": {"large": 1}}),
+        2: made("false_alarm_rate", 0.2, arm="evidence", readings={"nothing": 80, "sparse": 20}),
+        3: replace(ROWS[3], estimate=0.5, detail=ROWS[3].detail | {"readings": {"unclear": 4}}),
+        5: made("null_rejection_rate", 0.2, arm="mcnemar", level=0.05, ks_too_small=0.0),
+        7: made("interval_coverage", 0.8, arm="auroc", problems=40, above=2, below=18),
+    }
+    bad = [worse.get(i, row) for i, row in enumerate(ROWS)]
+    lines = verdicts.verdicts(Results(about, tuple(bad)))
+    assert sum(line.startswith("NOT reached") for line in lines) == 5
+    assert any("decoys taken: large" in line for line in lines) and any(
+        "auroc at n=40 (0.800)" in line for line in lines
+    )
+    assert [verdicts.covers(made("interval_coverage", x)) for x in (0.95, 0.8, 1.0, 0.92)] == [
+        "yes", "too seldom", "unclear", "unclear",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Two stages whose rows are made up; counts how often they run."""
+    ran = []
+
+    def stages(plan):
+        def first():
+            ran.append("first")
+            return ROWS[:3]
+
+        def second():
+            ran.append("second")
+            if len(ran) == 2:
+                raise KeyboardInterrupt
+            return ROWS[3:]
+
+        return {"first": first, "second": second}
+
+    monkeypatch.setattr(Plan, "stages", stages)
+    return ran
+
+
+def test_a_stopped_calibration_goes_on_where_it_stopped(small, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        calibration.calibrate(out, Plan(), say=lambda _: None)
+    results = calibration.calibrate(out, Plan(), say=lambda _: None)
+    assert small == ["first", "second", "second"]
+    assert calibration.calibrate(out, Plan(), say=lambda _: None).rows == results.rows and len(small) == 3
+    pooled = [row for row in results.rows if row.arm == "evidence.p"]
+    assert [row.n for row in pooled] == [2, 2] and Results.load(out / "results.json").rows == results.rows
+
+
+def test_the_command_writes_the_page(small, tmp_path):
+    small.append("before")  # so that nothing is interrupted
+    out, docs = tmp_path / "run", tmp_path / "page.md"
+    small.append("before")
+    done = CliRunner().invoke(cli.app, ["calibrate", "--out", str(out), "--seeds", "2", "--docs", str(docs)])
+    assert done.exit_code == 0 and "reached: planted value neurons" in done.stdout
+    text = docs.read_text()
+    assert "mechreward calibrate --out DIR --seeds 2 --docs docs/calibration.md" in text
+    for row in ROWS:
+        if row.metric != "detection_limit":
+            assert str(row.interval) in text
+    assert "| planted-value | 20 | 40 | 0.1 (" in text
+    assert json.loads((out / "results.json").read_text())["schema"] == 1
+
+
+def test_wrong_arguments_are_one_clear_line(tmp_path, small):
+    with pytest.raises(MechRewardError, match="seeds must be at least 1; 0 was given"):
+        calibration.calibrate(tmp_path / "a", Plan(seeds=0))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MechRewardError, match="is a file"):
+        calibration.calibrate(tmp_path / "file", Plan())
+    with pytest.raises(MechRewardError, match="holds no calibration"):
+        calibration.calibrate(tmp_path, Plan())
+    small += ["before", "before"]
+    calibration.calibrate(tmp_path / "b", Plan(seeds=2), say=lambda _: None)
+    with pytest.raises(MechRewardError, match="--seeds 2, not --seeds 3 --full") as error:
+        calibration.calibrate(tmp_path / "b", Plan(seeds=3, full=True))
+    assert "\n" not in str(error.value)
+
+
+def test_every_part_of_a_plan_has_a_name():
+    names = list(Plan().stages())
+    assert names[:5] == [f"plant-{name}" for name in calibrate.EXPECTED] and len(names) == len(set(names))
+    assert set(names) < set(Plan(full=True).stages()) | {"coverage-60"}
