@@ -13,6 +13,7 @@ from mechreward.findings import NAMES, curve_rows, findings, kind_of
 from mechreward.results import Results, Row
 from mechreward.show.figures import ablation_bars, layers_heatmap, pruning_curve
 from mechreward.show.matrix import matrix
+from mechreward.show.traces import traces
 
 DATA = ("accuracy", "value_sd", "delta_above_.3", "delta_below_-.3", "reliability_value", "reliability_delta")
 
@@ -73,6 +74,10 @@ def _figures(results: Results) -> list[tuple[str, str, str]]:
                 if points:
                     title = f"{experiment}, {name}: Spearman with {what}, {shape} probe {fit}"
                     drawn.append((title, f"{experiment}-{kind}-{shape}-{fit}", pruning_curve(points, "spearman")))
+        seen = [row for row in results.where(experiment="R9", metric="trace") if kind_of(row) == kind]
+        if seen:
+            title = f"R9, {name}: the neuron chosen on train, over the first answers of the test split"
+            drawn.append((title, f"R9-{kind}", traces(seen)))
         bars = [row for row in results.where(experiment="R4") if kind_of(row) == kind]
         if bars:
             drawn.append(

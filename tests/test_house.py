@@ -30,7 +30,7 @@ FLOORS = (
     ),
     ("causal", ("reference", "intervene", "attach", "patching", "controls", "effect", "certificate")),
     ("uses", ("confidence", "search")),
-    ("show", ("style", "matrix", "figures", "tokens", "patching", "circuit", "report")),
+    ("show", ("style", "matrix", "figures", "tokens", "patching", "traces", "circuit", "report")),
     (
         "testbed",
         ("vocabulary", "traces", "process", "layout", "planted", "coverage", "calibrate", "detection", "train", "card"),

@@ -1,4 +1,4 @@
-"""The matrix picture: every number is printed, none is clipped, missing ones say so."""
+"""Matrices and traces: every number is printed, none is clipped, missing ones say so."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from mechreward import MechRewardError
+from mechreward.results import Row
 from mechreward.show.matrix import matrix
+from mechreward.show.traces import traces
 
 CELLS = {("a", "a"): 1.0, ("a", "b"): 0.254, ("b", "b"): float("nan"), ("b", "c"): 7.5}
 
@@ -26,3 +28,17 @@ def test_refusals():
         matrix({})
     with pytest.raises(MechRewardError, match="from low to high"):
         matrix(CELLS, low=1.0, high=0.0)
+
+
+def test_traces_draw_every_answer():
+    rows = [
+        Row("R9", "m", "t", "1.mlp", "dopamine", "trace", 0.3 * step, float("nan"), float("nan"), 1, 0,
+            {"item": item, "step": step, "delta": 0.2 - 0.1 * step})
+        for item in range(3) for step in (1, 2, 3)
+    ]  # fmt: skip
+    drawing = traces(rows)
+    ElementTree.fromstring(drawing)
+    assert all(f">answer {item}<" in drawing for item in range(3)) and ">answer 3<" not in drawing
+    assert drawing == traces(rows[::-1])
+    with pytest.raises(MechRewardError, match="nothing to draw"):
+        traces([])

@@ -64,6 +64,11 @@ def test_R9_finds_the_planted_neuron_and_its_null():
     assert own.detail["neuron"] == 42 and own.low > 0.9
     most, null = one(rows, arm="dopamine", metric="max_spearman"), one(rows, arm="shuffled", metric="max_spearman")
     assert most.detail["p"] == 0.05 and most.estimate > 0.99 > 0.5 > null.high
+    trace = [row for row in rows if row.metric == "trace"]
+    data = Made(1).steps(made.SITE)
+    assert [row.detail["delta"] for row in trace] == data.y[:8].tolist(), "the first four answers, two steps each"
+    z = (data.x[:8, 42] - Made(0).data.x[:, 42].mean()) / Made(0).data.x[:, 42].std()
+    assert [row.estimate for row in trace] == pytest.approx(z.tolist(), abs=1e-5)
 
 
 def test_R9_says_nothing_of_noise():

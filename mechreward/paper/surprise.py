@@ -21,6 +21,7 @@ from mechreward.results import Row, rows_from
 from mechreward.stats import Interval
 
 SCALES = ("split", "response", "running")
+ITEMS = 4
 
 
 def R8(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int = 3) -> list[Row]:
@@ -76,7 +77,8 @@ def R9(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int 
 
     `spearman` is that of the neuron, with the sign it had on train, with delta on test. `max_spearman` is the largest
     |Spearman| of any neuron on test, and its p the rank among `draws` shuffles of delta between problems, each with
-    the maximum over all neurons: with d neurons, one of them always looks good.
+    the maximum over all neurons: with d neurons, one of them always looks good. `trace` is the neuron over the steps
+    of the first `ITEMS` test answers, chosen blind.
     """
     fit, held = train.steps(site), test.steps(site)
     seen = stats.spearmans(fit.x.numpy(), fit.y)
@@ -87,7 +89,13 @@ def R9(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int 
     null = [_largest(held.x, shuffled(held, seed=about["seed"] * 1000 + d).y) for d in range(draws)]
     p = stats.rank_among(most, np.array(null), tail="high")[1]
     spread = Interval(float(np.mean(null)), float(np.quantile(null, 0.025)), float(np.quantile(null, 0.975)), draws)
-    return rows_from(
+    z = (held.x[:, neuron] - fit.x[:, neuron].mean()) / fit.x[:, neuron].std().clamp(min=1e-8)
+    traces = [
+        ("dopamine", "trace", bare(float(z[row]), 1), {"item": item, "step": int(held.step[row]), "delta": held.y[row]})
+        for item in range(min(ITEMS, held.trajectory.max() + 1))
+        for row in np.flatnonzero(held.trajectory == item)
+    ]
+    return rows_from(about, traces) + rows_from(
         about,
         [
             ("dopamine", "spearman", own, {"neuron": neuron, "sign": sign, "train": float(abs(seen[neuron]))}),
