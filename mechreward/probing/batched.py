@@ -172,8 +172,8 @@ def mlps(
         MechRewardError: not one seed for each column.
     """
     require(len(seeds) == y.shape[1], f"{y.shape[1]} fits need as many seeds; {len(seeds)} were given.")
-    nets = [_net(x.shape[1], hidden, seed).to(x.device) for seed in seeds]
-    stacked = [torch.stack(same).detach() for same in zip(*(net.parameters() for net in nets), strict=True)]
+    nets = [net(x.shape[1], hidden, seed).to(x.device) for seed in seeds]
+    stacked = [torch.stack(same).detach() for same in zip(*(one.parameters() for one in nets), strict=True)]
     first, first_bias, second, second_bias = (part.requires_grad_() for part in stacked)
     weights = [first, first_bias, second, second_bias]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, fused=True)
@@ -195,13 +195,18 @@ def mlps(
             loss.backward()
             optimizer.step()
     with torch.no_grad():
-        for number, net in enumerate(nets):
-            for own, shared in zip(net.parameters(), (first, first_bias, second, second_bias), strict=True):
+        for number, one in enumerate(nets):
+            for own, shared in zip(one.parameters(), (first, first_bias, second, second_bias), strict=True):
                 own.copy_(shared[number])
     return nets
 
 
-def _net(width: int, hidden: int, seed: int) -> torch.nn.Sequential:
+def net(width: int, hidden: int, seed: int) -> torch.nn.Sequential:
+    """A fresh d -> hidden -> 1 ReLU net. Its first layer begins at a hundredth of PyTorch's default (our choice): from
+    the default, a column's L1 norm, which ranks the neurons, is mostly the random weights that it began with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return torch.nn.Sequential(torch.nn.Linear(width, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, 1))
+        first, second = torch.nn.Linear(width, hidden), torch.nn.Linear(hidden, 1)
+    with torch.no_grad():
+        first.weight.mul_(0.01)
+    return torch.nn.Sequential(first, torch.nn.ReLU(), second)

@@ -15,6 +15,7 @@ from mechreward._check import MechRewardError, one_of, require
 from mechreward.models.adapter import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
+from mechreward.probing.batched import net
 from mechreward.probing.targets import TARGETS, Examples, check_learnable, lambda_returns, states, steps
 from mechreward.rollouts.value import Values
 
@@ -97,10 +98,7 @@ class _Probe(RegressorMixin, BaseEstimator):
         Bootstrapped targets come from the net as it was at the start of the epoch (our choice of target network).
         """
         generator = torch.Generator().manual_seed(self.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            layers = [torch.nn.Linear(x.shape[1], self.hidden), torch.nn.ReLU(), torch.nn.Linear(self.hidden, 1)]
-        self.net_ = torch.nn.Sequential(*layers)
+        self.net_ = net(x.shape[1], self.hidden, self.seed)
         optimizer = torch.optim.AdamW(self.net_.parameters(), lr=self.rate, weight_decay=0.01, fused=True)
         starts = np.flatnonzero(np.append(True, trajectory[1:] != trajectory[:-1]))
         bounds = [*starts.tolist(), len(trajectory)]
