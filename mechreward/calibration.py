@@ -78,27 +78,32 @@ def calibrate(out: Path | str, plan: Plan | None = None, say: Callable[[str], No
         same = before == {"kind": "calibration", **asdict(plan)}
         require(same, f"{out} holds a calibration with {_words(before)}, not {_words(asdict(plan))}; name another.")
     write_json(out / PLAN, {"kind": "calibration", **asdict(plan)})
-    rows: list[Row] = []
-    seconds: dict[str, float] = {}
     for name, make in plan.stages().items():
         kept = stage(out, name, make)
-        rows += kept.rows
-        seconds[name] = kept.manifest["seconds"]
         say(f"{name}: {len(kept.rows)} rows")
+    results = collect(out, plan)
+    results.save(out / "results.json")
+    return results
+
+
+def collect(out: Path | str, plan: Plan) -> Results:
+    """The rows of all stages that are finished in folder `out`; `manifest["missing"]` names the others."""
+    paths = {name: Path(out) / f"{name}.rows.json" for name in plan.stages()}
+    done = {name: Results.load(path) for name, path in paths.items() if path.exists()}
+    rows = [row for kept in done.values() for row in kept.rows]
     alarms = [row for row in rows if row.metric == "false_alarm_rate"]
-    for key in ("p", "p_few"):
+    for key in ("p", "p_few") if alarms else ():
         p = np.concatenate([row.detail[key] for row in alarms])
         rows += rejections(f"evidence.{key}", p, of="all plants without value")
     manifest = {
         "title": "mechreward calibrate",
         "command": f"mechreward calibrate --out DIR{' --full' if plan.full else ''} --seeds {plan.seeds}",
         "plan": asdict(plan) | {"sizes": asdict(plan.sizes), "seeds of a null": plan.per_null * plan.seeds},
-        "cpu_seconds": seconds,
+        "cpu_seconds": {name: kept.manifest["seconds"] for name, kept in done.items()},
+        "missing": [name for name in paths if name not in done],
         "versions": {name: version(name) for name in ("mechreward", "torch", "numpy", "scipy", "scikit-learn")},
     }
-    results = Results(manifest, tuple(rows))
-    results.save(out / "results.json")
-    return results
+    return Results(manifest, tuple(rows))
 
 
 def stage(out: Path, name: str, make: Callable[[], list[Row]]) -> Results:

@@ -96,6 +96,7 @@ def page(results: Results, path: Path | str) -> Path:
         f"{sizes['train']} problems to fit, {sizes['test']} to test, V-hat from {sizes['k']} continuations. Numbers "
         "are estimate [95% interval] and n. With few seeds the intervals are wide; read them, not the estimates.",
         "",
+        *_missing(results),
         "## Verdicts",
         "",
         *(f"- {line}" for line in verdicts(results)),
@@ -112,8 +113,8 @@ def page(results: Results, path: Path | str) -> Path:
         lines += _rankings(results, what)
     lines += [
         "",
-        "The L1 norm of an MLP's first layer hardly ranks, however well the probe reads V: most of it is the random "
-        "weights it began with." + _patience(results),
+        "The L1 norm of an MLP's first layer hardly ranks, however well the probe reads V: its order stays close "
+        "to that of the random weights it began with." + _patience(results),
         "The paper's recipe is kept as it is; believe its ranking only beside the others. Bare rewards (`terminal`, "
         "`td-lambda`) are too noisy a target for a ranking at this size.",
         "",
@@ -156,18 +157,7 @@ def page(results: Results, path: Path | str) -> Path:
             ),
         ),
         "",
-        "## Detection limits",
-        "",
-        "The smallest share of one coordinate's variance that must be V for a ranking to have it in its top 1% in 90% "
-        "of repeats: that share, and in brackets the next smaller one on the grid, where power was missing. On the "
-        "null twin (64 coordinates) V is that of other answers; on a trained model half of the continuations are "
-        "planted and the other half ranked by.",
-        "",
         *_limits(results),
-        "",
-        "A linear probe also uses coordinates that share the planted one's noise, which the planted models have plenty "
-        "of: its lower limits there do not carry over.",
-        "",
         "## Coverage of 95% intervals",
         "",
         "Simulated answers of the planted process, without a model; n counts simulated data sets (for `proportion`, "
@@ -182,13 +172,18 @@ def page(results: Results, path: Path | str) -> Path:
         ),
         "",
         "Where a row says `too seldom`, read its interval as narrower than 95%. `unclear` means that this many runs "
-        "cannot tell. Most misses lie above: AUROC pools pairs of states, so a few long answers weigh most, and 40 "
-        "problems hold too few of them for any bootstrap; with 200 it is better. Wilson's interval and that of paired "
-        "outcomes are discrete: at single values, near 0 and 1 above all, they cover more or less than their level. "
+        "cannot tell. AUROC pools pairs of states, so that long answers weigh more than others, which may be why its "
+        "intervals lie above the truth more often than below. Wilson's interval and that of paired outcomes are "
+        "discrete: at single values they cover more or less than their level. "
         "Not calibrated here: the interval of `evidence`'s sparsity, disattenuated correlations (the error of the "
         "reliability is left out of their interval), and all intervals at fewer than 40 problems.",
     ]
     return write_atomic(path, "\n".join(lines) + "\n")
+
+
+def _missing(results: Results) -> list[str]:
+    missing = results.manifest.get("missing")
+    return [f"**Not in this page yet**: {', '.join(missing)}. The same command makes them.", ""] if missing else []
 
 
 def _patience(results: Results) -> str:
@@ -224,7 +219,22 @@ def _limits(results: Results) -> list[str]:
     for place in places:
         here = {r.arm: r for r in rows if (r.model, r.detail["problems"], r.detail["trajectories"]) == place}
         body.append((*place, *(_limit(here[name]) for name in names), here[names[0]].n))
-    return _table(("model", "problems", "trajectories", *names, "repeats"), body)
+    if not rows:
+        return []
+    return [
+        "## Detection limits",
+        "",
+        "The smallest share of one coordinate's variance that must be V for a ranking to have it in its top 1% in 90% "
+        "of repeats: that share, and in brackets the next smaller one on the grid, where power was missing. On the "
+        "null twin (64 coordinates) V is that of other answers; on a trained model half of the continuations are "
+        "planted and the other half ranked by.",
+        "",
+        *_table(("model", "problems", "trajectories", *names, "repeats"), body),
+        "",
+        "A linear probe also uses coordinates that share the planted one's noise, which the planted models have plenty "
+        "of: its lower limits there do not carry over.",
+        "",
+    ]
 
 
 def _limit(row: Row) -> str:
@@ -252,4 +262,4 @@ def _reached(yes: bool) -> str:
 
 def _table(heads: Sequence[str], body: Iterable[Sequence[object]]) -> list[str]:
     rows = [heads, ["---"] * len(heads), *body]
-    return ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]

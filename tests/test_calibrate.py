@@ -276,8 +276,11 @@ def test_a_stopped_calibration_goes_on_where_it_stopped(small, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         calibration.calibrate(out, Plan(), say=lambda _: None)
+    part = calibration.collect(out, Plan())
+    assert part.manifest["missing"] == ["second"] and part.rows[:3] == tuple(ROWS[:3])
+    assert "**Not in this page yet**: second." in verdicts.page(part, tmp_path / "part.md").read_text()
     results = calibration.calibrate(out, Plan(), say=lambda _: None)
-    assert small == ["first", "second", "second"]
+    assert results.manifest["missing"] == [] and small == ["first", "second", "second"]
     assert calibration.calibrate(out, Plan(), say=lambda _: None).rows == results.rows and len(small) == 3
     pooled = [row for row in results.rows if row.arm == "evidence.p"]
     assert [row.n for row in pooled] == [2, 2] and Results.load(out / "results.json").rows == results.rows
