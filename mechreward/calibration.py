@@ -44,8 +44,6 @@ class Plan:
         found: dict[str, Callable[[], list[Row]]] = {}
         for name in EXPECTED:
             found[f"plant-{name}"] = lambda n=name: pipeline.plants(n, self.seeds, sizes)
-        if self.full:
-            found["patience"] = lambda: pipeline.patience(self.seeds, sizes)
         for name in NULLS:
             found[f"null-{name}"] = lambda n=name: pipeline.alarms(n, many, sizes)
         tests, repeats = (2000, 50) if self.full else (500, 20)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import ceil, floor
 from typing import Any
 
@@ -259,26 +259,6 @@ def plants(name: str, seeds: int, sizes: Sizes) -> list[Row]:
         rows = recall(trains) if name in VALUE_SITES else []
         rows += recognition(trains, tests, sizes.draws)
         return rows + (use(trains, sizes) if name in VALUE_SITES else [])
-
-
-def patience(seeds: int, sizes: Sizes, problems: int = 600, epochs: int = 100) -> list[Row]:
-    """Recall of the MLP probe's ranking on `value` with many more problems and epochs than usual.
-
-    `detail["initial"]`: mean Spearman correlation of its scores with those of its random initial weights, which says
-    how much of the ranking was there before the fit; `detail["fit"]`: of its read-out with V-hat.
-    """
-    datas = [gather(planted("value", seed), "train", problems, sizes.k, seed, exact=True) for seed in range(seeds)]
-    scores, initial, read = [], [], []
-    for data in datas:
-        fit = data.states(RESID)
-        before = ValueProbe("mc", "mlp", hidden=HIDDEN, epochs=0).fit_examples(fit)
-        probe = ValueProbe("mc", "mlp", hidden=HIDDEN, epochs=epochs).fit_examples(fit)
-        scores.append(probe.scores_)
-        initial.append(stats.spearman(probe.scores_, before.scores_))
-        read.append(stats.spearman(probe.predict(fit.x), fit.y))
-    more = {"initial": float(np.mean(initial)), "fit": float(np.mean(read))}
-    rows = _found("value", RESID, f"mlp probe, mc, L1, {problems} problems, {epochs} epochs", datas, scores)
-    return [replace(row, detail=row.detail | more) for row in rows]
 
 
 def row(plant: PlantedModel | str, site: str, arm: str, metric: str, value: Interval, detail: dict[str, Any]) -> Row:
