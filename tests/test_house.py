@@ -28,12 +28,12 @@ FLOORS = (
             *("pruning", "evidence", "surface", "transfer"),
         ),
     ),
-    ("causal", ("reference", "intervene", "attach", "patching", "controls", "effect", "certificate")),
+    ("causal", ("reference", "intervene", "attach", "patching", "controls", "effect", "answers", "push", "trials", "claims", "certificate")),
     ("uses", ("confidence", "search")),
     ("show", ("style", "figures", "tokens", "patching", "circuit", "report")),
-    ("testbed", ("vocabulary", "traces", "process", "layout", "planted", "train", "card")),
+    ("testbed", ("vocabulary", "traces", "process", "layout", "planted", "certify_rates", "train", "card")),
     ("contests", ("ground", "passes", "generation", "fits")),
-    ("paper", ("split", "reads", "causes", "surprise", "transfer", "uses")),
+    ("paper", ("split", "reads", "causes", "directions", "surprise", "transfer", "uses", "choice")),
     (TOP, ("study", "experiments", "reading", "bench", "cli")),
 )
 ROOF = (len(FLOORS), 0)  # the package itself: its nouns and verbs are for users, not for its own modules
