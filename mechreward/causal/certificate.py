@@ -19,13 +19,16 @@ from mechreward.causal.trials import patched, steered
 from mechreward.models.adapter import ModelId
 from mechreward.models.engine import Policy
 from mechreward.models.site import Site
-from mechreward.probing.activations import record
+from mechreward.probing.activations import Activations, record
 from mechreward.probing.evidence import evidence
 from mechreward.probing.neurons import NeuronSet
+from mechreward.probing.probe import ValueProbe
+from mechreward.probing.pruning import restrict, shuffled
 from mechreward.probing.rankings import magnitude, next_token
-from mechreward.probing.targets import states
+from mechreward.probing.targets import Examples, states
 from mechreward.rollouts.sample import sample
-from mechreward.rollouts.value import estimate
+from mechreward.rollouts.trajectory import Rollouts
+from mechreward.rollouts.value import Values, estimate
 from mechreward.tasks import Task
 
 @dataclass(frozen=True)
@@ -137,52 +140,93 @@ def certify(
         MechRewardError: an empty set, one of another model, or constant over the states; numbers too small to begin
             with; or a model that gets every problem right, or none.
     """
-    require(len(neurons) > 0, "there is nothing to certify: the set is empty.")
-    zero(neurons).check(model)
-    for name, given, least in (("train", train, 2), ("test", test, 2), ("n", n, 2), ("pairs", pairs, 2), ("k", k, 1)):
-        require(given >= least, f"{name} must be at least {least}; {given} was given.")
-    require(draws >= 3, f"draws must be at least 3 (99 for a pass); {draws} was given.")
-    site = neurons.site
-
-    def observe(split: str, number: int) -> Any:
-        runs = sample(model, task.problems(split, number, seed), seed=seed, policy=policy, what=_say(what, split))
-        values = estimate(model, runs, k=k, seed=seed, what=_say(what, f"{split} values"))
-        return runs, values, record(model, runs, site, what=None)[site]
-
-    runs, values, acts = observe("train", train)
-    held_runs, held_values, held_acts = observe("test", test)
-    tokens = record(model, runs, site, rows="tokens", what=None)[site]
+    check(model, neurons, train=train, test=test, n=n, pairs=pairs, k=k, draws=draws)
+    runs, values, acts = observe(model, task, neurons.site, "train", train, k, seed, policy, what)
+    held_runs, held_values, held_acts = observe(model, task, neurons.site, "test", test, k, seed, policy, what)
     fit, held = states(acts, values), states(held_acts, held_values)
     read = evidence(fit, held, np.array(neurons.indices), draws=draws, seed=seed)
-
-    toward = np.where(values.live, values.mean, np.nan)
-    push = own_push(neurons, acts, toward)
-    controls = matched_pushes(push, tokens, acts, toward, draws, seed)
-    scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(fit)}
-    rivals = [one for arm, score in scores.items() if (one := rival(push, acts, toward, score, arm))]
-    shared = {arm: overlap_with(push, score) for arm, score in scores.items()}
-    problems = task.problems("test", n, seed + 2)
-    steering = steered(
-        model, problems, push, controls, rivals, [zero(neurons), mean(neurons, tokens)], runs, tokens,
-        level=judge.LEVEL, seed=seed, policy=policy, what=what,
-    )  # fmt: skip
-    others = [control.neurons for control in controls[:5]]
+    cause, special, others = by_steering(
+        model, task, neurons, runs, values, acts, n=n, draws=draws, seed=seed, policy=policy, what=what
+    )
     patching = patched(
         model, held_runs, held_values, held_acts, neurons, others,
         pairs=pairs, k=k, seed=seed, what=_say(what, "patching"),
     )  # fmt: skip
-    cause = judge.causal(steering, seed)
+    enough = judge.sufficient(patching, k, seed)
+    sizes = {"seed": seed, "train": train, "test": test, "k": k, "n": n, "draws": draws, "pairs": pairs}
+    claims = (judge.decodable(read, *skills(fit, held, neurons, draws, seed)), judge.sparse(read), cause, special, enough)
+    return Certificate(claims, neurons, task.name, sizes)
+
+
+def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:
+    """Raise MechRewardError for a set or for sizes that `certify` cannot begin with; nothing is run."""
+    require(len(neurons) > 0, "there is nothing to certify: the set is empty.")
+    zero(neurons).check(model)
+    least = {"draws": 3, "k": 1}
+    for name, given in sizes.items():
+        small = least.get(name, 2)
+        require(given >= small, f"{name} must be at least {small}; {given} was given.")
+
+
+def observe(
+    model: Any, task: Task, site: Site, split: str, n: int, k: int, seed: int, policy: Policy | None, what: str | None
+) -> tuple[Rollouts, Values, Activations]:
+    """Rollouts of `n` problems of a split, their values, and the activations of their states."""
+    runs = sample(model, task.problems(split, n, seed), seed=seed, policy=policy, what=_say(what, split))
+    values = estimate(model, runs, k=k, seed=seed, what=_say(what, f"{split} values"))
+    return runs, values, record(model, runs, site, what=None)[site]
+
+
+def skills(
+    fit: Examples, held: Examples, neurons: NeuronSet, draws: int, seed: int = 0
+) -> tuple[float, tuple[float, ...]]:
+    """1 - squared error / variance on `held` of the set's linear read-out of V-hat, fitted to `fit`, and the same
+    fitted to `draws` shuffles of its targets (`probing.pruning.shuffled`)."""
+    index = np.array(neurons.indices)
+
+    def skill(data: Examples) -> float:
+        probe = ValueProbe("mc", "linear").fit_examples(restrict(data, index))
+        error = np.square(held.y - probe.predict(held.x[:, index])).mean()
+        return float(1 - error / held.y.var()) if held.y.var() > 0 else 0.0
+
+    return skill(fit), tuple(skill(shuffled(fit, seed * 1000 + draw)) for draw in range(draws))
+
+
+def by_steering(
+    model: Any,
+    task: Task,
+    neurons: NeuronSet,
+    runs: Rollouts,
+    values: Values,
+    acts: Activations,
+    *,
+    n: int = 200,
+    draws: int = 99,
+    seed: int = 0,
+    policy: Policy | None = None,
+    what: str | None = None,
+) -> tuple[Claim, Claim, list[NeuronSet]]:
+    """The claims causal and specific, and the first few matched sets.
+
+    Args:
+        runs, values, acts: of the training split, at the states: they say which way V goes, and how far.
+    """
+    tokens = record(model, runs, neurons.site, rows="tokens", what=None)[neurons.site]
+    toward = np.where(values.live, values.mean, np.nan)
+    push = own_push(neurons, acts, toward)
+    controls = matched_pushes(push, tokens, acts, toward, draws, seed)
+    scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(states(acts, values))}
+    rivals = [one for arm, score in scores.items() if (one := rival(push, acts, toward, score, arm))]
+    problems = task.problems("test", n, seed + 2)
+    trial = steered(
+        model, problems, push, controls, rivals, [zero(neurons), mean(neurons, tokens)], runs, tokens,
+        level=judge.LEVEL, seed=seed, policy=policy, what=what,
+    )  # fmt: skip
+    cause = judge.causal(trial, seed)
     errors = [one.error for one in controls]
     cause.numbers.update(rms_match_error=float(np.mean(errors)) if errors else math.nan, displacement=push.norm)
-    found = (
-        judge.decodable(read),
-        judge.sparse(read),
-        cause,
-        judge.specific(steering, cause, shared, seed),
-        judge.sufficient(patching, k, seed),
-    )
-    sizes = {"seed": seed, "train": train, "test": test, "k": k, "n": n, "draws": draws, "pairs": pairs}
-    return Certificate(found, neurons, task.name, sizes)
+    shared = {arm: overlap_with(push, score) for arm, score in scores.items()}
+    return cause, judge.specific(trial, cause, shared, seed), [one.neurons for one in controls[:5]]
 
 
 def _say(what: str | None, part: str) -> str | None:

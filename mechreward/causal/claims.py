@@ -42,16 +42,19 @@ class Claim:
         one_of("verdict", self.verdict, VERDICTS)
 
 
-def decodable(found: Evidence) -> Claim:
-    """The set, read by a refitted linear probe on held-out problems, beats the same recipe on shuffled targets.
+def decodable(found: Evidence, skill: float, shuffles: Sequence[float]) -> Claim:
+    """The set, read by a refitted linear probe on held-out problems, beats the same set on shuffled targets.
 
-    Pass: rank first of at least 99 shuffles (p <= .01) and Spearman's interval above 0. Fail: otherwise, if `READ`
-    would have been seen or is excluded by the interval.
+    Pass: Spearman's interval above 0, and the `skill` of the read-out (1 - squared error / variance of V-hat) first
+    among at least 99 of the set refitted to targets of other problems (p <= .01). Skill and not Spearman, which a fit
+    to noise shares whenever its slope happens to have the right sign: three collinear neurons then tie with
+    themselves (our choice). Fail: otherwise, if `READ` would have been seen or is excluded by the interval.
     """
-    few, p, draws = found.few, found.p_few, len(found.shuffled_few)
-    see = seen(few)
-    numbers = spread("spearman", few) | {"p": p, "draws": draws, "detectable": see, "all_neurons": found.full.estimate}
-    said = f"Spearman with V-hat {_of(few)} on held-out problems, p={p:.3g} among {draws} shuffled targets"
+    few, draws = found.few, len(shuffles)
+    p, see = stats.rank_among(skill, np.array(shuffles), tail="high")[1], seen(few)
+    numbers = spread("spearman", few) | {"p": p, "draws": draws, "skill": skill, "largest_shuffled": max(shuffles)}
+    numbers |= {"detectable": see, "p_few": found.p_few, "all_neurons": found.full.estimate}
+    said = f"Spearman with V-hat {_of(few)} on held-out problems, skill {skill:.2f}, p={p:.3g} among {draws} shuffles"
     if few.low > 0 and p <= LEVEL:
         return Claim("decodable", "pass", f"{said}.", numbers)
     if few.low > 0 and 1 / (1 + draws) > LEVEL:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from mechreward import stats
 from mechreward._check import require
 from mechreward.causal.answers import Answers, State, answer, beginnings, rates, state_of
 from mechreward.causal.effect import CleanText
@@ -31,8 +32,8 @@ class Steered:
     """Steering by one unit down and up, on shared problems with common random numbers.
 
     `own` [2 problem] and `rivals` (by arm) are answers under strength -1 and +1, `base` [problem] and `ablated` (by
-    operation) under strength 0 and without the set. `draws` [draw] are contrasts of the matched sets, `planned` how
-    many were to be run: no more are once the rank can no longer be `level`. `kl` holds KL on clean text, by arm, the
+    operation) under strength 0 and without the set. `draws` [draw] are contrasts of the matched sets that were run, of
+    `planned` ones. `kl` holds KL on clean text, by arm, the
     mean of both signs; `factor` the strength at which an arm called `at_kl ...` was run.
     """
 
@@ -84,7 +85,8 @@ def steered(
 ) -> Steered:
     """Steer by one unit both ways, beside matched sets, rivals, ablations, and controls strengthened to the same KL.
 
-    `controls` are ranked one by one until the rank can no longer be `level`; the first three, and the rivals, are
+    `controls` are ranked until the rank can no longer be `level`, or, where up is not better than down at `level`,
+    for some 30 of them: a set that moves nothing needs no more to be told so. The first three, and the rivals, are
     steered a second time with the least of `FACTORS` that gives them the KL of the set: what damage alone would do.
 
     Args:
@@ -115,12 +117,13 @@ def steered(
     ablated = {change.op: without[i] for i, change in enumerate(ablations)} if without else {}
     own = found[1:3]
     mine, seen, meter = float(contrast(own).mean()), [], []
+    moves = mine > 0 and stats.mcnemar(own.reward[0], own.reward[1]) <= level
     for start, stop in _blocks(len(controls)):
         pairs = [edits for one in controls[start:stop] for edits in signs(one)]
         part = run(pairs, f"matched sets {start + 1}-{stop} of {len(controls)}").shaped(-1, 2, len(problems))
         seen += [float(contrast(part[i]).mean()) for i in range(stop - start)]
         meter += [part.damage()]
-        if (1 + sum(draw >= mine for draw in seen)) / (1 + len(controls)) > level:
+        if (1 + sum(draw >= mine for draw in seen)) / (1 + len(controls)) > level or (not moves and stop >= 30):
             break
     damage = {key: float(np.mean([one[key] for one in meter])) for key in meter[0]} if meter else {}
     ids = tuple(problem.id for problem in problems)
