@@ -33,7 +33,7 @@ FLOORS = (
     ("show", ("style", "figures", "tokens", "patching", "circuit", "report")),
     ("testbed", ("vocabulary", "traces", "process", "layout", "planted", "certify_rates", "train", "card")),
     ("contests", ("ground", "passes", "generation", "fits")),
-    ("paper", ("split", "reads", "causes", "directions", "surprise", "transfer", "uses", "choice")),
+    ("paper", ("split", "reads", "causes", "arms", "directions", "surprise", "transfer", "uses", "choice")),
     (TOP, ("study", "experiments", "reading", "bench", "cli")),
 )
 ROOF = (len(FLOORS), 0)  # the package itself: its nouns and verbs are for users, not for its own modules
