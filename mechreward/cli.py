@@ -69,7 +69,7 @@ def certify(
     draws: int = typer.Option(99, help="Matched sets and other nulls; fewer than 99 cannot pass."),
     pairs: int = typer.Option(60, help="Pairs of states for patching."),
 ) -> None:
-    """Certify a neuron set: decodable, sparse, causal, specific, sufficient; pass, fail, or what to run to settle it."""
+    """Certify a set: decodable, sparse, causal, specific, sufficient; pass, fail, or what to run to settle it."""
     from mechreward._check import one_of, require
     from mechreward._files import write_atomic
     from mechreward.causal.certificate import certify as hold

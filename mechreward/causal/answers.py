@@ -54,7 +54,11 @@ class Answers:
 
     def damage(self) -> dict[str, float]:
         """Parse rate, end-of-sequence rate, truncation rate and mean length over all."""
-        rates = {"parse_rate": self.parsed.mean(), "eos_rate": self.ended.mean(), "truncation_rate": 1 - self.ended.mean()}
+        rates = {
+            "parse_rate": self.parsed.mean(),
+            "eos_rate": self.ended.mean(),
+            "truncation_rate": 1 - self.ended.mean(),
+        }
         return {key: float(rate) for key, rate in (rates | {"length": self.length.mean()}).items()}
 
 

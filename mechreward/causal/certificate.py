@@ -31,6 +31,7 @@ from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
 from mechreward.tasks import Task
 
+
 @dataclass(frozen=True)
 class Certificate:
     """What may be said about a set of neurons, claim by claim.
@@ -154,7 +155,13 @@ def certify(
     )  # fmt: skip
     enough = judge.sufficient(patching, k, seed)
     sizes = {"seed": seed, "train": train, "test": test, "k": k, "n": n, "draws": draws, "pairs": pairs}
-    claims = (judge.decodable(read, *skills(fit, held, neurons, draws, seed)), judge.sparse(read), cause, special, enough)
+    claims = (
+        judge.decodable(read, *skills(fit, held, neurons, draws, seed)),
+        judge.sparse(read),
+        cause,
+        special,
+        enough,
+    )
     return Certificate(claims, neurons, task.name, sizes)
 
 

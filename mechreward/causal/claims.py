@@ -70,10 +70,14 @@ def sparse(found: Evidence) -> Claim:
     gap, others, n = found.sparsity, float(np.mean(found.random)), found.few.n
     numbers = spread("sparsity", gap) | {"reading": found.reading, "random": others, "neurons": found.neurons}
     numbers |= {"rotated": float(np.mean(found.rotated)), "full": found.full.estimate, "few": found.few.estimate}
-    said = f"{found.neurons} neurons read {found.few.estimate:.2f}, as many random ones {others:.2f}, the best of other "
+    said = (
+        f"{found.neurons} neurons read {found.few.estimate:.2f}, as many random ones {others:.2f}, the best of other "
+    )
     said += f"bases {np.mean(found.rotated):.2f}, all {found.full.estimate:.2f}"
     if found.reading == "nothing":
-        return Claim("sparse", "inconclusive", f"{said}: nothing is read, so nothing is sparse; settle decodable.", numbers)
+        return Claim(
+            "sparse", "inconclusive", f"{said}: nothing is read, so nothing is sparse; settle decodable.", numbers
+        )
     if found.reading == "redundant":
         return Claim("sparse", "fail", f"{said}: random neurons do half as well as all, which is redundancy.", numbers)
     said += f"; the set closes {_of(gap)} of the gap"
@@ -104,8 +108,9 @@ def causal(trial: Steered, seed: int = 0) -> Claim:
     numbers |= {"accuracy": float(trial.base.reward.mean()), "accuracy_down": float(trial.own.reward[0].mean())}
     numbers |= {"accuracy_up": float(trial.own.reward[1].mean())}
     numbers |= {f"accuracy_{op}": float(one.reward.mean()) for op, one in trial.ablated.items()}
-    said = f"accuracy {numbers['accuracy_up']:.2f} steered up, {numbers['accuracy_down']:.2f} down, {numbers['accuracy']:.2f} "
-    said += f"as it is: contrast {_of(moved)}, n={n}, McNemar p={holm['steer']:.2g} after Holm"
+    up, down = numbers["accuracy_up"], numbers["accuracy_down"]
+    said = f"accuracy {up:.2f} steered up, {down:.2f} down, {numbers['accuracy']:.2f} as it is: contrast {_of(moved)}, "
+    said += f"n={n}, McNemar p={holm['steer']:.2g} after Holm"
     if holm["steer"] > LEVEL:
         return _unseen("causal", said, moved.high, see, n, MOVE, "a contrast", "n", numbers)
     if each.mean() < 0:
@@ -116,7 +121,9 @@ def causal(trial: Steered, seed: int = 0) -> Claim:
     if rank <= LEVEL:
         return Claim("causal", "pass", f"{said}.", numbers)
     few = f"{said}, which reach only p={rank:.2g}: a pass needs 99 matched sets, so "
-    more = "run draws=99, or certify a set for which this site has as many." if trial.planned else "certify fewer neurons."
+    more = (
+        "run draws=99, or certify a set for which this site has as many." if trial.planned else "certify fewer neurons."
+    )
     return Claim("causal", "inconclusive", few + more, numbers)
 
 
@@ -216,7 +223,15 @@ def verdicts(claims: Sequence[Claim]) -> dict[str, str]:
 
 
 def _unseen(
-    claim: str, said: str, high: float, see: float, n: int, worth: float, what: str, option: str, numbers: dict[str, Any]
+    claim: str,
+    said: str,
+    high: float,
+    see: float,
+    n: int,
+    worth: float,
+    what: str,
+    option: str,
+    numbers: dict[str, Any],
 ) -> Claim:
     """Nothing was seen: a fail where what is worth having would have been, or is excluded."""
     if high < worth or see <= worth:

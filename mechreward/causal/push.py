@@ -44,7 +44,9 @@ def own_push(neurons: NeuronSet, acts: Activations, toward: Float[np.ndarray, " 
     Raises MechRewardError for a set that is constant over these rows: no direction leads anywhere.
     """
     push = Push(arm, 0, neurons, steer(neurons, acts, toward=toward).reference)
-    require(push.norm > 0, f"every neuron of {neurons} is constant over the {len(acts.x)} rows: nothing to steer along.")
+    require(
+        push.norm > 0, f"every neuron of {neurons} is constant over the {len(acts.x)} rows: nothing to steer along."
+    )
     return push
 
 

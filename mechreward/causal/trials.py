@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 
 from mechreward import stats
 from mechreward._check import require
-from mechreward.causal.answers import Answers, State, answer, beginnings, rates, state_of
+from mechreward.causal.answers import Answers, answer, beginnings, rates, state_of
 from mechreward.causal.effect import CleanText
 from mechreward.causal.intervene import Intervention, patch
 from mechreward.causal.push import Push
@@ -86,7 +87,7 @@ def steered(
     """Steer by one unit both ways, beside matched sets, rivals, ablations, and controls strengthened to the same KL.
 
     `controls` are ranked until the rank can no longer be `level`, or, where up is not better than down at `level`,
-    for some 30 of them: a set that moves nothing needs no more to be told so. The first three, and the rivals, are
+    for five of them: a set that moves nothing needs no more to be told so. The first three, and the rivals, are
     steered a second time with the least of `FACTORS` that gives them the KL of the set: what damage alone would do.
 
     Args:
@@ -123,7 +124,7 @@ def steered(
         part = run(pairs, f"matched sets {start + 1}-{stop} of {len(controls)}").shaped(-1, 2, len(problems))
         seen += [float(contrast(part[i]).mean()) for i in range(stop - start)]
         meter += [part.damage()]
-        if (1 + sum(draw >= mine for draw in seen)) / (1 + len(controls)) > level or (not moves and stop >= 30):
+        if (1 + sum(draw >= mine for draw in seen)) / (1 + len(controls)) > level or not moves:
             break
     damage = {key: float(np.mean([one[key] for one in meter])) for key in meter[0]} if meter else {}
     ids = tuple(problem.id for problem in problems)
@@ -227,11 +228,11 @@ def choose_like(values: Values, most: int, seed: int = 0) -> list[tuple[int, int
         found += near[:1]
         alone += [] if near else [int(own[0])]
     alone.sort(key=lambda row: v[row])
-    found += [(a, b) for a, b in zip(alone, alone[1:], strict=False) if abs(v[a] - v[b]) <= ALIKE]
+    found += [(a, b) for a, b in pairwise(alone) if abs(v[a] - v[b]) <= ALIKE]
     return found[:most]
 
 
 def _blocks(n: int) -> list[tuple[int, int]]:
     """A few first, then more at a time."""
     edges = [0, *range(5, n, 25), n]
-    return [(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [(a, b) for a, b in pairwise(edges) if b > a]

@@ -18,7 +18,13 @@ from mechreward.probing.probe import ValueProbe
 
 
 def zeroed_below(
-    model: Any, train: Split, dopamine: NeuronSet, sites: Sequence[Site], draws: int = 19, seed: int = 0, top: float = 0.2
+    model: Any,
+    train: Split,
+    dopamine: NeuronSet,
+    sites: Sequence[Site],
+    draws: int = 19,
+    seed: int = 0,
+    top: float = 0.2,
 ) -> dict[str, list[list[NeuronSet]]]:
     """R10's arms: the `top` value neurons of every earlier layer of the dopamine neurons' kind, zeroed together
     (paper: 20%); `matched`, as many neurons of equal rms in each of those layers, drawn `draws` times; and
@@ -65,4 +71,3 @@ def steering_arms(
 def later(sites: Sequence[Site]) -> list[Site]:
     """Sites that have a layer below."""
     return [site for site in sites if site.layer > 0]
-

@@ -49,7 +49,7 @@ def suspects(here: PlantedModel, k: int = 3) -> NeuronSet:
     return replace(own, indices=tuple(sorted(chosen)), how=f"planted: {here.name}, and the largest")
 
 
-def verdict_of(name: str, seed: int, whole: bool = True, sizes: Mapping[str, int] = SIZES) -> dict[str, str]:
+def verdict_of(name: str, seed: int, whole: bool = True, sizes: Mapping[str, Any] = SIZES) -> dict[str, str]:
     """Claim -> verdict for one plant and seed, which is the model's, the problems' and the certificate's alike.
 
     `whole` certifies; otherwise only causal and specific are tried, by the same code at the same sizes.
