@@ -126,7 +126,9 @@ def test_every_control_is_pushed_as_far_as_the_set():
     neurons = plant("value").truth.value_neurons["1.resid_post"]
     push = own_push(neurons, acts, toward)
     sd = acts.x[torch.from_numpy(values.live)][:, list(neurons.indices)].std(0, correction=0)
-    assert push.direction.abs().tolist() == pytest.approx(acts.x[:, list(neurons.indices)].std(0, correction=0).tolist())
+    assert push.direction.abs().tolist() == pytest.approx(
+        acts.x[:, list(neurons.indices)].std(0, correction=0).tolist()
+    )
     assert (push.direction.abs() / sd).std() < 0.01, "collinear neurons move together"
     controls = matched_pushes(push, tokens, acts, toward, 99)
     assert len({one.neurons.indices for one in controls}) == 99

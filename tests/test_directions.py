@@ -28,9 +28,7 @@ def seen(name, split="train", n=30):
 
 def row(rows, **wanted):
     (found,) = [
-        one
-        for one in rows
-        if all(getattr(one, key, one.detail.get(key)) == value for key, value in wanted.items())
+        one for one in rows if all(getattr(one, key, one.detail.get(key)) == value for key, value in wanted.items())
     ]
     return found
 
@@ -108,7 +106,9 @@ def test_random_directions_of_one_displacement_do_nothing_here():
     rows, _ = both_ways()
     for strength in (-0.2, 0.2):
         assert row(rows, arm="random", metric="change", strength=strength).estimate == 0
-        mine, other = (row(rows, arm=arm, metric="accuracy", strength=strength, place="all") for arm in ("value", "random"))
+        mine, other = (
+            row(rows, arm=arm, metric="accuracy", strength=strength, place="all") for arm in ("value", "random")
+        )
         assert mine.detail["displacement"] == pytest.approx(other.detail["displacement"], rel=1e-5)
     assert row(rows, arm="random", metric="contrast").estimate == 0
 

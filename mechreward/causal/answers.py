@@ -99,14 +99,13 @@ def answer(
     ]
     said = generate(model, wanted, eos=eos, policy=policy, batch=batch, what=what)
     seen = torch.cat([one.tokens for one in said]).unique().tolist()
-    backs = torch.tensor(
-        [token for token, text in zip(seen, pieces(model, seen), strict=True) if text.strip().startswith(BACK)]
-    )
+    backs = np.zeros(max(seen) + 1, dtype=bool)
+    backs[seen] = [text.strip().startswith(BACK) for text in pieces(model, seen)]
     rows = []
     for (state, _, _), one in zip(jobs, said, strict=True):
         text = decode(model, torch.cat([state.tokens[state.prompt_len :], one.tokens]))
         verdict = task.verify(state.problem, text)
-        back = bool(torch.isin(one.tokens, backs).any())
+        back = bool(backs[one.tokens.numpy()].any())
         rows.append((verdict.reward, verdict.outcome != "unverifiable", one.finished, len(one.tokens), back))
     reward, parsed, ended, length, back = (np.array(column) for column in zip(*rows, strict=True))
     return Answers(reward, parsed, ended, length, back)
