@@ -234,8 +234,8 @@ def R14(study: Study) -> list[Row]:
         value, _ = value_set(study, kind), dopamine_site(study, kind)
         dopamine = NeuronSet.load(study.out / f"dopamine-{kind}.neurons.json")
         pushes, tokens = paper.steering_arms(study.model, train, value, dopamine, seed=plan.seed)
-        about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")
-        return paper.R14(study.model, problems, pushes, about, runs=train.runs, tokens=tokens)
+        about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")[:40]
+        return paper.R14(study.model, problems, pushes, about, runs=train.runs, tokens=tokens, states=12)
 
     return _over_kinds(study, "R14", make)
 
