@@ -3,10 +3,10 @@
 from mechreward import paper, tasks, testbed
 from mechreward._check import MechRewardError
 from mechreward.causal.attach import attach
-from mechreward.causal.effect import Effect, ablate
+from mechreward.causal.certificate import Certificate, certify
+from mechreward.causal.effect import ablate
 from mechreward.causal.intervene import Intervention, mean, patch, resample, scale, steer, zero
 from mechreward.models.adapter import load
-from mechreward.models.engine import Policy
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, select
@@ -18,12 +18,11 @@ from mechreward.rollouts.value import Values, estimate
 __version__ = "0.1.0"
 __all__ = [
     "Activations",
+    "Certificate",
     "DopamineProbe",
-    "Effect",
     "Intervention",
     "MechRewardError",
     "NeuronSet",
-    "Policy",
     "Rollouts",
     "Site",
     "Trajectory",
@@ -31,6 +30,7 @@ __all__ = [
     "Values",
     "ablate",
     "attach",
+    "certify",
     "estimate",
     "load",
     "mean",

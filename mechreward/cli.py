@@ -96,6 +96,43 @@ def paper(
 
 
 @app.command()
+def certify(
+    out: Path = typer.Option(Path("runs/certificate"), help="Folder for certificate.json and certificate.md."),
+    model: str = typer.Option(DEFAULT.model, help="As for demo, or planted-NAME: a model whose truth is known."),
+    task: str | None = typer.Option(None, help="A bundled task; countdown, or a planted model's own, if not given."),
+    neurons: Path | None = typer.Option(None, help="A NeuronSet's JSON; if not given, one is chosen and kept too."),
+    kind: str = typer.Option("resid_post", help="What to choose among: resid_post or mlp."),
+    seed: int = typer.Option(0),
+    train: int = typer.Option(80, help="Problems to fit on."),
+    validation: int = typer.Option(30, help="Problems to choose layer and share on, if a set is chosen."),
+    test: int = typer.Option(80, help="Problems whose states are read and patched."),
+    k: int = typer.Option(16, help="Continuations for each state's value."),
+    n: int = typer.Option(200, help="Test problems for steering."),
+    draws: int = typer.Option(99, help="Matched sets and other nulls; fewer than 99 cannot pass."),
+    pairs: int = typer.Option(60, help="Pairs of states for patching."),
+) -> None:
+    """Certify a set: decodable, sparse, causal, specific, sufficient; pass, fail, or what to run to settle it."""
+    from mechreward._check import one_of, require
+    from mechreward._files import write_atomic
+    from mechreward.causal.certificate import certify as hold
+    from mechreward.paper.choice import KINDS, by_name, find
+    from mechreward.probing.neurons import NeuronSet
+
+    require(not out.is_file(), f"{out} is a file; --out names a folder.")
+    one_of("kind of neuron", kind, KINDS)
+    given = NeuronSet.load(neurons) if neurons else None
+    loaded, game = by_name(model, task, seed)
+    if given is None:
+        given = find(loaded, game, kind, seed=seed, train=train, validation=validation, k=k)
+        given.save(out / "neurons.json")
+    found = hold(loaded, game, given, seed=seed, train=train, test=test, k=k, n=n, draws=draws, pairs=pairs)
+    found.save(out / "certificate.json")
+    page = write_atomic(out / "certificate.md", found.page())
+    typer.echo(str(found))
+    typer.echo(f"page: {page}")
+
+
+@app.command()
 def bench(
     out: Path = typer.Option(Path("runs/bench"), help="Folder for results.json."),
     only: list[str] = typer.Option([], help="A contest, P1 to P9 or growth; may be given several times. All if none."),

@@ -214,6 +214,32 @@ def R9(study: Study) -> list[Row]:
     return _over_kinds(study, "R9", lambda kind: make(dopamine_site(study, kind)))
 
 
+def R10(study: Study) -> list[Row]:
+    train, validation, test = study.splits.values()
+
+    def make(kind: str) -> list[Row]:
+        site = paper.best_dopamine(train, validation, paper.later(study.sites), kind)
+        dopamine = select(DopamineProbe().fit(train.over_steps[str(site)], train.values))
+        arms = paper.zeroed_below(study.model, train, dopamine, study.sites, study.plan.draws, study.plan.seed)
+        about, fit = study.about("R10", site), train.steps(site)
+        return paper.R10(study.model, test.runs, test.values, fit, dopamine, arms, about)
+
+    return _over_kinds(study, "R10", make)
+
+
+def R14(study: Study) -> list[Row]:
+    train, plan = study.splits["train"], study.plan
+
+    def make(kind: str) -> list[Row]:
+        value, _ = value_set(study, kind), dopamine_site(study, kind)
+        dopamine = NeuronSet.load(study.out / f"dopamine-{kind}.neurons.json")
+        pushes, tokens = paper.steering_arms(study.model, train, value, dopamine, seed=plan.seed)
+        about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")[:40]
+        return paper.R14(study.model, problems, pushes, about, runs=train.runs, tokens=tokens, states=12)
+
+    return _over_kinds(study, "R14", make)
+
+
 def R13(study: Study) -> list[Row]:
     """R2 and R4 once more, the rows of MLP units alone."""
 
@@ -233,7 +259,9 @@ EXPERIMENTS: Mapping[str, Callable[[Study], list[Row]]] = {
     "R7": R7,
     "R8": R8,
     "R9": R9,
+    "R10": R10,
     "R13": R13,
+    "R14": R14,
 }
 
 

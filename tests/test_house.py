@@ -28,15 +28,24 @@ FLOORS = (
             *("pruning", "evidence", "surface", "transfer"),
         ),
     ),
-    ("causal", ("reference", "intervene", "attach", "patching", "controls", "effect", "certificate")),
+    (
+        "causal",
+        (
+            *("reference", "intervene", "attach", "patching", "controls", "effect"),
+            *("answers", "push", "trials", "claims", "certificate"),
+        ),
+    ),
     ("uses", ("confidence", "search")),
     ("show", ("style", "matrix", "figures", "tokens", "patching", "traces", "circuit", "report")),
     (
         "testbed",
-        ("vocabulary", "traces", "process", "layout", "planted", "coverage", "calibrate", "detection", "train", "card"),
+        (
+            *("vocabulary", "traces", "process", "layout", "planted"),
+            *("coverage", "calibrate", "detection", "certify_rates", "train", "card"),
+        ),
     ),
     ("contests", ("ground", "passes", "generation", "fits")),
-    ("paper", ("split", "reads", "causes", "surprise", "transfer", "uses")),
+    ("paper", ("split", "reads", "causes", "arms", "directions", "surprise", "transfer", "uses", "choice")),
     (TOP, ("study", "experiments", "findings", "reading", "account", "bench", "calibration", "verdicts", "cli")),
 )
 ROOF = (len(FLOORS), 0)  # the package itself: its nouns and verbs are for users, not for its own modules

@@ -68,6 +68,7 @@ def matched(
     *,
     on: str = "rms",
     change: Callable[[NeuronSet], Intervention] | None = None,
+    reach: int | None = None,
 ) -> list[Control]:
     """`draws` different sets, matched one to one on a size of each neuron, without the set and without sinks.
 
@@ -82,6 +83,7 @@ def matched(
             the neuron by; "variance", through the standard deviation; "first", root mean square at position 0.
         change: for on="displacement", the intervention as a function of the set, such as `zero`, or
             `lambda neurons: mean(neurons, acts)`. Zeroing displaces by the rms, a mean ablation by the deviation.
+        reach: size of the neighbourhood, where the default is too wide for a narrow site.
 
     Raises:
         MechRewardError: too few other neurons for that many different sets, an empty set, activations of another
@@ -92,7 +94,7 @@ def matched(
     _same(neurons, acts)
     size = sizes(acts, on, change).clamp(min=1e-8).log().numpy()
     free = np.setdiff1d(np.arange(acts.width), [*neurons.indices, *sinks(acts)])
-    reach = max(4, 2 * draws // len(neurons) + 2)
+    reach = reach or max(4, 2 * draws // len(neurons) + 2)
     need = len(neurons) + reach
     require(len(free) >= need, f"{len(free)} neurons are left to match {len(neurons)}; {need} are needed.")
     rng = np.random.default_rng([seed, 3])

@@ -190,7 +190,7 @@ def ablate(
     zero(neurons).check(model)
     clean = sample(model, problems, seed=seed, policy=policy, what=what and f"{what}: baseline")
     acts = record(model, clean, neurons.site, rows="tokens", what=None)[neurons.site]
-    text = _CleanText(model, clean)
+    text = CleanText(model, clean)
     own = Control("value", 0, neurons, float("nan"))
     controls = [own, *matched(neurons, acts, draws, seed), *random(neurons, acts, random_draws, seed)]
     controls += random(neurons, acts, random_draws, seed, sink_free=True)
@@ -222,7 +222,7 @@ def _damage(model: Any, runs: Rollouts) -> dict[str, float]:
     }
 
 
-class _CleanText:
+class CleanText:
     """Clean rollouts to be read again under an intervention: KL(clean || changed) per generated token, in nats."""
 
     def __init__(self, model: Any, clean: Rollouts, most: int = 32) -> None:

@@ -11,11 +11,16 @@
 | R7 | confidence | `uses.py` |
 | R8 | dopamine neurons | `surprise.py` |
 | R9 | traces of single neurons | `surprise.py` |
+| R10 | value neurons feed dopamine neurons | `directions.py` |
 | R12 | transfer over tasks and models | `transfer.py` |
 | R13 | MLP neurons: R2 and R4 there | `causes.py` |
+| R14 | both directions: steering up and down | `directions.py` |
 """
 
+from mechreward.paper.arms import later, steering_arms, zeroed_below
 from mechreward.paper.causes import R4, R5, R13
+from mechreward.paper.choice import find
+from mechreward.paper.directions import R10, R14
 from mechreward.paper.reads import R1, R2, R3, R6, choose
 from mechreward.paper.split import CUT, SHARES, Split, describe, observe, shared
 from mechreward.paper.surprise import R8, R9, best_dopamine
@@ -33,14 +38,20 @@ __all__ = [
     "R7",
     "R8",
     "R9",
+    "R10",
     "R12",
     "R13",
+    "R14",
     "SHARES",
     "Home",
     "Split",
     "best_dopamine",
     "choose",
     "describe",
+    "find",
+    "later",
     "observe",
     "shared",
+    "steering_arms",
+    "zeroed_below",
 ]

@@ -1,0 +1,264 @@
+"""The certificate: five claims about a neuron set, each with a verdict that may be no, or not yet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mechreward._check import MechRewardError, require
+from mechreward._files import read_json, write_json
+from mechreward.causal import claims as judge
+from mechreward.causal.claims import CLAIMS, Claim
+from mechreward.causal.intervene import mean, zero
+from mechreward.causal.push import matched_pushes, overlap_with, own_push, rival
+from mechreward.causal.trials import patched, steered
+from mechreward.models.adapter import ModelId
+from mechreward.models.engine import Policy
+from mechreward.models.site import Site
+from mechreward.probing.activations import Activations, record
+from mechreward.probing.evidence import evidence
+from mechreward.probing.neurons import NeuronSet
+from mechreward.probing.probe import ValueProbe
+from mechreward.probing.pruning import restrict, shuffled
+from mechreward.probing.rankings import magnitude, next_token
+from mechreward.probing.targets import Examples, states
+from mechreward.rollouts.sample import sample
+from mechreward.rollouts.trajectory import Rollouts
+from mechreward.rollouts.value import Values, estimate
+from mechreward.tasks import Task
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What may be said about a set of neurons, claim by claim.
+
+    `claims` holds five rows in the order decodable, sparse, causal, specific, sufficient; `task` is the task's name
+    and `sizes` what was run (the keywords of `certify`).
+    """
+
+    claims: tuple[Claim, ...]
+    neurons: NeuronSet
+    task: str
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [claim.claim for claim in self.claims]
+        require(names == list(CLAIMS), f"a certificate holds the claims {', '.join(CLAIMS)}; these are {names}.")
+
+    def __getitem__(self, claim: str) -> Claim:
+        """One claim by name."""
+        return {row.claim: row for row in self.claims}[claim]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all five claims pass."""
+        return all(claim.verdict == "pass" for claim in self.claims)
+
+    def __repr__(self) -> str:
+        return f"Certificate({', '.join(f'{claim.claim}: {claim.verdict}' for claim in self.claims)})"
+
+    def __str__(self) -> str:
+        """The page as text."""
+        identity = self.neurons.model_id
+        lines = [
+            f"Certificate: {len(self.neurons)} neurons of {self.neurons.site} ({self.neurons.how or 'given'})",
+            f"model {identity.name} (weights {identity.weights}), task {self.task}; neurons "
+            + ", ".join(map(str, self.neurons.indices[:20]))
+            + (", ..." if len(self.neurons) > 20 else ""),
+            ", ".join(f"{key} {value}" for key, value in self.sizes.items()),
+            "",
+        ]
+        lines += [f"{claim.claim:<11} {claim.verdict.upper():<13} {claim.reason}" for claim in self.claims]
+        return "\n".join(lines)
+
+    def page(self) -> str:
+        """The same in Markdown, with what each claim asks and all numbers."""
+        lines = [f"# Certificate of {len(self.neurons)} neurons of {self.neurons.site}", ""]
+        lines += [f"{line}  " for line in str(self).split("\n")[:3]]
+        lines += ["", "| claim | verdict | reason |", "| --- | --- | --- |"]
+        lines += [f"| {claim.claim} | **{claim.verdict}** | {claim.reason} |" for claim in self.claims]
+        for claim in self.claims:
+            asked = " ".join((getattr(judge, claim.claim).__doc__ or "").split())
+            lines += ["", f"## {claim.claim}: {claim.verdict}", "", asked, ""]
+            lines += [f"- {key}: {_short(value)}" for key, value in claim.numbers.items()]
+        return "\n".join(lines) + "\n"
+
+    def save(self, path: Path | str) -> Path:
+        """JSON, written atomically; numbers that do not exist become null."""
+        about = {"kind": "certificate", "task": self.task, "sizes": self.sizes, "site": str(self.neurons.site)}
+        about |= {"indices": self.neurons.indices, "width": self.neurons.width, "how": self.neurons.how}
+        about |= {"scores": self.neurons.scores, "model_id": asdict(self.neurons.model_id)}
+        return write_json(path, about | {"claims": [_plain(asdict(claim)) for claim in self.claims]})
+
+    @classmethod
+    def load(cls, path: Path | str) -> Certificate:
+        """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
+        data = read_json(path, "certificate")
+        require(data.get("kind") == "certificate", f"{path} holds {data.get('kind')}, not a certificate.")
+        try:
+            rows = tuple(Claim(**(row | {"numbers": _back(row["numbers"])})) for row in data["claims"])
+            where = Site.parse(data["site"]), tuple(data["indices"]), data["width"], ModelId(**data["model_id"])
+            neurons = NeuronSet(*where, tuple(data["scores"]), data["how"])
+            return cls(rows, neurons, data["task"], dict(data["sizes"]))
+        except MechRewardError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise MechRewardError(f"{path} is a damaged certificate: {error!r}.") from error
+
+
+def certify(
+    model: Any,
+    task: Task,
+    neurons: NeuronSet,
+    *,
+    seed: int = 0,
+    train: int = 80,
+    test: int = 80,
+    k: int = 16,
+    n: int = 200,
+    draws: int = 99,
+    pairs: int = 60,
+    policy: Policy | None = None,
+    what: str | None = "certificate",
+) -> Certificate:
+    """Hold a set of value neurons against every control, and say what may be claimed of it (`causal.claims`).
+
+    A pass is refused where power, a control or a match is missing; the reason then says what to run. Controls cannot
+    be left out. Every set is steered at the same displacement, in the sense of its own correlation with V-hat.
+
+    Args:
+        train, test: problems whose states are valued, to fit on and to read (decodable, sparse, sufficient).
+        k: continuations for each state's V-hat.
+        n: test problems for steering (causal, specific); they overlap with `test` by chance only.
+        draws: shuffled targets, other bases, random and matched sets; 99 reach p = .01, and fewer cannot pass.
+        pairs: pairs of high- and low-V states, and of states of equal V.
+
+    Raises:
+        MechRewardError: an empty set, one of another model, or constant over the states; numbers too small to begin
+            with; or a model that gets every problem right, or none.
+    """
+    check(model, neurons, train=train, test=test, n=n, pairs=pairs, k=k, draws=draws)
+    runs, values, acts = observe(model, task, neurons.site, "train", train, k, seed, policy, what)
+    held_runs, held_values, held_acts = observe(model, task, neurons.site, "test", test, k, seed, policy, what)
+    fit, held = states(acts, values), states(held_acts, held_values)
+    read = evidence(fit, held, np.array(neurons.indices), draws=draws, seed=seed)
+    cause, special, others = by_steering(
+        model, task, neurons, runs, values, acts, n=n, draws=draws, seed=seed, policy=policy, what=what
+    )
+    patching = patched(
+        model, held_runs, held_values, held_acts, neurons, others,
+        pairs=pairs, k=k, seed=seed, what=_say(what, "patching"),
+    )  # fmt: skip
+    enough = judge.sufficient(patching, k, seed)
+    sizes = {"seed": seed, "train": train, "test": test, "k": k, "n": n, "draws": draws, "pairs": pairs}
+    claims = (
+        judge.decodable(read, *skills(fit, held, neurons, draws, seed)),
+        judge.sparse(read),
+        cause,
+        special,
+        enough,
+    )
+    return Certificate(claims, neurons, task.name, sizes)
+
+
+def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:
+    """Raise MechRewardError for a set or for sizes that `certify` cannot begin with; nothing is run."""
+    require(len(neurons) > 0, "there is nothing to certify: the set is empty.")
+    zero(neurons).check(model)
+    least = {"draws": 3, "k": 1}
+    for name, given in sizes.items():
+        small = least.get(name, 2)
+        require(given >= small, f"{name} must be at least {small}; {given} was given.")
+
+
+def observe(
+    model: Any, task: Task, site: Site, split: str, n: int, k: int, seed: int, policy: Policy | None, what: str | None
+) -> tuple[Rollouts, Values, Activations]:
+    """Rollouts of `n` problems of a split, their values, and the activations of their states."""
+    runs = sample(model, task.problems(split, n, seed), seed=seed, policy=policy, what=_say(what, split))
+    values = estimate(model, runs, k=k, seed=seed, what=_say(what, f"{split} values"))
+    return runs, values, record(model, runs, site, what=None)[site]
+
+
+def skills(
+    fit: Examples, held: Examples, neurons: NeuronSet, draws: int, seed: int = 0
+) -> tuple[float, tuple[float, ...]]:
+    """1 - squared error / variance on `held` of the set's linear read-out of V-hat, fitted to `fit`, and the same
+    fitted to `draws` shuffles of its targets (`probing.pruning.shuffled`)."""
+    index = np.array(neurons.indices)
+
+    def skill(data: Examples) -> float:
+        probe = ValueProbe("mc", "linear").fit_examples(restrict(data, index))
+        error = np.square(held.y - probe.predict(held.x[:, index])).mean()
+        return float(1 - error / held.y.var()) if held.y.var() > 0 else 0.0
+
+    return skill(fit), tuple(skill(shuffled(fit, seed * 1000 + draw)) for draw in range(draws))
+
+
+def by_steering(
+    model: Any,
+    task: Task,
+    neurons: NeuronSet,
+    runs: Rollouts,
+    values: Values,
+    acts: Activations,
+    *,
+    n: int = 200,
+    draws: int = 99,
+    seed: int = 0,
+    policy: Policy | None = None,
+    what: str | None = None,
+) -> tuple[Claim, Claim, list[NeuronSet]]:
+    """The claims causal and specific, and the first few matched sets.
+
+    Args:
+        runs, values, acts: of the training split, at the states: they say which way V goes, and how far.
+    """
+    tokens = record(model, runs, neurons.site, rows="tokens", what=None)[neurons.site]
+    toward = np.where(values.live, values.mean, np.nan)
+    push = own_push(neurons, acts, toward)
+    controls = matched_pushes(push, tokens, acts, toward, draws, seed)
+    scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(states(acts, values))}
+    rivals = [one for arm, score in scores.items() if (one := rival(push, acts, toward, score, arm))]
+    problems = task.problems("test", n, seed + 2)
+    trial = steered(
+        model, problems, push, controls, rivals, [zero(neurons), mean(neurons, tokens)], runs, tokens,
+        level=judge.LEVEL, seed=seed, policy=policy, what=what,
+    )  # fmt: skip
+    cause = judge.causal(trial, seed)
+    errors = [one.error for one in controls]
+    cause.numbers.update(rms_match_error=float(np.mean(errors)) if errors else math.nan, displacement=push.norm)
+    shared = {arm: overlap_with(push, score) for arm, score in scores.items()}
+    return cause, judge.specific(trial, cause, shared, seed), [one.neurons for one in controls[:5]]
+
+
+def _say(what: str | None, part: str) -> str | None:
+    return what and f"{what}: {part}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_short, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _back(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _back(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_back(item) for item in value]
+    return math.nan if value is None else value

@@ -1,0 +1,73 @@
+"""What R10 and R14 are given: the sets to zero in earlier layers, and the directions to steer along, from one split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mechreward._check import require
+from mechreward.causal.controls import matched
+from mechreward.causal.push import Push, matched_pushes, own_push, random_pushes
+from mechreward.models.site import Site
+from mechreward.paper.split import Split
+from mechreward.probing.activations import Recording, record
+from mechreward.probing.neurons import NeuronSet, select
+from mechreward.probing.probe import ValueProbe
+
+
+def zeroed_below(
+    model: Any,
+    train: Split,
+    dopamine: NeuronSet,
+    sites: Sequence[Site],
+    draws: int = 19,
+    seed: int = 0,
+    top: float = 0.2,
+) -> dict[str, list[list[NeuronSet]]]:
+    """R10's arms: the `top` value neurons of every earlier layer of the dopamine neurons' kind, zeroed together
+    (paper: 20%); `matched`, as many neurons of equal rms in each of those layers, drawn `draws` times; and
+    `value_apart`, in the residual stream, the value neurons without the coordinates that are dopamine neurons.
+
+    Raises:
+        MechRewardError: no earlier layer, or too few other neurons.
+    """
+    below = [site for site in sites if site.kind == dopamine.site.kind and site.layer < dopamine.site.layer]
+    require(len(below) > 0, f"no layer lies below the dopamine neurons of {dopamine.site}.")
+    tokens = record(model, train.runs, below, rows="tokens", what=None)
+    own = [select(ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values), top) for site in below]
+    others = [matched(one, tokens[str(one.site)], draws, seed) for one in own]
+    arms = {"value": [own], "matched": [[sets[draw].neurons for sets in others] for draw in range(draws)]}
+    if dopamine.site.kind != "mlp":
+        apart = [
+            NeuronSet.of(tokens[str(one.site)], set(one.indices) - set(dopamine.indices), f"{one.how}, not dopamine")
+            for one in own
+        ]
+        arms["value_apart"] = [[one for one in apart if len(one)]]
+    return arms
+
+
+def steering_arms(
+    model: Any, train: Split, value: NeuronSet, dopamine: NeuronSet, draws: int = 3, seed: int = 0
+) -> tuple[list[Push], Recording]:
+    """R14's arms: `value` toward V-hat and `dopamine` toward delta, by one standard deviation of each neuron over the
+    training split's states or steps; beside each, `draws` sets matched in rms (`matched`, `matched_dopamine`), and
+    random ones beside the value neurons, all at the displacement of the set they stand for. Also the activations at
+    every token of the training rollouts, at both sites."""
+    tokens = record(model, train.runs, list({value.site, dopamine.site}), rows="tokens", what=None)
+    toward = np.where(train.values.live, train.values.mean, np.nan)
+    acts = train.at_states[str(value.site)]
+    up = own_push(value, acts, toward)
+    pushes = [up, *matched_pushes(up, tokens[str(value.site)], acts, toward, draws, seed)]
+    pushes += random_pushes(up, tokens[str(value.site)], acts, toward, draws, seed)
+    delta, moved = train.values.delta[train.values.is_step], train.over_steps[str(dopamine.site)]
+    surprise = own_push(dopamine, moved, delta, "dopamine")
+    others = matched_pushes(surprise, tokens[str(dopamine.site)], moved, delta, draws, seed)
+    named = [Push("matched_dopamine", one.draw, one.neurons, one.direction, one.error) for one in others]
+    return [*pushes, surprise, *named], tokens
+
+
+def later(sites: Sequence[Site]) -> list[Site]:
+    """Sites that have a layer below."""
+    return [site for site in sites if site.layer > 0]

@@ -1,0 +1,117 @@
+"""How often the certificate says yes, on models whose truth is known: pass rates by claim and plant, over seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from mechreward import stats
+from mechreward._check import one_of
+from mechreward.causal.certificate import by_steering, certify, observe
+from mechreward.causal.claims import CLAIMS, verdicts
+from mechreward.models.site import Site
+from mechreward.probing.activations import record
+from mechreward.probing.neurons import NeuronSet
+from mechreward.results import Row, rows_from
+from mechreward.rollouts.sample import sample
+from mechreward.testbed.planted import PlantedModel, planted
+
+# The documented n of the rates: what `certify` is given on planted models.
+SIZES = {"train": 40, "test": 40, "k": 8, "n": 60, "draws": 99, "pairs": 40}
+SITES = {"value-mlp": "0.mlp"}  # elsewhere the residual stream after layer 1
+# What must hold: all five for a set that carries V and is read; no cause for one that is not, or is no value at all.
+TRUE, FALSE = ("value", "value-mlp"), ("encoded", "null", "sink", "large")
+
+
+def suspects(here: PlantedModel, k: int = 3) -> NeuronSet:
+    """The set to be certified: the planted one; of the null twin the three coordinates that move with the state and
+    change words, not outcomes; of `sink`, `large` and `length` the decoy and the largest others, as a ranking by
+    magnitude has them."""
+    site = Site.parse(SITES.get(here.name, "1.resid_post"))
+    own = here.truth.value_neurons[str(site)]
+    if len(own):
+        return own
+    if "level" in here.truth.decoys:
+        return replace(own, indices=here.truth.decoys["level"], how="planted: the level, worth nothing")
+    one_of("plant with a decoy of its own", here.name, ("sink", "large", "length"))
+    runs = sample(here.model, here.task.problems("train", 20, here.seed), seed=here.seed, what=None)
+    acts = record(here.model, runs, site, rows="tokens", what=None)[site]
+    fixed = [i for name in ("massive", "begin", "end") for i in here.truth.decoys[name]]
+    free = [int(i) for i in np.argsort(-acts.rms().numpy()) if int(i) not in fixed]
+    decoy = here.truth.decoys[here.name][0]
+    chosen = [decoy, *(i for i in free if i != decoy)][:k]
+    return replace(own, indices=tuple(sorted(chosen)), how=f"planted: {here.name}, and the largest")
+
+
+def verdict_of(name: str, seed: int, whole: bool = True, sizes: Mapping[str, Any] = SIZES) -> dict[str, str]:
+    """Claim -> verdict for one plant and seed, which is the model's, the problems' and the certificate's alike.
+
+    `whole` certifies; otherwise only causal and specific are tried, by the same code at the same sizes.
+    """
+    here = planted(name, seed)
+    neurons = suspects(here)
+    if whole:
+        return verdicts(certify(here.model, here.task, neurons, seed=seed, what=None, **sizes).claims)
+    site, task = neurons.site, here.task
+    seen = observe(here.model, task, site, "train", sizes["train"], sizes["k"], seed, None, None)
+    cause, special, _ = by_steering(here.model, task, neurons, *seen, n=sizes["n"], draws=sizes["draws"], seed=seed)
+    return verdicts([cause, special])
+
+
+def rates(found: Mapping[str, Sequence[Mapping[str, str]]], seed: int = 0) -> list[Row]:
+    """Rows of metric `pass_rate`, one for each plant and claim, with Wilson's interval over the seeds; arm `all` is a
+    pass on all five. `detail` counts the verdicts. Claims that were not tried have no row."""
+    rows: list[Row] = []
+    for name, each in found.items():
+        about: dict[str, Any] = {"experiment": "certificate", "model": f"planted-{name}", "task": "planted"}
+        about |= {"site": SITES.get(name, "1.resid_post"), "seed": seed}
+        for claim in CLAIMS:
+            said = [one[claim] for one in each if claim in one]
+            if said:
+                count = {verdict: said.count(verdict) for verdict in ("pass", "fail", "inconclusive")}
+                rows += rows_from(about, [(claim, "pass_rate", stats.proportion(count["pass"], len(said)), count)])
+        full = [one for one in each if len(one) == len(CLAIMS)]
+        if full:
+            passed = sum(set(one.values()) == {"pass"} for one in full)
+            rows += rows_from(about, [("all", "pass_rate", stats.proportion(passed, len(full)), {})])
+    return rows
+
+
+def certificate_rates(
+    seeds: int = 100, names: Sequence[str] = (*TRUE, *FALSE), say: Callable[[str], None] = lambda line: None
+) -> list[Row]:
+    """`rates` over seeds 0 to `seeds` - 1: whole certificates for the sets that should pass, causal and specific for
+    those that should not (minutes per hundred seeds and plant)."""
+    found: dict[str, list[dict[str, str]]] = {name: [] for name in names}
+    for name in names:
+        for seed in range(seeds):
+            found[name].append(verdict_of(name, seed, whole=name in TRUE))
+            say(f"{name} {seed}: {found[name][-1]}")
+    return rates(found)
+
+
+def main(
+    names: list[str],
+    seeds: int = 100,
+    first: int = 0,
+    out: Path = typer.Option(Path("certificate-rates.jsonl"), help="Verdicts, one line each; appended to."),
+) -> None:
+    """Verdicts of plants over seeds, kept line by line, so that a run that was stopped goes on."""
+    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    known = {(one["plant"], one["seed"]) for one in done}
+    for seed in range(first, first + seeds):
+        for name in names:
+            if (name, seed) not in known:
+                line = {"plant": name, "seed": seed, "verdicts": verdict_of(name, seed, whole=name in TRUE)}
+                with out.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

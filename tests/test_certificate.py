@@ -1,0 +1,328 @@
+"""The certificate on planted models, its judges on numbers written down by hand, its file, and hostile input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import mechreward as mr
+from mechreward.causal import claims, trials
+from mechreward.causal.answers import Answers, answer, beginnings
+from mechreward.causal.certificate import Certificate, certify
+from mechreward.causal.claims import CLAIMS, Claim
+from mechreward.causal.push import like, matched_pushes, own_push, rival
+from mechreward.causal.trials import Patched, Steered
+from mechreward.probing.evidence import Evidence
+from mechreward.rollouts.sample import sample_arms
+from mechreward.stats import Interval
+from mechreward.testbed.certify_rates import rates, suspects
+
+# Smaller than the documented n, with 99 draws all the same: the tests take seconds, the rates take minutes.
+SMALL = {"train": 24, "test": 24, "k": 6, "n": 30, "pairs": 24, "what": None}
+
+
+@cache
+def plant(name):
+    return mr.testbed.planted(name, 1)
+
+
+@cache
+def certified(name) -> Certificate:
+    here = plant(name)
+    fewer = {} if name == "value" else {"draws": 19, "n": 60}
+    return certify(here.model, here.task, suspects(here), seed=1, **(SMALL | fewer))
+
+
+def verdicts(name):
+    return claims.verdicts(certified(name).claims)
+
+
+# On models whose truth is known
+
+
+def test_a_planted_value_set_passes_all_five():
+    assert verdicts("value") == dict.fromkeys(CLAIMS, "pass")
+    assert certified("value").passed
+    numbers = certified("value")["causal"].numbers
+    here, problems = plant("value"), plant("value").task.problems("test", 30, 3)
+    assert numbers["accuracy"] == np.mean(mr.sample(here.model, problems, seed=1, what=None).rewards)
+    assert numbers["draws_run"] == numbers["draws"] == 99 and numbers["p_rank"] == 0.01
+    assert numbers["accuracy_zero"] < 0.05, "V reads 0 without the set: every answer ends wrong"
+
+
+def test_encoded_but_unread_is_no_cause():
+    found = verdicts("encoded")
+    assert found["decodable"] == "inconclusive", "19 draws cannot pass"
+    assert found["causal"] == found["specific"] == found["sufficient"] == "fail"
+    numbers = certified("encoded")["causal"].numbers
+    assert numbers["contrast"] == 0 and numbers["draws_run"] < 19, "it ties with the first draws: no need for more"
+
+
+def test_nothing_can_be_read_where_value_is_constant():
+    found = verdicts("null")
+    assert found["decodable"] == "fail" and "pass" not in found.values()
+
+
+def test_redundant_neurons_are_not_sparse():
+    here = plant("redundant")
+    neurons = here.truth.value_neurons["1.resid_post"]
+    few = replace(neurons, indices=neurons.indices[:3])
+    found = certify(here.model, here.task, few, **(SMALL | {"draws": 19, "n": 10, "pairs": 4, "k": 4}))
+    assert found["sparse"].verdict == "fail" and "redundan" in found["sparse"].reason
+    assert found["decodable"].verdict == "inconclusive" and "run draws=99" in found["decodable"].reason
+    assert found["causal"].verdict != "pass"
+
+
+def test_suspects_hold_the_decoy():
+    for name in ("sink", "large"):
+        assert set(plant(name).truth.decoys[name]) < set(suspects(plant(name)).indices)
+    assert suspects(plant("null")).indices == plant("null").truth.decoys["level"]
+
+
+# Answers, directions and pairs
+
+
+def test_answers_are_those_of_sample(tiny_model):
+    problems = tiny.Even().problems("test", 6)
+    neurons = mr.NeuronSet(mr.Site(1, "mlp"), (1, 5), 48, mr.sample(tiny_model, problems, what=None).model_id)
+    edits = [(), (mr.zero(neurons).edit(),)]
+    runs = sample_arms(tiny_model, problems, edits, seed=4, what=None)
+    states = beginnings(tiny_model, problems)
+    found = answer(tiny_model, [(s, e, (4, s.problem.id, 0)) for e in edits for s in states]).shaped(2, 6)
+    assert found.reward.tolist() == [one.rewards for one in runs]
+    assert found.length.tolist() == [[run.length for run in one] for one in runs]
+    assert found.damage()["length"] == np.mean(found.length)
+    assert tiny.no_hooks_left(tiny_model)
+
+
+def test_back_is_counted_where_it_is_said():
+    here = plant("value")
+    problems = here.task.problems("test", 30)
+    runs = mr.sample(here.model, problems, seed=3, what=None)
+    said = ["back" in here.model.tokenizer.decode(run.tokens[run.prompt_len :]) for run in runs]
+    found = answer(here.model, [(s, (), (3, s.problem.id, 0)) for s in beginnings(here.model, problems)])
+    assert found.back.tolist() == said and 0 < np.mean(said) < 1
+
+
+@cache
+def rows():
+    here = plant("value")
+    runs = mr.sample(here.model, here.task.problems("train", 20), what=None)
+    values = mr.estimate(here.model, runs, k=4, what=None)
+    site = "1.resid_post"
+    tokens = mr.record(here.model, runs, site, rows="tokens", what=None)[site]
+    return runs, values, mr.record(here.model, runs, site, what=None)[site], tokens
+
+
+def test_every_control_is_pushed_as_far_as_the_set():
+    _, values, acts, tokens = rows()
+    toward = np.where(values.live, values.mean, np.nan)
+    neurons = plant("value").truth.value_neurons["1.resid_post"]
+    push = own_push(neurons, acts, toward)
+    sd = acts.x[torch.from_numpy(values.live)][:, list(neurons.indices)].std(0, correction=0)
+    assert push.direction.abs().tolist() == pytest.approx(
+        acts.x[:, list(neurons.indices)].std(0, correction=0).tolist()
+    )
+    assert (push.direction.abs() / sd).std() < 0.01, "collinear neurons move together"
+    controls = matched_pushes(push, tokens, acts, toward, 99)
+    assert len({one.neurons.indices for one in controls}) == 99
+    assert all(one.norm == pytest.approx(push.norm, rel=1e-5) for one in controls)
+    assert not any(set(one.neurons.indices) & set(neurons.indices) for one in controls)
+    assert np.mean([one.error for one in controls]) < 0.25
+    other = rival(push, acts, toward, np.arange(64.0), "magnitude")
+    expected = [i for i in range(63, -1, -1) if i not in neurons.indices][:3]
+    assert other is not None and other.neurons.indices == tuple(sorted(expected))
+    constant = replace(neurons, indices=plant("value").truth.decoys["massive"])
+    assert like(push, constant, acts, toward, "x").norm == pytest.approx(push.norm)
+    with pytest.raises(mr.MechRewardError, match="constant over"):
+        own_push(constant, acts, toward)
+
+
+def test_no_more_controls_than_the_site_has():
+    _, values, acts, tokens = rows()
+    toward = np.where(values.live, values.mean, np.nan)
+    neurons = plant("value").truth.value_neurons["1.resid_post"]
+    one = own_push(replace(neurons, indices=neurons.indices[:1]), acts, toward)
+    assert 40 < len(matched_pushes(one, tokens, acts, toward, 99)) < 63
+    most = own_push(replace(neurons, indices=tuple(i for i in range(64) if i % 2 or i % 4)), acts, toward)
+    assert matched_pushes(most, tokens, acts, toward, 99) == []
+
+
+def test_pairs_lie_far_apart_or_close_by():
+    _, values, _, _ = rows()
+    far, same = trials.choose_pairs(values, 12)
+    assert 0 < same <= len(far) <= 12
+    assert all(values.mean[high] - values.mean[low] >= trials.GAP for low, high in far)
+    assert sum(values.group[a] == values.group[b] for a, b in far) == same
+    near = trials.choose_like(values, 12)
+    assert near and all(a != b and abs(values.mean[a] - values.mean[b]) <= trials.ALIKE for a, b in near)
+    assert all(values.live[row] for pair in (*far, *near) for row in pair)
+
+
+# The judges, by hand
+
+
+def said(rewards: str, ended: bool = True) -> Answers:
+    reward = np.array([int(c) for c in rewards])
+    yes = np.full(len(reward), True)
+    return Answers(reward, yes, yes & ended, reward + 5, ~yes)
+
+
+def both(down: Answers, up: Answers) -> Answers:
+    return Answers(*(np.stack(pair) for pair in zip(vars(down).values(), vars(up).values(), strict=True)))
+
+
+def trial(down: str, up: str, draws=(0.0,) * 99, planned: int = 99, **more) -> Steered:
+    n = len(up)
+    flat = both(said("01" * (n // 2)), said("01" * (n // 2)))
+    rest = {"rivals": {"next_token": flat, "magnitude": flat}, "ablated": {"zero": said("01" * (n // 2))}}
+    given = {"own": both(said(down), said(up)), "draws": tuple(draws)} | rest | more
+    ids = tuple(map(str, range(n)))
+    return Steered(ids, said("01" * (n // 2)), damage={}, planned=planned, kl={}, factor={}, **given)
+
+
+def test_cause_needs_direction_rank_and_draws():
+    zeros, ones = "0" * 20, "1" * 20
+    found = claims.causal(trial(zeros, ones))
+    assert found.verdict == "pass" and found.numbers["p_rank"] == 0.01
+    assert found.numbers["p_mcnemar"]["steer"] == pytest.approx(2 * 0.5**20)
+    assert found.numbers["p_holm"]["steer"] == pytest.approx(4 * 0.5**20)
+    assert claims.causal(trial(ones, zeros)).verdict == "fail"
+    assert "the wrong way" in claims.causal(trial(ones, zeros)).reason
+    beaten = claims.causal(trial(zeros, ones, draws=(1.0,), planned=99))
+    assert beaten.verdict == "fail" and "1 of 1 matched sets" in beaten.reason
+    few = claims.causal(trial(zeros, ones, draws=(0.0,) * 19, planned=19))
+    assert few.verdict == "inconclusive" and "run draws=99" in few.reason and few.numbers["p_rank"] == 0.05
+    none = claims.causal(trial(zeros, ones, draws=(), planned=0))
+    assert none.verdict == "inconclusive" and "certify fewer neurons" in none.reason
+
+
+def test_what_power_cannot_settle_is_said_with_what_to_run():
+    small = claims.causal(trial("01" * 10, "01" * 9 + "11"))
+    assert small.verdict == "inconclusive"
+    see, need = small.numbers["detectable"], int(small.reason.split("run n=")[1].rstrip("."))
+    assert need == pytest.approx(20 * (see / claims.MOVE) ** 2, abs=10) and "with n=20" in small.reason
+    assert claims.causal(trial("01" * 200, "01" * 200)).verdict == "fail"
+
+
+def test_damage_and_rivals_are_not_specific():
+    zeros, ones = "0" * 20, "1" * 20
+    good = trial(zeros, ones)
+    cause = claims.causal(good)
+    assert claims.specific(good, cause, {}).verdict == "pass"
+    broken = replace(good, own=both(said(zeros, ended=False), said(ones)))
+    assert claims.specific(broken, cause, {}).verdict == "fail"
+    assert "damage" in claims.specific(broken, cause, {}).reason
+    same = replace(good, rivals=good.rivals | {"at_kl magnitude": good.own})
+    assert "others move as much" in claims.specific(same, cause, {}).reason
+    alone = replace(good, rivals={})
+    assert claims.specific(alone, cause, {}).verdict == "inconclusive"
+    for verdict in ("fail", "inconclusive"):
+        assert claims.specific(good, Claim("causal", verdict, ""), {}).verdict == verdict
+
+
+def patching(share: float, equal: float = 0.0, gain: float = 0.5, n: int = 40) -> Patched:
+    noise = np.random.default_rng(0).normal(0, 0.02, n)
+    low, ids = np.full(n, 0.2), np.arange(n)
+    whole = low + gain + noise
+    after = np.full(n, 0.5) + equal + noise
+    return Patched(low, low + share * (whole - low), whole, np.stack([low]), ids, np.full(n, 0.5), after, ids, n)
+
+
+def test_sufficiency_is_a_share_of_the_whole_patch():
+    assert claims.sufficient(patching(0.9), 8).verdict == "pass"
+    assert claims.sufficient(patching(0.9), 8).numbers["share"] == pytest.approx(0.9)
+    assert claims.sufficient(patching(0.2), 8).verdict == "fail"
+    moved = claims.sufficient(patching(0.9, equal=-0.4), 8)
+    assert moved.verdict == "fail" and "whatever it brings" in moved.reason
+    assert claims.sufficient(patching(0.9, gain=0.0), 8).verdict == "inconclusive"
+    assert "run test=" in claims.sufficient(None, 8).reason
+
+
+def test_reading_needs_the_nulls_and_the_power():
+    def found(rho, low, high, n=60):
+        some, nothing = Interval(rho, low, high, n), (0.0,) * 99
+        return Evidence(3, some, some, nothing, nothing, nothing, nothing, Interval(1.0, 0.9, 1.1, n))
+
+    good, nulls = found(0.6, 0.5, 0.7), (0.0,) * 99
+    assert claims.decodable(good, 0.3, nulls).verdict == "pass"
+    assert claims.decodable(good, 0.3, nulls[:19]).verdict == "inconclusive"
+    assert claims.decodable(found(0.02, -0.1, 0.14), 0.0, nulls).verdict == "fail"
+    wide = claims.decodable(found(0.1, -0.3, 0.5), 0.0, nulls)
+    assert wide.verdict == "inconclusive" and "run test=" in wide.reason
+    assert claims.sparse(good).verdict == "pass"
+    assert claims.sparse(replace(good, sparsity=Interval(0.2, 0.1, 0.3, 60))).verdict == "fail"
+    assert claims.sparse(replace(good, sparsity=Interval(0.6, 0.3, 0.9, 60))).verdict == "inconclusive"
+    assert claims.sparse(replace(good, random=(0.5,) * 99)).verdict == "fail"
+
+
+def test_pass_rates_have_wilson_intervals():
+    every = dict.fromkeys(CLAIMS, "pass")
+    found = rates({"value": [every, every | {"sparse": "fail"}], "null": [{"causal": "fail"}] * 3})
+    by = {(row.model, row.arm): row for row in found}
+    assert by["planted-value", "all"].estimate == 0.5 and by["planted-value", "all"].n == 2
+    row = by["planted-null", "causal"]
+    assert (row.metric, row.estimate, row.detail) == ("pass_rate", 0, {"pass": 0, "fail": 3, "inconclusive": 0})
+    assert row.high == pytest.approx(mr.testbed.certify_rates.stats.proportion(0, 3).high)
+    assert ("planted-null", "all") not in by
+
+
+# Files and hostile input
+
+
+def test_a_certificate_is_saved_and_loaded(tmp_path):
+    for name in ("value", "null"):
+        here = certified(name)
+        back = Certificate.load(here.save(tmp_path / "deep" / f"{name}.json"))
+        assert str(back) == str(here) and back.neurons == here.neurons and back.sizes == here.sizes
+        assert repr(back) == repr(here) and back.page() == here.page()
+        assert json.loads((tmp_path / "deep" / f"{name}.json").read_text())["kind"] == "certificate"
+    for claim in certified("value").claims:
+        assert f"{claim.claim:<11} PASS" in str(certified("value"))
+        assert claim.reason.count(". ") == 0 and claim.reason.endswith(".")
+
+
+def test_damaged_certificates_are_refused(tmp_path):
+    good = json.loads(certified("value").save(tmp_path / "good.json").read_text())
+    broken = {
+        "kind": good | {"kind": "effect"},
+        "no-claims": {key: value for key, value in good.items() if key != "claims"},
+        "four": good | {"claims": good["claims"][:4]},
+        "verdict": good | {"claims": [good["claims"][0] | {"verdict": "yes"}, *good["claims"][1:]]},
+        "site": good | {"site": "nowhere"},
+        "model": good | {"model_id": {}},
+    }
+    for name, data in broken.items():
+        (tmp_path / name).write_text(json.dumps(data))
+    (tmp_path / "cut").write_text((tmp_path / "good.json").read_text()[:-20])
+    for name in [*broken, "cut", "absent"]:
+        with pytest.raises(mr.MechRewardError) as error:
+            Certificate.load(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def test_what_cannot_be_certified_is_told_before_anything_runs(monkeypatch):
+    here = plant("value")
+    neurons = here.truth.value_neurons["1.resid_post"]
+
+    def never(*arguments, **keywords):
+        raise AssertionError("sampled")
+
+    monkeypatch.setattr("mechreward.causal.certificate.sample", never)
+    foreign = plant("encoded").truth.value_neurons["1.resid_post"]
+    for given, sizes, told in (
+        (replace(neurons, indices=()), {}, "the set is empty"),
+        (foreign, {}, "made on planted-encoded"),
+        (neurons, {"draws": 2}, "draws must be at least 3"),
+        (neurons, {"n": 1}, "n must be at least 2"),
+        (neurons, {"k": 0}, "k must be at least 1"),
+    ):
+        with pytest.raises(mr.MechRewardError, match=told) as error:
+            certify(here.model, here.task, given, **(SMALL | sizes))
+        assert "\n" not in str(error.value)

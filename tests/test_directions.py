@@ -1,0 +1,127 @@
+"""R10 and R14 on planted models, where dynamic programming says what steering and zeroing must do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+import mechreward as mr
+from mechreward import paper
+from mechreward.causal.push import own_push, random_pushes
+from mechreward.probing.targets import steps
+
+
+@cache
+def plant(name):
+    return mr.testbed.planted(name)
+
+
+@cache
+def seen(name, split="train", n=30):
+    here = plant(name)
+    runs = mr.sample(here.model, here.task.problems(split, n), what=None)
+    return runs, mr.estimate(here.model, runs, k=6, what=None)
+
+
+def row(rows, **wanted):
+    (found,) = [
+        one for one in rows if all(getattr(one, key, one.detail.get(key)) == value for key, value in wanted.items())
+    ]
+    return found
+
+
+@cache
+def dependence():
+    """Value units of layer 0 under dopamine units of layer 1, beside units that write nothing of the kind."""
+    here, (runs, values) = plant("value-mlp"), seen("value-mlp")
+    dopamine, value = here.truth.dopamine_neurons["1.mlp"], here.truth.value_neurons["0.mlp"]
+    acts = mr.record(here.model, runs, "1.mlp", rows="steps", what=None)["1.mlp"]
+    others = [i for i in range(96) if i not in value.indices]
+    draws = [[replace(value, indices=tuple(others[d : d + 3]))] for d in range(0, 15, 3)]
+    about = paper.shared("R10", "planted", "planted", dopamine.site, 0)
+    zeroed = {"value": [[value]], "matched": draws}
+    return paper.R10(here.model, runs, values, steps(acts, values), dopamine, zeroed, about)
+
+
+def test_dopamine_dies_with_value_and_not_with_others():
+    rows = dependence()
+    clean = row(rows, arm="baseline", metric="spearman").estimate
+    runs, values = seen("value-mlp")
+    exact = plant("value-mlp").truth.values(runs)[1][values.is_step]
+    # What a perfect reader of the exact delta shows against an estimate from six continuations.
+    assert (
+        clean == pytest.approx(mr.paper.split.stats.spearman(exact, values.delta[values.is_step]), abs=0.01)
+        and clean > 0.4
+    )
+    assert row(rows, arm="value", metric="spearman").estimate == pytest.approx(0, abs=0.25)
+    assert row(rows, arm="value", metric="change").high < -0.2
+    for draw in range(5):
+        assert row(rows, arm="matched", metric="change", draw=draw).estimate == pytest.approx(0, abs=0.02)
+    beyond = row(rows, arm="value", metric="beyond_matched")
+    assert beyond.high < -0.2 and beyond.detail["rank"] == 1 and beyond.detail["p_rank"] == pytest.approx(1 / 6)
+
+
+def test_what_is_zeroed_lies_below():
+    here, (runs, values) = plant("value-mlp"), seen("value-mlp")
+    dopamine = here.truth.dopamine_neurons["1.mlp"]
+    fit = steps(mr.record(here.model, runs, "1.mlp", rows="steps", what=None)["1.mlp"], values)
+    with pytest.raises(mr.MechRewardError, match="no earlier layer"):
+        paper.R10(here.model, runs, values, fit, dopamine, {"value": [[dopamine]], "matched": [[dopamine]]}, {})
+    with pytest.raises(mr.MechRewardError, match="needs the arms value and matched"):
+        paper.R10(here.model, runs, values, fit, dopamine, {"value": []}, {})
+
+
+@cache
+def both_ways():
+    here, (runs, values) = plant("value"), seen("value")
+    site = "1.resid_post"
+    acts = mr.record(here.model, runs, site, what=None)[site]
+    tokens = mr.record(here.model, runs, site, rows="tokens", what=None)
+    toward = np.where(values.live, values.mean, np.nan)
+    push = own_push(here.truth.value_neurons[site], acts, toward)
+    about = paper.shared("R14", "planted", "planted", site, 0)
+    rows = paper.R14(
+        here.model, here.task.problems("test", 60), [push, *random_pushes(push, tokens[site], acts, toward, 2)], about,
+        runs=runs, tokens=tokens, strengths=(-0.2, 0.2), states=12, k=8,
+    )  # fmt: skip
+    return rows, push
+
+
+def test_steering_does_what_dynamic_programming_says():
+    rows, push = both_ways()
+    here = plant("value")
+    problems = here.task.problems("test", 60)
+    for strength in (-0.2, 0.2):
+        exact = here.truth.accuracy(problems, push.by(strength))
+        found = row(rows, arm="value", metric="accuracy", strength=strength, place="all")
+        assert abs(found.estimate - exact) < 4 * np.sqrt(max(exact * (1 - exact), 0.01) / 60)
+        low = row(rows, arm="value", metric="back", strength=-0.2, place="all").estimate
+        assert 0 <= low <= 1
+        value = row(rows, arm="value", metric="value", strength=strength)
+        still = row(rows, arm="baseline", metric="value")
+        assert np.sign(value.estimate - still.estimate) == np.sign(strength)
+    gap = row(rows, arm="value", metric="contrast", place="all")
+    ups = [row(rows, arm="value", metric="accuracy", strength=s, place="all").estimate for s in (0.2, -0.2)]
+    assert gap.estimate == pytest.approx(ups[0] - ups[1]) and gap.low > 0
+
+
+def test_random_directions_of_one_displacement_do_nothing_here():
+    rows, _ = both_ways()
+    for strength in (-0.2, 0.2):
+        assert row(rows, arm="random", metric="change", strength=strength).estimate == 0
+        mine, other = (
+            row(rows, arm=arm, metric="accuracy", strength=strength, place="all") for arm in ("value", "random")
+        )
+        assert mine.detail["displacement"] == pytest.approx(other.detail["displacement"], rel=1e-5)
+    assert row(rows, arm="random", metric="contrast").estimate == 0
+
+
+def test_early_and_late_have_their_own_rows():
+    rows, _ = both_ways()
+    for place in ("early", "late"):
+        assert row(rows, arm="value", metric="contrast", place=place).estimate >= 0
+    meters = {one.metric for one in rows if one.arm == "value" and one.detail.get("place") == "all"}
+    assert {"parse_rate", "eos_rate", "truncation_rate", "length", "kl", "change_norm", "value", "back"} <= meters
