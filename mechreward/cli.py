@@ -56,7 +56,7 @@ def demo(
 
 @app.command()
 def paper(
-    names: list[str] = typer.Argument(help="R1 to R9, R12, R13, or all."),
+    names: list[str] = typer.Argument(help="R1 to R10, R12 to R14, or all."),
     model: str | None = typer.Option(None, help="One model instead of the bundled ones."),
     task: str | None = typer.Option(None, help="One bundled task."),
     out: Path = typer.Option(Path("runs/paper"), help="Folder: one run for each model and task, and results.json."),
