@@ -178,15 +178,16 @@ def _target(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     if not rows:
         return []
     p = stats.holm([row.detail["p_mcnemar"] for row in rows])
-    return [
-        (
-            bool(value < 0.05 and row.estimate > 0),
-            f"Without the {name} of the {row.arm} target, accuracy is lower than without those of the terminal target "
-            f"by {row.interval} (McNemar p={value:.2g} after Holm; R5).",
+    told = []
+    for row, value in zip(rows, p, strict=True):
+        good = bool(value < 0.05 and row.estimate > 0)
+        words = "is lower" if good else "is not shown to be lower"
+        text = (
+            f"Accuracy without the {name} of the {row.arm} target {words} than without those of the terminal target: "
+            f"difference {row.interval}, McNemar p={value:.2g} after Holm (R5)."
         )
-        for row, value in zip(rows, p, strict=True)
-        if row.arm == "td"
-    ]
+        told += [(good, text)] if row.arm == "td" else []
+    return told
 
 
 def _token(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
