@@ -17,9 +17,10 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import measures, restrict, shuffled
 from mechreward.probing.rankings import next_token
 from mechreward.probing.surface import increment
-from mechreward.probing.targets import TARGETS
+from mechreward.probing.targets import TARGETS, Examples
 from mechreward.results import Row, rows_from
 from mechreward.rollouts.trajectory import Rollouts
+from mechreward.stats import Interval
 
 
 def R1(train: Split, validation: Split, test: Split, site: Site, about: dict[str, Any]) -> list[Row]:
@@ -66,11 +67,11 @@ def R3(train: Split, validation: Split, sites: Sequence[Site], about: dict[str, 
     for site in sites:
         fit, held = train.states(site), validation.states(site)
         full = ValueProbe("mc", "mlp").fit_examples(fit)
-        score = {1.0: measures(full, held, draws=200)["spearman"]}
+        score = {1.0: _spearman(full, held)}
         for share in SHARES:
             top = ranking(full.scores_)[: count(fit.x.shape[1], share)]
             few = ValueProbe("mc", "mlp").fit_examples(restrict(fit, top))
-            score[share] = measures(few, restrict(held, top), draws=200)["spearman"]
+            score[share] = _spearman(few, restrict(held, top))
         here = about | {"site": str(site)}
         rows += rows_from(here, [("value", "spearman", s, {"share": share}) for share, s in score.items()])
     return rows
@@ -121,6 +122,10 @@ def _increment(probe: ValueProbe, validation: Split, test: Split, site: Site, ab
     gain = scores.pop("increment")
     rows = rows_from(about, [(arm, "auroc_all", score, {"fitted": "validation"}) for arm, score in scores.items()])
     return rows + rows_from(about, [("value", "increment", gain, {"beyond": "surface"})])
+
+
+def _spearman(probe: ValueProbe, data: Examples) -> Interval:
+    return stats.cluster_bootstrap(stats.spearman, [probe.predict(data.x), data.y], data.group, draws=200)
 
 
 def _spread(read: np.ndarray, y: np.ndarray) -> float:
