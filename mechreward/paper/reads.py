@@ -36,7 +36,7 @@ def R1(train: Split, validation: Split, test: Split, site: Site, about: dict[str
         for target in TARGETS:
             probe = ValueProbe(target, shape).fit_examples(fit)
             detail = {"target": target, "shape": shape}
-            rows += measured(about, "value", measures(probe, held), detail)
+            rows += measured(about, "value", measures(probe, held, draws=200), detail)
             spread = stats.cluster_bootstrap(_spread, [probe.predict(held.x), held.y], held.group, draws=200)
             rows += rows_from(about, [("value", "spread", spread, detail)])
             if (target, shape) == ("mc", "mlp"):

@@ -91,7 +91,12 @@ def R9(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int 
     spread = Interval(float(np.mean(null)), float(np.quantile(null, 0.025)), float(np.quantile(null, 0.975)), draws)
     z = (held.x[:, neuron] - fit.x[:, neuron].mean()) / fit.x[:, neuron].std().clamp(min=1e-8)
     traces = [
-        ("dopamine", "trace", bare(float(z[row]), 1), {"item": item, "step": int(held.step[row]), "delta": held.y[row]})
+        (
+            "dopamine",
+            "trace",
+            bare(float(z[row]), 1),
+            {"item": item, "step": int(held.step[row]), "delta": float(held.y[row])},
+        )
         for item in range(min(ITEMS, held.trajectory.max() + 1))
         for row in np.flatnonzero(held.trajectory == item)
     ]

@@ -89,7 +89,7 @@ def pruning_curve(
     `random` (`draws` random subsets of the same size), `rotated` (the whole recipe in `draws` random rotations of the
     standardised inputs: what any basis gives), and `shuffled` (the whole recipe with targets moved between problems:
     ranking and retraining see only noise; `draws` shuffles). Masked, the full probe with all other inputs at their
-    mean: `value` and `random`. Only the first arm has intervals; the others have draws. A curve is evidence of
+    mean: `value` and `random`. Only the first arm, retrained, has intervals. A curve is evidence of
     sparsity only where the first arm stays above `random` and `rotated`; `evidence.sparsity` sums that up.
 
     Raises:
@@ -124,7 +124,8 @@ def pruning_curve(
             if name in (arm, "random"):
                 reads["masked"] = full.predict(masked(held.x, few, full.mean_))
             for fit, read in reads.items():
-                found = measured(read, held, arm, draws=100 if name == arm else 0, seed=seed)
+                bounds = 100 if (name, fit) == (arm, "retrained") else 0
+                found = measured(read, held, arm, draws=bounds, seed=seed)
                 points += [Point(name, ratio, kept, draw, fit, metric, score) for metric, score in found.items()]
     return points
 

@@ -81,7 +81,8 @@ def increment(
         return stats.auroc(more, label) - stats.auroc(less, label)
 
     found = {
-        name: stats.cluster_bootstrap(stats.auroc, [score, held[2]], group, seed=seed) for name, score in told.items()
+        name: stats.cluster_bootstrap(stats.auroc, [score, held[2]], group, draws=300, seed=seed)
+        for name, score in told.items()
     }
     both = [told["surface_and_value"], told["surface"], held[2]]
-    return found | {"increment": stats.cluster_bootstrap(gain, both, group, seed=seed)}
+    return found | {"increment": stats.cluster_bootstrap(gain, both, group, draws=300, seed=seed)}
