@@ -176,4 +176,5 @@ def _across(results: Results, path: Path) -> list[str]:
 
 
 def _short(row: Row) -> str:
-    return f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]"
+    bounds = "no interval" if np.isnan(row.low) else f"[{row.low:.2f}, {row.high:.2f}]"
+    return f"{row.estimate:.2f} {bounds}"
