@@ -9,16 +9,18 @@ from typing import Any
 
 from mechreward import paper
 from mechreward._check import one_of, require
+from mechreward._files import digest
 from mechreward.causal.effect import Effect, ablate
 from mechreward.models.site import Site
 from mechreward.paper import Home, Split
+from mechreward.paper.choice import KINDS
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import NeuronSet, select
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.targets import TARGETS
 from mechreward.results import Results, Row
 from mechreward.rollouts.sample import sample
-from mechreward.study import KINDS, Plan, Study, provenance
+from mechreward.study import Plan, Study, provenance
 
 DEMO = ("R1", "R2", "R3", "R4", "R7", "R8")
 # What `paper all` runs on: every bundled model on the task all were trained on, and the mixed one on its other tasks.
@@ -108,7 +110,7 @@ def value_set(study: Study, kind: str) -> NeuronSet:
     return study.neurons(f"value-{kind}", lambda: select(_fitted(study, site), share))
 
 
-def dopamine_site(study: Study, kind: str) -> Site:
+def dopamine_set(study: Study, kind: str) -> NeuronSet:
     train, validation, _ = study.splits.values()
 
     def make() -> NeuronSet:
@@ -117,7 +119,7 @@ def dopamine_site(study: Study, kind: str) -> Site:
         acts.save(study.out / f"train.{site}.steps.activations.safetensors")
         return select(DopamineProbe().fit(acts, train.values))
 
-    return study.neurons(f"dopamine-{kind}", make).site
+    return study.neurons(f"dopamine-{kind}", make)
 
 
 def effect(study: Study, kind: str) -> Effect:
@@ -202,7 +204,7 @@ def R8(study: Study) -> list[Row]:
     def make(site: Site) -> list[Row]:
         return paper.R8(train, test, site, study.about("R8", site), study.plan.curve_draws)
 
-    return _over_kinds(study, "R8", lambda kind: make(dopamine_site(study, kind)))
+    return _over_kinds(study, "R8", lambda kind: make(dopamine_set(study, kind).site))
 
 
 def R9(study: Study) -> list[Row]:
@@ -211,14 +213,14 @@ def R9(study: Study) -> list[Row]:
     def make(site: Site) -> list[Row]:
         return paper.R9(train, test, site, study.about("R9", site))
 
-    return _over_kinds(study, "R9", lambda kind: make(dopamine_site(study, kind)))
+    return _over_kinds(study, "R9", lambda kind: make(dopamine_set(study, kind).site))
 
 
 def R10(study: Study) -> list[Row]:
     train, validation, test = study.splits.values()
 
     def make(kind: str) -> list[Row]:
-        site = paper.best_dopamine(train, validation, paper.later(study.sites), kind)
+        site = paper.best_dopamine(train, validation, [site for site in study.sites if site.layer > 0], kind)
         dopamine = select(DopamineProbe().fit(train.over_steps[str(site)], train.values))
         arms = paper.zeroed_below(study.model, train, dopamine, study.sites, study.plan.draws, study.plan.seed)
         about, fit = study.about("R10", site), train.steps(site)
@@ -231,8 +233,7 @@ def R14(study: Study) -> list[Row]:
     train, plan = study.splits["train"], study.plan
 
     def make(kind: str) -> list[Row]:
-        value, _ = value_set(study, kind), dopamine_site(study, kind)
-        dopamine = NeuronSet.load(study.out / f"dopamine-{kind}.neurons.json")
+        value, dopamine = value_set(study, kind), dopamine_set(study, kind)
         pushes, tokens = paper.steering_arms(study.model, train, value, dopamine, seed=plan.seed)
         about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")[:40]
         return paper.R14(study.model, problems, pushes, about, runs=train.runs, tokens=tokens, states=12)
@@ -276,7 +277,7 @@ def _transfer(studies: Mapping[str, Study], out: Path) -> list[Row]:
         neurons = select(_fitted(study, site), share)
         return Home(study.plan.model, study.plan.task, neurons, train.states(site), test.states(site), tokens)
 
-    path = out / "R12.rows.json"
+    path = out / f"R12-{digest(*(name.encode() for name in studies))}.rows.json"  # other homes are another comparison
     if not path.exists():
         rows = paper.R12({name: home(study) for name, study in studies.items()}, first.plan.seed)
         Results({"stage": "R12"}, tuple(rows)).save(path)

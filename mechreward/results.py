@@ -52,7 +52,7 @@ class Results:
 
     def save(self, path: Path | str) -> Path:
         """Write atomically; NaN becomes null."""
-        rows = [_null(asdict(row)) for row in self.rows]
+        rows = [nulled(asdict(row)) for row in self.rows]
         return write_json(path, {"schema": SCHEMA, "manifest": self.manifest, "rows": rows})
 
     @classmethod
@@ -79,9 +79,10 @@ def fingerprint(value: object) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _null(value: Any) -> Any:
+def nulled(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null, at any depth; tuples become lists."""
     if isinstance(value, dict):
-        return {k: _null(v) for k, v in value.items()}
+        return {k: nulled(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_null(v) for v in value]
+        return [nulled(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

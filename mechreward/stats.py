@@ -31,7 +31,9 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
+        missing = np.isnan(self.low) or np.isnan(self.high)
+        bounds = "(no interval)" if missing else f"[{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.estimate:.3f} {bounds} n={self.n}"
 
 
 def auroc(score: Column, label: Column) -> float:

@@ -20,6 +20,7 @@ from mechreward._files import read_json, write_json
 from mechreward.models.adapter import ModelId, load, model_id
 from mechreward.models.site import Site, all_sites
 from mechreward.paper import Split
+from mechreward.paper.choice import KINDS
 from mechreward.probing.neurons import NeuronSet
 from mechreward.results import Results, Row
 from mechreward.rollouts.sample import sample
@@ -27,7 +28,6 @@ from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
 from mechreward.tasks.base import SPLITS
 
-KINDS = ("resid_post", "mlp")
 PLAN = "plan.json"
 
 

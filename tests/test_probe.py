@@ -115,6 +115,8 @@ def test_a_near_constant_fit_warns_with_its_figures():
         ProbeWarning, match=r"mc probe is near constant: its read-out has standard deviation \S+e-\d+ over the 3 rows"
     ):
         ValueProbe("mc", "linear", ridge=1e6).fit(acts, values)
+    with pytest.warns(ProbeWarning, match=r"td probe .*, or target='mc'\.$"):
+        ValueProbe("td", "linear", ridge=1e6).fit(acts, values)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ValueProbe("mc", "linear", ridge=1e-6).fit(acts, values)

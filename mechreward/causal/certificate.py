@@ -26,6 +26,7 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import restrict, shuffled
 from mechreward.probing.rankings import magnitude, next_token
 from mechreward.probing.targets import Examples, states
+from mechreward.results import nulled
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
@@ -92,7 +93,7 @@ class Certificate:
         about = {"kind": "certificate", "task": self.task, "sizes": self.sizes, "site": str(self.neurons.site)}
         about |= {"indices": self.neurons.indices, "width": self.neurons.width, "how": self.neurons.how}
         about |= {"scores": self.neurons.scores, "model_id": asdict(self.neurons.model_id)}
-        return write_json(path, about | {"claims": [_plain(asdict(claim)) for claim in self.claims]})
+        return write_json(path, about | {"claims": [nulled(asdict(claim)) for claim in self.claims]})
 
     @classmethod
     def load(cls, path: Path | str) -> Certificate:
@@ -246,14 +247,6 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_short, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _back(value: Any) -> Any:

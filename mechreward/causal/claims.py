@@ -196,14 +196,19 @@ def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
     if part.high < SHARE:
         return Claim("sufficient", "fail", f"{said}.", numbers)
     if not part.low > SHARE:
-        return Claim("sufficient", "inconclusive", f"{said}, and .5 is not settled: run pairs={4 * len(few)}.", numbers)
+        return Claim("sufficient", "inconclusive", f"{said}, and .5 is not settled: {_pairs(len(few))}.", numbers)
     said += f"; between states of equal V it changes by {_of(equal)}"
     bound = SHARE * few.mean()
     if equal.low > bound or equal.high < -bound:
         return Claim("sufficient", "fail", f"{said}: the patch moves V-hat whatever it brings.", numbers)
     if not (-bound < equal.low and equal.high < bound):
-        return Claim("sufficient", "inconclusive", f"{said}: too wide; run pairs={4 * len(few)}.", numbers)
+        return Claim("sufficient", "inconclusive", f"{said}: too wide; {_pairs(len(trial.before))}.", numbers)
     return Claim("sufficient", "pass", f"{said}.", numbers)
+
+
+def _pairs(now: int) -> str:
+    """A problem gives one pair at most, so more pairs need more problems."""
+    return f"run pairs={4 * now} with test={4 * now} or more"
 
 
 def seen(interval: Interval, level: float = LEVEL, power: float = 0.8) -> float:

@@ -17,7 +17,7 @@
 | R14 | both directions: steering up and down | `directions.py` |
 """
 
-from mechreward.paper.arms import later, steering_arms, zeroed_below
+from mechreward.paper.arms import steering_arms, zeroed_below
 from mechreward.paper.causes import R4, R5, R13
 from mechreward.paper.choice import find
 from mechreward.paper.directions import R10, R14
@@ -49,7 +49,6 @@ __all__ = [
     "choose",
     "describe",
     "find",
-    "later",
     "observe",
     "shared",
     "steering_arms",

@@ -66,8 +66,3 @@ def steering_arms(
     others = matched_pushes(surprise, tokens[str(dopamine.site)], moved, delta, draws, seed)
     named = [Push("matched_dopamine", one.draw, one.neurons, one.direction, one.error) for one in others]
     return [*pushes, surprise, *named], tokens
-
-
-def later(sites: Sequence[Site]) -> list[Site]:
-    """Sites that have a layer below."""
-    return [site for site in sites if site.layer > 0]

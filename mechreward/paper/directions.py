@@ -14,7 +14,7 @@ from mechreward.causal.effect import CleanText
 from mechreward.causal.intervene import zero
 from mechreward.causal.push import Push
 from mechreward.models.edits import Edit
-from mechreward.paper.split import over_draws
+from mechreward.paper.split import bare, over_draws
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.probe import DopamineProbe
@@ -171,7 +171,7 @@ def R14(
                 later = [onward(push, strength) for push in draws] if place == "all" else []
                 if single:
                     rows += rows_from(about, _numbers(arm, found[strength][0], base, ids, detail, seed))
-                    rows += rows_from(about, [(arm, key, _bare(v), detail) for m in meters for key, v in m.items()])
+                    rows += rows_from(about, [(arm, key, bare(v, 0), detail) for m in meters for key, v in m.items()])
                     rows += rows_from(about, [(arm, "value", _mean(v, owners, seed), detail | {"k": k}) for v in later])
                 else:
                     rows += rows_from(about, _spread(arm, found[strength], base, meters, later, detail))
@@ -195,7 +195,7 @@ def _numbers(
         "change": stats.paired_difference(found.reward, base.reward, ids, seed=seed),
         "back": stats.proportion(int(found.back.sum()), n),
     }
-    numbers |= {key: _bare(value, n) for key, value in found.damage().items()}
+    numbers |= {key: bare(value, n) for key, value in found.damage().items()}
     return [(arm, metric, interval, detail) for metric, interval in numbers.items()]
 
 
@@ -227,7 +227,3 @@ def _rho(read: np.ndarray, y: np.ndarray) -> float:
 
 def _mean(values: np.ndarray, owners: np.ndarray, seed: int) -> Interval:
     return stats.cluster_bootstrap(np.mean, values, owners, seed=seed)
-
-
-def _bare(value: float, n: int = 0) -> Interval:
-    return Interval(float(value), float("nan"), float("nan"), n)

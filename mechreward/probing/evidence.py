@@ -48,7 +48,10 @@ class Evidence:
     @property
     def reading(self) -> str:
         """`nothing` (no better than shuffled targets), `sparse` (the whole interval above .5), `redundant` (as many
-        random neurons read half as well as all), `distributed` (the whole interval below .5), or `unclear`."""
+        random neurons read half as well as all), `distributed` (the whole interval below .5), or `unclear`, which fewer
+        than 19 draws always are: no rank among them is small enough to call anything."""
+        if len(self.shuffled) < 19:
+            return "unclear"
         if self.p > 0.05 or self.full.low <= 0:
             return "nothing"
         if np.mean(self.random) > 0.5 * self.full.estimate:

@@ -121,11 +121,13 @@ class _Probe(RegressorMixin, BaseEstimator):
         self.site_: Site = acts.site
         self.model_id_: ModelId = acts.model_id
         spread, wanted = float(self.predict(data.x).std()), float(data.y.std())
+        target = getattr(self, "target", "delta")
+        other = ", or target='mc'" if target in ("td", "td-lambda", "terminal") else ""
         if spread < CONSTANT * wanted:
             warnings.warn(
-                f"this {getattr(self, 'target', 'delta')} probe is near constant: its read-out has standard deviation "
+                f"this {target} probe is near constant: its read-out has standard deviation "
                 f"{spread:.3g} over the {len(data)} rows it was fitted to, what it should read {wanted:.3g}. Fit more "
-                "trajectories, or target='mc'.",
+                f"trajectories{other}.",
                 ProbeWarning,
                 stacklevel=3,
             )

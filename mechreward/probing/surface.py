@@ -68,14 +68,12 @@ def increment(
     """
     x, read, reward = fit
     require(len(np.unique(reward)) == 2, "nothing can be fitted: all answers are right, or all are wrong.")
-    told = {}
-    for name, columns in (("surface", False), ("surface_and_value", True)):
 
-        def given(x: np.ndarray, read: np.ndarray, both: bool = columns) -> np.ndarray:
-            return np.column_stack([x, read]) if both else x
+    def score(given: np.ndarray, new: np.ndarray) -> np.ndarray:
+        return make_pipeline(StandardScaler(), LogisticRegression()).fit(given, reward).decision_function(new)
 
-        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(given(x, read), reward)
-        told[name] = model.decision_function(given(held[0], held[1]))
+    told = {"surface": score(x, held[0])}
+    told["surface_and_value"] = score(np.column_stack([x, read]), np.column_stack(held[:2]))
 
     def gain(more: np.ndarray, less: np.ndarray, label: np.ndarray) -> float:
         return stats.auroc(more, label) - stats.auroc(less, label)

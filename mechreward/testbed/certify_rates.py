@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,19 +83,6 @@ def rates(found: Mapping[str, Sequence[Mapping[str, str]]], seed: int = 0) -> li
     return rows
 
 
-def certificate_rates(
-    seeds: int = 100, names: Sequence[str] = (*TRUE, *FALSE), say: Callable[[str], None] = lambda line: None
-) -> list[Row]:
-    """`rates` over seeds 0 to `seeds` - 1: whole certificates for the sets that should pass, causal and specific for
-    those that should not (minutes per hundred seeds and plant)."""
-    found: dict[str, list[dict[str, str]]] = {name: [] for name in names}
-    for name in names:
-        for seed in range(seeds):
-            found[name].append(verdict_of(name, seed, whole=name in TRUE))
-            say(f"{name} {seed}: {found[name][-1]}")
-    return rates(found)
-
-
 def main(
     names: list[str],
     seeds: int = 100,
@@ -111,6 +98,10 @@ def main(
                 line = {"plant": name, "seed": seed, "verdicts": verdict_of(name, seed, whole=name in TRUE)}
                 with out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
+                done.append(line)
+    found = {name: [one["verdicts"] for one in done if one["plant"] == name] for name in names}
+    for row in rates(found):
+        typer.echo(f"{row.model}: {row.arm} passes in {row.interval}")
 
 
 if __name__ == "__main__":
