@@ -50,8 +50,8 @@ def within_auroc(score: Column, label: Column, group: Column) -> float:
     score, label = columns(score=score, label=label)
     binary(label=label)
     group, starts, _ = grouped(group, len(score))
-    # One ranking serves all groups: keys are group-major, and each group's ranks are shifted to start at 1.
-    ranks = rankdata(group * (len(score) + 1) + rankdata(score, "dense")) - starts[group]
+    # One ranking serves all groups: group-major keys, each group's ranks shifted to start at 1.
+    ranks = rankdata(group * len(score) + np.unique(score, return_inverse=True)[1]) - starts[group]
     positive, negative = np.bincount(group, label), np.bincount(group, 1 - label)
     wins = np.bincount(group, ranks * label) - positive * (positive + 1) / 2
     pairs = positive @ negative
