@@ -115,7 +115,7 @@ def run(contest: Contest, ground: Ground, say: Callable[[str], None]) -> list[Ro
         say(f"  {name}: {kind} {close:.2g}")
     for (name, metric), value in extras.items():
         rows.append(_row(contest, ground, name, metric, Interval(value, value, value, 1), about))
-        say(f"  {name}: {metric} {value:,.0f}")
+        say(f"  {name}: {metric} {value:,.0f}" if value >= 10 else f"  {name}: {metric} {value:.2f}")
     return rows
 
 
@@ -205,7 +205,31 @@ def page(results: Results, path: Path | str) -> Path:
     for row in results.where(experiment="growth", metric="seconds"):
         (prefill,) = results.where(experiment="growth", arm=row.arm, metric="prefill_tokens")
         lines.append(f"| {row.arm} | {row.estimate:.3f} | {prefill.estimate:.0f} |")
-    return write_atomic(path, "\n".join(lines) + "\n")
+    return write_atomic(path, "\n".join([*lines, *_limits(results)]) + "\n")
+
+
+def _limits(results: Results) -> list[str]:
+    """What stands between a ratio and a better one."""
+    lines = ["", "What limits them:", ""]
+    for row in results.where(metric="share_elsewhere"):
+        parts = [
+            results.where(experiment=row.experiment, metric=f"share_{kind}")[0] for kind in ("weights", "attention")
+        ]
+        weights, attention = (part.estimate for part in parts)
+        (ratio,) = results.where(experiment=row.experiment, metric="ratio", arm="generate")
+        lines.append(
+            f"- {row.experiment}, {row.detail['work']}: {weights:.0%} of our time goes into products with weights, "
+            f"{attention:.0%} into products of attention (measured under cProfile, which adds to the rest). "
+            f"With these products alone the ratio would be {ratio.estimate / (weights + attention):.1f}."
+        )
+    for row in results.where(metric="row_passes", arm="mechreward"):
+        (plain,) = results.where(experiment=row.experiment, metric="row_passes", arm="plain_decode")
+        lines.append(
+            f"- {row.experiment}, {row.detail['work']}: the last token of an answer is run only for what is caught "
+            f"there. That makes {row.estimate:,.0f} passes of a row out of {plain.estimate:,.0f}, so that for answers "
+            f"of this length nothing can be below {row.estimate / plain.estimate:.3f} of plain decoding's time."
+        )
+    return lines if len(lines) > 3 else []
 
 
 def _row(contest: Contest, ground: Ground, arm: str, metric: str, value: Interval, detail: dict[str, Any]) -> Row:

@@ -89,8 +89,20 @@ def test_work_is_counted(results: Results):
 
 def test_growth_says_what_stays_constant(results: Results):
     tokens = {row.arm: row.estimate for row in results.where(experiment="growth", metric="prefill_tokens")}
-    assert {tokens[arm] for arm in ("width=64", "width=256", "k=1", "k=64", "length=16", "length=64")} == {64.0}
-    assert tokens["interventions=16"] == 16 * 64, "an intervention changes the prefix, so it is run for each"
+    assert {tokens[arm] for arm in ("width=64", "width=256", "k=1", "k=64", "length=16", "length=64")} == {63.0}
+    assert tokens["interventions=16"] == 16 * 63, "an intervention changes the prefix, so it is run for each"
+
+
+def test_what_limits_a_ratio_is_told(results: Results, tmp_path: Path):
+    """Answers of n tokens take n passes, n + 1 where the last token is caught."""
+    text = page(results, tmp_path / "performance.md").read_text().split("What limits them:")[1]
+    assert [line[:4] for line in text.strip().splitlines()] == ["- P3", "- P4", "- P2", "- P9"]
+    for name in ("P3", "P4"):
+        shares = [row.estimate for row in results.rows if row.experiment == name and row.metric.startswith("share_")]
+        assert len(shares) == 3 and sum(shares) == pytest.approx(1) and shares[0] > 0 < shares[1]
+    for name in ("P2", "P9"):
+        passes = {row.arm: row.estimate for row in results.where(experiment=name, metric="row_passes")}
+        assert passes["mechreward"] - passes["plain_decode"] == SMALL.problems
 
 
 def test_the_run_says_its_sizes_and_machine(results: Results, said: list[str]):

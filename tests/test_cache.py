@@ -16,14 +16,14 @@ from mechreward.testbed.vocabulary import WORDS
 def test_rows_that_enter_grow_move_and_leave_keep_their_columns(monkeypatch: pytest.MonkeyPatch, room: int):
     monkeypatch.setattr(RowCache, "ROOM", room)
     rng, fresh = random.Random(room), iter(range(1, 10_000))
-    prefill = [(torch.tensor([float(next(fresh)) for _ in range(7)]).view(1, 1, 7, 1),) * 2 for _ in range(2)]
+    prefill = [(torch.tensor([float(next(fresh)) for _ in range(14)]).view(2, 1, 7, 1),) * 2 for _ in range(2)]
     cache, rows = RowCache(5, 6, prefill), []
 
     def enter(places: list[int]) -> None:
-        length = rng.randint(0, 6)
-        cache.enter(places, prefill, 0, length)
-        for place in places:
-            rows[place : place + 1] = [prefill[0][0][0, 0, :length, 0].tolist()]
+        lengths, sources = [rng.randint(0, 6) for _ in places], [rng.randrange(2) for _ in places]
+        cache.enter(places, prefill, sources, lengths)
+        for place, source, length in zip(places, sources, lengths, strict=True):
+            rows[place : place + 1] = [prefill[0][0][source, 0, :length, 0].tolist()]
         cache.window.rows = len(rows)
 
     for place in range(4):

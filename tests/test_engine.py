@@ -215,28 +215,28 @@ def test_generating_leaves_the_model_as_it_was(tiny_model):
 
 
 def test_a_shared_trunk_is_run_once(tiny_model, monkeypatch: pytest.MonkeyPatch):
-    prefills, steps, real, lean = [], [], engine.forward_step, engine.LeanStep.__call__
+    prefills, steps, first, later = [], [], engine.LeanPass.prefill, engine.LeanPass.decode
 
-    def prefill(model, tokens, mask, cache):
+    def prefill(self, tokens):
         prefills.append(tuple(tokens.shape))
-        return real(model, tokens, mask, cache)
+        return first(self, tokens)
 
-    def step(self, tokens, mask, cache):
-        steps.append((len(tokens), 1))
-        return lean(self, tokens, mask, cache)
+    def decode(self, tokens, mask, cache):
+        steps.append(len(tokens))
+        return later(self, tokens, mask, cache)
 
-    monkeypatch.setattr(engine, "forward_step", prefill)
-    monkeypatch.setattr(engine.LeanStep, "__call__", step)
+    monkeypatch.setattr(engine.LeanPass, "prefill", prefill)
+    monkeypatch.setattr(engine.LeanPass, "decode", decode)
     trunk, other = JOBS[-1].trunk, JOBS[5].trunk
     jobs = [Job(trunk, 2 + i, 4, ("a", i)) for i in range(20)] + [Job(other, 3, 6, ("b", 0))]
     said = generate(tiny_model, jobs, eos=-1, batch=64)
-    assert prefills == [(2, 21)], "one row for each trunk, no longer than its longest job"
-    assert steps == [(21, 1)] * 4 + [(1, 1)] * 2
-    assert sum(rows for rows, _ in steps) == sum(len(one.tokens) for one in said)
+    assert prefills == [(2, 20)], "one row for each trunk, no longer than its longest job without the last token"
+    assert steps == [21] * 4 + [1] * 2
+    assert sum(steps) == sum(len(one.tokens) for one in said)
     del prefills[:], steps[:]
     generate(tiny_model, jobs, eos=-1, batch=8)
-    assert max(rows for rows, _ in steps) <= 8 and len(prefills) <= 5
-    assert sum(rows for rows, _ in steps) == sum(len(one.tokens) for one in said)
+    assert max(steps) <= 8 and len(prefills) <= 5
+    assert sum(steps) == sum(len(one.tokens) for one in said)
 
 
 # Bad jobs

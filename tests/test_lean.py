@@ -1,4 +1,4 @@
-"""The lean decoding pass against the model's own, which `LeanStep.fits` can be made to fall back on."""
+"""The lean passes against the model's own, which `LeanPass.fits` can be made to fall back on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from test_engine import EOS
 
 from mechreward.models import engine
 from mechreward.models.capture import Capture
+from mechreward.models.edits import Edit
 from mechreward.models.engine import Continuation, generate
-from mechreward.models.lean import LeanStep
+from mechreward.models.lean import LeanPass, _Linears
 from mechreward.models.site import HOOKS, Site
 
 SITES = [Site(layer, kind) for layer in (0, 1) for kind in HOOKS]
@@ -45,7 +46,7 @@ def build(family: str, more: dict[str, Any]) -> Any:
 
 def slow(monkeypatch: pytest.MonkeyPatch, *args: Any, **kwargs: Any) -> list[Continuation]:
     with monkeypatch.context() as patch:
-        patch.setattr(LeanStep, "fits", staticmethod(lambda model: False))
+        patch.setattr(LeanPass, "fits", staticmethod(lambda model: False))
         return generate(*args, **kwargs)
 
 
@@ -54,7 +55,7 @@ def test_tokens_are_those_of_the_models_own_pass(name: str, monkeypatch: pytest.
     model = build(*FITTING[name])
     for parameter in model.parameters():  # biases and norms begin as zeros and ones
         torch.nn.init.normal_(parameter, std=0.25)
-    assert LeanStep.fits(model)
+    assert LeanPass.fits(model)
     for a, b in zip(
         generate(model, jobs_of(), eos=EOS, batch=4),
         slow(monkeypatch, model, jobs_of(), eos=EOS, batch=4),
@@ -68,7 +69,7 @@ def test_every_site_is_read_and_changed_as_by_hooks(tiny_model, monkeypatch: pyt
     edits = tuple(make(tiny_model, site, seed) for seed, site in enumerate(SITES))
     jobs = jobs_of(edits) + jobs_of()
     capture = Capture(dict.fromkeys(SITES))
-    assert LeanStep.fits(tiny_model)
+    assert LeanPass.fits(tiny_model)
     lean = generate(tiny_model, jobs, eos=EOS, batch=5, capture=capture)
     for a, b in zip(lean, slow(monkeypatch, tiny_model, jobs, eos=EOS, batch=5, capture=capture), strict=True):
         assert a.tokens.tolist() == b.tokens.tolist() and a.caught and b.caught
@@ -90,26 +91,26 @@ def test_bfloat16_is_as_close_to_float32_as_the_models_own_pass(monkeypatch: pyt
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_blocks_take_the_models_own_pass(name: str):
-    assert not LeanStep.fits(build(*OTHERS[name]))
+    assert not LeanPass.fits(build(*OTHERS[name]))
 
 
 def test_an_unknown_part_takes_the_models_own_pass():
     model = build("Llama", {})
-    assert LeanStep.fits(model)
+    assert LeanPass.fits(model)
     model.model.layers[1].adapter = torch.nn.Linear(2, 2)
-    assert not LeanStep.fits(model)
+    assert not LeanPass.fits(model)
 
 
 def test_dropout_and_quantised_weights_take_the_models_own_pass():
     model = build("Llama", {"attention_dropout": 0.1})
-    assert LeanStep.fits(model) and not LeanStep.fits(model.train())
+    assert LeanPass.fits(model) and not LeanPass.fits(model.train())
     model = build("Llama", {})
     model.model.layers[1].mlp.up_proj.half()
-    assert not LeanStep.fits(model)
+    assert not LeanPass.fits(model)
     model = build("Llama", {})
     packed = torch.zeros(48, 32, dtype=torch.uint8)
     model.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(packed, requires_grad=False)
-    assert not LeanStep.fits(model)
+    assert not LeanPass.fits(model)
 
 
 def test_hooks_of_the_user_are_obeyed(tiny_model, tiny_plain):
@@ -122,30 +123,59 @@ def test_hooks_of_the_user_are_obeyed(tiny_model, tiny_plain):
     wanted = [one.tokens.tolist() for one in generate(tiny_model, jobs_of(), eos=EOS, hooks=[(hook, silence)])]
     assert wanted != [one.tokens.tolist() for one in generate(tiny_model, jobs_of(), eos=EOS)]
     with tiny_model.hooks(fwd_hooks=[(hook, silence)]):
-        assert not LeanStep.fits(tiny_model)
+        assert not LeanPass.fits(tiny_model)
         assert [one.tokens.tolist() for one in generate(tiny_model, jobs_of(), eos=EOS)] == wanted
-    assert LeanStep.fits(tiny_model) and LeanStep.fits(tiny_plain)
+    assert LeanPass.fits(tiny_model) and LeanPass.fits(tiny_plain)
     for place in (tiny_plain.model.norm.register_forward_hook, tiny_plain.model.register_forward_pre_hook):
         handle = place(lambda *_: None)
-        assert not LeanStep.fits(tiny_plain)
+        assert not LeanPass.fits(tiny_plain)
         handle.remove()
     model = build("Qwen2", {})
     model.model.norm.forward = torch.nn.Identity().forward
-    assert not LeanStep.fits(model)
+    assert not LeanPass.fits(model)
 
 
 def test_a_hook_elsewhere_is_refused(tiny_model):
     with pytest.raises(ValueError, match="hook_embed is no site"):
-        LeanStep(tiny_model, [("hook_embed", print)])
+        LeanPass(tiny_model, [("hook_embed", print)])
 
 
 def test_the_engine_takes_it(tiny_model, monkeypatch: pytest.MonkeyPatch):
-    real, shapes = engine.forward_step, []
+    def never(*_: Any) -> Any:
+        raise AssertionError("the model's own pass was taken")
 
-    def watched(model: Any, tokens: torch.Tensor, mask: torch.Tensor, cache: Any) -> Any:
-        shapes.append(tokens.shape[1])
-        return real(model, tokens, mask, cache)
-
-    monkeypatch.setattr(engine, "forward_step", watched)
+    monkeypatch.setattr(engine, "forward_step", never)
     generate(tiny_model, jobs_of(), eos=EOS)
-    assert 1 not in shapes and shapes
+
+
+def test_weights_that_are_not_packed_give_the_same(tiny_model, monkeypatch: pytest.MonkeyPatch):
+    packed = generate(tiny_model, jobs_of(), eos=EOS)
+    assert LeanPass(tiny_model).linears[0]["qkv"].packed is not None
+    monkeypatch.setattr(_Linears, "LARGEST", 0)
+    assert LeanPass(tiny_model).linears[0]["qkv"].packed is None
+    for a, b in zip(packed, generate(tiny_model, jobs_of(), eos=EOS), strict=True):
+        assert a.tokens.tolist() == b.tokens.tolist()
+        torch.testing.assert_close(a.logprobs, b.logprobs, atol=1e-5, rtol=1e-5)
+
+
+def test_weights_trained_between_two_calls_are_the_new_ones():
+    """Packed weights are copies: none may outlive its call."""
+    model = build("Qwen2", {})
+    before = generate(model, jobs_of(), eos=EOS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    after = generate(model, jobs_of(), eos=EOS)
+    assert [one.tokens.tolist() for one in before] != [one.tokens.tolist() for one in after]
+    whole = torch.cat([jobs_of()[0].trunk[: jobs_of()[0].length], after[0].tokens])
+    fresh = model(whole[None]).logits[0, jobs_of()[0].length - 1 : -1].log_softmax(-1)
+    torch.testing.assert_close(fresh.gather(1, after[0].tokens[:, None])[:, 0], after[0].logprobs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("site", [Site(1, kind) for kind in HOOKS])
+def test_a_change_of_the_prompt_at_the_last_layer_has_fired(tiny_model, site: Site, monkeypatch: pytest.MonkeyPatch):
+    """The prefill leaves out what no token needs; what is asked for there is not left out."""
+    edit = Edit(site, torch.ones(site.width(tiny_model)), torch.ones(site.width(tiny_model)), at=(1,))
+    jobs = [job for job in jobs_of((edit,)) if job.length > 2]
+    for a, b in zip(generate(tiny_model, jobs, eos=EOS), slow(monkeypatch, tiny_model, jobs, eos=EOS), strict=True):
+        assert a.tokens.tolist() == b.tokens.tolist()

@@ -6,7 +6,18 @@ from collections.abc import Callable
 
 import torch
 
-from mechreward.contests.ground import ERROR, GREEDY, TOKENS, Contest, Ground, apart, count, prefill_tokens, same
+from mechreward.contests.ground import (
+    ERROR,
+    GREEDY,
+    TOKENS,
+    Contest,
+    Ground,
+    apart,
+    count,
+    prefill_tokens,
+    same,
+    shares,
+)
 from mechreward.models.adapter import decode
 from mechreward.models.capture import Capture
 from mechreward.models.engine import Job, generate
@@ -29,7 +40,7 @@ def p2(ground: Ground) -> list[Contest]:
 
     arms = {"mechreward": lambda: count(ground.decode(capture)), "plain_decode": lambda: count(ground.decode())}
     work = f"decoding with {len(ground.sites)} sites caught"
-    return [Contest("P2", work, "tokens/s", arms, parity, 0.95, ("plain_decode",))]
+    return [Contest("P2", work, "tokens/s", arms, parity, 0.95, ("plain_decode",), extras=lambda: passes(ground))]
 
 
 def p3(ground: Ground) -> list[Contest]:
@@ -42,7 +53,11 @@ def p3(ground: Ground) -> list[Contest]:
 
     arms = {"mechreward": lambda: count(ground.decode())}
     arms |= {by: arm(by) for by in ("generate", "huggingface_generate")}
-    return [Contest("P3", "rollouts of ragged lengths", "tokens/s", arms, parity, 3.0, ("generate",))]
+
+    def extras() -> dict[tuple[str, str], float]:
+        return shares(arms["mechreward"], ground.device)
+
+    return [Contest("P3", "rollouts of ragged lengths", "tokens/s", arms, parity, 3.0, ("generate",), extras=extras)]
 
 
 def p4(ground: Ground) -> list[Contest]:
@@ -81,7 +96,7 @@ def p4(ground: Ground) -> list[Contest]:
             with prefill_tokens(ground.plain if name == "huggingface_generate" else ground.model) as count:
                 run()
             counted[name, "prefill_tokens"] = float(sum(count))
-        return counted
+        return counted | shares(ours, ground.device)
 
     loops = {by: lambda by=by: naive(by) for by in ("generate", "huggingface_generate")}
     arms = {"mechreward": ours} | loops
@@ -137,4 +152,22 @@ def p9(ground: Ground) -> list[Contest]:
 
     arms = {"mechreward": lambda: count(ground.decode(capture)), "plain_decode": lambda: count(ground.decode())}
     work = "sampling with a probe read at every token"
-    return [Contest("P9", work, "tokens/s", arms, parity, 1.05, ("plain_decode",), slowdown=True)]
+    return [
+        Contest(
+            "P9",
+            work,
+            "tokens/s",
+            arms,
+            parity,
+            1.05,
+            ("plain_decode",),
+            slowdown=True,
+            extras=lambda: passes(ground),
+        )
+    ]
+
+
+def passes(ground: Ground) -> dict[tuple[str, str], float]:
+    """Passes of a row that each arm cannot do without: what is caught at the last token takes one more an answer."""
+    said = ground.decode()
+    return {("mechreward", "row_passes"): count(said) + len(said), ("plain_decode", "row_passes"): count(said)}

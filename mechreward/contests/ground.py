@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cProfile
+import pstats
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +29,7 @@ class Sizes:
     """How much work; the defaults finish in 3 minutes on 2 cores."""
 
     repeats: int = 3
-    problems: int = 96
+    problems: int = 192
     batch: int = 48
     sites: int = 8
     k: int = 8
@@ -176,6 +178,21 @@ def same(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
     rows = [(getattr(one, "tokens", one), getattr(other, "tokens", other)) for one, other in pairs]
     equal = sum(int((a[: len(b)] == b[: len(a)]).sum()) for a, b in rows)
     return equal / sum(max(len(a), len(b)) for a, b in rows)
+
+
+def shares(run: Callable[[], Any], device: str) -> dict[tuple[str, str], float]:
+    """Of the time of a run on a CPU, what goes into products with weights, into products of attention, and elsewhere;
+    nothing on a GPU, where a call says only when its work was started."""
+    if device != "cpu":
+        return {}
+    kinds = {"weights": ("linear_pointwise>", "linear>"), "attention": ("bmm>", "scaled_dot_product_attention>")}
+    profile = cProfile.Profile()
+    profile.runcall(run)
+    spent = dict.fromkeys((*kinds, "elsewhere"), 0.0)
+    for (_, _, name), (_, _, inside, _, _) in pstats.Stats(profile).stats.items():  # pyright: ignore[reportAttributeAccessIssue]
+        kind = next((kind for kind, ends in kinds.items() if any(end in name for end in ends)), "elsewhere")
+        spent[kind] += inside
+    return {("mechreward", f"share_{kind}"): time / sum(spent.values()) for kind, time in spent.items()}
 
 
 @contextmanager

@@ -39,13 +39,16 @@ class RowCache(DynamicCache):
         self.start = torch.full((capacity,), widest, device=layers[0][0].device)
         self.layers[:] = [_Layer(self.window, capacity, widest + self.ROOM, pair) for pair in layers]
 
-    def enter(self, rows: list[int], layers: list[Pair], source: int, length: int) -> None:
-        """Give `rows` the first `length` columns of row `source` of a prefill."""
-        end = self.window.end
-        self.start[rows] = end - length
+    def enter(self, rows: list[int], layers: list[Pair], sources: list[int], lengths: list[int]) -> None:
+        """Give each of `rows` the first columns of a row of a prefill: `lengths` of them, of row `sources`."""
+        end, longest, device = self.window.end, max(lengths), self.start.device
+        rows_, sources_, lengths_ = (torch.tensor(numbers, device=device) for numbers in (rows, sources, lengths))
+        self.start[rows_] = end - lengths_
+        # What a shorter row has in front of its first column is of no matter, as long as it is a number.
+        columns = (torch.arange(longest, device=device) - (longest - lengths_)[:, None]).clamp(min=0)
         for layer, pair in zip(self._own, layers, strict=True):
             for buffer, part in zip(layer.buffers, pair, strict=True):
-                buffer[rows, :, end - length : end] = part[source, :, :length]
+                buffer[rows_, :, end - longest : end] = part[sources_[:, None], :, columns].transpose(1, 2)
 
     def move(self, source: list[int], to: list[int], rows: int) -> None:
         """Copy rows `source` onto rows `to`, which have left, and show `rows` rows from now on."""

@@ -22,7 +22,7 @@ from mechreward.models.cache import Pair, RowCache
 from mechreward.models.capture import Capture, Catcher, Caught
 from mechreward.models.draw import Policy, draw, key_generator
 from mechreward.models.edits import Edit, RowEdits
-from mechreward.models.lean import LeanStep
+from mechreward.models.lean import LeanPass
 
 Hooks = Sequence[tuple[str, Any]]
 
@@ -93,11 +93,11 @@ def generate(
     if not jobs:
         return []
     run = _Run(model, jobs, policy, eos, min(batch, len(jobs)), capture)
-    own = [*run.edits.hooks(), *(run.catcher.hooks() if run.catcher else ())]
-    if not hooks and LeanStep.fits(model):
-        run.lean = LeanStep(model, own)
+    changes, readers = [*run.edits.hooks(), *hooks], run.catcher.hooks() if run.catcher else []
+    if not hooks and LeanPass.fits(model):
+        run.lean = LeanPass(model, changes, readers)
     bar = tqdm(total=len(jobs), desc=what, disable=what is None, unit="rollout", mininterval=0.5)
-    with bar, _hooked(model, [*run.edits.hooks(), *hooks, *(run.catcher.hooks() if run.catcher else ())]):
+    with bar, _hooked(model, [*changes, *readers]):
         while len(run.done) < len(jobs) or run.leaving:
             run.refill()
             bar.update(run.step())
@@ -127,7 +127,7 @@ class _Run:
         self.pending = Counter(job.prefix for job in jobs)
         self.prefilled: dict[tuple[int, ...], tuple[list[Pair], int]] = {}
         self.edits = RowEdits((job.edits for job in jobs), device)
-        self.lean: LeanStep | None = None
+        self.lean: LeanPass | None = None
         self.catcher: Catcher | None = None
         if capture is not None:
             for site in capture.read:
@@ -167,11 +167,12 @@ class _Run:
         if cache is None:
             raise RuntimeError("rows enter before a step")
         mask = cache.open()
-        self.edits.set(self.codes[:n], self.length[:n, None] - 1)
+        if self.edits.tables:
+            self.edits.set(self.codes[:n], self.length[:n, None] - 1)
         if self.catcher:
             self.catcher.expect(self.ids)
         if self.lean:
-            logits = self.lean(self.next[:n], mask, cache)
+            logits = self.lean.decode(self.next[:n], mask, cache)
         else:
             logits, _ = forward_step(self.model, self.next[:n, None], mask, cache)
         cache.close()
@@ -221,16 +222,20 @@ class _Run:
     def _enter(self, rows: list[int], fresh: list[int]) -> None:
         """Prefill what these jobs need and nobody has prefilled; then each takes its row."""
         jobs = [self.jobs[i] for i in fresh]
-        self._prefill(jobs)
+        if any(job.prefix not in self.prefilled for job in jobs):
+            # With what half as many rows will need next: fewer and larger passes, for half as much memory more.
+            self._prefill([*jobs, *(self.jobs[i] for i in self.waiting[: -self.capacity // 2 - 1 : -1])])
         if self.cache is None:
             layers, _ = self.prefilled[jobs[0].prefix]
             self.cache = RowCache(self.capacity, max(job.length for job in self.jobs) - 1, layers)
         self.gone = [row for row in self.gone if row not in set(rows)]
-        places: dict[tuple[tuple[int, ...], int], list[int]] = {}
+        passes: dict[int, list[tuple[int, Job]]] = {}
         for row, job in zip(rows, jobs, strict=True):
-            places.setdefault((job.prefix, job.length), []).append(row)
-        for (prefix, length), members in places.items():
-            self.cache.enter(members, *self.prefilled[prefix], length - 1)
+            passes.setdefault(id(self.prefilled[job.prefix][0]), []).append((row, job))
+        for members in passes.values():
+            layers, _ = self.prefilled[members[0][1].prefix]
+            sources = [self.prefilled[job.prefix][1] for _, job in members]
+            self.cache.enter([row for row, _ in members], layers, sources, [job.length - 1 for _, job in members])
         for row, i, job in zip(rows, fresh, jobs, strict=True):
             self.ids[row : row + 1] = [i]
             if self.catcher:
@@ -262,11 +267,10 @@ class _Run:
         self.gone = []
 
     def _prefill(self, jobs: Sequence[Job]) -> None:
-        """Run every prefix that is new once, right-padded, as far as any job will need it."""
+        """Run every prefix that is new once, right-padded, as far as any job will need it: a job's last token is run
+        in its first step."""
         new = {job.prefix: job for job in jobs if job.prefix not in self.prefilled}
-        if not new:
-            return
-        lengths = [self.longest[prefix] for prefix in new]
+        lengths = [max(1, self.longest[prefix] - 1) for prefix in new]
         tokens = torch.zeros(len(new), max(lengths), dtype=torch.long)
         positions = torch.full_like(tokens, -1)
         for row, (job, length) in enumerate(zip(new.values(), lengths, strict=True)):
@@ -275,8 +279,11 @@ class _Run:
         codes = torch.tensor([self.edits.code(job.edits) for job in new.values()]).long()
         self.edits.set(codes.to(self.device), positions.to(self.device))
         tokens = tokens.to(self.device)
-        _, cache = forward_step(self.model, tokens, torch.ones_like(tokens), None)
-        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        if self.lean:
+            layers = self.lean.prefill(tokens)
+        else:
+            _, cache = forward_step(self.model, tokens, torch.ones_like(tokens), None)
+            layers = [(layer.keys, layer.values) for layer in cache.layers]
         self.prefilled |= {prefix: (layers, row) for row, prefix in enumerate(new)}
 
 
