@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 
-from mechreward._check import one_of, require
+from mechreward._check import MechRewardError, one_of, require
 from mechreward.models.site import Site
 
 ROWS = ("states", "steps", "tokens")
@@ -46,24 +47,32 @@ class Caught:
 class Catcher:
     """The hooks of one `generate` call, and which rows of the next pass they keep.
 
-    Jobs are known by number; which row a job sits in, the engine says before every pass. Rows whose job is over, and
-    rows that `rows` leaves out, never leave the hook. No hook waits for the device.
+    Jobs are known by number; which row a job sits in, the engine says before every pass. What is kept of a row whose
+    job is over is dropped in the end. No hook waits for the device.
     """
 
     FLUSH = 64  # passes after which what was caught leaves the device
+    GONE = -1  # the job of a row whose job is over
 
     def __init__(self, capture: Capture, starts: Sequence[int], slots: int, device: torch.device) -> None:
         """`starts` [job]: position of the token each job is continued from; `slots`: rows there can be at once."""
         self.capture, self.starts, self.slots, self.device = capture, starts, slots, device
         self.ends = torch.tensor(sorted(capture.ends), dtype=torch.long, device=device)
-        self.passes: dict[int, int] = {}  # of every job in a row: how many passes it has been in,
-        self.since: dict[int, int] = {}  # in which its present step began,
+        self.passes = 0
+        self.entered: dict[int, int] = {}  # of every job in a row: before which pass it came,
+        self.since: dict[int, int] = {}  # before which its present step began,
         self.slot: dict[int, int] = {}  # and where its sums are
         self.marked: set[int] = set()
         self.waiting: set[Site] = set()
-        self.labels: list[tuple[int, int]] = []
+        self.labels: list[list[int]] = []  # of every pass: the jobs of what is kept,
+        self.places: list[list[int]] = []  # and their positions
         self.kept: dict[Site, list[torch.Tensor]] = {site: [] for site in capture.read}
         self.sums: dict[Site, torch.Tensor] = {}
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it keeps marked rows only, and not those of every token."""
+        return self.capture.rows != "tokens"
 
     def hooks(self) -> list[tuple[str, Any]]:
         """TransformerLens `(name, fn)` pairs, to be put behind all that change activations."""
@@ -71,7 +80,8 @@ class Catcher:
 
     def enter(self, job: int, row: int) -> None:
         """A job takes a row. The row's number stays its slot: rows only move once nobody enters any more."""
-        self.passes[job], self.since[job], self.slot[job] = 0, 0, row
+        self.entered[job] = self.since[job] = self.passes
+        self.slot[job] = row
         self.marked.add(job)
 
     def mark(self, jobs: Iterable[int]) -> None:
@@ -81,42 +91,47 @@ class Catcher:
     def leave(self, jobs: Iterable[int]) -> None:
         """The last tokens of these jobs have been run."""
         for job in jobs:
-            del self.passes[job], self.since[job], self.slot[job]
+            del self.entered[job], self.since[job], self.slot[job]
 
     def ending(self, drawn: Int[torch.Tensor, " row"]) -> Bool[torch.Tensor, " row"]:
         """Which tokens end a step."""
         return torch.isin(drawn, self.ends)
 
     def expect(self, jobs: Sequence[int]) -> None:
-        """Announce the next decoding pass: the job in each row. A job that has left is not kept."""
-        there = [(row, job) for row, job in enumerate(jobs) if job in self.passes]
-        chosen = there if self.capture.rows == "tokens" else [(row, job) for row, job in there if job in self.marked]
-        self.labels += [(job, self.starts[job] + self.passes[job]) for _, job in chosen]
-        self.rows = None if len(chosen) == len(jobs) else self._index(row for row, _ in chosen)
+        """Announce the next decoding pass: the job in each row."""
+        entered, shift = self.entered, self.passes
+        self.passes += 1
+        if self.chooses:
+            chosen = [(row, job) for row, job in enumerate(jobs) if job in self.marked and job in entered]
+            labels = [job for _, job in chosen]
+            self.rows = self._index(row for row, _ in chosen)
+        else:
+            labels = [job if job in entered else self.GONE for job in jobs]
+        self.labels.append(labels)
+        self.places.append([self.starts[job] + shift - entered[job] if job >= 0 else 0 for job in labels])
         if self.capture.rows == "steps":
+            there = [(row, job) for row, job in enumerate(jobs) if job in entered]
             self.there = self._index(row for row, _ in there)
             self.into = self._index(self.slot[job] for _, job in there)
-            self.full = self._index(self.slot[job] for _, job in chosen)
-            self.tokens = self._index(self.passes[job] + 1 - self.since[job] for _, job in chosen)[:, None]
-            self.since.update({job: self.passes[job] + 1 for _, job in chosen})
-        for _, job in there:
-            self.passes[job] += 1
+            self.full = self._index(self.slot[job] for job in labels)
+            self.tokens = self._index(self.passes - self.since[job] for job in labels)[:, None]
+            self.since.update(dict.fromkeys(labels, self.passes))
         self.marked.clear()
-        self.waiting = set(self.kept) if chosen or self.capture.rows == "steps" else set()
+        self.waiting = set(self.kept) if labels or self.capture.rows == "steps" else set()
 
     def done(self) -> None:
         """The pass is over. Raises MechRewardError if a hook did not fire in it."""
-        missing = ", ".join(sorted(map(str, self.waiting)))
-        require(not missing, f"nothing passed through {missing}: the hook never fired.")
-        for site, parts in self.kept.items():
-            if len(parts) >= self.FLUSH:
-                self.kept[site] = [torch.cat(parts).cpu()]
+        if self.waiting:
+            missing = ", ".join(sorted(map(str, self.waiting)))
+            raise MechRewardError(f"nothing passed through {missing}: the hook never fired.")
+        if not self.passes % self.FLUSH:
+            self.kept = {site: [torch.cat(parts).cpu()] if parts else [] for site, parts in self.kept.items()}
 
     def results(self) -> list[Caught]:
         """By job, rows in the order of their positions."""
-        job, position = torch.tensor(self.labels, dtype=torch.long).T
-        order = job.argsort(stable=True)
-        counts = job.bincount(minlength=len(self.starts)).tolist()
+        job, position = (torch.tensor([*chain(*parts)], dtype=torch.long) for parts in (self.labels, self.places))
+        order = job.argsort(stable=True)[int((job == self.GONE).sum()) :]
+        counts = job[order].bincount(minlength=len(self.starts)).tolist()
         columns = {site: torch.cat([part.cpu() for part in parts])[order] for site, parts in self.kept.items()}
         positions, parts = position[order].split(counts), {site: x.split(counts) for site, x in columns.items()}
         # The row of the last prompt token ends no step.
@@ -136,10 +151,10 @@ class Catcher:
             if site not in self.waiting:  # a prefill, or a pass that nothing is kept of
                 return
             self.waiting.discard(site)
-            x = tensor.detach()[:, 0].float()
+            x = tensor[:, 0].float()
             if self.capture.rows == "steps":
                 x = self._means(site, x)
-            elif self.rows is not None:
+            elif self.chooses:
                 x = x[self.rows]
             # The model may write over its tensors later; a read-out is new anyway.
             self.kept[site].append(x.clone() if read is None else read(x))

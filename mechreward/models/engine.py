@@ -187,7 +187,9 @@ class _Run:
         self.length[:n] += 1
         self.said[:n] += 1
         over = self.live[:n] & ((drawn == self.eos) | (self.said[:n] >= self.limit[:n]))
-        marks = over[None] if self.catcher is None else torch.stack([over, over | self.catcher.ending(drawn)])
+        marks = over[None]
+        if self.catcher and self.catcher.chooses:
+            marks = torch.stack([over, over | self.catcher.ending(drawn)])
         # The one place of a step that waits for the device.
         found = torch.nonzero(marks).tolist()
         if self.catcher:
