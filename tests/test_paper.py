@@ -18,6 +18,7 @@ from mechreward.models.site import Site
 from mechreward.paper.surprise import SCALES, scaled
 from mechreward.probing.probe import ValueProbe
 from mechreward.probing.transfer import overlap
+from mechreward.results import Row, rows_from
 
 ABOUT = paper.shared("R0", "made-up", "rows", made.SITE, 0)
 WIDTH = 100
@@ -40,6 +41,24 @@ class Made(paper.Split):
 def one(rows, **wanted):
     (row,) = [row for row in rows if all(getattr(row, key) == value for key, value in wanted.items())]
     return row
+
+
+def test_the_layer_with_the_best_mean_is_chosen_and_one_lucky_cell_is_not():
+    from mechreward.paper.split import SHARES
+
+    def layer(number: int, full: float, few: list[float]) -> list[Row]:
+        about = paper.shared("R3", "made-up", "rows", f"{number}.mlp", 0)
+        cells = {1.0: full} | dict(zip(SHARES, few, strict=True))
+        return rows_from(
+            about, [("value", "spearman", stats.Interval(v, v, v, 30), {"share": s}) for s, v in cells.items()]
+        )
+
+    rest = len(SHARES) - 3
+    lucky = layer(0, 0.1, [0.4, 0.1, *[0.1] * (rest + 1)])
+    good = layer(1, 0.6, [0.3, 0.5, 0.54, *[0.55] * rest])
+    empty = layer(2, float("nan"), [float("nan")] * len(SHARES))
+    assert paper.choose([*lucky, *empty, *good], "mlp") == (Site(1, "mlp"), SHARES[2]), "0.54 is 90% of 0.6"
+    assert paper.choose(lucky, "mlp") == (Site(0, "mlp"), SHARES[0])
 
 
 def test_R6_counts_the_neurons_both_probes_lean_on(monkeypatch: pytest.MonkeyPatch):

@@ -78,11 +78,14 @@ def R3(train: Split, validation: Split, sites: Sequence[Site], about: dict[str, 
 
 
 def choose(rows: Sequence[Row], kind: str) -> tuple[Site, float]:
-    """Layer and share for one kind of neuron, from R3's validation rows: the layer whose top 1% reads V-hat best, then
-    the smallest share that keeps 90% of that layer's best Spearman (the largest share, if none does)."""
+    """Layer and share for one kind of neuron, from R3's validation rows: the layer with the best mean Spearman over
+    all its shares (one share of few problems is too noisy to choose by), then the smallest share that keeps 90% of that
+    layer's best (the largest share, if none does)."""
     own = [row for row in rows if Site.parse(row.site).kind == kind]
-    smallest = [row for row in own if row.detail["share"] == SHARES[0]]
-    site = max(smallest, key=lambda row: row.estimate).site
+    scores: dict[str, list[float]] = {}
+    for row in own:
+        scores.setdefault(row.site, []).append(float(np.nan_to_num(row.estimate)))
+    site = max(scores, key=lambda site: float(np.mean(scores[site])))
     here = {row.detail["share"]: row.estimate for row in own if row.site == site}
     enough = [share for share in SHARES if here[share] >= 0.9 * max(here.values())]
     return Site.parse(site), min(enough, default=SHARES[-1])
