@@ -13,6 +13,7 @@ from mechreward.findings import NAMES, curve_rows, findings, kind_of
 from mechreward.results import Results, Row
 from mechreward.show.figures import ablation_bars, layers_heatmap, pruning_curve
 from mechreward.show.matrix import matrix
+from mechreward.show.steering import steering_curve
 from mechreward.show.traces import traces
 
 DATA = ("accuracy", "value_sd", "delta_above_.3", "delta_below_-.3", "reliability_value", "reliability_delta")
@@ -29,8 +30,9 @@ def write_page(results: Results, path: Path | str, command: str) -> Path:
         f"Written by `{command}` from the rows it left in `results.json`; {versions}.",
         "Layers and shares were chosen on validation problems; all below is measured once, on test problems that",
         "no choice has seen. Brackets are 95% intervals, by bootstrap over problems unless a test is named. Every",
-        "sentence follows from a rule in `findings.py`, fixed before the run was looked at. The command under a",
-        "heading repeats every number of its section.",
+        "sentence follows from a rule in `findings.py`, fixed before the run was looked at; how a layer is chosen",
+        "(`paper.choose`) was changed once, after the top 1% alone had picked an unreadable layer by chance. The",
+        "command under a heading repeats every number of its section.",
         "",
         *_differences(results, homes),
     ]
@@ -51,10 +53,36 @@ def _home(results: Results, model: str, task: str, path: Path) -> list[str]:
     lines += [f"| {row.metric.replace('_', ' ')} | {row.interval} |" for row in data if row.metric in DATA]
     lines += ["", "Found:", "", *(f"- {s}" for s in found or ["nothing"]), ""]
     lines += ["Not found:", "", *(f"- {s}" for s in missed or ["nothing is missing"]), ""]
+    lines += _certificates(results)
     for title, name, drawing in _figures(results):
         file = f"{model}-{task}-{name}.svg"
         write_atomic(path.parent / "pictures" / file, drawing)
         lines += [f"![{title}](pictures/{file})", f"*{title}*", ""]
+    return lines
+
+
+def _certificates(results: Results) -> list[str]:
+    """The five claims about each kind's value set, and in one sentence what they come to."""
+    lines = []
+    for kind, name in NAMES.items():
+        rows = [row for row in results.where(experiment="certificate") if kind_of(row) == kind]
+        if not rows:
+            continue
+        by_verdict = {
+            verdict: [row.metric for row in rows if row.detail["verdict"] == verdict]
+            for verdict in ("pass", "fail", "inconclusive")
+        }
+        said = "; ".join(f"{verdict}: {', '.join(claims)}" for verdict, claims in by_verdict.items() if claims)
+        if len(by_verdict["pass"]) == len(rows):
+            reading = "All five claims hold: these are value neurons as far as this package can tell"
+        elif by_verdict["fail"]:
+            reading = "These neurons are not certified: a claim is refuted"
+        else:
+            reading = "These neurons are not certified: what is open says what would settle it"
+        lines += [f"Certificate of {rows[0].detail['neurons']} {name} at {rows[0].site}. {reading} ({said}).", ""]
+        lines += ["| claim | verdict | reason |", "| --- | --- | --- |"]
+        lines += [f"| {row.metric} | {row.detail['verdict']} | {row.detail['reason']} |" for row in rows]
+        lines.append("")
     return lines
 
 
@@ -83,6 +111,10 @@ def _figures(results: Results) -> list[tuple[str, str, str]]:
             drawn.append(
                 (f"R4, {name}: accuracy without them, beside every control", f"R4-{kind}", ablation_bars(bars))
             )
+        steered = [row for row in results.where(experiment="R14") if kind_of(row) == kind]
+        for metric, what in (("accuracy", "accuracy"), ("value", "V-hat of the continuation")) if steered else ():
+            title = f"R14, {name} steered both ways at all positions: {what}"
+            drawn.append((title, f"R14-{kind}-{metric}", steering_curve(steered, metric)))
     return drawn
 
 

@@ -40,8 +40,8 @@ def demo(
     overwrite: bool = typer.Option(False, help="Start the run in this folder anew."),
 ) -> None:
     """Find value and dopamine neurons, ablate them beside every control, and write results.json and report.html."""
-    from mechreward.experiments import demo as run_demo
     from mechreward.reading import write
+    from mechreward.reproduction import demo as run_demo
 
     plan = Plan(model, task, seed, train, validation, test, k, ablated, confidence, draws, random_draws, curve_draws)
     study = Study.open(plan, out, overwrite, say=typer.echo)
@@ -56,7 +56,7 @@ def demo(
 
 @app.command()
 def paper(
-    names: list[str] = typer.Argument(help="R1 to R10, R12 to R14, or all."),
+    names: list[str] = typer.Argument(help="R1 to R10, R12 to R14, all of these, and certificate."),
     model: str | None = typer.Option(None, help="One model instead of the bundled ones."),
     task: str | None = typer.Option(None, help="One bundled task."),
     out: Path = typer.Option(Path("runs/paper"), help="Folder: one run for each model and task, and results.json."),
@@ -74,8 +74,8 @@ def paper(
 ) -> None:
     """Repeat the paper's experiments with all their controls, on bundled models or your own."""
     from mechreward.account import write_page
-    from mechreward.experiments import BUNDLED, reproduce
     from mechreward.findings import findings
+    from mechreward.reproduction import BUNDLED, reproduce
     from mechreward.results import Results
 
     homes = [home for home in BUNDLED if model in (None, home[0]) and task in (None, home[1])]

@@ -1,89 +1,24 @@
-"""Every experiment of the paper on a study, each stage kept; the main job; and all of it over models and tasks."""
+"""Every experiment of the paper on a study, each stage kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mechreward import paper
-from mechreward._check import one_of, require
-from mechreward._files import digest
+from mechreward.causal.certificate import Certificate, certify, claim_rows
 from mechreward.causal.effect import Effect, ablate
 from mechreward.models.site import Site
-from mechreward.paper import Home, Split
+from mechreward.paper import Split
 from mechreward.paper.choice import KINDS
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import NeuronSet, select
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.targets import TARGETS
-from mechreward.results import Results, Row
+from mechreward.results import Row
 from mechreward.rollouts.sample import sample
-from mechreward.study import Plan, Study, provenance
-
-DEMO = ("R1", "R2", "R3", "R4", "R7", "R8")
-# What `paper all` runs on: every bundled model on the task all were trained on, and the mixed one on its other tasks.
-BUNDLED = (
-    ("countdown-base", "countdown"),
-    ("countdown-rl", "countdown"),
-    ("mixed-rl", "countdown"),
-    ("mixed-rl", "chain"),
-    ("mixed-rl", "paths"),
-)
-
-
-def demo(study: Study) -> Results:
-    """The main job: what the data is, R1-R4, R7, R8; returns what `results.json` holds."""
-    rows = data(study)
-    for name in DEMO:
-        rows += EXPERIMENTS[name](study)
-    results = Results(study.manifest(chosen(study)), tuple(rows))
-    results.save(study.out / "results.json")
-    return results
-
-
-def reproduce(
-    names: Sequence[str],
-    out: Path,
-    homes: Sequence[tuple[str, str]] = BUNDLED,
-    plan: Plan | None = None,
-    say: Callable[[str], None] = print,
-) -> Results:
-    """The named experiments (or `all`) on every (model, task), each in a folder of its own under `out`.
-
-    R12 compares the homes with each other and needs at least two. Every stage is kept: called again, it goes on.
-
-    Raises:
-        MechRewardError: an unknown experiment, or folders that hold runs of another plan.
-    """
-    every = [*EXPERIMENTS, "R12"]
-    for name in names:
-        one_of("experiment", name, [*every, "all"])
-    wanted = every if "all" in names else [name for name in every if name in names]
-    require(bool(wanted), f"no experiment was named; there are {', '.join(every)}, and all.")
-    require("R12" not in names or len(homes) > 1, "R12 compares models or tasks: name at least two.")
-    rows: list[Row] = []
-    studies: dict[str, Study] = {}
-    manifest: dict[str, Any] = provenance() | {"title": "The paper's experiments", "runs": {}}
-    for model, task in homes:
-        own = replace(plan or Plan(), model=model, task=task)
-        study = Study.open(own, out / f"{model}.{task}", say=say)
-        mine = data(study)
-        for name in wanted:
-            if name in EXPERIMENTS:
-                say(f"{name} on {model}, {task}")
-                mine += EXPERIMENTS[name](study)
-        Results(study.manifest(chosen(study)), tuple(mine)).save(study.out / "results.json")
-        manifest["runs"][f"{model}.{task}"] = {"plan": asdict(own), "model_id": asdict(study.identity)}
-        rows += mine
-        if "R12" in wanted and len(homes) > 1:
-            studies[f"{model}.{task}"] = study
-    if studies:
-        rows += _transfer(studies, out)
-    results = Results(manifest, tuple(rows))
-    results.save(out / "results.json")
-    return results
+from mechreward.study import Study
 
 
 def data(study: Study) -> list[Row]:
@@ -107,7 +42,7 @@ def chosen(study: Study) -> dict[str, tuple[Site, float]]:
 
 def value_set(study: Study, kind: str) -> NeuronSet:
     site, share = chosen(study)[kind]
-    return study.neurons(f"value-{kind}", lambda: select(_fitted(study, site), share))
+    return study.neurons(f"value-{kind}", lambda: select(fitted(study, site), share))
 
 
 def dopamine_set(study: Study, kind: str) -> NeuronSet:
@@ -171,7 +106,7 @@ def R4(study: Study) -> list[Row]:
 def R5(study: Study) -> list[Row]:
     def make(kind: str) -> list[Row]:
         site, share = chosen(study)[kind]
-        sets = {target: select(_fitted(study, site, target), share) for target in TARGETS}
+        sets = {target: select(fitted(study, site, target), share) for target in TARGETS}
         problems, what = study.plan.problems(study.task, "ablated"), f"{kind}: zeroing the set of each target"
         return paper.R5(study.model, problems, sets, study.about("R5", site), what)
 
@@ -193,7 +128,7 @@ def R7(study: Study) -> list[Row]:
         problems = plan.problems(study.task, "confidence")
         runs = sample(study.model, problems, seed=plan.seed + 1, what="confidence: rollouts")
         acts = record(study.model, runs, site, what=None)[site]
-        return paper.R7(_fitted(study, site), acts, runs, study.about("R7", site))
+        return paper.R7(fitted(study, site), acts, runs, study.about("R7", site))
 
     return study.rows("R7", make)
 
@@ -250,6 +185,17 @@ def R13(study: Study) -> list[Row]:
     return paper.R13(mlp(R2(study)), mlp(R4(study)))
 
 
+def certificate(study: Study) -> list[Row]:
+    """The five claims about each kind's value set: one row a claim, with the number that decides it."""
+
+    def make(kind: str) -> Certificate:
+        neurons, what = value_set(study, kind), f"certificate of {kind} neurons"
+        return certify(study.model, study.task, neurons, seed=study.plan.seed, what=what)
+
+    found = [study.kept(f"certificate-{kind}.json", Certificate, lambda k=kind: make(k)) for kind in KINDS]
+    return [row for one in found for row in claim_rows(one, study.about("certificate", one.neurons.site))]
+
+
 EXPERIMENTS: Mapping[str, Callable[[Study], list[Row]]] = {
     "R1": R1,
     "R2": R2,
@@ -263,32 +209,15 @@ EXPERIMENTS: Mapping[str, Callable[[Study], list[Row]]] = {
     "R10": R10,
     "R13": R13,
     "R14": R14,
+    "certificate": certificate,
 }
-
-
-def _transfer(studies: Mapping[str, Study], out: Path) -> list[Row]:
-    """R12 at the residual site the first home chose, with its share: one site, or neurons could not be compared."""
-    first = next(iter(studies.values()))
-    site, share = chosen(first)["resid_post"]
-
-    def home(study: Study) -> Home:
-        train, _, test = study.splits.values()
-        tokens = record(study.model, train.runs, site, rows="tokens", what=None)[site]
-        neurons = select(_fitted(study, site), share)
-        return Home(study.plan.model, study.plan.task, neurons, train.states(site), test.states(site), tokens)
-
-    path = out / f"R12-{digest(*(name.encode() for name in studies))}.rows.json"  # other homes are another comparison
-    if not path.exists():
-        rows = paper.R12({name: home(study) for name, study in studies.items()}, first.plan.seed)
-        Results({"stage": "R12"}, tuple(rows)).save(path)
-    return list(Results.load(path).rows)
 
 
 def _over_kinds(study: Study, name: str, make: Callable[[str], list[Row]]) -> list[Row]:
     return [row for kind in KINDS for row in study.rows(f"{name}-{kind}", lambda k=kind: make(k))]
 
 
-def _fitted(study: Study, site: Site, target: Any = "mc") -> ValueProbe:
+def fitted(study: Study, site: Site, target: Any = "mc") -> ValueProbe:
     """The paper's probe on the training split; its activations are kept for whoever wants to look."""
     train: Split = study.splits["train"]
     acts, path = train.at_states[str(site)], study.out / f"train.{site}.activations.safetensors"

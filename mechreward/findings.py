@@ -25,8 +25,10 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
     Readable: the 95% interval lies above chance (.5 for AUROC, 0 for Spearman). Beyond the surface: the value
     read-out's interval lies above the best surface baseline's estimate. Sparse: at the smallest share, the interval
     lies above every random subset and basis; and `evidence` reads "sparse". Causal: exact McNemar at .05 after Holm
-    over all ablations, below every matched draw, and the draws really match. Experiments that are not there are not
-    spoken of.
+    over all ablations, below every matched draw, and the draws really match. Dependent: what zeroing takes from the
+    dopamine read-out beyond matched sets has its interval below 0, and no matched draw takes as much. Steerable: up
+    beats down, McNemar at .05 after Holm over strengths, beyond every matched draw of that strength. Experiments that
+    are not there are not spoken of.
     """
     told: list[tuple[bool, str]] = []
     for kind, name in NAMES.items():
@@ -37,7 +39,7 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
     for kind, name in NAMES.items():
         told += _dopamine(results, kind, name)
         told += _sparse(results, "R8", kind, name, "dopamine")
-        for rule in (_adds, _target, _token, _single):
+        for rule in (_adds, _target, _token, _single, _depends, _steers):
             told += rule(results, kind, name)
     return [s for good, s in told if good], [s for good, s in told if not good]
 
@@ -219,3 +221,54 @@ def _single(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
             f"p={most.detail['p']:.2g} against the largest under shuffles (R9).",
         )
     ]
+
+
+def _depends(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    rows = [row for row in results.where(experiment="R10") if kind_of(row) == kind]
+    if not rows:
+        return []
+    clean = next(row for row in rows if row.arm == "baseline")
+    change = next(row for row in rows if row.arm == "value" and row.metric == "change")
+    beyond = next(row for row in rows if row.metric == "beyond_matched")
+    d = beyond.detail
+    good = beyond.high < 0 and d["rank"] == 1
+    return [
+        (
+            bool(good),
+            f"Zeroing the {change.detail['zeroed']} value neurons of {change.detail['layers']} earlier layers changes "
+            f"the Spearman with which the dopamine neurons among the {name} at {clean.site} are read "
+            f"({clean.interval}) by {change.interval}; beyond as many matched neurons: {beyond.interval}, rank "
+            f"{d['rank']} of {d['draws'] + 1} (p={d['p_rank']:.2g}) (R10).",
+        )
+    ]
+
+
+def _steers(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    told = []
+    for arm, control in (("value", "matched"), ("dopamine", "matched_dopamine")):
+        rows = [
+            row
+            for row in results.where(experiment="R14", arm=arm, metric="contrast")
+            if kind_of(row) == kind and row.detail["place"] == "all"
+        ]
+        if not rows:
+            continue
+        p = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
+        most = int(np.argmax([row.estimate for row in rows]))
+        row, value = rows[most], p[most]
+        (other,) = [
+            one
+            for one in results.where(experiment="R14", arm=control, metric="contrast", site=row.site)
+            if one.detail["strength"] == row.detail["strength"]
+        ]
+        good = bool(value < 0.05 and row.estimate > 0 and row.estimate > other.high)
+        told.append(
+            (
+                good,
+                f"Steering {arm} neurons ({name}) up instead of down, at {row.detail['strength']} standard "
+                f"deviations, changes accuracy by {row.interval}: McNemar p={value:.2g} after Holm over {len(rows)} "
+                f"strengths; {other.detail['sets']} matched sets at the same displacement by {other.low:.2f} to "
+                f"{other.high:.2f} (R14).",
+            )
+        )
+    return told

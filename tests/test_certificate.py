@@ -12,9 +12,10 @@ import tiny
 import torch
 
 import mechreward as mr
+from mechreward import paper
 from mechreward.causal import claims, trials
 from mechreward.causal.answers import Answers, answer, beginnings
-from mechreward.causal.certificate import Certificate, certify
+from mechreward.causal.certificate import Certificate, certify, claim_rows
 from mechreward.causal.claims import CLAIMS, Claim
 from mechreward.causal.push import like, matched_pushes, own_push, rival
 from mechreward.causal.trials import Patched, Steered
@@ -62,6 +63,16 @@ def test_encoded_but_unread_is_no_cause():
     assert found["causal"] == found["specific"] == found["sufficient"] == "fail"
     numbers = certified("encoded")["causal"].numbers
     assert numbers["contrast"] == 0 and numbers["draws_run"] < 19, "it ties with the first draws: no need for more"
+
+
+def test_rows_hold_what_decides_and_the_verdict():
+    found = certified("encoded")
+    rows = claim_rows(found, paper.shared("certificate", "planted-encoded", "planted", found.neurons.site, 1))
+    assert [row.metric for row in rows] == list(CLAIMS) and {row.arm for row in rows} == {"value"}
+    cause, numbers = rows[2], found["causal"].numbers
+    assert (cause.estimate, cause.low, cause.high) == tuple(numbers[f"contrast{end}"] for end in ("", "_low", "_high"))
+    assert cause.n == 60 and cause.detail["verdict"] == "fail" and cause.detail["reason"] == found["causal"].reason
+    assert rows[4].n == found["sufficient"].numbers["pairs"] and rows[0].n == 24
 
 
 def test_nothing_can_be_read_where_value_is_constant():

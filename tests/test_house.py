@@ -36,7 +36,7 @@ FLOORS = (
         ),
     ),
     ("uses", ("confidence", "search")),
-    ("show", ("style", "matrix", "figures", "tokens", "patching", "traces", "circuit", "report")),
+    ("show", ("style", "matrix", "figures", "tokens", "patching", "traces", "steering", "circuit", "report")),
     (
         "testbed",
         (
@@ -46,7 +46,13 @@ FLOORS = (
     ),
     ("contests", ("ground", "passes", "generation", "fits")),
     ("paper", ("split", "reads", "causes", "arms", "directions", "surprise", "transfer", "uses", "choice")),
-    (TOP, ("study", "experiments", "findings", "reading", "account", "bench", "calibration", "verdicts", "cli")),
+    (
+        TOP,
+        (
+            *("study", "experiments", "reproduction", "findings", "reading", "account"),
+            *("bench", "calibration", "verdicts", "cli"),
+        ),
+    ),
 )
 ROOF = (len(FLOORS), 0)  # the package itself: its nouns and verbs are for users, not for its own modules
 HOOK_NAME = re.compile(r"hook_resid|hook_post|blocks\.")

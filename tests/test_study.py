@@ -10,10 +10,10 @@ import pytest
 
 from mechreward import MechRewardError, NeuronSet, Rollouts, paper
 from mechreward.causal.effect import Effect
-from mechreward.experiments import demo
 from mechreward.findings import findings
 from mechreward.probing.activations import Activations
 from mechreward.reading import write
+from mechreward.reproduction import demo
 from mechreward.results import Results, Row
 from mechreward.rollouts.value import Values
 from mechreward.study import Plan, Study, command

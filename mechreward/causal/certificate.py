@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,21 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import restrict, shuffled
 from mechreward.probing.rankings import magnitude, next_token
 from mechreward.probing.targets import Examples, states
-from mechreward.results import nulled
+from mechreward.results import Row, nulled, rows_from
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
+from mechreward.stats import Interval
 from mechreward.tasks import Task
+
+# What decides each claim: the key of its interval in `numbers`, and the size of `certify` that it was taken over.
+DECIDES = {
+    "decodable": ("spearman", "test"),
+    "sparse": ("sparsity", "test"),
+    "causal": ("contrast", "n"),
+    "specific": ("net", "n"),
+    "sufficient": ("share", "pairs"),
+}
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,18 @@ def certify(
         enough,
     )
     return Certificate(claims, neurons, task.name, sizes)
+
+
+def claim_rows(certificate: Certificate, about: Mapping[str, Any]) -> list[Row]:
+    """One row a claim: the interval that decides it, and in `detail` the verdict and its reason."""
+    rows = []
+    for claim in certificate.claims:
+        key, size = DECIDES[claim.claim]
+        bounds = [float(claim.numbers.get(name, math.nan)) for name in (key, f"{key}_low", f"{key}_high")]
+        n = int(claim.numbers.get(size, certificate.sizes[size]))
+        detail = {"verdict": claim.verdict, "reason": claim.reason, "number": key, "neurons": len(certificate.neurons)}
+        rows += rows_from(dict(about), [("value", claim.claim, Interval(*bounds, n), detail)])
+    return rows
 
 
 def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:

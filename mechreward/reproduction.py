@@ -1,0 +1,99 @@
+"""The main job, and the paper's experiments over models and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from mechreward import paper
+from mechreward._check import one_of, require
+from mechreward._files import digest
+from mechreward.experiments import EXPERIMENTS, chosen, data, fitted
+from mechreward.paper import Home
+from mechreward.probing.activations import record
+from mechreward.probing.neurons import select
+from mechreward.results import Results, Row
+from mechreward.study import Plan, Study, provenance
+
+DEMO = ("R1", "R2", "R3", "R4", "R7", "R8")
+# What `paper all` runs on: every bundled model on the task all were trained on, and the mixed one on its other tasks.
+BUNDLED = (
+    ("countdown-base", "countdown"),
+    ("countdown-rl", "countdown"),
+    ("mixed-rl", "countdown"),
+    ("mixed-rl", "chain"),
+    ("mixed-rl", "paths"),
+)
+
+
+def demo(study: Study) -> Results:
+    """The main job: what the data is, R1-R4, R7, R8; returns what `results.json` holds."""
+    rows = data(study)
+    for name in DEMO:
+        rows += EXPERIMENTS[name](study)
+    results = Results(study.manifest(chosen(study)), tuple(rows))
+    results.save(study.out / "results.json")
+    return results
+
+
+def reproduce(
+    names: Sequence[str],
+    out: Path,
+    homes: Sequence[tuple[str, str]] = BUNDLED,
+    plan: Plan | None = None,
+    say: Callable[[str], None] = print,
+) -> Results:
+    """The named experiments (`all`: the paper's) on every (model, task), each in a folder of its own under `out`.
+
+    R12 compares the homes with each other and needs at least two. Every stage is kept: called again, it goes on.
+
+    Raises:
+        MechRewardError: an unknown experiment, or folders that hold runs of another plan.
+    """
+    every = [*EXPERIMENTS, "R12"]
+    for name in names:
+        one_of("experiment", name, [*every, "all"])
+    wanted = [name for name in every if name in names or ("all" in names and name != "certificate")]
+    require(bool(wanted), f"no experiment was named; there are {', '.join(every)}, and all.")
+    require("R12" not in names or len(homes) > 1, "R12 compares models or tasks: name at least two.")
+    rows: list[Row] = []
+    studies: dict[str, Study] = {}
+    manifest: dict[str, Any] = provenance() | {"title": "The paper's experiments", "runs": {}}
+    for model, task in homes:
+        own = replace(plan or Plan(), model=model, task=task)
+        study = Study.open(own, out / f"{model}.{task}", say=say)
+        mine = data(study)
+        for name in wanted:
+            if name in EXPERIMENTS:
+                say(f"{name} on {model}, {task}")
+                mine += EXPERIMENTS[name](study)
+        Results(study.manifest(chosen(study)), tuple(mine)).save(study.out / "results.json")
+        manifest["runs"][f"{model}.{task}"] = {"plan": asdict(own), "model_id": asdict(study.identity)}
+        rows += mine
+        if "R12" in wanted and len(homes) > 1:
+            studies[f"{model}.{task}"] = study
+    if studies:
+        rows += _transfer(studies, out)
+    results = Results(manifest, tuple(rows))
+    results.save(out / "results.json")
+    return results
+
+
+def _transfer(studies: Mapping[str, Study], out: Path) -> list[Row]:
+    """R12 at the residual site the first home chose, with its share: one site, or neurons could not be compared."""
+    first = next(iter(studies.values()))
+    site, share = chosen(first)["resid_post"]
+
+    def home(study: Study) -> Home:
+        train, _, test = study.splits.values()
+        tokens = record(study.model, train.runs, site, rows="tokens", what=None)[site]
+        neurons = select(fitted(study, site), share)
+        return Home(study.plan.model, study.plan.task, neurons, train.states(site), test.states(site), tokens)
+
+    path = out / f"R12-{digest(*(name.encode() for name in studies))}.rows.json"  # other homes are another comparison
+    if not path.exists():
+        rows = paper.R12({name: home(study) for name, study in studies.items()}, first.plan.seed)
+        Results({"stage": "R12"}, tuple(rows)).save(path)
+    return list(Results.load(path).rows)
