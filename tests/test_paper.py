@@ -43,6 +43,32 @@ def one(rows, **wanted):
     return row
 
 
+def test_R1_reads_good_from_bad_answers_to_one_problem(tiny_model):
+    """Against arithmetic: the mean over mixed problems of scikit-learn's AUROC of the states before the end."""
+    from sklearn.metrics import roc_auc_score
+
+    from mechreward.paper.reads import _within
+
+    site, problems = Site(1, "resid_post"), tiny.Even().problems("test", 12, 0)
+    runs = mr.sample(tiny_model, problems, k=4, seed=1, what=None)
+    acts = mr.record(tiny_model, runs, site, what=None)[site]
+    x = acts.x.numpy()
+    probe = ValueProbe("mc", "linear").fit_examples(made.planted(40, width=x.shape[1], seed=0))
+    row = one(_within(ABOUT, "value", probe, (runs, acts)), metric="auroc_within")
+    read, wanted = probe.predict(x), []
+    for group in set(runs.groups):
+        rows = [
+            i
+            for i, t in enumerate(acts.trajectory.tolist())
+            if runs.groups[t] == group and acts.step[i] < runs[t].steps
+        ]
+        labels = [runs[int(acts.trajectory[i])].reward for i in rows]
+        if len(set(labels)) == 2:
+            wanted.append(roc_auc_score(labels, read[rows]))
+    assert wanted and row.estimate == pytest.approx(np.mean(wanted)) and row.low < row.estimate < row.high
+    assert row.detail["answers"] == 48 and _within(ABOUT, "value", probe, None) == []
+
+
 def test_the_layer_with_the_best_mean_is_chosen_and_one_lucky_cell_is_not():
     from mechreward.paper.split import SHARES
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from mechreward import stats
 from mechreward.models.site import Site
@@ -23,8 +24,18 @@ from mechreward.rollouts.trajectory import Rollouts
 from mechreward.stats import Interval
 
 
-def R1(train: Split, validation: Split, test: Split, site: Site, about: dict[str, Any]) -> list[Row]:
+def R1(
+    train: Split,
+    validation: Split,
+    test: Split,
+    site: Site,
+    about: dict[str, Any],
+    several: tuple[Rollouts, Activations] | None = None,
+) -> list[Row]:
     """A value probe works: every target under both shapes, the paper's with shuffled labels, and what it adds.
+
+    `several`: more answers to each test problem and their activations at the states of `site`, for the AUROC within a
+    problem (`auroc_within`, over the states before the end of problems with answers of both outcomes).
 
     `spread` is the standard deviation of the read-out over that of V-hat: near 0, a probe says the same of every
     state, which TD on few trajectories often does. `increment` is the AUROC that the read-out (mc, mlp) adds to the
@@ -41,8 +52,10 @@ def R1(train: Split, validation: Split, test: Split, site: Site, about: dict[str
             rows += rows_from(about, [("value", "spread", spread, detail)])
             if (target, shape) == ("mc", "mlp"):
                 rows += _increment(probe, validation, test, site, about)
+                rows += _within(about, "value", probe, several)
     probe = ValueProbe("mc", "mlp").fit_examples(shuffled(fit, seed=about["seed"]))
-    return rows + measured(about, "shuffled", measures(probe, held), {"target": "mc", "shape": "mlp"})
+    rows += measured(about, "shuffled", measures(probe, held), {"target": "mc", "shape": "mlp"})
+    return rows + _within(about, "shuffled", probe, several)
 
 
 def R2(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int = 3) -> list[Row]:
@@ -125,6 +138,20 @@ def _increment(probe: ValueProbe, validation: Split, test: Split, site: Site, ab
     gain = scores.pop("increment")
     rows = rows_from(about, [(arm, "auroc_all", score, {"fitted": "validation"}) for arm, score in scores.items()])
     return rows + rows_from(about, [("value", "increment", gain, {"beyond": "surface"})])
+
+
+def _within(
+    about: dict[str, Any], arm: str, probe: ValueProbe, several: tuple[Rollouts, Activations] | None
+) -> list[Row]:
+    if several is None:
+        return []
+    runs, acts = several
+    going = acts.step < np.array([run.steps for run in runs])[acts.trajectory]
+    reward, group = (np.array(each)[acts.trajectory[going]] for each in (runs.rewards, runs.groups))
+    read = probe.predict(acts.x[torch.from_numpy(going)])
+    score = stats.cluster_bootstrap(stats.within_auroc, [read, reward], group, with_cluster=True, seed=about["seed"])
+    detail = {"target": "mc", "shape": "mlp", "answers": len(runs), "problems": len(set(runs.groups))}
+    return rows_from(about, [(arm, "auroc_within", score, detail)])
 
 
 def _spearman(probe: ValueProbe, data: Examples) -> Interval:

@@ -49,7 +49,8 @@ def measured(
     """How well a read-out [row] tells what it should, with intervals clustered by problem.
 
     For values: AUROC of the terminal reward at s_0, at every state, at the last state, and among states of one problem
-    only (mixed outcomes; a detector of easy problems has .5 there), and Spearman with V-hat. For TD errors (`kind`
+    only (a detector of easy problems has .5 there; left out where no problem has answers of both outcomes), and
+    Spearman with V-hat. For TD errors (`kind`
     "dopamine"): Spearman with delta. `draws` 0 leaves the bounds out (NaN).
     """
 
@@ -65,13 +66,16 @@ def measured(
     every = np.ones(len(data), bool)
     if kind == "dopamine":
         return {"spearman": interval(stats.spearman, every, read, data.y)}
-    return {
+    found = {
         "auroc_s0": interval(stats.auroc, data.step == 0, read, data.reward),
         "auroc_all": interval(stats.auroc, every, read, data.reward),
         "auroc_last": interval(stats.auroc, data.last, read, data.reward),
         "auroc_within": interval(stats.within_auroc, every, read, data.reward, within=True),
         "spearman": interval(stats.spearman, every, read, data.y),
     }
+    if np.isnan(found["auroc_within"].estimate):  # no problem has answers of both outcomes
+        del found["auroc_within"]
+    return found
 
 
 def pruning_curve(
