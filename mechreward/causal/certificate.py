@@ -182,10 +182,10 @@ def claim_rows(certificate: Certificate, about: Mapping[str, Any]) -> list[Row]:
     rows = []
     for claim in certificate.claims:
         key, size = DECIDES[claim.claim]
-        bounds = [float(claim.numbers.get(name, math.nan)) for name in (key, f"{key}_low", f"{key}_high")]
+        middle, low, high = (float(claim.numbers.get(f"{key}{end}", math.nan)) for end in ("", "_low", "_high"))
         n = int(claim.numbers.get(size, certificate.sizes[size]))
         detail = {"verdict": claim.verdict, "reason": claim.reason, "number": key, "neurons": len(certificate.neurons)}
-        rows += rows_from(dict(about), [("value", claim.claim, Interval(*bounds, n), detail)])
+        rows += rows_from(dict(about), [("value", claim.claim, Interval(middle, low, high, n), detail)])
     return rows
 
 
