@@ -268,8 +268,8 @@ def _steers(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
         told.append(
             (
                 good,
-                f"Steering {arm} neurons ({name}) up instead of down, at {row.detail['strength']} standard "
-                f"deviations, changes accuracy by {row.interval}: McNemar p={value:.2g} after Holm over {len(rows)} "
+                f"Steering {arm} neurons ({name}) up instead of down, at strength {row.detail['strength']} "
+                f"(standard deviations), changes accuracy by {row.interval}: McNemar p={value:.2g} after Holm over {len(rows)} "
                 f"strengths; {other.detail['sets']} matched sets at the same displacement by {other.low:.2f} to "
                 f"{other.high:.2f} (R14).",
             )

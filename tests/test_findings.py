@@ -60,7 +60,7 @@ def test_R14_needs_the_test_after_Holm_and_every_matched_set(p: float, matched: 
     """Two strengths: p = .03 is .06 after Holm. The strength shown is the one with the largest contrast, .4 at 2."""
     found, missed = findings(Results({}, tuple(steers(p, matched))))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
-    assert "at 2 standard deviations, changes accuracy by 0.400" in (found + missed)[0]
+    assert "at strength 2 (standard deviations), changes accuracy by 0.400" in (found + missed)[0]
 
 
 def test_steering_is_drawn_through_the_baseline():
