@@ -189,10 +189,11 @@ def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
     numbers |= {"set": float(few.mean()), "low": float(trial.low.mean()), "pairs": len(few), "same_problem": trial.same}
     numbers |= {"matched": (trial.matched - trial.low).mean(1).tolist(), "equal_pairs": len(trial.before), "k": k}
     said = f"patched from high- to low-V states ({len(few)} pairs, {trial.same} of one problem), V-hat rises by "
-    said += f"{few.mean():.2f}, by {all_of.estimate:.2f} with all neurons: share {_of(part)}"
+    said += f"{few.mean():.2f}, by {_of(all_of)} with all neurons"
     if all_of.low <= 0:
-        told = "the whole patch itself does not reliably raise V-hat at one position: run more pairs, or a later site."
+        told = "the whole patch itself does not reliably raise V-hat at one position: run more pairs, or another site."
         return Claim("sufficient", "inconclusive", f"{said}; {told}", numbers)
+    said += f": share {_of(part)}"
     if part.high < SHARE:
         return Claim("sufficient", "fail", f"{said}.", numbers)
     if not part.low > SHARE:
