@@ -208,5 +208,7 @@ def _across(results: Results, path: Path) -> list[str]:
 
 
 def _short(row: Row) -> str:
+    if np.isnan(row.estimate):
+        return "none"
     bounds = "no interval" if np.isnan(row.low) else f"[{row.low:.2f}, {row.high:.2f}]"
     return f"{row.estimate:.2f} {bounds}"

@@ -57,7 +57,7 @@ def _readable(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
         ("auroc_within", "The final verdict is readable among answers to one problem: AUROC", 0.5),
     ):
         row = next((row for row in paper_like if row.metric == metric), None)
-        if row is None:
+        if row is None or np.isnan(row.estimate):
             continue
         good = row.low > chance
         phrase = words if good else words.replace("is readable", "is not shown to be readable")
@@ -269,8 +269,8 @@ def _steers(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
             (
                 good,
                 f"Steering {arm} neurons ({name}) up instead of down, at strength {row.detail['strength']} "
-                f"(standard deviations), changes accuracy by {row.interval}: McNemar p={value:.2g} after Holm over {len(rows)} "
-                f"strengths; {other.detail['sets']} matched sets at the same displacement by {other.low:.2f} to "
+                f"(standard deviations), changes accuracy by {row.interval}: McNemar p={value:.2g} after Holm over "
+                f"{len(rows)} strengths; {other.detail['sets']} matched sets at the same displacement by {other.low:.2f} to "
                 f"{other.high:.2f} (R14).",
             )
         )
