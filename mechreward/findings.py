@@ -270,8 +270,8 @@ def _steers(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
                 good,
                 f"Steering {arm} neurons ({name}) up instead of down, at strength {row.detail['strength']} "
                 f"(standard deviations), changes accuracy by {row.interval}: McNemar p={value:.2g} after Holm over "
-                f"{len(rows)} strengths; {other.detail['sets']} matched sets at the same displacement by {other.low:.2f} to "
-                f"{other.high:.2f} (R14).",
+                f"{len(rows)} strengths; {other.detail['sets']} matched sets at the same displacement by "
+                f"{other.low:.2f} to {other.high:.2f} (R14).",
             )
         )
     return told
