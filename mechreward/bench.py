@@ -226,8 +226,8 @@ def _limits(results: Results) -> list[str]:
         (plain,) = results.where(experiment=row.experiment, metric="row_passes", arm="plain_decode")
         lines.append(
             f"- {row.experiment}, {row.detail['work']}: the last token of an answer is run only for what is caught "
-            f"there. That makes {row.estimate:,.0f} passes of a row out of {plain.estimate:,.0f}, so that for answers "
-            f"of this length nothing can be below {row.estimate / plain.estimate:.3f} of plain decoding's time."
+            f"there. That makes {row.estimate:,.0f} passes of a row where plain decoding takes {plain.estimate:,.0f}: "
+            f"{row.estimate / plain.estimate:.3f} of its work, for answers of this length."
         )
     return lines if len(lines) > 3 else []
 

@@ -18,6 +18,7 @@ from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.targets import TARGETS
 from mechreward.results import Row
 from mechreward.rollouts.sample import sample
+from mechreward.rollouts.trajectory import Rollouts
 from mechreward.study import Study
 
 
@@ -72,10 +73,13 @@ def effect(study: Study, kind: str) -> Effect:
 
 def R1(study: Study) -> list[Row]:
     train, validation, test = study.splits.values()
-    plan = study.plan
+    problems, seed = study.plan.problems(study.task, "test"), study.plan.seed + 3
+
+    def answers() -> Rollouts:
+        return sample(study.model, problems, k=4, seed=seed, what="four answers each")
 
     def make(site: Site) -> list[Row]:
-        runs = sample(study.model, plan.problems(study.task, "test"), k=4, seed=plan.seed + 3, what="four answers each")
+        runs = study.kept("several.rollouts.safetensors", Rollouts, answers)
         several = runs, record(study.model, runs, site, what=None)[site]
         return paper.R1(train, validation, test, site, study.about("R1", site), several)
 

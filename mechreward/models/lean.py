@@ -155,7 +155,7 @@ class LeanPass:
 
 class _Linears:
     """Linear maps of one input, side by side. On a CPU that oneDNN serves they are one product of weights in oneDNN's
-    own order, twice as fast for some dozens of rows; that order is a copy, so large models do without."""
+    own order, nearly twice as fast for some dozens of rows; that order is a copy, so large models do without."""
 
     LARGEST = 2**28  # bytes of all weights: our choice
 

@@ -50,8 +50,7 @@ def measured(
 
     For values: AUROC of the terminal reward at s_0, at every state, at the last state, and among states of one problem
     only (a detector of easy problems has .5 there; left out where no problem has answers of both outcomes), and
-    Spearman with V-hat. For TD errors (`kind`
-    "dopamine"): Spearman with delta. `draws` 0 leaves the bounds out (NaN).
+    Spearman with V-hat. For TD errors (`kind` "dopamine"): Spearman with delta. `draws` 0 leaves the bounds out (NaN).
     """
 
     def interval(
