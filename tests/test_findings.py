@@ -71,6 +71,19 @@ def test_steering_is_drawn_through_the_baseline():
         steering_curve(steers(0.02, 0.1), "speed")
 
 
+def test_the_draws_of_a_control_are_one_at_strength_0():
+    """The band of a set holds the baseline's interval; that of its draws does not: nothing was drawn there."""
+
+    def wide(low: float, arm: str) -> str:
+        rows = [row for row in steers(0.02, 0.1) if row.arm in (arm, "baseline")]
+        still = Interval(0.5, low, 0.6, 40)
+        rest = [row for row in rows if row.arm != "baseline"]
+        return steering_curve(rows_from(R14, [("baseline", "accuracy", still, {"strength": 0})]) + rest, "accuracy")
+
+    assert wide(0.4, "matched") == wide(0.2, "matched")
+    assert wide(0.4, "value") != wide(0.2, "value")
+
+
 def test_the_page_reads_a_certificate(tmp_path):
     about = paper.shared("certificate", "made-up", "rows", "3.mlp", 0)
     told = [("decodable", "pass"), ("sparse", "fail"), ("causal", "inconclusive")]

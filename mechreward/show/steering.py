@@ -13,7 +13,8 @@ def steering_curve(rows: Sequence[Row], metric: str, place: str = "all") -> str:
     """`metric` against the strength, one line an arm (R14), bands from the rows' `low` to their `high`.
 
     Uses the rows of `metric` that hold `detail["strength"]` at `detail["place"]`; the arm `baseline` is strength 0 of
-    every line. For arms of several draws the band runs from the lowest draw to the highest.
+    every line. For arms of several draws (`detail["sets"]`) the band runs from the lowest draw to the highest, which
+    are one at strength 0.
 
     Raises:
         MechRewardError: no such rows.
@@ -33,15 +34,12 @@ def steering_curve(rows: Sequence[Row], metric: str, place: str = "all") -> str:
             points = sorted(lines[arm] + still, key=lambda row: row.detail["strength"])
             strengths = [row.detail["strength"] for row in points]
             colour, dash, marker = look[arm]
-            axes.fill_between(
-                strengths,
-                [row.low for row in points],
-                [row.high for row in points],
-                color=colour,
-                alpha=0.1,
-                linewidth=0,
-            )
             values = [row.estimate for row in points]
+            narrow = still if "sets" in lines[arm][0].detail else []
+            low, high = (
+                [row.estimate if row in narrow else getattr(row, end) for row in points] for end in ("low", "high")
+            )
+            axes.fill_between(strengths, low, high, color=colour, alpha=0.1, linewidth=0)
             axes.plot(strengths, values, color=colour, linestyle=dash, marker=marker, markersize=4, label=arm)
         axes.axvline(0, color=BLACK, linewidth=0.8)
         axes.set_xticks(sorted({row.detail["strength"] for row in [*chosen, *still]}))
