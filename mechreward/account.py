@@ -9,11 +9,12 @@ import numpy as np
 
 from mechreward import stats
 from mechreward._files import write_atomic
-from mechreward.findings import NAMES, curve_rows, findings, kind_of
+from mechreward.findings import NAMES, curve_rows, findings
+from mechreward.findings_causal import kind_of
 from mechreward.results import Results, Row
 from mechreward.show.figures import ablation_bars, layers_heatmap, pruning_curve
 from mechreward.show.matrix import matrix
-from mechreward.show.steering import steering_curve
+from mechreward.show.steering import share_curve, steering_curve
 from mechreward.show.traces import traces
 
 DATA = ("accuracy", "value_sd", "delta_above_.3", "delta_below_-.3", "reliability_value", "reliability_delta")
@@ -115,6 +116,10 @@ def _figures(results: Results) -> list[tuple[str, str, str]]:
         for metric, what in (("accuracy", "accuracy"), ("value", "V-hat of the continuation")) if steered else ():
             title = f"R14, {name} steered both ways at all positions: {what}"
             drawn.append((title, f"R14-{kind}-{metric}", steering_curve(steered, metric)))
+        for metric, what in (("accuracy_zeroed", "zeroed: accuracy"), ("contrast_at_share", "steered up minus down")):
+            if any(row.metric == metric for row in steered):
+                title = f"R14, {name}, more and more of the ranking {what}"
+                drawn.append((title, f"R14-{kind}-{metric}", share_curve(steered, metric)))
     return drawn
 
 

@@ -13,19 +13,23 @@ import numpy as np
 
 from mechreward._check import require
 from mechreward._files import read_json, write_json
+from mechreward._workers import side_by_side
 from mechreward.results import Results, Row
 from mechreward.testbed import calibrate as pipeline
 from mechreward.testbed.calibrate import EXPECTED, NULLS, RECOMMENDED, Sizes
+from mechreward.testbed.certify_rates import FALSE, TRUE, certificates, pooled
 from mechreward.testbed.coverage import coverage, null_pvalues, rejections
 from mechreward.testbed.detection import RANKINGS, detection, model_pool, null_pool
 
 PLAN = "plan.json"
 MODEL = "countdown-base"
+PART = 10  # certificates in one stage: what is lost by a stop
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a calibration depends on: `seeds` of every plant with value, `per_null` times as many of one without."""
+    """What a calibration depends on: `seeds` of every plant with value, `per_null` times as many of one without, and
+    `certified` of every plant that has a certificate."""
 
     seeds: int = 3
     full: bool = False
@@ -33,6 +37,10 @@ class Plan:
     @property
     def per_null(self) -> int:
         return 4 if self.full else 2
+
+    @property
+    def certified(self) -> int:
+        return 100 if self.full else 2
 
     @property
     def sizes(self) -> Sizes:
@@ -57,11 +65,15 @@ class Plan:
         runs = {40: 150, 200: 50} if self.full else {60: 60}
         for n, times in runs.items():
             found[f"coverage-{n}"] = lambda n=n, times=times: coverage((n,), times, 150)
+        for name in (*TRUE, *FALSE):
+            for first in range(0, self.certified, PART):
+                seeds = range(first, min(first + PART, self.certified))
+                found[f"certificate-{name}-{first:03d}"] = lambda n=name, s=seeds: certificates(n, s)
         return found
 
 
 def calibrate(out: Path | str, plan: Plan | None = None, say: Callable[[str], None] = print) -> Results:
-    """Run all stages in folder `out`, or those that are missing there, write `results.json`.
+    """Run all stages in folder `out`, or those that are missing there, side by side; write `results.json`.
 
     Raises:
         MechRewardError: seeds below 1, or a folder that holds something else or another plan's calibration.
@@ -76,9 +88,9 @@ def calibrate(out: Path | str, plan: Plan | None = None, say: Callable[[str], No
         same = before == {"kind": "calibration", **asdict(plan)}
         require(same, f"{out} holds a calibration with {_words(before)}, not {_words(asdict(plan))}; name another.")
     write_json(out / PLAN, {"kind": "calibration", **asdict(plan)})
-    for name, make in plan.stages().items():
-        kept = stage(out, name, make)
-        say(f"{name}: {len(kept.rows)} rows")
+    missing = [(out, name, plan) for name in plan.stages() if not (out / f"{name}.rows.json").exists()]
+    for number, (_, name, _) in enumerate(side_by_side(stage, missing), 1):
+        say(f"{name} is done ({number} of {len(missing)})")
     results = collect(out, plan)
     results.save(out / "results.json")
     return results
@@ -89,6 +101,7 @@ def collect(out: Path | str, plan: Plan) -> Results:
     paths = {name: Path(out) / f"{name}.rows.json" for name in plan.stages()}
     done = {name: Results.load(path) for name, path in paths.items() if path.exists()}
     rows = [row for kept in done.values() for row in kept.rows]
+    rows = [row for row in rows if row.metric != "pass_rate"] + pooled([r for r in rows if r.metric == "pass_rate"])
     alarms = [row for row in rows if row.metric == "false_alarm_rate"]
     for key in ("p", "p_few") if alarms else ():
         p = np.concatenate([row.detail[key] for row in alarms])
@@ -104,14 +117,11 @@ def collect(out: Path | str, plan: Plan) -> Results:
     return Results(manifest, tuple(rows))
 
 
-def stage(out: Path, name: str, make: Callable[[], list[Row]]) -> Results:
-    """The rows of one stage: those in its file if it is there, else made and written there atomically."""
-    path = out / f"{name}.rows.json"
-    if not path.exists():
-        began = process_time()
-        made = tuple(make())
-        Results({"stage": name, "seconds": round(process_time() - began, 1)}, made).save(path)
-    return Results.load(path)
+def stage(out: Path, name: str, plan: Plan) -> None:
+    """Make the rows of one stage and write them to its file atomically."""
+    began = process_time()
+    made = tuple(plan.stages()[name]())
+    Results({"stage": name, "seconds": round(process_time() - began, 1)}, made).save(out / f"{name}.rows.json")
 
 
 def _words(plan: dict[str, Any]) -> str:

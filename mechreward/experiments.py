@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mechreward import paper
+from mechreward import paper, tasks
 from mechreward.causal.certificate import Certificate, certify, claim_rows
 from mechreward.causal.effect import Effect, ablate
 from mechreward.models.site import Site
@@ -20,6 +20,7 @@ from mechreward.results import Row
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.study import Study
+from mechreward.tasks import TASKS
 
 
 def data(study: Study) -> list[Row]:
@@ -107,7 +108,20 @@ def R3(study: Study) -> list[Row]:
 
 
 def R4(study: Study) -> list[Row]:
-    return [row for kind in KINDS for row in paper.R4(effect(study, kind), study.about("R4", chosen(study)[kind][0]))]
+    """The ablation; and besides it, other tasks' accuracy and self-repair."""
+    train, _, test = study.splits.values()
+    others = [name for name in TASKS if name != study.plan.task]
+
+    def besides(kind: str) -> list[Row]:
+        done = effect(study, kind)
+        site = done.neurons.site
+        about, acts = study.about("R4", site), record(study.model, train.runs, site, rows="tokens", what=None)[site]
+        problems = {name: study.plan.problems(tasks.get(name), "ablated") for name in others}
+        rows = paper.elsewhere(study.model, problems, done, acts, about, f"{kind}: other tasks")
+        return rows + paper.repair(study.model, train, test, kind, chosen(study)[kind][1], about)
+
+    rows = [row for kind in KINDS for row in paper.R4(effect(study, kind), study.about("R4", chosen(study)[kind][0]))]
+    return rows + _over_kinds(study, "R4-besides", besides)
 
 
 def R5(study: Study) -> list[Row]:
@@ -172,13 +186,23 @@ def R10(study: Study) -> list[Row]:
 
 
 def R14(study: Study) -> list[Row]:
-    train, plan = study.splits["train"], study.plan
+    train, _, test = study.splits.values()
+    model, plan = study.model, study.plan
 
     def make(kind: str) -> list[Row]:
         value, dopamine = value_set(study, kind), dopamine_set(study, kind)
-        pushes, tokens = paper.steering_arms(study.model, train, value, dopamine, seed=plan.seed)
-        about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")[:40]
-        return paper.R14(study.model, problems, pushes, about, runs=train.runs, tokens=tokens, states=12)
+        pushes, tokens = paper.steering_arms(model, train, value, dopamine, seed=plan.seed)
+        about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")
+        sets = {
+            arm: (own, [one.neurons for one in pushes if one.arm == control])
+            for arm, own, control in (("value", value, "matched"), ("dopamine", dopamine, "matched_dopamine"))
+        }
+        shares = paper.by_share(model, train, fitted(study, value.site), value.site, seed=plan.seed)
+        return [
+            *paper.R14(model, problems, pushes, about, runs=train.runs, tokens=tokens),
+            *paper.share_dose(model, problems, shares, about, f"{kind} neurons, by share"),
+            *paper.both_patched(model, test, sets, about, what=f"{kind} neurons patched"),
+        ]
 
     return _over_kinds(study, "R14", make)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mechreward import stats
+from mechreward.findings_causal import CAUSAL, ablated, kind_of
 from mechreward.results import Results, Row
 
 NAMES = {"resid_post": "residual-stream coordinates", "mlp": "MLP units"}
@@ -27,19 +28,22 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
     lies above every random subset and basis; and `evidence` reads "sparse". Causal: exact McNemar at .05 after Holm
     over all ablations, below every matched draw, and the draws really match. Dependent: what zeroing takes from the
     dopamine read-out beyond matched sets has its interval below 0, and no matched draw takes as much. Steerable: up
-    beats down, McNemar at .05 after Holm over strengths, beyond every matched draw of that strength. Experiments that
-    are not there are not spoken of.
+    beats down, McNemar at .05 after Holm over strengths, beyond every matched draw of that strength; by share of
+    neurons, alike, over shares. Patched: V-hat rises from high to low and falls from low to high, both intervals
+    beyond 0 and beyond every matched draw. Repaired: what the last layer has undone has its interval above 0 and
+    above every matched draw's. Felt elsewhere: McNemar at .05 after Holm over tasks and ablations. Experiments that are
+    not there are not spoken of.
     """
     told: list[tuple[bool, str]] = []
     for kind, name in NAMES.items():
         told += _readable(results, kind, name)
         told += _sparse(results, "R2", kind, name, "value")
     told += _surface(results)
-    told += _causal(results)
+    told += ablated(results)
     for kind, name in NAMES.items():
         told += _dopamine(results, kind, name)
         told += _sparse(results, "R8", kind, name, "dopamine")
-        for rule in (_adds, _target, _token, _single, _depends, _steers):
+        for rule in (_adds, _target, _token, _single, *CAUSAL):
             told += rule(results, kind, name)
     return [s for good, s in told if good], [s for good, s in told if not good]
 
@@ -115,32 +119,6 @@ def _surface(results: Results) -> list[tuple[bool, str]]:
     ]
 
 
-def _causal(results: Results) -> list[tuple[bool, str]]:
-    rows = results.where(experiment="R4", arm="value", metric="accuracy")
-    if not rows:
-        return []
-    adjusted = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
-    told = []
-    for row, p in zip(rows, adjusted, strict=True):
-        d = row.detail
-        change = next(
-            r
-            for r in results.where(experiment="R4", arm="value", metric="change", site=row.site)
-            if r.detail["op"] == d["op"]
-        )
-        good = p < 0.05 and d["rank"] == 1 and d["matched"]
-        match = "" if d["matched"] else f"; the controls do not match (error {d['match_error']:.2f})"
-        told.append(
-            (
-                bool(good),
-                f"{d['op'].capitalize()} ablation of {d['neurons']} value neurons at {row.site} changes accuracy by "
-                f"{change.interval}; McNemar p={p:.3g} after Holm over {len(rows)} ablations; rank {d['rank']} of "
-                f"{d['draws'] + 1} among matched sets (p={d['p_rank']:.2g}, not corrected){match} (R4).",
-            )
-        )
-    return told
-
-
 def _dopamine(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     rows = [
         row
@@ -153,11 +131,6 @@ def _dopamine(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     good = row.low > 0
     words = "is readable" if good else "is not shown to be readable"
     return [(good, f"The TD error {words} from {name} at {row.site}: Spearman {row.interval} over all steps (R8).")]
-
-
-def kind_of(row: Row) -> str:
-    """Kind of neuron a row is about."""
-    return row.site.partition(".")[2]
 
 
 def curve_rows(rows: Sequence[Row], shape: str, fit: str = "retrained") -> list[Row]:
@@ -224,54 +197,3 @@ def _single(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
             f"p={most.detail['p']:.2g} against the largest under shuffles (R9).",
         )
     ]
-
-
-def _depends(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
-    rows = [row for row in results.where(experiment="R10") if kind_of(row) == kind]
-    if not rows:
-        return []
-    clean = next(row for row in rows if row.arm == "baseline")
-    change = next(row for row in rows if row.arm == "value" and row.metric == "change")
-    beyond = next(row for row in rows if row.metric == "beyond_matched")
-    d = beyond.detail
-    good = beyond.high < 0 and d["rank"] == 1
-    return [
-        (
-            bool(good),
-            f"Zeroing the {change.detail['zeroed']} value neurons of {change.detail['layers']} earlier layers changes "
-            f"the Spearman with which the dopamine neurons among the {name} at {clean.site} are read "
-            f"({clean.interval}) by {change.interval}; beyond as many matched neurons: {beyond.interval}, rank "
-            f"{d['rank']} of {d['draws'] + 1} (p={d['p_rank']:.2g}) (R10).",
-        )
-    ]
-
-
-def _steers(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
-    told = []
-    for arm, control in (("value", "matched"), ("dopamine", "matched_dopamine")):
-        rows = [
-            row
-            for row in results.where(experiment="R14", arm=arm, metric="contrast")
-            if kind_of(row) == kind and row.detail["place"] == "all"
-        ]
-        if not rows:
-            continue
-        p = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
-        most = int(np.argmax([row.estimate for row in rows]))
-        row, value = rows[most], p[most]
-        (other,) = [
-            one
-            for one in results.where(experiment="R14", arm=control, metric="contrast", site=row.site)
-            if one.detail["strength"] == row.detail["strength"]
-        ]
-        good = bool(value < 0.05 and row.estimate > 0 and row.estimate > other.high)
-        told.append(
-            (
-                good,
-                f"Steering {arm} neurons ({name}) up instead of down, at strength {row.detail['strength']} "
-                f"(standard deviations), changes accuracy by {row.interval}: McNemar p={value:.2g} after Holm over "
-                f"{len(rows)} strengths; {other.detail['sets']} matched sets at the same displacement by "
-                f"{other.low:.2f} to {other.high:.2f} (R14).",
-            )
-        )
-    return told

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from mechreward._files import write_atomic
-from mechreward.findings import NAMES, curve_rows, findings, kind_of
+from mechreward.findings import NAMES, curve_rows, findings
+from mechreward.findings_causal import kind_of
 from mechreward.models.adapter import pieces
 from mechreward.paper import Split
 from mechreward.results import Results, Row

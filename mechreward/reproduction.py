@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mechreward import paper
 from mechreward._check import one_of, require
 from mechreward._files import digest
+from mechreward._workers import side_by_side
 from mechreward.experiments import EXPERIMENTS, chosen, data, fitted
 from mechreward.paper import Home
 from mechreward.probing.activations import record
@@ -26,6 +28,8 @@ BUNDLED = (
     ("mixed-rl", "chain"),
     ("mixed-rl", "paths"),
 )
+
+PLAN = Plan(ablated=120)  # as the main job's, which has three minutes; twice the problems see smaller effects
 
 
 def demo(study: Study) -> Results:
@@ -47,7 +51,8 @@ def reproduce(
 ) -> Results:
     """The named experiments (`all`: the paper's) on every (model, task), each in a folder of its own under `out`.
 
-    R12 compares the homes with each other and needs at least two. Every stage is kept: called again, it goes on.
+    Several homes run side by side, one process each. R12 compares them with each other and needs at least two. Every
+    stage is kept: called again, it goes on.
 
     Raises:
         MechRewardError: an unknown experiment, or folders that hold runs of another plan.
@@ -58,27 +63,42 @@ def reproduce(
     wanted = [name for name in every if name in names or ("all" in names and name != "certificate")]
     require(bool(wanted), f"no experiment was named; there are {', '.join(every)}, and all.")
     require("R12" not in names or len(homes) > 1, "R12 compares models or tasks: name at least two.")
+    plans = {f"{model}.{task}": replace(plan or PLAN, model=model, task=task) for model, task in homes}
+    if len(plans) > 1:
+        for _, own, folder in side_by_side(_fill, [(wanted, own, out / name) for name, own in plans.items()]):
+            say(f"{own.model} on {own.task} is done: {folder}")
     rows: list[Row] = []
     studies: dict[str, Study] = {}
     manifest: dict[str, Any] = provenance() | {"title": "The paper's experiments", "runs": {}}
-    for model, task in homes:
-        own = replace(plan or Plan(), model=model, task=task)
-        study = Study.open(own, out / f"{model}.{task}", say=say)
-        mine = data(study)
-        for name in wanted:
-            if name in EXPERIMENTS:
-                say(f"{name} on {model}, {task}")
-                mine += EXPERIMENTS[name](study)
-        Results(study.manifest(chosen(study)), tuple(mine)).save(study.out / "results.json")
-        manifest["runs"][f"{model}.{task}"] = {"plan": asdict(own), "model_id": asdict(study.identity)}
-        rows += mine
-        if "R12" in wanted and len(homes) > 1:
-            studies[f"{model}.{task}"] = study
-    if studies:
+    for name, own in plans.items():
+        studies[name] = study = Study.open(own, out / name, say=say if len(plans) == 1 else _nothing)
+        rows += _every(study, wanted)
+        manifest["runs"][name] = {"plan": asdict(own), "model_id": asdict(study.identity)}
+    if "R12" in wanted and len(studies) > 1:
         rows += _transfer(studies, out)
     results = Results(manifest, tuple(rows))
     results.save(out / "results.json")
     return results
+
+
+def _every(study: Study, wanted: Sequence[str]) -> list[Row]:
+    """All rows of one home, also written to its own `results.json`."""
+    rows = data(study)
+    for name in wanted:
+        if name in EXPERIMENTS:
+            study.say(f"{name} on {study.plan.model}, {study.plan.task}")
+            rows += EXPERIMENTS[name](study)
+    Results(study.manifest(chosen(study)), tuple(rows)).save(study.out / "results.json")
+    return rows
+
+
+def _fill(wanted: Sequence[str], own: Plan, folder: Path) -> None:
+    """Every stage of one home, in a process of its own."""
+    _every(Study.open(own, folder, say=partial(print, flush=True)), wanted)
+
+
+def _nothing(_: str) -> None:
+    pass
 
 
 def _transfer(studies: Mapping[str, Study], out: Path) -> list[Row]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from mechreward import stats
 from mechreward._files import write_atomic
+from mechreward.causal.claims import CLAIMS
 from mechreward.results import Results, Row
 from mechreward.testbed.calibrate import HIDDEN, RECOMMENDED
+from mechreward.testbed.certify_rates import FALSE, SIZES
 from mechreward.testbed.coverage import BAND
 
 KINDS = ("value", "dopamine")
@@ -21,6 +23,7 @@ def verdicts(results: Results) -> list[str]:
         _alarms(results),
         *_recognised(results),
         _levels(results),
+        *_certified(results),
         _coverage(results),
     ]
 
@@ -67,6 +70,18 @@ def _levels(results: Results) -> str:
     rows = results.where(metric="null_rejection_rate")
     bad = [f"{row.arm} ({row.interval} at {row.detail['level']:g})" for row in rows if row.low > row.detail["level"]]
     return f"{_reached(not bad)}: {len(rows) - len(bad)} of {len(rows)} null rates keep their level{_list(bad)}."
+
+
+def _certified(results: Results) -> list[str]:
+    lines = []
+    for row in results.where(metric="pass_rate", arm="all"):
+        lines.append(
+            f"{_reached(row.estimate >= 0.95)}: {row.model} passes all five claims in {row.interval} of seeds."
+        )
+    for row in results.where(metric="pass_rate", arm="causal"):
+        if row.model.removeprefix("planted-") in FALSE:
+            lines.append(f"{_reached(row.estimate <= 0.01)}: {row.model} passes `causal` in {row.interval} of seeds.")
+    return lines
 
 
 def _coverage(results: Results) -> str:
@@ -156,6 +171,7 @@ def page(results: Results, path: Path | str) -> Path:
         ),
         "",
         *_limits(results),
+        *_certificates(results),
         "## Coverage of 95% intervals",
         "",
         "Simulated answers of the planted process, without a model; n counts simulated data sets (for `proportion`, "
@@ -170,11 +186,13 @@ def page(results: Results, path: Path | str) -> Path:
         ),
         "",
         "Where a row says `too seldom`, read its interval as narrower than 95%. `unclear` means that this many runs "
-        "cannot tell. AUROC pools pairs of states, so that long answers weigh more than others, which may be why its "
-        "intervals lie above the truth more often than below. Wilson's interval and that of paired outcomes are "
-        "discrete: at single values they cover more or less than their level. "
-        "Not calibrated here: the interval of `evidence`'s sparsity, disattenuated correlations (the error of the "
-        "reliability is left out of their interval), and all intervals at fewer than 40 problems.",
+        "cannot tell. AUROC over all states pools pairs, so that long answers weigh more than others, which may be why "
+        "its intervals lie above the truth more often than below; AUROC within problems gives every problem the same "
+        "weight. Wilson's interval and that of paired outcomes are discrete: at single values they cover more or less "
+        "than their level, and at 40 problems no interval of whole counts stays in 93 to 97% at every rate. The "
+        "interval of `evidence`'s sparsity is that of other test problems; fit, random sets and bases are held fixed. "
+        "Not calibrated here: disattenuated correlations (the error of the reliability is left out of their interval), "
+        "and all intervals at fewer than 40 problems.",
     ]
     return write_atomic(path, "\n".join(lines) + "\n")
 
@@ -221,6 +239,28 @@ def _limits(results: Results) -> list[str]:
         "",
         "A linear probe also uses coordinates that share the planted one's noise, which the planted models have plenty "
         "of: its lower limits there do not carry over.",
+        "",
+    ]
+
+
+def _certificates(results: Results) -> list[str]:
+    rows = results.where(metric="pass_rate")
+    if not rows:
+        return []
+    body = []
+    for plant in dict.fromkeys(row.model for row in rows):
+        own = {row.arm: row for row in rows if row.model == plant}
+        body.append((plant, *(own[claim].interval if claim in own else "" for claim in (*CLAIMS, "all"))))
+    sizes = ", ".join(f"{key} {value}" for key, value in SIZES.items())
+    return [
+        "## Certificates",
+        "",
+        f"How often each claim of `mr.certify` passes, over seeds of model, problems and certificate ({sizes}).",
+        "`value` and `value-mlp` are certified whole, for the neurons that carry V. Of the others causal and specific",
+        "are tried: for neurons that carry V and are not read (`encoded`), that change words and not outcomes",
+        "(`null`), and that are large at position 0 or everywhere (`sink`, `large`).",
+        "",
+        *_table(("plant", *CLAIMS, "all five"), body),
         "",
     ]
 

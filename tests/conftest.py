@@ -34,6 +34,16 @@ def pytest_runtest_call(item: pytest.Item):
         jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_core():
+    """Work that is done side by side is done one after the other, but for tests/test_workers.py."""
+    from mechreward import _workers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_workers, "cores", lambda: 1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
     """Folder of the tiny random model (see tests/tiny.py) in HuggingFace format. Read only."""

@@ -227,6 +227,9 @@ ROWS = [
     made("null_rejection_rate", 0.04, arm="mcnemar", level=0.05, ks_too_small=0.5),
     made("detection_limit", 0.1, arm="correlation", problems=20, trajectories=40, power={}),
     made("interval_coverage", 0.95, arm="auroc", problems=40, above=2, below=3),
+    made("pass_rate", 0.98, arm="all", verdicts={"pass": 98, "other": 2}),
+    made("pass_rate", 1.0, arm="causal", verdicts={"pass": 100}),
+    made("pass_rate", 0.01, arm="causal", model="planted-null", verdicts={"pass": 1, "fail": 99}),
 ]
 
 
@@ -239,10 +242,12 @@ def test_verdicts_say_what_was_not_reached():
         3: replace(ROWS[3], estimate=0.5, detail=ROWS[3].detail | {"readings": {"unclear": 4}}),
         5: made("null_rejection_rate", 0.2, arm="mcnemar", level=0.05, ks_too_small=0.0),
         7: made("interval_coverage", 0.8, arm="auroc", problems=40, above=2, below=18),
+        8: made("pass_rate", 0.94, arm="all", verdicts={"pass": 94, "other": 6}),
+        10: made("pass_rate", 0.02, arm="causal", model="planted-null", verdicts={"pass": 2, "fail": 98}),
     }
     bad = [worse.get(i, row) for i, row in enumerate(ROWS)]
     lines = verdicts.verdicts(Results(about, tuple(bad)))
-    assert sum(line.startswith("NOT reached") for line in lines) == 5
+    assert sum(line.startswith("NOT reached") for line in lines) == 7
     assert any("decoys taken: large" in line for line in lines) and any(
         "auroc at n=40 (0.800)" in line for line in lines
     )
@@ -320,4 +325,8 @@ def test_wrong_arguments_are_one_clear_line(tmp_path, small):
 def test_every_part_of_a_plan_has_a_name():
     names = list(Plan().stages())
     assert names[:5] == [f"plant-{name}" for name in calibrate.EXPECTED] and len(names) == len(set(names))
-    assert set(names) < set(Plan(full=True).stages()) | {"coverage-60"}
+    full = list(Plan(full=True).stages())
+    assert set(names) < {*full, "coverage-60"}
+    assert [name for name in full if "sink-" in name] == [
+        f"certificate-sink-{first:03d}" for first in range(0, 100, 10)
+    ]

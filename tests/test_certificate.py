@@ -22,7 +22,7 @@ from mechreward.causal.trials import Patched, Steered
 from mechreward.probing.evidence import Evidence
 from mechreward.rollouts.sample import sample_arms
 from mechreward.stats import Interval
-from mechreward.testbed.certify_rates import rates, suspects
+from mechreward.testbed.certify_rates import certificates, pooled, rates, suspects
 
 # Smaller than the documented n, with 99 draws all the same: the tests take seconds, the rates take minutes.
 SMALL = {"train": 24, "test": 24, "k": 6, "n": 30, "pairs": 24, "what": None}
@@ -273,15 +273,23 @@ def test_reading_needs_the_nulls_and_the_power():
     assert claims.sparse(replace(good, random=(0.5,) * 99)).verdict == "fail"
 
 
-def test_pass_rates_have_wilson_intervals():
+def test_pass_rates_have_wilson_intervals_and_parts_are_pooled():
     every = dict.fromkeys(CLAIMS, "pass")
-    found = rates({"value": [every, every | {"sparse": "fail"}], "null": [{"causal": "fail"}] * 3})
-    by = {(row.model, row.arm): row for row in found}
+    parts = [*rates("value", [every, every | {"sparse": "fail"}]), *rates("null", [{"causal": "fail"}] * 3)]
+    by = {(row.model, row.arm): row for row in parts}
     assert by["planted-value", "all"].estimate == 0.5 and by["planted-value", "all"].n == 2
     row = by["planted-null", "causal"]
-    assert (row.metric, row.estimate, row.detail) == ("pass_rate", 0, {"pass": 0, "fail": 3, "inconclusive": 0})
+    assert (row.metric, row.estimate, row.detail["verdicts"]) == ("pass_rate", 0, {"fail": 3})
     assert row.high == pytest.approx(mr.testbed.certify_rates.stats.proportion(0, 3).high)
     assert ("planted-null", "all") not in by
+    whole = rates("value", [every, every | {"sparse": "fail"}, every | {"sparse": "inconclusive"}, every])
+    joined = pooled([*parts, *rates("value", [every | {"sparse": "inconclusive"}, every])])
+    assert [row for row in joined if row.model == "planted-value"] == whole
+
+
+def test_only_plants_with_a_documented_rate_are_certified():
+    with pytest.raises(mr.MechRewardError, match="plant with a documented rate"):
+        certificates("rotated", [0])
 
 
 # Files and hostile input

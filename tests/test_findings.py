@@ -10,7 +10,7 @@ from mechreward import MechRewardError, paper
 from mechreward.account import write_page
 from mechreward.findings import findings
 from mechreward.results import Results, Row, rows_from
-from mechreward.show.steering import steering_curve
+from mechreward.show.steering import share_curve, steering_curve
 from mechreward.stats import Interval
 
 R10 = paper.shared("R10", "made-up", "rows", "3.mlp", 0)
@@ -99,3 +99,76 @@ def test_the_page_reads_a_certificate(tmp_path):
     assert "Certificate of 7 MLP units at 3.mlp. These neurons are not certified: a claim is refuted" in text
     assert "(pass: decodable; fail: sparse; inconclusive: causal)" in text and "| sparse | fail | sparse so. |" in text
     assert "`mechreward paper certificate --model made-up --task rows`" in text
+
+
+def doses(gap: float, p: float, matched: float) -> list[Row]:
+    rows = []
+    for share, found in ((0.01, 0.0), (0.1, gap)):
+        detail = {"share": share, "neurons": int(1000 * share)}
+        rows += rows_from(
+            R14,
+            [
+                (
+                    "value",
+                    "contrast_at_share",
+                    Interval(found, found - 0.1, found + 0.1, 40),
+                    detail | {"p_mcnemar": p},
+                ),
+                ("matched", "contrast_at_share", Interval(0.0, -matched, matched, 3), detail | {"sets": 3}),
+            ],
+        )
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("gap", "p", "matched", "holds"),
+    [(0.3, 0.02, 0.1, True), (0.3, 0.03, 0.1, False), (0.3, 0.02, 0.3, False), (-0.3, 0.02, 0.1, False)],
+)
+def test_a_dose_by_share_needs_the_test_after_Holm_the_sense_and_every_matched_set(gap, p, matched, holds):
+    found, missed = findings(Results({}, tuple(doses(gap, p, matched))))
+    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
+
+
+@pytest.mark.parametrize(("up", "down", "holds"), [(0.2, -0.2, True), (0.2, 0.0, False), (0.04, -0.2, False)])
+def test_patching_must_move_both_ways_beyond_matched_sets(up: float, down: float, holds: bool):
+    rows = []
+    for into, change in (("low", up), ("high", down)):
+        detail = {"from": "x", "into": into, "at": "3.mlp"}
+        rows += rows_from(R14, [("value", "patched", Interval(change, change - 0.03, change + 0.03, 30), detail)])
+        rows += rows_from(R14, [("matched", "patched", Interval(0.0, -0.05, 0.05, 3), detail)])
+        rows += rows_from(R14, [("all neurons", "patched", Interval(2 * change, -1.0, 1.0, 30), detail)])
+    found, missed = findings(Results({}, tuple(rows)))
+    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
+    assert f"all neurons of the site by {2 * up:+.2f} and {2 * down:+.2f}" in (found + missed)[0]
+
+
+@pytest.mark.parametrize(("low", "matched", "holds"), [(0.1, 0.2, True), (-0.1, 0.2, False), (0.1, 0.4, False)])
+def test_self_repair_must_be_above_0_and_above_matched_sets(low: float, matched: float, holds: bool):
+    about = R14 | {"experiment": "R4", "site": "1.mlp"}
+    rows = [
+        *rows_from(about, [("value", "restored", Interval(-0.5, -0.6, -0.4, 30), {"at": "2.resid_post"})]),
+        *rows_from(about, [("value", "restored", Interval(0.3, low, 0.5, 30), {"at": "3.resid_post"})]),
+        *rows_from(about, [("matched", "restored", Interval(0.0, -0.1, matched, 5), {"at": "3.resid_post"})]),
+    ]
+    found, missed = findings(Results({}, tuple(rows)))
+    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
+    assert "1.mlp 0.30" in (found + missed)[0] and "-0.50" not in (found + missed)[0]
+
+
+@pytest.mark.parametrize(("p", "holds"), [(0.02, True), (0.03, False)])
+def test_other_tasks_are_felt_after_Holm(p: float, holds: bool):
+    about = R14 | {"experiment": "R4"}
+    each = [(op, {"on": "chain", "op": op, "p_mcnemar": value}) for op, value in (("zero", p), ("mean", 1.0))]
+    rows = [rows_from(about, [("value", "change_elsewhere", Interval(-0.1, -0.2, 0.0, 40), d)])[0] for _, d in each]
+    found, missed = findings(Results({}, tuple(rows)))
+    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
+    assert "chain, zero -0.10 [-0.20, +0.00]" in (found + missed)[0]
+
+
+def test_the_curve_by_share_has_a_line_for_every_arm():
+    text = share_curve(doses(0.3, 0.02, 0.1), "contrast_at_share")
+    ElementTree.fromstring(text)
+    for word in ("value", "matched", "1%", "10%", "up minus down"):
+        assert word in text
+    with pytest.raises(MechRewardError, match="nothing to draw"):
+        share_curve(doses(0.3, 0.02, 0.1), "accuracy_zeroed")

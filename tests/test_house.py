@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "mechreward"
 MAX_LINES = 300
 TOP = ""
 FLOORS = (
-    (TOP, ("_check", "_columns", "_files", "stats", "results")),
+    (TOP, ("_check", "_columns", "_files", "_workers", "stats", "results")),
     ("tasks", ("base", "countdown", "chain", "paths")),
     ("models", ("site", "hooked", "adapter", "cache", "lean", "edits", "clock", "capture", "draw", "engine")),
     ("rollouts", ("trajectory", "sample", "value")),
@@ -31,7 +31,7 @@ FLOORS = (
     (
         "causal",
         (
-            *("reference", "intervene", "attach", "patching", "controls", "effect"),
+            *("reference", "intervene", "attach", "patching", "controls", "effect", "repair"),
             *("answers", "push", "trials", "claims", "certificate"),
         ),
     ),
@@ -41,15 +41,30 @@ FLOORS = (
         "testbed",
         (
             *("vocabulary", "traces", "process", "layout", "planted"),
-            *("coverage", "calibrate", "detection", "certify_rates", "train", "card"),
+            *("calibrate", "coverage", "detection", "certify_rates", "train", "card"),
         ),
     ),
     ("contests", ("ground", "passes", "generation", "fits")),
-    ("paper", ("split", "reads", "causes", "arms", "directions", "surprise", "transfer", "uses", "choice")),
+    (
+        "paper",
+        (
+            "split",
+            "reads",
+            "causes",
+            "besides",
+            "arms",
+            "directions",
+            "doses",
+            "surprise",
+            "transfer",
+            "uses",
+            "choice",
+        ),
+    ),
     (
         TOP,
         (
-            *("study", "experiments", "reproduction", "findings", "reading", "account"),
+            *("study", "experiments", "reproduction", "findings_causal", "findings", "reading", "account"),
             *("bench", "calibration", "verdicts", "cli"),
         ),
     ),

@@ -135,8 +135,8 @@ def steered(
 class Patched:
     """V-hat from fresh continuations, by pair of states: of the `low` one, and with the high one's activations at its
     last position for the set, for all neurons of the site (`whole`), for `matched` sets [draw pair]; `group` [pair]
-    is the problem of the low state. `before` and `after` [like pair]: the same control, between states of equal V.
-    `same` pairs come from one problem."""
+    is the problem of the state that is changed. `before` and `after` [like pair]: the same control, between states of
+    equal V. `same` pairs come from one problem."""
 
     low: Float[np.ndarray, " pair"]
     few: Float[np.ndarray, " pair"]
@@ -160,9 +160,12 @@ def patched(
     pairs: int = 60,
     k: int = 16,
     seed: int = 0,
+    back: bool = False,
     what: str | None = None,
 ) -> Patched | None:
     """Put what a high-V state has into a low-V one, at its last position, and let the model go on `k` times.
+
+    `back` puts what the low one has into the high one: `low` of what comes back is then V-hat of the high state.
 
     Pairs are two states of one problem where it has both, else of two problems. They are chosen by `values`; V-hat is
     then estimated anew, with common random numbers in all arms, so that the choice cannot flatter the change. None if
@@ -176,6 +179,8 @@ def patched(
     near = choose_like(values, pairs, seed)
     if min(len(far), len(near)) < 2:
         return None
+    if back:
+        far = [(source, goal) for goal, source in far]
     whole = NeuronSet.of(acts, range(acts.width), "all neurons of the site")
     jobs = []
     for kind, rows, sets in (("high", far, (None, neurons, whole, *controls)), ("like", near, (None, neurons))):

@@ -5,7 +5,7 @@
 | R1 | a value probe works | `reads.py` |
 | R2 | few neurons are enough | `reads.py` |
 | R3 | over layers | `reads.py` |
-| R4 | they are causal | `causes.py` |
+| R4 | they are causal | `causes.py`; other tasks and self-repair: `besides.py` |
 | R5 | the probe's target matters | `causes.py` |
 | R6 | they are not next-token neurons | `reads.py` |
 | R7 | confidence | `uses.py` |
@@ -14,13 +14,15 @@
 | R10 | value neurons feed dopamine neurons | `directions.py` |
 | R12 | transfer over tasks and models | `transfer.py` |
 | R13 | MLP neurons: R2 and R4 there | `causes.py` |
-| R14 | both directions: steering up and down | `directions.py` |
+| R14 | both directions: steering up and down | `directions.py`; by share of neurons, and patching: `doses.py` |
 """
 
-from mechreward.paper.arms import steering_arms, zeroed_below
+from mechreward.paper.arms import by_share, steering_arms, zeroed_below
+from mechreward.paper.besides import elsewhere, repair
 from mechreward.paper.causes import R4, R5, R13
 from mechreward.paper.choice import find
 from mechreward.paper.directions import R10, R14
+from mechreward.paper.doses import both_patched, share_dose
 from mechreward.paper.reads import R1, R2, R3, R6, choose
 from mechreward.paper.split import CUT, SHARES, Split, describe, observe, shared
 from mechreward.paper.surprise import R8, R9, best_dopamine
@@ -46,10 +48,15 @@ __all__ = [
     "Home",
     "Split",
     "best_dopamine",
+    "both_patched",
+    "by_share",
     "choose",
     "describe",
+    "elsewhere",
     "find",
     "observe",
+    "repair",
+    "share_dose",
     "shared",
     "steering_arms",
     "zeroed_below",

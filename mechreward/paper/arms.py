@@ -16,6 +16,8 @@ from mechreward.probing.activations import Recording, record
 from mechreward.probing.neurons import NeuronSet, select
 from mechreward.probing.probe import ValueProbe
 
+DOSES = (0.001, 0.01, 0.03, 0.1, 0.2)  # shares of the neurons, for the dose
+
 
 def zeroed_below(
     model: Any,
@@ -46,6 +48,28 @@ def zeroed_below(
         ]
         arms["value_apart"] = [[one for one in apart if len(one)]]
     return arms
+
+
+def by_share(
+    model: Any,
+    train: Split,
+    probe: ValueProbe,
+    site: Site,
+    shares: Sequence[float] = DOSES,
+    draws: int = 3,
+    seed: int = 0,
+) -> dict[float, list[Push]]:
+    """R14's dose by share: for each, the best neurons of a probe's ranking with their way up, then `draws` sets matched
+    in rms at the displacement of that. Of shares that come to as many neurons the first is kept."""
+    tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
+    acts, toward = train.at_states[str(site)], np.where(train.values.live, train.values.mean, np.nan)
+    found: dict[int, tuple[float, list[Push]]] = {}
+    for share in shares:
+        own = own_push(select(probe, share), acts, toward)
+        if len(own.neurons) not in found:
+            others = matched_pushes(own, tokens, acts, toward, draws, seed)
+            found[len(own.neurons)] = share, [own, *others]
+    return dict(found.values())
 
 
 def steering_arms(

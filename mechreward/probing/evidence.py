@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from mechreward import stats
 from mechreward._check import require
@@ -88,44 +89,57 @@ def evidence(
     """
     require(draws >= 3, f"nulls need at least 3 draws (19 for p = .05); {draws} were asked for.")
     prototype = probe or ValueProbe("mc", "linear")
-    whole = clone(prototype).fit_examples(train)
-    chosen = ranking(whole.scores_)[:top] if neurons is None else np.asarray(neurons)
+    chosen = ranking(clone(prototype).fit_examples(train).scores_)[:top] if neurons is None else np.asarray(neurons)
     require(len(chosen) > 0, "there is nothing to hold against the nulls: the set is empty.")
-    width, k = train.x.shape[1], len(chosen)
-    rng = np.random.default_rng([seed, 6])
-
-    def read(fit: Examples, held: Examples, few: np.ndarray) -> np.ndarray:
-        few = np.sort(few)
-        return clone(prototype).fit_examples(restrict(fit, few)).predict(held.x[:, few])
-
-    own = read(train, test, chosen)
-    everything = whole.predict(test.x)
-    others = [read(train, test, rng.choice(width, k, replace=False)) for _ in range(draws)]
-    turned, shuffles, few_shuffles = [], [], []
+    reads = read_outs(train, test, chosen, prototype, draws, seed)
+    shuffles, few_shuffles = [], []
     for draw in range(draws):
-        fit, held = rotated(train, test, seed=seed * 1000 + draw)
-        turned.append(read(fit, held, ranking(clone(prototype).fit_examples(fit).scores_)[:k]))
         noise = shuffled(train, seed=seed * 1000 + draw)
         null = clone(prototype).fit_examples(noise)
         shuffles.append(null.predict(test.x))
-        few_shuffles.append(read(noise, test, ranking(null.scores_)[:k]))
+        few_shuffles.append(_read(prototype, noise, test, ranking(null.scores_)[: len(chosen)]))
 
-    def closed(y: np.ndarray, reads: np.ndarray) -> float:
-        found = np.nan_to_num(stats.spearmans(reads, y))
-        few, full, best = found[0], found[1], max(found[2 : 2 + draws].mean(), found[2 + draws :].mean())
-        return (few - best) / (full - best) if full - best >= GAP else float("nan")
+    def scores(reads: np.ndarray) -> tuple[float, ...]:
+        return tuple(np.nan_to_num(stats.spearmans(reads, test.y)).tolist())
 
-    def scores(reads: list[np.ndarray]) -> tuple[float, ...]:
-        return tuple(np.nan_to_num(stats.spearmans(np.stack(reads, 1), test.y)).tolist())
+    def score(column: int) -> Interval:
+        return stats.cluster_bootstrap(stats.spearman, [reads[:, column], test.y], test.group, seed=seed)
 
-    columns = [test.y, np.stack([own, everything, *others, *turned], 1)]
     return Evidence(
-        k,
-        stats.cluster_bootstrap(stats.spearman, [everything, test.y], test.group, seed=seed),
-        stats.cluster_bootstrap(stats.spearman, [own, test.y], test.group, seed=seed),
-        scores(others),
-        scores(turned),
-        scores(shuffles),
-        scores(few_shuffles),
-        stats.cluster_bootstrap(closed, columns, test.group, draws=200, seed=seed),
+        len(chosen),
+        score(1),
+        score(0),
+        scores(reads[:, 2 : 2 + draws]),
+        scores(reads[:, 2 + draws :]),
+        scores(np.stack(shuffles, 1)),
+        scores(np.stack(few_shuffles, 1)),
+        stats.cluster_bootstrap(sparsity, [test.y, reads], test.group, draws=200, seed=seed),
     )
+
+
+def read_outs(
+    train: Examples, test: Examples, chosen: np.ndarray, prototype: Probe, draws: int, seed: int = 0
+) -> Float[np.ndarray, "row column"]:
+    """What is read on `test`, in columns: by the set, by all neurons, by `draws` random sets of its size, and by the
+    best coordinates of `draws` random bases; each refitted to `train`."""
+    width, k, rng = train.x.shape[1], len(chosen), np.random.default_rng([seed, 6])
+    reads = [_read(prototype, train, test, chosen), clone(prototype).fit_examples(train).predict(test.x)]
+    reads += [_read(prototype, train, test, rng.choice(width, k, replace=False)) for _ in range(draws)]
+    for draw in range(draws):
+        fit, held = rotated(train, test, seed=seed * 1000 + draw)
+        reads.append(_read(prototype, fit, held, ranking(clone(prototype).fit_examples(fit).scores_)[:k]))
+    return np.stack(reads, 1)
+
+
+def sparsity(y: Float[np.ndarray, " row"], reads: Float[np.ndarray, "row column"]) -> float:
+    """Of `read_outs`: the part of the gap between nobody's choice (the better of random sets and of random bases) and
+    all neurons that the set closes; NaN where there is no gap of `GAP`."""
+    found = np.nan_to_num(stats.spearmans(reads, y))
+    few, full, (random, other) = found[0], found[1], np.split(found[2:], 2)
+    best = max(random.mean(), other.mean())
+    return float((few - best) / (full - best)) if full - best >= GAP else float("nan")
+
+
+def _read(prototype: Probe, fit: Examples, held: Examples, few: np.ndarray) -> np.ndarray:
+    few = np.sort(few)
+    return clone(prototype).fit_examples(restrict(fit, few)).predict(held.x[:, few])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import typer
 
 from mechreward import stats
 from mechreward._check import one_of
@@ -64,45 +62,37 @@ def verdict_of(name: str, seed: int, whole: bool = True, sizes: Mapping[str, Any
     return verdicts([cause, special])
 
 
-def rates(found: Mapping[str, Sequence[Mapping[str, str]]], seed: int = 0) -> list[Row]:
-    """Rows of metric `pass_rate`, one for each plant and claim, with Wilson's interval over the seeds; arm `all` is a
+def certificates(name: str, seeds: Sequence[int]) -> list[Row]:
+    """Pass rates of one plant over `seeds` (`pooled` joins several such parts)."""
+    one_of("plant with a documented rate", name, (*TRUE, *FALSE))
+    return rates(name, [verdict_of(name, seed, whole=name in TRUE) for seed in seeds])
+
+
+def rates(name: str, each: Sequence[Mapping[str, str]]) -> list[Row]:
+    """Rows of metric `pass_rate`, one for each claim of a plant, with Wilson's interval over the seeds; arm `all` is a
     pass on all five. `detail` counts the verdicts. Claims that were not tried have no row."""
     rows: list[Row] = []
-    for name, each in found.items():
-        about: dict[str, Any] = {"experiment": "certificate", "model": f"planted-{name}", "task": "planted"}
-        about |= {"site": SITES.get(name, "1.resid_post"), "seed": seed}
-        for claim in CLAIMS:
-            said = [one[claim] for one in each if claim in one]
-            if said:
-                count = {verdict: said.count(verdict) for verdict in ("pass", "fail", "inconclusive")}
-                rows += rows_from(about, [(claim, "pass_rate", stats.proportion(count["pass"], len(said)), count)])
-        full = [one for one in each if len(one) == len(CLAIMS)]
-        if full:
-            passed = sum(set(one.values()) == {"pass"} for one in full)
-            rows += rows_from(about, [("all", "pass_rate", stats.proportion(passed, len(full)), {})])
+    about: dict[str, Any] = {"experiment": "certificate", "model": f"planted-{name}", "task": "planted"}
+    about |= {"site": SITES.get(name, "1.resid_post"), "seed": 0}
+    full = [one for one in each if len(one) == len(CLAIMS)]
+    counts = {claim: Counter(one[claim] for one in each if claim in one) for claim in CLAIMS}
+    counts["all"] = Counter("pass" if set(one.values()) == {"pass"} else "other" for one in full)
+    for claim, found in counts.items():
+        n = found.total()
+        if n:
+            detail = {"n": "seeds", "verdicts": dict(found)}
+            rows += rows_from(about, [(claim, "pass_rate", stats.proportion(found["pass"], n), detail)])
     return rows
 
 
-def main(
-    names: list[str],
-    seeds: int = 100,
-    first: int = 0,
-    out: Path = typer.Option(Path("certificate-rates.jsonl"), help="Verdicts, one line each; appended to."),
-) -> None:
-    """Verdicts of plants over seeds, kept line by line, so that a run that was stopped goes on."""
-    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    known = {(one["plant"], one["seed"]) for one in done}
-    for seed in range(first, first + seeds):
-        for name in names:
-            if (name, seed) not in known:
-                line = {"plant": name, "seed": seed, "verdicts": verdict_of(name, seed, whole=name in TRUE)}
-                with out.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-                done.append(line)
-    found = {name: [one["verdicts"] for one in done if one["plant"] == name] for name in names}
-    for row in rates(found):
-        typer.echo(f"{row.model}: {row.arm} passes in {row.interval}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+def pooled(rows: Sequence[Row]) -> list[Row]:
+    """One row for each plant and claim, of the rows of several parts."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.model, row.arm), []).append(row)
+    joined = []
+    for parts in found.values():
+        counts = sum((Counter(part.detail["verdicts"]) for part in parts), Counter())
+        rate = stats.proportion(counts["pass"], counts.total())
+        joined.append(replace(parts[0], **asdict(rate), detail={"n": "seeds", "verdicts": dict(counts)}))
+    return joined

@@ -1,4 +1,5 @@
-"""Do intervals cover and p-values keep their level? Simulated on the Markov process of `process.py`, without a model.
+"""Do intervals cover and p-values keep their level? Simulated on the Markov process of `process.py`, all but one
+without a model.
 
 An interval is made from few problems, as the package makes it, and held against the same statistic of a simulation so
 large that its own error is a twentieth of the interval's width or less.
@@ -17,9 +18,13 @@ from tqdm.auto import tqdm
 
 from mechreward import stats
 from mechreward._check import one_of, require
+from mechreward.probing.evidence import read_outs, sparsity
+from mechreward.probing.probe import ValueProbe
 from mechreward.results import Row
 from mechreward.stats import Interval
 from mechreward.testbed import process
+from mechreward.testbed.calibrate import RESID, gather
+from mechreward.testbed.planted import planted
 
 K = 16  # continuations a state, as in the main job
 CUT = 0.3
@@ -146,6 +151,7 @@ CASES = {
     ),
     "paired difference to matched sets": Case(np.mean, _ablated),
 }
+POOL = (("train", 40), ("test", 3000))  # problems of `_sparsity`: fitted to, and tested on
 RATES = (0.02, 0.05, 0.1, 0.3, 0.5, 0.8, 0.95)  # of `proportion`
 PAIRS = ((0.02, 0.02), (0.15, 0.05), (0.4, 0.1))  # P(lost), P(won) of paired outcomes
 
@@ -197,9 +203,28 @@ def coverage(
             found = covered(once, true, runs, f"coverage: {name}, {n} problems")
             rows.append(_row(name, "interval_coverage", n, true, seed, found, {"draws": draws}))
     if not only:
+        rows += [_sparsity(n, runs, seed) for n in problems]
         rows += [_wilson(rate, n, seed) for n in problems for rate in RATES]
         rows += [_pairs(pair, n, max(runs, 500), seed) for n in problems for pair in PAIRS]
     return rows
+
+
+def _sparsity(n: int, runs: int, seed: int) -> Row:
+    """Of `evidence` on the planted `value`, its fit and its nulls held fixed: `n` of many test problems, again and
+    again, against all of them. V-hat comes from its exact law."""
+    plant = planted("value")
+    fit, held = (gather(plant, *size, 8, number, True).states(RESID) for number, size in enumerate(POOL))
+    chosen = np.array(plant.truth.value_neurons[RESID].indices)
+    reads = read_outs(fit, held, chosen, ValueProbe("mc", "linear"), 19)
+    ids = np.unique(held.group)
+
+    def once(run: int) -> Interval:
+        here = np.isin(held.group, np.random.default_rng([seed, run, n, 4]).choice(ids, n, replace=False))
+        return stats.cluster_bootstrap(sparsity, [held.y[here], reads[here]], held.group[here], draws=200, seed=run)
+
+    true = sparsity(held.y, reads)
+    found = covered(once, true, runs, f"coverage: sparsity, {n} problems")
+    return _row("sparsity (evidence)", "interval_coverage", n, true, seed, found, {"draws": 200})
 
 
 def _wilson(rate: float, n: int, seed: int) -> Row:

@@ -1,0 +1,51 @@
+"""Independent pieces of work side by side, each in a process of one thread: small models cannot fill two cores."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+
+# Read when a process begins: its threads, and whether its progress bars would run into each other.
+ALONE = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def side_by_side(work: Callable[..., object], jobs: Sequence[tuple]) -> Iterator[tuple]:
+    """Call `work(*job)` for every job, as many at once as there are cores; one after the other, in this process, where
+    that is one. Yields each job when it is done. What is made is to be kept in files: nothing else comes back.
+
+    The first error is raised as soon as it is there, and nothing further is begun.
+    """
+    most = min(cores(), len(jobs))
+    if most < 2:
+        for job in jobs:
+            work(*job)
+            yield job
+        return
+    before = {name: os.environ.get(name) for name in ALONE}
+    os.environ.update(ALONE)
+    try:
+        with ProcessPoolExecutor(most, get_context("spawn"), _die_quietly) as pool:
+            waiting = {pool.submit(work, *job): job for job in jobs}
+            try:
+                for one in as_completed(waiting):
+                    one.result()
+                    yield waiting[one]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _die_quietly() -> None:
+    """Ctrl-C reaches every process; only the first one has something to say about it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,0 +1,189 @@
+"""From the rows of ablations, patches and steering (R4, R10, R14) to sentences, by the rules of `findings`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mechreward import stats
+from mechreward.results import Results, Row
+
+
+def kind_of(row: Row) -> str:
+    """Kind of neuron a row is about."""
+    return row.site.partition(".")[2]
+
+
+def ablated(results: Results) -> list[tuple[bool, str]]:
+    """R4: one sentence for each operation and kind of neuron."""
+    rows = results.where(experiment="R4", arm="value", metric="accuracy")
+    if not rows:
+        return []
+    adjusted = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
+    told = []
+    for row, p in zip(rows, adjusted, strict=True):
+        d = row.detail
+        change = next(
+            r
+            for r in results.where(experiment="R4", arm="value", metric="change", site=row.site)
+            if r.detail["op"] == d["op"]
+        )
+        good = p < 0.05 and d["rank"] == 1 and d["matched"]
+        match = "" if d["matched"] else f"; the controls do not match (error {d['match_error']:.2f})"
+        told.append(
+            (
+                bool(good),
+                f"{d['op'].capitalize()} ablation of {d['neurons']} value neurons at {row.site} changes accuracy by "
+                f"{change.interval}; McNemar p={p:.3g} after Holm over {len(rows)} ablations; rank {d['rank']} of "
+                f"{d['draws'] + 1} among matched sets (p={d['p_rank']:.2g}, not corrected){match} (R4).",
+            )
+        )
+    return told
+
+
+def _depends(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    rows = [row for row in results.where(experiment="R10") if kind_of(row) == kind]
+    if not rows:
+        return []
+    clean = next(row for row in rows if row.arm == "baseline")
+    change = next(row for row in rows if row.arm == "value" and row.metric == "change")
+    beyond = next(row for row in rows if row.metric == "beyond_matched")
+    d = beyond.detail
+    good = beyond.high < 0 and d["rank"] == 1
+    return [
+        (
+            bool(good),
+            f"Zeroing the {change.detail['zeroed']} value neurons of {change.detail['layers']} earlier layers changes "
+            f"the Spearman with which the dopamine neurons among the {name} at {clean.site} are read "
+            f"({clean.interval}) by {change.interval}; beyond as many matched neurons: {beyond.interval}, rank "
+            f"{d['rank']} of {d['draws'] + 1} (p={d['p_rank']:.2g}) (R10).",
+        )
+    ]
+
+
+def _steers(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    told = []
+    for arm, control in (("value", "matched"), ("dopamine", "matched_dopamine")):
+        rows = [
+            row
+            for row in results.where(experiment="R14", arm=arm, metric="contrast")
+            if kind_of(row) == kind and row.detail["place"] == "all"
+        ]
+        if not rows:
+            continue
+        p = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
+        most = int(np.argmax([row.estimate for row in rows]))
+        row, value = rows[most], p[most]
+        (other,) = [
+            one
+            for one in results.where(experiment="R14", arm=control, metric="contrast", site=row.site)
+            if one.detail["strength"] == row.detail["strength"]
+        ]
+        good = bool(value < 0.05 and row.estimate > 0 and row.estimate > other.high)
+        told.append(
+            (
+                good,
+                f"Steering {arm} neurons ({name}) up instead of down, at strength {row.detail['strength']} "
+                f"(standard deviations), changes accuracy by {row.interval}: McNemar p={value:.2g} after Holm over "
+                f"{len(rows)} strengths; {other.detail['sets']} matched sets at the same displacement by "
+                f"{other.low:.2f} to {other.high:.2f} (R14).",
+            )
+        )
+    return told
+
+
+def _by_share(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    rows = _of(results.where(experiment="R14", arm="value", metric="contrast_at_share"), kind)
+    if not rows:
+        return []
+    p = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
+    most = int(np.argmax([row.estimate for row in rows]))
+    row, other = rows[most], _beside(results, rows[most], "contrast_at_share", "share")
+    good = bool(p[most] < 0.05 and row.estimate > 0 and (other is None or row.estimate > other.high))
+    beside = f"; {other.detail['sets']} matched sets by {other.low:.2f} to {other.high:.2f}" if other else ""
+    shares = ", ".join(f"{one.detail['share']:.1%}" for one in rows)
+    return [
+        (
+            good,
+            f"Of {shares} of the {name} at {row.site}, the best {row.detail['share']:.1%} "
+            f"({row.detail['neurons']}) move accuracy most when steered up instead of "
+            f"down by one standard deviation: {row.interval}, McNemar "
+            f"p={p[most]:.2g} after Holm over the shares{beside} (R14).",
+        )
+    ]
+
+
+def _patched(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    told = []
+    for arm, control in (("value", "matched"), ("dopamine", "matched_dopamine")):
+        rows = {
+            (row.arm, row.detail["into"]): row
+            for row in _of(results.where(experiment="R14", metric="patched"), kind)
+            if row.arm in (arm, control, "all neurons")
+        }
+        if not {(arm, "low"), (arm, "high")} <= set(rows):
+            continue
+        up, down = rows[arm, "low"], rows[arm, "high"]
+        above, below = rows.get((control, "low")), rows.get((control, "high"))
+        good = up.low > 0 and down.high < 0
+        good = good and (above is None or up.estimate > above.high) and (below is None or down.estimate < below.low)
+        whole = [rows["all neurons", into] for into in ("low", "high") if ("all neurons", into) in rows]
+        both = " and ".join(f"{row.estimate:+.2f}" for row in whole)
+        beside = f"; all neurons of the site by {both}" if arm == "value" and whole else ""
+        told.append(
+            (
+                bool(good),
+                f"Patching {arm} neurons ({name} at {up.detail['at']}) from high- into low-V states changes V-hat by "
+                f"{up.interval}, from low- into high-V ones by {down.interval}{beside} (R14).",
+            )
+        )
+    return told
+
+
+def _repaired(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    rows = _of(results.where(experiment="R4", arm="value", metric="restored"), kind)
+    if not rows:
+        return []
+    last = max(int(row.detail["at"].partition(".")[0]) for row in rows)
+    rows = [row for row in rows if row.detail["at"].startswith(f"{last}.")]
+    good, said = False, []
+    for row in rows:
+        other = _beside(results, row, "restored", "at")
+        seen = row.low > 0 and (other is None or row.estimate > other.high)
+        good = good or bool(seen)
+        said.append(f"{row.site} {row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]{' (yes)' if seen else ''}")
+    return [
+        (
+            good,
+            f"Self-repair: the part that layer {last} has undone of what zeroing the value {name} of an earlier layer "
+            f"takes from the read-out of V-hat: {'; '.join(said)} (R4).",
+        )
+    ]
+
+
+def _elsewhere(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    rows = _of(results.where(experiment="R4", arm="value", metric="change_elsewhere"), kind)
+    if not rows:
+        return []
+    p = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
+    said = "; ".join(
+        f"{row.detail['on']}, {row.detail['op']} {row.estimate:+.2f} [{row.low:+.2f}, {row.high:+.2f}] (p={value:.2g})"
+        for row, value in zip(rows, p, strict=True)
+    )
+    good = bool((p < 0.05).any())
+    words = "is felt" if good else "is not shown to be felt"
+    return [(good, f"Ablating the value neurons ({name}) {words} on other tasks: {said}; Holm (R4).")]
+
+
+CAUSAL = (_elsewhere, _repaired, _depends, _steers, _by_share, _patched)
+
+
+def _of(rows: Sequence[Row], kind: str) -> list[Row]:
+    return [row for row in rows if kind_of(row) == kind]
+
+
+def _beside(results: Results, row: Row, metric: str, key: str) -> Row | None:
+    """The matched sets' row at the same place."""
+    found = results.where(experiment=row.experiment, arm="matched", metric=metric, site=row.site)
+    return next((one for one in found if one.detail[key] == row.detail[key]), None)

@@ -1,0 +1,97 @@
+"""What else an ablation does (R4): to accuracy on other tasks, and how much of it later layers undo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mechreward import stats
+from mechreward.causal.controls import matched
+from mechreward.causal.effect import ABLATIONS, Effect
+from mechreward.causal.intervene import zero
+from mechreward.causal.repair import restored
+from mechreward.causal.trials import both_ways
+from mechreward.models.site import Site
+from mechreward.paper.split import Split, over_draws
+from mechreward.probing.activations import Activations, record
+from mechreward.probing.neurons import NeuronSet, select
+from mechreward.probing.probe import ValueProbe
+from mechreward.results import Row, rows_from
+from mechreward.tasks import Problem
+
+
+def elsewhere(
+    model: Any,
+    others: Mapping[str, Sequence[Problem]],
+    effect: Effect,
+    acts: Activations,
+    about: dict[str, Any],
+    what: str | None = None,
+) -> list[Row]:
+    """R4, side effects: accuracy on other tasks under the same ablations, beside the first matched sets.
+
+    `others` by task. A task of which the model solves nothing has a baseline row alone: it has nothing to lose.
+    """
+    rows = []
+    for name, problems in others.items():
+        n, ids = len(problems), np.array([problem.id for problem in problems])
+        base = both_ways(model, problems, [()], about["seed"])[0].reward
+        detail: dict[str, Any] = {"on": name}
+        rows += rows_from(about, [("baseline", "accuracy_elsewhere", stats.proportion(int(base.sum()), n), detail)])
+        for op in effect.ops if base.any() else ():
+            changes = [ABLATIONS[op](one, acts, about["seed"]) for one in _sets(effect, op)]
+            found = both_ways(
+                model, problems, [(one.edit(),) for one in changes], about["seed"], what=what and f"{what}: {name}"
+            ).reward
+            own, more = found[0], detail | {"op": op}
+            change = stats.paired_difference(own, base, ids, seed=about["seed"])
+            tested = more | {"p_mcnemar": stats.mcnemar(base, own)}
+            others_right = over_draws([float(one.mean()) for one in found[1:]])
+            rows += rows_from(
+                about,
+                [
+                    ("value", "accuracy_elsewhere", stats.proportion(int(own.sum()), n), more),
+                    ("value", "change_elsewhere", change, tested),
+                    ("matched", "accuracy_elsewhere", others_right, more | {"sets": len(found) - 1}),
+                ],
+            )
+    return rows
+
+
+def repair(
+    model: Any, train: Split, test: Split, kind: str, share: float, about: dict[str, Any], draws: int = 5
+) -> list[Row]:
+    """R4, self-repair: how much of what zeroing takes from the linear read-out of V-hat of each later layer is undone
+    by then (`causal.repair`), for the value set of every layer but the last, beside sets matched in rms. No layer is
+    picked.
+
+    `share` of the neurons of each layer, by the paper's probe.
+    """
+    everywhere = [Site.parse(name) for name in train.at_states]
+    stream = [site for site in everywhere if site.kind == "resid_post"]
+    probes = {site: ValueProbe("mc", "linear").fit(train.at_states[str(site)], train.values) for site in stream}
+    rows = []
+    for site in (site for site in everywhere if site.kind == kind):
+        later = {one: probe for one, probe in probes.items() if one.layer > site.layer}
+        if not later:
+            continue
+        own = select(ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values), share)
+        tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
+        sets = [own, *(one.neurons for one in matched(own, tokens, draws, about["seed"]))]
+        found = [restored(model, test.runs, zero(one), later, seed=about["seed"]) for one in sets]
+        for at in later:
+            mine, *others = (one[at] for one in found)
+            detail = {"op": "zero", "at": str(at), "neurons": len(own)}
+            spread = over_draws([one.estimate for one in others])
+            rows += rows_from(about | {"site": str(site)}, [("value", "restored", mine, detail)])
+            rows += rows_from(about | {"site": str(site)}, [("matched", "restored", spread, detail | {"sets": draws})])
+    return rows
+
+
+def _sets(effect: Effect, op: str, draws: int = 5) -> list[NeuronSet]:
+    """The set and its first matched ones."""
+    drawn = [replace(effect.neurons, indices=arm.indices, scores=()) for arm in effect.draws("matched", op)[:draws]]
+    return [effect.neurons, *drawn]

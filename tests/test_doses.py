@@ -1,0 +1,108 @@
+"""Doses, patches up and down, and other tasks, on planted models, where dynamic programming says what must happen."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+import mechreward as mr
+from mechreward import paper
+from mechreward.causal.effect import ablate
+from mechreward.causal.push import like, own_push
+from mechreward.models.site import Site
+from mechreward.probing.neurons import NeuronSet
+
+SITE = "1.resid_post"
+
+
+def only(rows, **wanted):
+    (found,) = [
+        one for one in rows if all(getattr(one, key, one.detail.get(key)) == value for key, value in wanted.items())
+    ]
+    return found
+
+
+@cache
+def plant():
+    return mr.testbed.planted("value")
+
+
+@cache
+def split(name="train", n=40):
+    here = plant()
+    runs = mr.sample(here.model, here.task.problems(name, n), what=None)
+    return paper.observe(here.model, runs, mr.estimate(here.model, runs, k=6, what=None), [Site.parse(SITE)])
+
+
+def pushes():
+    train, own = split(), plant().truth.value_neurons[SITE]
+    acts, toward = train.at_states[SITE], np.where(train.values.live, train.values.mean, np.nan)
+    push = own_push(own, acts, toward)
+    inert = [i for i in range(acts.width) if i not in own.indices][:2]
+    others = [like(push, NeuronSet.of(acts, [i], "other"), acts, toward, "matched", i) for i in inert]
+    return push, others
+
+
+def test_a_dose_is_what_dynamic_programming_says():
+    here, (push, others) = plant(), pushes()
+    problems, about = here.task.problems("test", 60), paper.shared("R14", "planted", "planted", SITE, 0)
+    rows = paper.share_dose(here.model, problems, {0.05: [push, *others]}, about)
+    exact = {"zero": here.truth.accuracy(problems, mr.zero(push.neurons)), "still": here.truth.accuracy(problems)}
+    exact |= {"up": here.truth.accuracy(problems, push.by(1)), "down": here.truth.accuracy(problems, push.by(-1))}
+
+    def near(found: float, true: float) -> bool:
+        return abs(found - true) < 4 * np.sqrt(max(true * (1 - true), 0.01) / 60)
+
+    zeroed = only(rows, arm="value", metric="accuracy_zeroed")
+    still = only(rows, arm="baseline", metric="accuracy_zeroed")
+    assert near(zeroed.estimate, exact["zero"]) and near(still.estimate, exact["still"])
+    change = only(rows, arm="value", metric="change_zeroed")
+    assert change.estimate == pytest.approx(zeroed.estimate - still.estimate)
+    gap = only(rows, arm="value", metric="contrast_at_share")
+    assert gap.estimate == pytest.approx(exact["up"] - exact["down"], abs=0.2) and gap.detail["p_mcnemar"] < 1e-6
+    beside = only(rows, arm="matched", metric="contrast_at_share")
+    assert beside.detail["sets"] == beside.n == 2 and beside.low <= beside.estimate <= beside.high
+
+
+def test_shares_of_as_many_neurons_are_one():
+    train, here = split(), plant()
+    probe = mr.ValueProbe("mc", "linear").fit(train.at_states[SITE], train.values)
+    found = paper.by_share(here.model, train, probe, Site.parse(SITE), shares=(0.001, 0.01, 0.05), draws=2)
+    assert {share: len(sets[0].neurons) for share, sets in found.items()} == {0.001: 1, 0.05: 3}
+    for sets in found.values():
+        assert [one.norm for one in sets] == pytest.approx([sets[0].norm] * len(sets), rel=1e-5)
+
+
+def test_patches_go_both_ways_and_equal_states_stay():
+    """The policy reads V from these neurons alone: the set does what all neurons do, pair by pair."""
+    push, others = pushes()
+    about = paper.shared("R14", "planted", "planted", SITE, 0)
+    sets = {"value": (push.neurons, [one.neurons for one in others])}
+    rows = paper.both_patched(plant().model, split("test"), sets, about, pairs=20, k=8)
+    up, down = (only(rows, arm="value", metric="patched", into=into) for into in ("low", "high"))
+    assert up.low > 0.1 and down.high < -0.1
+    for into, own in (("low", up), ("high", down)):
+        assert only(rows, arm="all neurons", metric="patched", into=into).estimate == pytest.approx(own.estimate)
+        assert only(rows, arm="matched", metric="patched", into=into).estimate == pytest.approx(0, abs=0.1)
+    assert abs(only(rows, arm="value", metric="patched", into="equal").estimate) < up.estimate / 2
+
+
+def test_other_tasks_are_measured_where_the_model_solves_any():
+    here, own = plant(), plant().truth.value_neurons[SITE]
+    problems = here.task.problems("test", 30)
+    options = {"draws": 3, "random_draws": 1, "what": None}
+    effect = ablate(here.model, here.task.problems("test", 20, 1), own, ops=("zero",), **options)
+    acts = mr.record(here.model, split().runs, SITE, rows="tokens", what=None)[SITE]
+    about = paper.shared("R4", "planted", "planted", SITE, 0)
+    rows = paper.elsewhere(here.model, {"itself": problems}, effect, acts, about)
+    base, value = (only(rows, arm=arm, metric="accuracy_elsewhere") for arm in ("baseline", "value"))
+    for found, exact in ((base, here.truth.accuracy(problems)), (value, here.truth.accuracy(problems, mr.zero(own)))):
+        assert abs(found.estimate - exact) < 4 * np.sqrt(max(exact * (1 - exact), 0.01) / 30)
+    change = only(rows, arm="value", metric="change_elsewhere")
+    assert change.estimate == pytest.approx(value.estimate - base.estimate)
+    assert only(rows, arm="matched", metric="accuracy_elsewhere").detail["sets"] == 3
+    lost = [problem for problem in problems if not mr.sample(here.model, [problem], what=None).rewards[0]][:4]
+    few = paper.elsewhere(here.model, {"lost": lost}, effect, acts, about)
+    assert [(row.arm, row.estimate) for row in few] == [("baseline", 0.0)]

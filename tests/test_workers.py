@@ -1,0 +1,58 @@
+"""Work side by side: every job is done in a process of its own, one thread each, and errors come through."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mechreward import _workers
+from mechreward._check import MechRewardError
+from mechreward._workers import cores, side_by_side
+
+
+def note(path: Path, words: str) -> None:
+    """A job: who did it, with how many threads."""
+    import torch
+
+    path.write_text(f"{words} {os.getpid()} {torch.get_num_threads()}")
+
+
+def fail(path: Path, words: str) -> None:
+    raise MechRewardError(f"{words} went wrong.")
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_workers, "cores", lambda: 2)
+
+
+def test_every_job_is_done_elsewhere_with_one_thread(two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    jobs = [(tmp_path / f"{i}", f"job{i}") for i in range(3)]
+    assert sorted(side_by_side(note, jobs)) == jobs
+    said = [path.read_text().split() for path, _ in jobs]
+    assert [words[0] for words in said] == ["job0", "job1", "job2"]
+    assert {words[2] for words in said} == {"1"} and str(os.getpid()) not in {words[1] for words in said}
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "TQDM_DISABLE" not in os.environ
+
+
+def test_an_error_comes_through_as_it_is_and_ends_the_work(two, tmp_path: Path):
+    began = time.monotonic()
+    with pytest.raises(MechRewardError, match="this went wrong"):
+        list(side_by_side(fail, [(tmp_path, "this")] * 50))
+    assert time.monotonic() - began < 60
+
+
+def test_one_core_needs_no_process(tmp_path: Path):
+    jobs = [(tmp_path / "a", "a"), (tmp_path / "b", "b")]
+    assert list(side_by_side(note, jobs)) == jobs  # tests/conftest.py says: one core
+    assert {path.read_text().split()[1] for path, _ in jobs} == {str(os.getpid())}
+    assert list(side_by_side(note, [])) == []
+
+
+def test_there_is_a_core():
+    assert cores() >= 1
