@@ -201,6 +201,8 @@ def trial(down: str, up: str, draws=(0.0,) * 99, planned: int = 99, **more) -> S
 def test_cause_needs_direction_rank_and_draws():
     zeros, ones = "0" * 20, "1" * 20
     found = claims.causal(trial(zeros, ones))
+    assert "sets of equal displacement (largest" in found.reason
+    assert "rms not matched (error 0.50)" in claims.causal(trial(zeros, ones), error=0.5).reason
     assert found.verdict == "pass" and found.numbers["p_rank"] == 0.01
     assert found.numbers["p_mcnemar"]["steer"] == pytest.approx(2 * 0.5**20)
     assert found.numbers["p_holm"]["steer"] == pytest.approx(4 * 0.5**20)

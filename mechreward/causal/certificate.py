@@ -253,9 +253,9 @@ def by_steering(
         model, problems, push, controls, rivals, [zero(neurons), mean(neurons, tokens)], runs, tokens,
         level=judge.LEVEL, seed=seed, policy=policy, what=what,
     )  # fmt: skip
-    cause = judge.causal(trial, seed)
-    errors = [one.error for one in controls]
-    cause.numbers.update(rms_match_error=float(np.mean(errors)) if errors else math.nan, displacement=push.norm)
+    error = float(np.mean([one.error for one in controls])) if controls else math.nan
+    cause = judge.causal(trial, seed, error)
+    cause.numbers.update(displacement=push.norm)
     shared = {arm: overlap_with(push, score) for arm, score in scores.items()}
     return cause, judge.specific(trial, cause, shared, seed), [one.neurons for one in controls[:5]]
 
