@@ -29,8 +29,6 @@ BUNDLED = (
     ("mixed-rl", "paths"),
 )
 
-PLAN = Plan(ablated=120)  # as the main job's, which has three minutes; twice the problems see smaller effects
-
 
 def demo(study: Study) -> Results:
     """The main job: what the data is, R1-R4, R7, R8; returns what `results.json` holds."""
@@ -63,7 +61,7 @@ def reproduce(
     wanted = [name for name in every if name in names or ("all" in names and name != "certificate")]
     require(bool(wanted), f"no experiment was named; there are {', '.join(every)}, and all.")
     require("R12" not in names or len(homes) > 1, "R12 compares models or tasks: name at least two.")
-    plans = {f"{model}.{task}": replace(plan or PLAN, model=model, task=task) for model, task in homes}
+    plans = {f"{model}.{task}": replace(plan or Plan(), model=model, task=task) for model, task in homes}
     if len(plans) > 1:
         for _, own, folder in side_by_side(_fill, [(wanted, own, out / name) for name, own in plans.items()]):
             say(f"{own.model} on {own.task} is done: {folder}")

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from tqdm.auto import tqdm
 
 from mechreward import stats
 from mechreward._check import MechRewardError, one_of, require
 from mechreward._files import read_json, write_json
+from mechreward._progress import progress
 from mechreward.causal.controls import MATCHED, Control, matched, random, sinks
 from mechreward.causal.intervene import OPS, Intervention, mean, resample, zero
 from mechreward.models.adapter import device_of, eos_id
@@ -200,7 +200,7 @@ def ablate(
         model, problems, [(change.edit(),) for _, change in pairs], seed=seed, policy=policy, what=title
     )
     arms = []
-    read = tqdm(pairs, desc=what and f"{what}: damage", disable=what is None, unit="set")
+    read = progress(what and f"{what}: damage", "set", pairs)
     for (control, change), runs in zip(read, rollouts, strict=True):
         damage = _damage(model, runs) | text.compare(change, acts)
         outcomes = np.array(runs.rewards)

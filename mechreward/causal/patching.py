@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from tqdm.auto import tqdm
 
 from mechreward._check import MechRewardError, require
 from mechreward._files import read_json, write_json
+from mechreward._progress import progress
 from mechreward.causal.intervene import patch
 from mechreward.causal.reference import absolute
 from mechreward.models.adapter import ModelId, device_of, model_id
@@ -128,7 +128,7 @@ def patching_sweep(
     )
     values = forward(model, [clean], wanted, max(site.layer for site in wanted) + 1)
     table = np.zeros((len(wanted), len(pairs)))
-    bar = tqdm(total=table.size, desc=what, disable=what is None, unit="patch")
+    bar = progress(what, "patch", total=table.size)
     with bar:
         for row, (site, chosen) in enumerate(zip(wanted, sets, strict=True)):
             state = values[site][0][:, list(chosen.indices)]

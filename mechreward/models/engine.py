@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from tqdm.auto import tqdm
 
 from mechreward._check import require
+from mechreward._progress import progress
 from mechreward.models.adapter import device_of, forward_step
 from mechreward.models.cache import Pair, RowCache
 from mechreward.models.capture import Capture, Catcher, Caught
@@ -96,7 +96,7 @@ def generate(
     changes, readers = [*run.edits.hooks(), *hooks], run.catcher.hooks() if run.catcher else []
     if not hooks and LeanPass.fits(model):
         run.lean = LeanPass(model, changes, readers)
-    bar = tqdm(total=len(jobs), desc=what, disable=what is None, unit="rollout", mininterval=0.5)
+    bar = progress(what, "rollout", total=len(jobs))
     with bar, _hooked(model, [*changes, *readers]):
         while len(run.done) < len(jobs) or run.leaving:
             run.refill()

@@ -9,10 +9,11 @@ import numpy as np
 
 from mechreward import stats
 from mechreward._check import require
-from mechreward.causal.answers import Answers, State, answer, beginnings, rates, state_of
+from mechreward.causal.answers import Answers, answer, rates, state_of
 from mechreward.causal.effect import CleanText
-from mechreward.causal.intervene import zero
+from mechreward.causal.intervene import Intervention, zero
 from mechreward.causal.push import Push
+from mechreward.causal.trials import both_ways
 from mechreward.models.edits import Edit
 from mechreward.paper.split import bare, over_draws
 from mechreward.probing.activations import Activations, record
@@ -118,7 +119,8 @@ def R14(
     of the continuation from states in the middle of clean answers, steered from their last token on. `early` and
     `late` are the positions before and behind the middle of a clean answer (median). The rows of the arms called
     `matched` or `random`, whose draws have one displacement with the set they stand for, are means over draws, between
-    the lowest and the highest. `contrast` is accuracy under each strength minus that under its opposite.
+    the lowest and the highest. `contrast` is accuracy under each strength minus that under its opposite. The baseline's
+    `detectable_drop` is what so many problems can show (`stats.detectable_effect`).
 
     Args:
         pushes: the directions (`causal.push`); pushes of one arm are draws of it.
@@ -129,26 +131,25 @@ def R14(
     middle = int(np.median([(run.prompt_len + len(run.tokens)) / 2 for run in runs]))
     longest = max(len(run.tokens) for run in runs) + problems[0].task.max_tokens if problems[0].task else 512
     where = {"all": None, "early": range(middle), "late": range(middle, longest)}
-    begin, text = beginnings(model, problems), CleanText(model, runs)
+    text = CleanText(model, runs)
     half = [state_of(runs, i, max(1, run.steps // 2)) for i, run in enumerate(runs) if run.steps > 1][:states]
     ids = np.array([problem.id for problem in problems])
 
-    def full(edits: tuple[Edit, ...]) -> Answers:
-        return answer(model, [(s, edits, (seed, s.problem.id, 0)) for s in begin], policy=runs.policy, what=what)
-
-    def onward(push: Push | None, strength: int | float) -> np.ndarray:
-        def steering(state: State) -> tuple[Edit, ...]:
-            return () if push is None else (push.by(strength).edit(range(len(state.tokens) - 1, longest)),)
-
+    def onward(changes: Sequence[Intervention | None]) -> np.ndarray:
+        """V-hat [change state] from the middle of clean answers."""
         jobs = []
-        for number, state in enumerate(half):
-            edits = steering(state)
-            jobs += [(state, edits, (seed, "onward", number, j)) for j in range(k)]
-        return rates(answer(model, jobs, policy=runs.policy, what=what).shaped(-1, k))
+        for change in changes:
+            for number, state in enumerate(half):
+                here = () if change is None else (change.edit(range(len(state.tokens) - 1, longest)),)
+                jobs += [(state, here, (seed, "onward", number, j)) for j in range(k)]
+        return rates(answer(model, jobs, policy=runs.policy, what=what).shaped(len(changes), -1, k))
 
-    base = full(())
-    rows = rows_from(about, _numbers("baseline", base, base, ids, {"strength": 0}, seed))
-    still = onward(None, 0)
+    def full(edits: Sequence[tuple[Edit, ...]]) -> Answers:
+        return both_ways(model, problems, edits, seed, runs.policy, what)
+
+    base, still = full([()])[0], onward([None])[0]
+    see = stats.detectable_effect(len(ids), min(max(float(base.reward.mean()), 0.01), 0.99))
+    rows = rows_from(about, _numbers("baseline", base, base, ids, {"strength": 0, "detectable_drop": see}, seed))
     owners = np.array([state.problem.id for state in half])
     rows += rows_from(about, [("baseline", "value", _mean(still, owners, seed), {"strength": 0, "k": k})])
     by_arm: dict[str, list[Push]] = {}
@@ -156,25 +157,26 @@ def R14(
         by_arm.setdefault(push.arm, []).append(push)
     for arm, draws in by_arm.items():
         single = len(draws) == 1
+        changes = [push.by(strength) for strength in strengths for push in draws]
+        later = onward(changes).reshape(len(strengths), len(draws), -1)
+        sites = [tokens[str(push.neurons.site)] for push in draws]
         for place in places if single else ("all",):
-            found: dict[int | float, list[Answers]] = {}
-            for strength in strengths:
-                changes = [push.by(strength) for push in draws]
-                at = where[place]
-                found[strength] = [full((change.edit(at),)) for change in changes]
+            there = full([(change.edit(where[place]),) for change in changes]).shaped(len(strengths), len(draws), -1)
+            found = {strength: [there[i, d] for d in range(len(draws))] for i, strength in enumerate(strengths)}
+            for i, strength in enumerate(strengths):
                 detail = {"strength": strength, "place": place, "neurons": len(draws[0].neurons)}
                 detail |= {"displacement": draws[0].norm * abs(strength)}
-                meters = []
+                meters, values = [], later[i] if place == "all" else []
                 if place == "all":
-                    sites = [tokens[str(push.neurons.site)] for push in draws]
-                    meters = [text.compare(change, acts) for change, acts in zip(changes, sites, strict=True)]
-                later = [onward(push, strength) for push in draws] if place == "all" else []
+                    these = [push.by(strength) for push in draws]
+                    meters = [text.compare(change, acts) for change, acts in zip(these, sites, strict=True)]
                 if single:
                     rows += rows_from(about, _numbers(arm, found[strength][0], base, ids, detail, seed))
                     rows += rows_from(about, [(arm, key, bare(v, 0), detail) for m in meters for key, v in m.items()])
-                    rows += rows_from(about, [(arm, "value", _mean(v, owners, seed), detail | {"k": k}) for v in later])
+                    means = [(arm, "value", _mean(v, owners, seed), detail | {"k": k}) for v in values]
+                    rows += rows_from(about, means)
                 else:
-                    rows += rows_from(about, _spread(arm, found[strength], base, meters, later, detail))
+                    rows += rows_from(about, _spread(arm, found[strength], base, meters, values, detail))
             for strength in (s for s in strengths if s > 0 and -s in found):
                 pairs = list(zip(found[strength], found[-strength], strict=True))
                 gaps = [stats.paired_difference(a.reward, b.reward, ids, seed=seed) for a, b in pairs]
@@ -204,7 +206,7 @@ def _spread(
     found: Sequence[Answers],
     base: Answers,
     meters: Sequence[dict[str, float]],
-    later: Sequence[np.ndarray],
+    later: Sequence[np.ndarray] | np.ndarray,
     detail: dict[str, Any],
 ) -> list[tuple[str, str, Interval, dict[str, Any]]]:
     each: dict[str, list[float]] = {

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from tqdm.auto import tqdm
 
 from mechreward._check import MechRewardError, one_of, require
 from mechreward._files import digest, read_tensors, write_tensors
+from mechreward._progress import progress
 from mechreward.models.adapter import ModelId, device_of, model_id
 from mechreward.models.engine import Hooks
 from mechreward.models.site import Site, parse_sites
@@ -147,7 +147,7 @@ def record(
     over = set.intersection(*(file.done for file in files.values())) if files else set()
     stop = max(site.layer for site in wanted) + 1
     order = sorted((i for i in range(len(runs)) if i not in over), key=lambda i: len(runs[i].tokens))
-    bar = tqdm(total=len(runs), initial=len(over), desc=what, disable=what is None, unit="trajectory", mininterval=0.5)
+    bar = progress(what, "trajectory", total=len(runs), initial=len(over))
     with bar, model.hooks(fwd_hooks=list(hooks)) if hooks else nullcontext():
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]

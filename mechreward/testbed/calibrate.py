@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from tqdm.auto import tqdm
 
 from mechreward import stats
 from mechreward._check import one_of, require
+from mechreward._progress import progress
 from mechreward.causal.effect import ablate
 from mechreward.models.site import Site
 from mechreward.probing import rankings
@@ -234,7 +234,7 @@ def alarms(name: str, seeds: int, sizes: Sizes) -> list[Row]:
     one_of("plant without value", name, NULLS)
     require(seeds >= 1, f"seeds must be at least 1; {seeds} was given.")
     each = []
-    for seed in tqdm(range(seeds), desc=f"false alarms: {name}", unit="seed"):
+    for seed in progress(f"false alarms: {name}", "seed", range(seeds)):
         plant = planted(name, seed)
         splits = (("train", sizes.train), ("test", sizes.test))
         fit, held = (gather(plant, split, n, sizes.k, seed, True) for split, n in splits)
@@ -250,7 +250,7 @@ def plants(name: str, seeds: int, sizes: Sizes) -> list[Row]:
     one_of("plant with value", name, EXPECTED)
     require(seeds >= 1, f"seeds must be at least 1; {seeds} was given.")
     trains, tests = [], []
-    for seed in tqdm(range(seeds), desc=f"rollouts and values: {name}", unit="seed"):
+    for seed in progress(f"rollouts and values: {name}", "seed", range(seeds)):
         plant = planted(name, seed)
         trains.append(gather(plant, "train", sizes.train, sizes.k, seed))
         tests.append(gather(plant, "test", sizes.test, sizes.k, seed))

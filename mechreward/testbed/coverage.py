@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import kstest
-from tqdm.auto import tqdm
 
 from mechreward import stats
 from mechreward._check import one_of, require
+from mechreward._progress import progress
 from mechreward.probing.evidence import read_outs, sparsity
 from mechreward.probing.probe import ValueProbe
 from mechreward.results import Row
@@ -167,7 +167,7 @@ def covered(interval: Callable[[int], Interval], true: float, runs: int, what: s
     """How often `interval(run)` holds `true`: the `rate` with its Wilson interval over runs, how often it lies wholly
     above or below, and how often it has no bounds (those runs do not count)."""
     require(runs >= 1, f"runs must be at least 1; {runs} was given.")
-    found = [interval(run) for run in tqdm(range(runs), desc=what, disable=what is None, unit="run", leave=False)]
+    found = [interval(run) for run in progress(what, "run", range(runs), leave=False)]
     bounded = [one for one in found if not np.isnan(one.low)]
     require(len(bounded) > 0, "no run gave an interval.")
     above, below = (sum(side) for side in ([one.low > true for one in bounded], [one.high < true for one in bounded]))

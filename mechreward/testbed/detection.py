@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from tqdm.auto import tqdm
 
 from mechreward import stats, tasks
 from mechreward._check import require
+from mechreward._progress import progress
 from mechreward.models.adapter import load
 from mechreward.probing import rankings
 from mechreward.probing.activations import Activations, record
@@ -130,5 +130,5 @@ def detection(pools: Sequence[Pool], sizes: Sequence[tuple[int, int]], names: Se
     """`detection_limit` over pools, (problems, trajectories a problem) and rankings."""
     grid = [(pool, name, n, per) for pool in pools for name in names for n, per in sizes]
     grid = [(p, name, n, per) for p, name, n, per in grid if n <= len(np.unique(p.data.group))]
-    bar = tqdm(grid, desc="detection limits", unit="cell")
+    bar = progress("detection limits", "cell", grid)
     return [detection_limit(pool, name, n, per, repeats=repeats) for pool, name, n, per in bar]
