@@ -192,7 +192,7 @@ def R14(study: Study) -> list[Row]:
     def make(kind: str) -> list[Row]:
         value, dopamine = value_set(study, kind), dopamine_set(study, kind)
         pushes, tokens = paper.steering_arms(model, train, value, dopamine, seed=plan.seed)
-        about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")
+        about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")[:100]
         sets = {
             arm: (own, [one.neurons for one in pushes if one.arm == control])
             for arm, own, control in (("value", value, "matched"), ("dopamine", dopamine, "matched_dopamine"))

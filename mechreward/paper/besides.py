@@ -22,6 +22,8 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.results import Row, rows_from
 from mechreward.tasks import Problem
 
+LEAST = 0.05
+
 
 def elsewhere(
     model: Any,
@@ -33,7 +35,8 @@ def elsewhere(
 ) -> list[Row]:
     """R4, side effects: accuracy on other tasks under the same ablations, beside the first matched sets.
 
-    `others` by task. A task of which the model solves nothing has a baseline row alone: it has nothing to lose.
+    `others` by task. A task of which the model solves less than `LEAST` has a baseline row alone: it has nothing to
+    lose (our choice).
     """
     rows = []
     for name, problems in others.items():
@@ -41,7 +44,7 @@ def elsewhere(
         base = both_ways(model, problems, [()], about["seed"])[0].reward
         detail: dict[str, Any] = {"on": name}
         rows += rows_from(about, [("baseline", "accuracy_elsewhere", stats.proportion(int(base.sum()), n), detail)])
-        for op in effect.ops if base.any() else ():
+        for op in effect.ops if base.mean() >= LEAST else ():
             changes = [ABLATIONS[op](one, acts, about["seed"]) for one in _sets(effect, op)]
             found = both_ways(
                 model, problems, [(one.edit(),) for one in changes], about["seed"], what=what and f"{what}: {name}"
