@@ -6,7 +6,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 # Read when a process begins: its threads, and whether its progress bars would run into each other.
 ALONE = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
@@ -32,7 +33,7 @@ def side_by_side(work: Callable[..., object], jobs: Sequence[tuple]) -> Iterator
     before = {name: os.environ.get(name) for name in ALONE}
     os.environ.update(ALONE)
     try:
-        with ProcessPoolExecutor(most, get_context("spawn"), _die_quietly) as pool:
+        with ProcessPoolExecutor(most, get_context("spawn"), _follow_the_first) as pool:
             waiting = {pool.submit(work, *job): job for job in jobs}
             try:
                 for one in as_completed(waiting):
@@ -46,6 +47,14 @@ def side_by_side(work: Callable[..., object], jobs: Sequence[tuple]) -> Iterator
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _die_quietly() -> None:
-    """Ctrl-C reaches every process; only the first one has something to say about it."""
+def _follow_the_first() -> None:
+    """Ctrl-C reaches every process; only the first one has something to say about it. If that is killed, all end."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    first = parent_process()
+
+    def wait() -> None:
+        if first is not None:
+            first.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()

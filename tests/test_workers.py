@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,3 +59,44 @@ def test_one_core_needs_no_process(tmp_path: Path):
 
 def test_there_is_a_core():
     assert cores() >= 1
+
+
+def wait(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks /proc who is there")
+def test_workers_end_with_the_process_that_began_them(tmp_path: Path):
+    """Killed without a word, it can tell them nothing."""
+    paths = [tmp_path / "a", tmp_path / "b"]
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import test_workers
+if __name__ == "__main__":
+    test_workers._workers.cores = lambda: 2
+    list(test_workers.side_by_side(test_workers.wait, [(Path(p),) for p in {[str(p) for p in paths]!r}]))
+"""
+    script = tmp_path / "first.py"
+    script.write_text(code)
+    first = subprocess.Popen([sys.executable, str(script)])
+
+    def until(true: Callable[[], bool]) -> bool:
+        for _ in range(600):
+            if true():
+                return True
+            time.sleep(0.1)
+        return False
+
+    assert until(lambda: all(path.exists() and path.read_text() for path in paths))
+    first.kill()
+    first.wait()
+    assert until(lambda: not any(alive(int(path.read_text())) for path in paths))
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be collected does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
