@@ -108,7 +108,7 @@ def R3(study: Study) -> list[Row]:
 
 
 def R4(study: Study) -> list[Row]:
-    """The ablation; and besides it, other tasks' accuracy and self-repair."""
+    """The ablation; besides it the sets of other rankings, other tasks' accuracy, and self-repair."""
     train, _, test = study.splits.values()
     others = [name for name in TASKS if name != study.plan.task]
 
@@ -120,8 +120,14 @@ def R4(study: Study) -> list[Row]:
         rows = paper.elsewhere(study.model, problems, done, acts, about, f"{kind}: other tasks")
         return rows + paper.repair(study.model, train, test, kind, chosen(study)[kind][1], about)
 
+    def rankings(kind: str) -> list[Row]:
+        done, problems = effect(study, kind), study.plan.problems(study.task, "ablated")
+        sets, acts = paper.rivals(study.model, train, done.neurons, seed=study.plan.seed)
+        about, what = study.about("R4", done.neurons.site), f"{kind}: sets of other rankings"
+        return paper.other_rankings(study.model, problems, done, sets, acts, about, what)
+
     rows = [row for kind in KINDS for row in paper.R4(effect(study, kind), study.about("R4", chosen(study)[kind][0]))]
-    return rows + _over_kinds(study, "R4-besides", besides)
+    return rows + _over_kinds(study, "R4-rankings", rankings) + _over_kinds(study, "R4-besides", besides)
 
 
 def R5(study: Study) -> list[Row]:

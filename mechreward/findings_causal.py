@@ -162,6 +162,24 @@ def _repaired(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     ]
 
 
+def _rankings(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    rows = [row for row in _of(results.where(experiment="R4", metric="gap"), kind) if "p" in row.detail]
+    if not rows:
+        return []
+    p = stats.holm(np.array([row.detail["p"] for row in rows]))
+    zeroed = [(row, value) for row, value in zip(rows, p, strict=True) if row.detail["op"] == "zero"]
+    good = all(row.estimate > 0 and value < 0.05 for row, value in zeroed)
+    said = "; ".join(f"{row.arm.replace('_', ' ')} {row.estimate:+.2f} (p={value:.2g})" for row, value in zeroed)
+    words = "costs more accuracy than zeroing" if good else "is not shown to cost more accuracy than zeroing each of"
+    return [
+        (
+            good,
+            f"Zeroing the value neurons ({name}) {words} as many of other rankings: {said}; McNemar, Holm over "
+            f"{len(rows)} (R4).",
+        )
+    ]
+
+
 def _elsewhere(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     rows = _of(results.where(experiment="R4", arm="value", metric="change_elsewhere"), kind)
     if not rows:
@@ -176,7 +194,7 @@ def _elsewhere(results: Results, kind: str, name: str) -> list[tuple[bool, str]]
     return [(good, f"Ablating the value neurons ({name}) {words} on other tasks: {said}; Holm (R4).")]
 
 
-CAUSAL = (_elsewhere, _repaired, _depends, _steers, _by_share, _patched)
+CAUSAL = (_rankings, _elsewhere, _repaired, _depends, _steers, _by_share, _patched)
 
 
 def _of(rows: Sequence[Row], kind: str) -> list[Row]:

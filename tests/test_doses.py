@@ -89,6 +89,25 @@ def test_patches_go_both_ways_and_equal_states_stay():
     assert abs(only(rows, arm="value", metric="patched", into="equal").estimate) < up.estimate / 2
 
 
+def test_other_rankings_stand_beside_the_set_pair_by_pair():
+    """The set against itself is 0 exactly; neurons that nothing reads cost nothing: the gap is the set's own cost."""
+    here, own = plant(), plant().truth.value_neurons[SITE]
+    problems = here.task.problems("test", 30)
+    effect = ablate(here.model, problems, own, draws=3, random_draws=1, what=None)
+    acts = mr.record(here.model, split().runs, SITE, rows="tokens", what=None)[SITE]
+    unread = [NeuronSet.of(acts, here.truth.decoys[name], name) for name in ("length", "length")]
+    about = paper.shared("R4", "planted", "planted", SITE, 0)
+    rows = paper.other_rankings(here.model, problems, effect, {"itself": [own], "unread": unread}, acts, about)
+    for op in ("zero", "mean"):
+        same = only(rows, arm="itself", metric="gap", op=op)
+        assert (same.estimate, same.detail["p"], same.detail["shared"]) == (0, 1, len(own))
+        assert only(rows, arm="itself", metric="accuracy", op=op).estimate == effect.draws("value", op)[0].accuracy
+        gap, change = only(rows, arm="unread", metric="gap", op=op), effect.summary(op)["change"]
+        assert gap.estimate == pytest.approx(-change.estimate, abs=0.05) and gap.detail["sets"] == 2
+    with pytest.raises(mr.MechRewardError, match="other problems"):
+        paper.other_rankings(here.model, problems[::-1], effect, {"itself": [own]}, acts, about)
+
+
 def test_other_tasks_are_measured_where_the_model_solves_any():
     here, own = plant(), plant().truth.value_neurons[SITE]
     problems = here.task.problems("test", 30)

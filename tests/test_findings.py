@@ -172,3 +172,16 @@ def test_the_curve_by_share_has_a_line_for_every_arm():
         assert word in text
     with pytest.raises(MechRewardError, match="nothing to draw"):
         share_curve(doses(0.3, 0.02, 0.1), "accuracy_zeroed")
+
+
+@pytest.mark.parametrize(("gap", "p", "holds"), [(0.2, 0.01, True), (0.2, 0.03, False), (-0.2, 0.01, False)])
+def test_value_neurons_must_beat_every_other_ranking_after_Holm(gap: float, p: float, holds: bool):
+    about, rows = R14 | {"experiment": "R4"}, []
+    for arm, size, value in (("wanda", 0.3, 0.001), ("next_token", gap, p)):
+        detail = {"op": "zero", "p": value}
+        rows += rows_from(about, [(arm, "gap", Interval(size, size - 0.1, size + 0.1, 40), detail)])
+    rows += rows_from(about, [("wanda", "gap", Interval(0.0, -0.1, 0.1, 40), {"op": "mean", "p": 1.0})])
+    rows += rows_from(about, [("matched_displacement", "gap", Interval(0.0, -0.1, 0.1, 40), {"op": "zero", "sets": 5})])
+    found, missed = findings(Results({}, tuple(rows)))
+    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
+    assert f"next token {gap:+.2f}" in (found + missed)[0] and "Holm over 3" in (found + missed)[0]

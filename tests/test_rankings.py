@@ -12,7 +12,8 @@ from scipy.stats import spearmanr
 
 from mechreward._check import MechRewardError
 from mechreward.models.engine import Policy
-from mechreward.probing.rankings import correlation, magnitude, mean_difference, next_token
+from mechreward.models.site import Site
+from mechreward.probing.rankings import correlation, magnitude, mean_difference, next_token, wanda, weight_magnitude
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.tasks import Problem, Verdict
 
@@ -89,3 +90,36 @@ def test_next_token_needs_tokens_of_the_same_runs():
         next_token(made.activations(torch.zeros(4, 3)), written())
     with pytest.raises(MechRewardError, match="record from these rollouts"):
         next_token(made.tokens(torch.zeros(70, 3), 7), written())
+
+
+def readers(plain, site: str) -> np.ndarray:
+    """Summed absolute weights that read each neuron, from a plain HuggingFace model's own matrices."""
+    layer, kind = int(site[0]), site[2:]
+    layers = plain.model.layers
+
+    def columns(*matrices) -> np.ndarray:
+        return sum(matrix.weight.detach().double().abs().sum(0) for matrix in matrices).numpy()
+
+    if kind == "mlp":
+        return columns(layers[layer].mlp.down_proj)
+    following = layer + (kind == "resid_post")
+    if following == len(layers):
+        return columns(plain.lm_head)
+    block = layers[following]
+    attention = () if kind == "resid_mid" else (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj)
+    return columns(block.mlp.up_proj, block.mlp.gate_proj, *attention)
+
+
+@pytest.mark.parametrize("site", ["0.resid_post", "1.resid_pre", "0.resid_mid", "1.mlp", "last"])
+def test_weights_that_read_are_those_of_the_plain_model(tiny_model, tiny_plain, site):
+    site = f"{tiny_model.cfg.n_layers - 1}.resid_post" if site == "last" else site
+    np.testing.assert_allclose(weight_magnitude(tiny_model, Site.parse(site)), readers(tiny_plain, site), rtol=1e-5)
+
+
+def test_wanda_is_weight_times_activation(tiny_model):
+    from types import SimpleNamespace
+
+    site = Site.parse("0.mlp")
+    acts = SimpleNamespace(site=site, rms=lambda: torch.arange(tiny_model.cfg.d_mlp).float())
+    expected = weight_magnitude(tiny_model, site) * np.arange(tiny_model.cfg.d_mlp)
+    assert wanda.__wrapped__(tiny_model, acts) == pytest.approx(expected)

@@ -5,7 +5,7 @@
 | R1 | a value probe works | `reads.py` |
 | R2 | few neurons are enough | `reads.py` |
 | R3 | over layers | `reads.py` |
-| R4 | they are causal | `causes.py`; other tasks and self-repair: `besides.py` |
+| R4 | they are causal | `causes.py`; other rankings, other tasks, self-repair: `besides.py` |
 | R5 | the probe's target matters | `causes.py` |
 | R6 | they are not next-token neurons | `reads.py` |
 | R7 | confidence | `uses.py` |
@@ -17,8 +17,8 @@
 | R14 | both directions: steering up and down | `directions.py`; by share of neurons, and patching: `doses.py` |
 """
 
-from mechreward.paper.arms import by_share, steering_arms, zeroed_below
-from mechreward.paper.besides import elsewhere, repair
+from mechreward.paper.arms import by_share, rivals, steering_arms, zeroed_below
+from mechreward.paper.besides import elsewhere, other_rankings, repair
 from mechreward.paper.causes import R4, R5, R13
 from mechreward.paper.choice import find
 from mechreward.paper.directions import R10, R14
@@ -55,7 +55,9 @@ __all__ = [
     "elsewhere",
     "find",
     "observe",
+    "other_rankings",
     "repair",
+    "rivals",
     "share_dose",
     "shared",
     "steering_arms",

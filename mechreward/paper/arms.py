@@ -1,4 +1,5 @@
-"""What R10 and R14 are given: the sets to zero in earlier layers, and the directions to steer along, from one split."""
+"""What R4, R10 and R14 are given, from one split: sets of other rankings, sets to zero in earlier layers, directions to
+steer along."""
 
 from __future__ import annotations
 
@@ -9,12 +10,15 @@ import numpy as np
 
 from mechreward._check import require
 from mechreward.causal.controls import matched
+from mechreward.causal.intervene import mean
 from mechreward.causal.push import Push, matched_pushes, own_push, random_pushes
 from mechreward.models.site import Site
 from mechreward.paper.split import Split
-from mechreward.probing.activations import Recording, record
-from mechreward.probing.neurons import NeuronSet, select
+from mechreward.probing.activations import Activations, Recording, record
+from mechreward.probing.neurons import NeuronSet, ranking, select
 from mechreward.probing.probe import ValueProbe
+from mechreward.probing.pruning import shuffled
+from mechreward.probing.rankings import magnitude, mean_difference, next_token, wanda, weight_magnitude
 
 DOSES = (0.001, 0.01, 0.03, 0.1, 0.2)  # shares of the neurons, for the dose
 
@@ -48,6 +52,30 @@ def zeroed_below(
         ]
         arms["value_apart"] = [[one for one in apart if len(one)]]
     return arms
+
+
+def rivals(
+    model: Any, train: Split, own: NeuronSet, draws: int = 5, seed: int = 0
+) -> tuple[dict[str, list[NeuronSet]], Activations]:
+    """R4's other rankings: as many neurons as `own` has, best by each, whatever they share with it.
+
+    `next_token` (probe), `magnitude` (rms activation at states), `weight_magnitude`, `wanda`, `mean_difference` (no
+    probe), `shuffled` (the paper's probe fitted to targets of other problems); and `draws` sets `matched_displacement`,
+    matched one to one on what a mean ablation moves. Also the activations at every token.
+    """
+    site, fit = own.site, train.states(own.site)
+    tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
+    scores = {
+        "next_token": next_token(tokens, train.runs),
+        "magnitude": magnitude(fit),
+        "weight_magnitude": weight_magnitude(model, site),
+        "wanda": wanda(model, tokens),
+        "mean_difference": mean_difference(fit),
+        "shuffled": ValueProbe("mc", "mlp").fit_examples(shuffled(fit, seed)).scores_,
+    }
+    found = {arm: [NeuronSet.of(tokens, ranking(score)[: len(own)], arm)] for arm, score in scores.items()}
+    moved = matched(own, tokens, draws, seed, on="displacement", change=lambda neurons: mean(neurons, tokens))
+    return found | {"matched_displacement": [one.neurons for one in moved]}, tokens
 
 
 def by_share(

@@ -1,4 +1,4 @@
-"""What else an ablation does (R4): to accuracy on other tasks, and how much of it later layers undo."""
+"""What stands beside an ablation (R4): other rankings' sets, other tasks' accuracy, and what later layers undo."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mechreward import stats
+from mechreward._check import require
 from mechreward.causal.controls import matched
 from mechreward.causal.effect import ABLATIONS, Effect
 from mechreward.causal.intervene import zero
@@ -20,9 +21,51 @@ from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, select
 from mechreward.probing.probe import ValueProbe
 from mechreward.results import Row, rows_from
+from mechreward.rollouts.sample import sample_arms
 from mechreward.tasks import Problem
 
 LEAST = 0.05
+
+
+def other_rankings(
+    model: Any,
+    problems: Sequence[Problem],
+    effect: Effect,
+    sets: Mapping[str, Sequence[NeuronSet]],
+    acts: Activations,
+    about: dict[str, Any],
+    what: str | None = None,
+) -> list[Row]:
+    """R4, other rankings: the same ablations of sets that other rankings have, on the problems of the effect.
+
+    `accuracy` of each, and `gap`: accuracy without that set minus accuracy without the value neurons, so that above 0
+    the value neurons matter more; of several draws (`matched_displacement`) their mean.
+
+    Raises:
+        MechRewardError: other problems than the effect's.
+    """
+    ids, n = np.array(effect.problems), len(effect.problems)
+    require([one.id for one in problems] == ids.tolist(), "the effect was measured on other problems than these.")
+    jobs = [(op, arm, one) for op in effect.ops for arm, each in sets.items() for one in each]
+    edits = [(ABLATIONS[op](one, acts, about["seed"]).edit(),) for op, _, one in jobs]
+    runs = sample_arms(model, problems, edits, seed=about["seed"], what=what)
+    rows = []
+    for op in effect.ops:
+        (own,) = effect.draws("value", op)
+        for arm, each in sets.items():
+            found = [np.array(run.rewards) for (o, a, _), run in zip(jobs, runs, strict=True) if (o, a) == (op, arm)]
+            shared = float(np.mean([len(set(one.indices) & set(effect.neurons.indices)) for one in each]))
+            detail: dict[str, Any] = {"op": op, "neurons": len(each[0]), "shared": shared}
+            gap = stats.paired_difference(np.mean(found, axis=0), own.outcomes, ids, seed=about["seed"])
+            if len(each) == 1:
+                accuracy = stats.proportion(int(found[0].sum()), n)
+                rows += rows_from(about, [(arm, "accuracy", accuracy, detail)])
+                rows += rows_from(about, [(arm, "gap", gap, detail | {"p": stats.mcnemar(own.outcomes, found[0])})])
+                continue
+            accuracy = stats.cluster_bootstrap(np.mean, np.mean(found, axis=0), ids, seed=about["seed"])
+            rows += rows_from(about, [(arm, "accuracy", accuracy, detail | {"sets": len(each)})])
+            rows += rows_from(about, [(arm, "gap", gap, detail | {"sets": len(each)})])
+    return rows
 
 
 def elsewhere(

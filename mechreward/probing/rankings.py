@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -9,6 +12,7 @@ from sklearn.linear_model import Ridge
 
 from mechreward import stats
 from mechreward._check import require
+from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.targets import Examples
 from mechreward.rollouts.trajectory import Rollouts
@@ -44,6 +48,48 @@ def correlation(data: Examples) -> Float[np.ndarray, " width"]:
 def magnitude(data: Examples) -> Float[np.ndarray, " width"]:
     """Root mean square activation: what the damage of an ablation follows (SCIENCE: replications)."""
     return data.x.square().mean(0).sqrt().double().numpy()
+
+
+def weight_magnitude(model: Any, site: Site) -> Float[np.ndarray, " width"]:
+    """L1 norm of the weights that read each neuron (the paper's "magnitude" may be this one; it does not say).
+
+    Readers are, for an MLP unit, its row of W_out; for a coordinate of the residual stream, its rows of W_Q, W_K, W_V,
+    W_in and W_gate of the block that comes next, or of the unembedding. Weights are taken as they are: the gain of a
+    norm in between is not multiplied in (our choice).
+
+    Raises:
+        MechRewardError: a site the model lacks, or blocks without such weights.
+    """
+    site.check(model)
+    if site.kind == "mlp":
+        return _read_by(model.blocks[site.layer], ("mlp.W_out",), site)
+    following = site.layer + (site.kind == "resid_post")
+    if following == model.cfg.n_layers:
+        return _read_by(model, ("unembed.W_U",), site)
+    names = ("mlp.W_in", "mlp.W_gate") + (() if site.kind == "resid_mid" else ("attn.W_Q", "attn.W_K", "attn.W_V"))
+    return _read_by(model.blocks[following], names, site)
+
+
+def wanda(model: Any, acts: Activations) -> Float[np.ndarray, " width"]:
+    """`weight_magnitude` times the root mean square activation: the pruning score of Wanda (2306.11695), summed over
+    what reads a neuron."""
+    return weight_magnitude(model, acts.site) * acts.rms().double().numpy()
+
+
+def _read_by(block: Any, names: Sequence[str], site: Site) -> np.ndarray:
+    """Absolute weights summed over all but the axis that reads: the second of three ([head d_model d_head]), else the
+    first."""
+    total = None
+    for name in names:
+        part, _, weight = name.partition(".")
+        tensor = getattr(getattr(block, part, None), weight, None)
+        if tensor is not None:
+            size = tensor.detach().abs().double()
+            read = size.sum((0, 2)) if size.ndim == 3 else size.sum(1)
+            total = read if total is None else total + read
+    require(total is not None, f"nothing with weights {', '.join(names)} reads {site}: this model is built otherwise.")
+    assert total is not None
+    return total.cpu().numpy()
 
 
 def next_token(acts: Activations, runs: Rollouts, ridge: float = 1e-2) -> Float[np.ndarray, " width"]:
