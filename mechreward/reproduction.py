@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ BUNDLED = (
     ("mixed-rl", "chain"),
     ("mixed-rl", "paths"),
 )
+LONG = ("R14", "R4", "certificate")  # the longest first
+FLUSHED = partial(print, flush=True)
 
 
 def demo(study: Study) -> Results:
@@ -49,8 +51,8 @@ def reproduce(
 ) -> Results:
     """The named experiments (`all`: the paper's) on every (model, task), each in a folder of its own under `out`.
 
-    Several homes run side by side, one process each. R12 compares them with each other and needs at least two. Every
-    stage is kept: called again, it goes on.
+    Several homes run side by side. R12 compares them with each other and needs at least two. Every stage is kept:
+    called again, it goes on.
 
     Raises:
         MechRewardError: an unknown experiment, or folders that hold runs of another plan.
@@ -63,40 +65,43 @@ def reproduce(
     require("R12" not in names or len(homes) > 1, "R12 compares models or tasks: name at least two.")
     plans = {f"{model}.{task}": replace(plan or Plan(), model=model, task=task) for model, task in homes}
     if len(plans) > 1:
-        for _, own, folder in side_by_side(_fill, [(wanted, own, out / name) for name, own in plans.items()]):
-            say(f"{own.model} on {own.task} is done: {folder}")
+        for part in _parts(wanted):
+            jobs = [(names, own, out / name) for names in part for name, own in plans.items()]
+            for names, own, _ in side_by_side(_fill, jobs):
+                say(f"{', '.join(names)} on {own.model}, {own.task}: done")
+    for name, own in plans.items():
+        _fill(wanted, own, out / name, say)
     rows: list[Row] = []
-    studies: dict[str, Study] = {}
     manifest: dict[str, Any] = provenance() | {"title": "The paper's experiments", "runs": {}}
     for name, own in plans.items():
-        studies[name] = study = Study.open(own, out / name, say=say if len(plans) == 1 else _nothing)
-        rows += _every(study, wanted)
-        manifest["runs"][name] = {"plan": asdict(own), "model_id": asdict(study.identity)}
-    if "R12" in wanted and len(studies) > 1:
-        rows += _transfer(studies, out)
+        found = Results.load(out / name / "results.json")
+        rows += found.rows
+        manifest["runs"][name] = {"plan": asdict(own), "model_id": found.manifest["model_id"]}
+    if "R12" in wanted and len(plans) > 1:
+        rows += _transfer({name: Study.open(own, out / name, say=lambda _: None) for name, own in plans.items()}, out)
     results = Results(manifest, tuple(rows))
     results.save(out / "results.json")
     return results
 
 
-def _every(study: Study, wanted: Sequence[str]) -> list[Row]:
-    """All rows of one home, also written to its own `results.json`."""
+def _parts(wanted: Sequence[str]) -> Iterator[list[list[str]]]:
+    """What may run side by side, for every home: first the choice of layers, then all that needs it and takes long, by
+    itself and first, and the rest. R13 is made of others' rows."""
+    yield [["R3"]]
+    long = [name for name in LONG if name in wanted]
+    rest = [name for name in wanted if name not in (*LONG, "R3", "R12", "R13")]
+    yield [*([name] for name in long), *([rest] if rest else [])]
+
+
+def _fill(wanted: Sequence[str], own: Plan, folder: Path, say: Callable[[str], None] = FLUSHED) -> None:
+    """Every stage of one home that is missing, and the rows of all in its `results.json`."""
+    study = Study.open(own, folder, say=say)
     rows = data(study)
     for name in wanted:
         if name in EXPERIMENTS:
-            study.say(f"{name} on {study.plan.model}, {study.plan.task}")
+            say(f"{name} on {own.model}, {own.task}")
             rows += EXPERIMENTS[name](study)
-    Results(study.manifest(chosen(study)), tuple(rows)).save(study.out / "results.json")
-    return rows
-
-
-def _fill(wanted: Sequence[str], own: Plan, folder: Path) -> None:
-    """Every stage of one home, in a process of its own."""
-    _every(Study.open(own, folder, say=partial(print, flush=True)), wanted)
-
-
-def _nothing(_: str) -> None:
-    pass
+    Results(study.manifest(chosen(study)), tuple(rows)).save(folder / "results.json")
 
 
 def _transfer(studies: Mapping[str, Study], out: Path) -> list[Row]:
