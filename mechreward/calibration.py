@@ -89,6 +89,7 @@ def calibrate(out: Path | str, plan: Plan | None = None, say: Callable[[str], No
         require(same, f"{out} holds a calibration with {_words(before)}, not {_words(asdict(plan))}; name another.")
     write_json(out / PLAN, {"kind": "calibration", **asdict(plan)})
     missing = [(out, name, plan) for name in plan.stages() if not (out / f"{name}.rows.json").exists()]
+    missing.sort(key=lambda job: not job[1].startswith("coverage"))  # the longest first
     for number, (_, name, _) in enumerate(side_by_side(stage, missing), 1):
         say(f"{name} is done ({number} of {len(missing)})")
     results = collect(out, plan)
