@@ -107,6 +107,11 @@ def R3(study: Study) -> list[Row]:
     return [mark(row) for row in grid(study)]
 
 
+def ablation(study: Study) -> list[Row]:
+    """R4 as the main job has it: beside matched and random sets."""
+    return [row for kind in KINDS for row in paper.R4(effect(study, kind), study.about("R4", chosen(study)[kind][0]))]
+
+
 def R4(study: Study) -> list[Row]:
     """The ablation; besides it the sets of other rankings, other tasks' accuracy, and self-repair."""
     train, _, test = study.splits.values()
@@ -126,8 +131,8 @@ def R4(study: Study) -> list[Row]:
         about, what = study.about("R4", done.neurons.site), f"{kind}: sets of other rankings"
         return paper.other_rankings(study.model, problems, done, sets, acts, about, what)
 
-    rows = [row for kind in KINDS for row in paper.R4(effect(study, kind), study.about("R4", chosen(study)[kind][0]))]
-    return rows + _over_kinds(study, "R4-rankings", rankings) + _over_kinds(study, "R4-besides", besides)
+    beside = _over_kinds(study, "R4-rankings", rankings) + _over_kinds(study, "R4-besides", besides)
+    return ablation(study) + beside
 
 
 def R5(study: Study) -> list[Row]:

@@ -12,14 +12,14 @@ from mechreward import paper
 from mechreward._check import one_of, require
 from mechreward._files import digest
 from mechreward._workers import side_by_side
-from mechreward.experiments import EXPERIMENTS, chosen, data, fitted
+from mechreward.experiments import EXPERIMENTS, R1, R2, R3, R7, R8, ablation, chosen, data, fitted
 from mechreward.paper import Home
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import select
 from mechreward.results import Results, Row
 from mechreward.study import Plan, Study, provenance
 
-DEMO = ("R1", "R2", "R3", "R4", "R7", "R8")
+DEMO = (R1, R2, R3, ablation, R7, R8)
 # What `paper all` runs on: every bundled model on the task all were trained on, and the mixed one on its other tasks.
 BUNDLED = (
     ("countdown-base", "countdown"),
@@ -35,8 +35,8 @@ FLUSHED = partial(print, flush=True)
 def demo(study: Study) -> Results:
     """The main job: what the data is, R1-R4, R7, R8; returns what `results.json` holds."""
     rows = data(study)
-    for name in DEMO:
-        rows += EXPERIMENTS[name](study)
+    for experiment in DEMO:
+        rows += experiment(study)
     results = Results(study.manifest(chosen(study)), tuple(rows))
     results.save(study.out / "results.json")
     return results
