@@ -19,6 +19,7 @@ ARMS: dict[str, tuple[str, Any, str]] = {
     "dopamine": (VERMILLION, "-", "s"),
     "baseline": (BLACK, "-", "D"),
     "matched": ("#4d4d4d", "--", "^"),
+    "matched_displacement": ("#4d4d4d", ":", ">"),
     "matched_dopamine": ("#8a5a3c", "--", "^"),
     "random": ("#767676", "-.", "v"),
     "sink_free_random": ("#767676", ":", "<"),
@@ -26,7 +27,10 @@ ARMS: dict[str, tuple[str, Any, str]] = {
     "magnitude": ("#007A5A", "-.", "P"),
     "shuffled": ("#8c8c8c", (0, (1, 2)), "d"),
 }
-NULLS = ("matched", "matched_dopamine", "random", "sink_free_random", "rotated", "magnitude", "shuffled")
+NULLS = (
+    *("matched", "matched_displacement", "matched_dopamine", "random", "sink_free_random"),
+    *("rotated", "magnitude", "shuffled"),
+)
 OTHERS: tuple[tuple[str, Any, str], ...] = (
     ("#6A3D9A", "-", "*"),
     ("#B0578D", "--", "X"),
