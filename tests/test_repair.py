@@ -12,6 +12,7 @@ import mechreward as mr
 from mechreward.causal.repair import restored
 from mechreward.models.site import Site
 from mechreward.probing.neurons import NeuronSet
+from mechreward.probing.probe import ProbeWarning
 
 LAST = Site.parse("3.resid_post")
 
@@ -96,7 +97,8 @@ def test_mistakes():
         restored(model, runs, last, {LAST: probe()})
     with pytest.raises(mr.MechRewardError, match="nothing can be restored"):
         restored(model, runs, last, {})
-    net = mr.ValueProbe("mc", "mlp", hidden=4, epochs=1).fit(acts[str(LAST)], values)
+    with pytest.warns(ProbeWarning):
+        net = mr.ValueProbe("mc", "mlp", hidden=4, epochs=1).fit(acts[str(LAST)], values)
     first = mr.zero(NeuronSet.of(acts["0.resid_post"], [1], "one"))
     with pytest.raises(mr.MechRewardError, match="not linear"):
         restored(model, runs, first, {LAST: net})
