@@ -43,7 +43,7 @@ def ablated(results: Results) -> list[tuple[bool, str]]:
 
 
 def _depends(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
-    rows = [row for row in results.where(experiment="R10") if kind_of(row) == kind]
+    rows = _of(results.where(experiment="R10"), kind)
     if not rows:
         return []
     clean = next(row for row in rows if row.arm == "baseline")
@@ -67,8 +67,8 @@ def _steers(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     for arm, control in (("value", "matched"), ("dopamine", "matched_dopamine")):
         rows = [
             row
-            for row in results.where(experiment="R14", arm=arm, metric="contrast")
-            if kind_of(row) == kind and row.detail["place"] == "all"
+            for row in _of(results.where(experiment="R14", arm=arm, metric="contrast"), kind)
+            if row.detail["place"] == "all"
         ]
         if not rows:
             continue

@@ -189,7 +189,8 @@ def page(results: Results, path: Path | str) -> Path:
         "cannot tell. AUROC over all states pools pairs, so that long answers weigh more than others, which may be why "
         "its intervals lie above the truth more often than below; AUROC within problems gives every problem the same "
         "weight. Wilson's interval and that of paired outcomes are discrete: at single values they cover more or less "
-        "than their level, and at 40 problems no interval of whole counts stays in 93 to 97% at every rate. The "
+        "than their level; at 40 problems none of five common ones (Wilson, Agresti-Coull, Jeffreys, mid-P, "
+        "Clopper-Pearson) stays in 93 to 97% at every rate. The "
         "interval of `evidence`'s sparsity is that of other test problems; fit, random sets and bases are held fixed. "
         "Not calibrated here: disattenuated correlations (the error of the reliability is left out of their interval), "
         "and all intervals at fewer than 40 problems.",

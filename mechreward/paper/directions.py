@@ -168,7 +168,7 @@ def R14(
                 detail |= {"displacement": draws[0].norm * abs(strength)}
                 meters, values = [], later[i] if place == "all" else []
                 if place == "all":
-                    these = [push.by(strength) for push in draws]
+                    these = changes[i * len(draws) : (i + 1) * len(draws)]
                     meters = [text.compare(change, acts) for change, acts in zip(these, sites, strict=True)]
                 if single:
                     rows += rows_from(about, _numbers(arm, found[strength][0], base, ids, detail, seed))
