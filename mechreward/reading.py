@@ -90,7 +90,7 @@ def sections(study: Study, results: Results, test: Split) -> list[Section]:
                 f"R8. Dopamine neurons among {name}",
                 "Spearman of the read-out (mean activation over a step) with delta. With the paper's cut, noise that "
                 "looks large is selected too, so the number without it stands beside; disattenuated values divide by "
-                "the square root of delta's split-half reliability.",
+                "the square root of delta's split-half reliability, and their intervals hold its error too.",
                 curve,
                 [
                     (

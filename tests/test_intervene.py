@@ -237,6 +237,8 @@ def test_steering_moves_a_standard_deviation_toward_what_is_wanted():
     reference, chosen = made.activations(x), made.neurons(0, 1, 2, width=3)
     toward[:3] = np.nan
     change = steer(chosen, reference, 2.0, toward=toward)
+    own = replace(chosen, direction=tuple(steer(chosen, reference, toward=toward).reference.tolist()))
+    assert torch.equal(steer(own, 2.0)(torch.zeros(3)), change(torch.zeros(3))), "a set's own direction"
     moved = change(torch.zeros(1, 1, 3))[0, 0].numpy()
     np.testing.assert_allclose(moved, 2 * x.std(0) * [1, -1, 1], rtol=1e-5, atol=1e-5)
     assert torch.equal(steer(chosen, torch.tensor([1.0, -2.0, 0.0]), 3)(torch.ones(3)), torch.tensor([4.0, -5.0, 1.0]))
@@ -266,6 +268,8 @@ def test_what_the_references_refuse():
         (lambda: steer(PAIR, LABELLED, toward=np.ones(3)), "3 numbers for 4 rows"),
         (lambda: steer(PAIR, LABELLED, toward=np.ones(4)), "shows no way up"),
         (lambda: steer(PAIR, torch.ones(2), toward=np.ones(4)), "has signs already"),
+        (lambda: steer(PAIR, 2.0), "the set has no direction of its own"),
+        (lambda: steer(replace(PAIR, direction=(1.0, 1.0)), 2.0, 3.0), "is the strength"),
         (lambda: steer(PAIR, torch.ones(2, 2)), r"a direction is \[k\]"),
     ]:
         with pytest.raises(MechRewardError, match=told) as error:

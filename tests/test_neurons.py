@@ -104,10 +104,10 @@ def test_read_from_activations_from_a_mapping_and_from_a_cache(tiny_model):
 
 
 def test_file_round_trip(tmp_path):
-    full = NeuronSet(Site(2, "mlp"), (1, 5), 8, made.MODEL, (0.125, 3.5), "top 1%")
+    full = NeuronSet(Site(2, "mlp"), (1, 5), 8, made.MODEL, (0.125, 3.5), "top 1%", (1.5, -0.25))
     back = NeuronSet.load(full.save(tmp_path / "deep" / "set.json"))
     assert back == full
-    assert (back.scores, back.how) == (full.scores, full.how)
+    assert (back.scores, back.how, back.direction) == (full.scores, full.how, full.direction)
     assert isinstance(back.indices, tuple)
     empty = made.neurons()
     assert NeuronSet.load(empty.save(tmp_path / "empty.json")) == empty
@@ -167,6 +167,12 @@ def test_select_takes_the_best_scored_and_says_so():
     assert chosen.scores == pytest.approx([probe.scores_[i] for i in chosen.indices])
     assert (chosen.site, chosen.width, chosen.model_id) == (acts.site, 300, acts.model_id)
     assert "linear ValueProbe on terminal" in chosen.how
+    values = made.two()  # the direction is that of V-hat, whatever the probe was fitted to
+    spread = x[values.live] - x[values.live].mean(0)
+    way = np.sign(spread.numpy().T @ (values.mean[values.live] - values.mean[values.live].mean()))
+    wanted = way * x[values.live].std(0, correction=0).numpy()
+    assert chosen.direction == pytest.approx([wanted[i] for i in chosen.indices])
+    assert (chosen & chosen).direction == ()
     assert select(probe, 1.0).indices == tuple(range(300))
     assert set(chosen.indices) < set(select(probe, 0.02).indices)
 

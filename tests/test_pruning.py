@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from mechreward._check import MechRewardError
 from mechreward.probing.probe import DopamineProbe, ValueProbe
-from mechreward.probing.pruning import masked, measures, pruning_curve, rotated, shuffled
+from mechreward.probing.pruning import masked, measures, noiseless_spearman, pruning_curve, rotated, shuffled
 from mechreward.probing.targets import Examples
 
 DRAWS = 4
@@ -131,6 +131,17 @@ def test_measures_against_sklearn_and_scipy(split):
     assert found["auroc_all"].estimate == pytest.approx(roc_auc_score(test.reward, read))
     assert found["spearman"].estimate == pytest.approx(spearmanr(read, test.y).statistic)
     assert {interval.n for interval in found.values()} == {100}, "intervals count problems, not states"
+
+
+def test_a_noiseless_correlation_is_that_with_the_truth():
+    rng = np.random.default_rng(3)
+    truth = rng.normal(size=50_000)
+    halves = truth + rng.normal(size=(2, len(truth)))  # their mean has reliability 2/3
+    read = 0.6 * truth + 0.8 * rng.normal(size=len(truth))
+    seen = spearmanr(read, halves.mean(0)).statistic
+    fixed = noiseless_spearman(read, halves.mean(0), *halves)
+    assert fixed == pytest.approx(spearmanr(read, truth).statistic, abs=0.02)  # 4 standard errors
+    assert fixed == pytest.approx(seen / np.sqrt(2 / 3), abs=0.01)
 
 
 @pytest.mark.parametrize("ratios", [(1.0,), (0.5, -0.1), (float("nan"),)])

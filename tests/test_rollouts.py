@@ -289,6 +289,8 @@ def test_reliability(values, tiny_model, runs):
     assert made.reliability()["value"] == pytest.approx((1 / 12) / (1 / 12 + 1 / 6 / 32), abs=0.03)
     noise = replace(made, second=rng.permutation(first[::2]).repeat(2) * (step == 0))
     assert abs(noise.reliability()["value"]) < 0.2
+    both = np.mean(made.delta_halves(), axis=0)  # k is even: delta is the mean of its halves
+    np.testing.assert_allclose(both, made.delta, atol=1e-12)
     one = estimate(tiny_model, runs.subset([0]), k=1, what=None)
     with pytest.raises(MechRewardError, match="halves need k >= 2"):
         one.reliability()

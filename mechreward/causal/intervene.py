@@ -16,6 +16,7 @@ from mechreward.models.adapter import model_id
 from mechreward.models.edits import Edit
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
+from mechreward.probing.probe import directions
 
 OPS = ("zero", "mean")  # what `causal.effect.ablate` runs unless told; it can also resample
 PULL = {"zero": -1.0, "mean": -1.0, "resample": -1.0, "patch": -1.0, "steer": 0.0, "scale": 1.0}
@@ -237,7 +238,7 @@ def patch(neurons: NeuronSet, source: Any, strength: int | float = 1.0) -> Inter
 
 def steer(
     neurons: NeuronSet,
-    direction: torch.Tensor | Activations,
+    direction: torch.Tensor | Activations | int | float,
     strength: int | float = 1.0,
     *,
     toward: np.ndarray | None = None,
@@ -246,25 +247,29 @@ def steer(
 
     Args:
         direction: `[k]` in the unit of the activations, so that strength 1 adds exactly it; or reference
-            `Activations`, which make the unit one standard deviation of each neuron over their rows.
+            `Activations`, which make the unit one standard deviation of each neuron over their rows. A bare number
+            is the strength along the set's own direction, `steer(value, +2.0)`: `select` gives one, a standard
+            deviation over the rows its probe was fitted to, toward a higher V-hat or delta.
         toward: with `Activations`: [row] what a positive strength is to raise, such as `values.mean` (V-hat) or
             `values.delta`; every neuron moves in the sense of its correlation with it. Rows that are NaN are left out.
 
     Raises:
-        MechRewardError: a direction of another length, activations of another site or model or without `toward`, or
-            `toward` of another length, without variance, or beside a direction that already has signs.
+        MechRewardError: a direction of another length, activations of another site or model or without `toward`,
+            `toward` of another length, without variance, or beside a direction that already has signs; a number for a
+            set that has no direction.
     """
+    if isinstance(direction, int | float):
+        own = neurons.direction
+        require(len(own) > 0, "the set has no direction of its own (`select` gives one): give [k], or activations.")
+        require(
+            strength == 1.0 and toward is None, "a number steers along the set's own direction and is the strength."
+        )
+        return Intervention(neurons, "steer", torch.tensor(own), direction)
     if isinstance(direction, torch.Tensor):
         require(toward is None, "a direction given as a tensor has signs already: leave out toward=.")
         require(direction.ndim == 1, f"a direction is [k]; a tensor of shape {list(direction.shape)} was given.")
         return Intervention(neurons, "steer", direction.detach().float(), strength)
-    values = neurons.read(direction).double()
+    values = neurons.read(direction)
     if toward is None:
         raise MechRewardError("activations say how far, not which way: give toward=, one number a row (values.mean).")
-    goal = torch.as_tensor(np.asarray(toward, dtype=np.float64))
-    require(len(goal) == len(values), f"toward has {len(goal)} numbers for {len(values)} rows of activations.")
-    rows = goal.isfinite()
-    spread = goal[rows] - goal[rows].mean()
-    require(bool((spread.abs() > 1e-9).any()), "toward is the same number in every row: it shows no way up.")
-    sense = torch.where((spread[:, None] * values[rows]).sum(0) < 0, -1.0, 1.0)
-    return Intervention(neurons, "steer", (sense * values.std(0, correction=0)).float(), strength)
+    return Intervention(neurons, "steer", directions(values, toward), strength)

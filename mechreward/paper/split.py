@@ -68,7 +68,7 @@ def describe(split: Split, name: str, about: dict[str, Any]) -> list[Row]:
         "delta_below_-.3": stats.cluster_bootstrap(np.mean, (delta < -CUT).astype(float), group[step]),
     }
     a, b = values.halves()
-    da, db = (np.where(step, np.append(np.nan, np.diff(half)), np.nan)[step] for half in (a, b))
+    da, db = (half[step] for half in values.delta_halves())
     numbers["reliability_value"] = stats.cluster_bootstrap(
         stats.split_half_reliability, [a[live], b[live]], group[live], draws=300
     )

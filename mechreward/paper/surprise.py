@@ -15,7 +15,7 @@ from mechreward._check import one_of
 from mechreward.models.site import Site
 from mechreward.paper.split import CUT, Split, bare, curve
 from mechreward.probing.probe import DopamineProbe
-from mechreward.probing.pruning import measures, shuffled
+from mechreward.probing.pruning import measures, noiseless_spearman, shuffled
 from mechreward.probing.targets import Examples
 from mechreward.results import Row, rows_from
 from mechreward.stats import Interval
@@ -31,19 +31,18 @@ def R8(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int 
     `running` uses only the steps so far, and all else here standardises on the training split.
     """
     fit, held = train.steps(site), test.steps(site)
-    reliable = test.values.reliability()["delta"]
+    halves = [half[test.values.is_step] for half in test.values.delta_halves()]
+    reliable = {"reliability": round(stats.split_half_reliability(*halves), 4)}
     rows = []
     for cut in (0.0, CUT):
         probe = DopamineProbe(cut=cut).fit_examples(fit)
         for tested, data in (("all steps", held), (f"|delta| > {CUT}", held.only(np.abs(held.y) > CUT))):
-            score = measures(probe, data)["spearman"]
             detail = {"fitted": f"|delta| > {cut}" if cut else "all steps", "tested": tested}
-            rows += rows_from(about, [("dopamine", "spearman", score, detail)])
-            if tested == "all steps":
-                parts = [stats.disattenuated(part, reliable) for part in (score.estimate, score.low, score.high)]
-                fixed = Interval(parts[0], parts[1], parts[2], score.n)
-                more = {"reliability": round(reliable, 4)}
-                rows += rows_from(about, [("dopamine", "spearman_disattenuated", fixed, detail | more)])
+            rows += rows_from(about, [("dopamine", "spearman", measures(probe, data)["spearman"], detail)])
+        columns = [probe.predict(held.x), held.y, *halves]
+        fixed = stats.cluster_bootstrap(noiseless_spearman, columns, held.group, draws=300)
+        detail = {"fitted": f"|delta| > {cut}" if cut else "all steps", "tested": "all steps"}
+        rows += rows_from(about, [("dopamine", "spearman_disattenuated", fixed, detail | reliable)])
     for how in SCALES[1:]:
         probe = DopamineProbe().fit_examples(scaled(fit, how))
         detail = {"fitted": "all steps", "tested": "all steps", "z": how}

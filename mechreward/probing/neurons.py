@@ -24,7 +24,8 @@ class NeuronSet:
     """Some neurons of one site of one model.
 
     `indices` [k] sorted and unique; `scores` [k] what they were chosen by (any unit); `how` says where they come
-    from. `&`, `|`, `-` need the same site and model.
+    from; `direction` [k], if known, a standard deviation of each neuron with the sign that goes with a higher V-hat or
+    delta (`causal.intervene.steer`). `&`, `|`, `-` need the same site and model, and give sets without the last three.
     """
 
     site: Site
@@ -33,6 +34,7 @@ class NeuronSet:
     model_id: ModelId
     scores: tuple[float, ...] = field(default=(), repr=False, compare=False)
     how: str = field(default="", compare=False)
+    direction: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         whole = all(isinstance(i, int) for i in self.indices)
@@ -82,7 +84,8 @@ class NeuronSet:
     def save(self, path: Path | str) -> Path:
         """JSON, written atomically."""
         about = {"kind": "neurons", "site": str(self.site), "indices": self.indices, "width": self.width}
-        about |= {"scores": self.scores, "how": self.how, "model_id": asdict(self.model_id)}
+        about |= {"scores": self.scores, "how": self.how, "direction": self.direction}
+        about |= {"model_id": asdict(self.model_id)}
         return write_json(path, about)
 
     @classmethod
@@ -93,7 +96,8 @@ class NeuronSet:
         try:
             identity = ModelId(**data["model_id"])
             indices, scores = tuple(data["indices"]), tuple(data["scores"])
-            return cls(Site.parse(data["site"]), indices, data["width"], identity, scores, data["how"])
+            direction = tuple(data.get("direction", ()))  # older files have none
+            return cls(Site.parse(data["site"]), indices, data["width"], identity, scores, data["how"], direction)
         except (KeyError, TypeError, AttributeError) as error:
             raise MechRewardError(f"{path} is a damaged neuron set: {error}.") from error
 
@@ -127,8 +131,8 @@ def select(probe: ValueProbe | DopamineProbe, top: float = 0.01) -> NeuronSet:
     kind, target = type(probe).__name__, getattr(probe, "target", "delta")
     how = f"top {top:.3g} of a {probe.shape} {kind} on {target}, column L1"
     chosen = tuple(sorted(int(i) for i in best))
-    scores = tuple(float(probe.scores_[i]) for i in chosen)
-    return NeuronSet(probe.site_, chosen, len(probe.scores_), probe.model_id_, scores, how)
+    scores, direction = (tuple(float(each[i]) for i in chosen) for each in (probe.scores_, probe.direction_))
+    return NeuronSet(probe.site_, chosen, len(probe.scores_), probe.model_id_, scores, how, direction)
 
 
 def ranking(scores: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import Ridge
 
@@ -22,6 +23,22 @@ from mechreward.rollouts.value import Values
 SHAPES = ("linear", "mlp")
 CONSTANT = 0.1  # a read-out with less than this share of V-hat's spread says almost nothing (our choice)
 Returns = Callable[[np.ndarray], np.ndarray]
+
+
+def directions(x: Float[torch.Tensor, "row k"], y: np.ndarray) -> Float[torch.Tensor, " k"]:
+    """One standard deviation of every column of `x`, with the sign of its covariance with `y` [row]: a step that goes with
+    a higher `y`. Rows where `y` is NaN are left out of the sign.
+
+    Raises:
+        MechRewardError: `y` of another length, or without variance.
+    """
+    require(len(y) == len(x), f"toward has {len(y)} numbers for {len(x)} rows of activations.")
+    values, goal = x.double(), torch.as_tensor(np.asarray(y, dtype=np.float64))
+    rows = goal.isfinite()
+    spread = goal[rows] - goal[rows].mean()
+    require(bool((spread.abs() > 1e-9).any()), "toward is the same number in every row: it shows no way up.")
+    sense = torch.where((spread[:, None] * values[rows]).sum(0) < 0, -1.0, 1.0)
+    return (sense * values.std(0, correction=0)).float()
 
 
 class ProbeWarning(UserWarning):
@@ -120,6 +137,7 @@ class _Probe(RegressorMixin, BaseEstimator):
         """Also warn of a fit that stayed near its mean, as TD on few trajectories does: later numbers rest on it."""
         self.site_: Site = acts.site
         self.model_id_: ModelId = acts.model_id
+        self.direction_ = directions(data.x, data.y)
         spread, wanted = float(self.predict(data.x).std()), float(data.y.std())
         target = getattr(self, "target", "delta")
         other = ", or target='mc'" if target in ("td", "td-lambda", "terminal") else ""

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from sklearn import base
 
 from mechreward import stats
@@ -75,6 +76,21 @@ def measured(
     if np.isnan(found["auroc_within"].estimate):  # no problem has answers of both outcomes
         del found["auroc_within"]
     return found
+
+
+def noiseless_spearman(
+    read: Float[np.ndarray, " row"],
+    y: Float[np.ndarray, " row"],
+    first: Float[np.ndarray, " row"],
+    second: Float[np.ndarray, " row"],
+) -> float:
+    """Spearman of a read-out with `y`, divided by the root of the reliability of `y`, which is the mean of the halves
+    `first` and `second`.
+
+    One statistic, so that its interval holds the error of the reliability too. Spearman's correction (1904) is exact
+    for Pearson's correlation; for ranks it is the usual approximation.
+    """
+    return stats.disattenuated(stats.spearman(read, y), stats.split_half_reliability(first, second))
 
 
 def pruning_curve(

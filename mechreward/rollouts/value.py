@@ -88,13 +88,14 @@ class Values:
 
     def reliability(self) -> dict[str, float]:
         """Spearman-Brown split-half reliability of V-hat (over live states) and of delta (over steps)."""
-        a, b = self.halves()
-        da, db = self._differences(a), self._differences(b)
-        both = self.is_step
-        return {
-            "value": stats.split_half_reliability(a[self.live], b[self.live]),
-            "delta": stats.split_half_reliability(da[both], db[both]),
-        }
+        halves = {"value": self.halves(), "delta": self.delta_halves()}
+        rows = {"value": self.live, "delta": self.is_step}
+        return {name: stats.split_half_reliability(*(half[rows[name]] for half in halves[name])) for name in halves}
+
+    def delta_halves(self) -> tuple[np.ndarray, np.ndarray]:
+        """delta [row] from the first and from the second half of the continuations; NaN at s_0."""
+        first, second = self.halves()
+        return self._differences(first), self._differences(second)
 
     def _differences(self, mean: np.ndarray) -> np.ndarray:
         before = np.concatenate([[np.nan], mean[:-1]])

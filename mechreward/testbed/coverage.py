@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import kstest
+from scipy.stats import binom, kstest
 
 from mechreward import stats
 from mechreward._check import one_of, require
 from mechreward._progress import progress
 from mechreward.probing.evidence import read_outs, sparsity
 from mechreward.probing.probe import ValueProbe
+from mechreward.probing.pruning import noiseless_spearman
 from mechreward.results import Row
 from mechreward.stats import Interval
 from mechreward.testbed import process
@@ -52,12 +53,15 @@ class Walks:
 
     def estimate(self, rng: np.random.Generator) -> np.ndarray:
         """V-hat [row] from all `K` continuations."""
-        first, second = self.halves(rng)
-        return (first + second) / 2
+        return np.mean(self.halves(rng), axis=0)
 
     def delta(self, v: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
         """TD error of the step that follows each row."""
         return np.where(self.last, self.reward, np.append(v[1:], 0)) - v
+
+    def deltas(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """TD errors [row] from either half of the continuations."""
+        return [self.delta(half) for half in self.halves(rng)]
 
     def read(self, y: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
         """`y` as a probe may read it: with noise of every state, and half as much that a problem's states share."""
@@ -125,6 +129,11 @@ def _dopamine(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.
     return [w.read(w.delta(w.v), 0.2, rng), w.delta(w.estimate(rng))], w.group
 
 
+def _noiseless(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    halves = w.deltas(rng)
+    return [w.read(w.delta(w.v), 0.2, rng), np.mean(halves, axis=0), *halves], w.group
+
+
 def _ablated(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
     """An ablation that costs .2, against the mean of 19 matched sets that cost .1: `Effect.summary`'s difference."""
     start = w.v[w.step == 0]
@@ -145,10 +154,9 @@ CASES = {
     "Spearman with V-hat, good": Case(stats.spearman, _value(0.2)),
     "Spearman with V-hat, weak": Case(stats.spearman, _value(1.0)),
     "Spearman with delta": Case(stats.spearman, _dopamine),
+    "Spearman with delta, disattenuated": Case(noiseless_spearman, _noiseless),
     "reliability of V-hat": Case(stats.split_half_reliability, lambda w, rng: ([*w.halves(rng)], w.group)),
-    "reliability of delta": Case(
-        stats.split_half_reliability, lambda w, rng: ([w.delta(half) for half in w.halves(rng)], w.group)
-    ),
+    "reliability of delta": Case(stats.split_half_reliability, lambda w, rng: (w.deltas(rng), w.group)),
     "paired difference to matched sets": Case(np.mean, _ablated),
 }
 POOL = (("train", 40), ("test", 3000))  # problems of `_sparsity`: fitted to, and tested on
@@ -189,24 +197,27 @@ def coverage(
         one_of("interval", only, CASES)
     rows = []
     for name in [only] if only else CASES:
-        case = CASES[name]
-        true = truth(case)
-        for n in problems:
-
-            def once(run: int, n: int = n, case: Case = case) -> Interval:
-                rng = np.random.default_rng([seed, run, n])
-                columns, cluster = case.draw(walks(n, rng, case.per), rng)
-                return stats.cluster_bootstrap(
-                    case.statistic, columns, cluster, draws=draws, seed=run, with_cluster=case.with_cluster
-                )
-
-            found = covered(once, true, runs, f"coverage: {name}, {n} problems")
-            rows.append(_row(name, "interval_coverage", n, true, seed, found, {"draws": draws}))
+        true = truth(CASES[name])
+        rows += [_simulated(name, n, true, runs, draws, seed) for n in problems]
     if not only:
         rows += [_sparsity(n, runs, seed) for n in problems]
         rows += [_wilson(rate, n, seed) for n in problems for rate in RATES]
         rows += [_pairs(pair, n, max(runs, 500), seed) for n in problems for pair in PAIRS]
     return rows
+
+
+def _simulated(name: str, n: int, true: float, runs: int, draws: int, seed: int) -> Row:
+    case = CASES[name]
+
+    def once(run: int) -> Interval:
+        rng = np.random.default_rng([seed, run, n])
+        columns, cluster = case.draw(walks(n, rng, case.per), rng)
+        return stats.cluster_bootstrap(
+            case.statistic, columns, cluster, draws=draws, seed=run, with_cluster=case.with_cluster
+        )
+
+    found = covered(once, true, runs, f"coverage: {name}, {n} problems")
+    return _row(name, "interval_coverage", n, true, seed, found, {"draws": draws})
 
 
 def _sparsity(n: int, runs: int, seed: int) -> Row:
@@ -229,8 +240,6 @@ def _sparsity(n: int, runs: int, seed: int) -> Row:
 
 def _wilson(rate: float, n: int, seed: int) -> Row:
     """Exact: the sum of binomial probabilities of the counts whose interval holds the rate."""
-    from scipy.stats import binom
-
     each = [stats.proportion(k, n) for k in range(n + 1)]
     inside = np.array([one.low <= rate <= one.high for one in each])
     sure = float(binom.pmf(np.arange(n + 1), n, rate) @ inside)
@@ -261,15 +270,10 @@ def null_pvalues(runs: int = 1000, seed: int = 0) -> dict[str, Float[np.ndarray,
         "rank_among": ranks["low"],
         "rank_among, two-sided": ranks["two"],
         "mcnemar": [stats.mcnemar(a.astype(int), b.astype(int)) for a, b in zip(before, after, strict=True)],
-        "holm, smallest of 10": _families(rng.random((runs, 10))),
+        "holm, smallest of 10": [stats.holm(family).min() for family in rng.random((runs, 10))],
         "hypergeometric_iou": [stats.hypergeometric_iou(6, 6, 64, len(np.intersect1d(a, b)))[1] for a, b in sets],
     }
     return {name: np.array(each) for name, each in found.items()}
-
-
-def _families(p: Float[np.ndarray, "run test"]) -> list[float]:
-    """The smallest adjusted p of every family: at most .05 with chance .05 if the family-wise error is kept."""
-    return [float(stats.holm(row).min()) for row in p]
 
 
 def rejections(name: str, p: Float[np.ndarray, " run"], seed: int = 0, **about: Any) -> list[Row]:
@@ -281,8 +285,7 @@ def rejections(name: str, p: Float[np.ndarray, " run"], seed: int = 0, **about: 
     excess = float(kstest(p, "uniform", alternative="greater").pvalue)
     rows = []
     for level in LEVELS:
-        rate = stats.proportion(int(np.sum(p <= level + 1e-12)), len(p))
-        found = {"rate": rate}
+        found = {"rate": stats.proportion(int(np.sum(p <= level + 1e-12)), len(p))}
         rows.append(_row(name, "null_rejection_rate", 0, level, seed, found, {"ks_too_small": excess, **about}))
     return rows
 
