@@ -26,8 +26,8 @@ Returns = Callable[[np.ndarray], np.ndarray]
 
 
 def directions(x: Float[torch.Tensor, "row k"], y: np.ndarray) -> Float[torch.Tensor, " k"]:
-    """One standard deviation of every column of `x`, with the sign of its covariance with `y` [row]: a step that goes with
-    a higher `y`. Rows where `y` is NaN are left out of the sign.
+    """One standard deviation of every column of `x`, with the sign of its covariance with `y` [row]: a step that goes
+    with a higher `y`. Rows where `y` is NaN are left out of the sign.
 
     Raises:
         MechRewardError: `y` of another length, or without variance.
