@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -234,6 +235,13 @@ def test_damage_and_rivals_are_not_specific():
     assert "damage" in claims.specific(broken, cause, {}).reason
     same = replace(good, rivals=good.rivals | {"at_kl magnitude": good.own})
     assert "others move as much" in claims.specific(same, cause, {}).reason
+    weak = claims.specific(replace(good, factor={"magnitude": math.inf, "matched 0": 3.5}), cause, {})
+    assert weak.verdict == "pass" and "1 of 2 controls do less damage at 32 times" in weak.reason
+    assert weak.numbers["never_at_kl"] == ["magnitude"] and weak.numbers["factor"] == {"matched 0": 3.5}
+    large = trial("0" * 200, "1" * 200)
+    some = both(said("0" * 200), said("0" * 12 + "1" * 188))  # of the contrast of 1 it has .94
+    near = claims.specific(replace(large, rivals=large.rivals | {"at_kl magnitude": some}), cause, {})
+    assert near.verdict == "pass", "a small difference that is sure is a difference"
     alone = replace(good, rivals={})
     assert claims.specific(alone, cause, {}).verdict == "inconclusive"
     for verdict in ("fail", "inconclusive"):
@@ -255,6 +263,18 @@ def test_sufficiency_is_a_share_of_the_whole_patch():
     moved = claims.sufficient(patching(0.9, equal=-0.4), 8)
     assert moved.verdict == "fail" and "whatever it brings" in moved.reason
     assert claims.sufficient(patching(0.9, gain=0.0), 8).verdict == "inconclusive"
+    worse = claims.sufficient(patching(0.9, gain=-0.2), 8)
+    assert worse.verdict == "inconclusive" and "lowers V-hat" in worse.reason and "run" not in worse.reason
+    good = patching(0.9)
+    for others, verdict, told in (
+        (good.matched[:0], "inconclusive", "no matched set"),
+        (np.stack([good.few] * 2), "fail", "others raise it as much"),
+        (np.stack([good.low, good.few + 0.01]), "fail", "others raise it as much"),
+    ):
+        claim = claims.sufficient(replace(good, matched=others), 8)
+        assert claim.verdict == verdict and told in claim.reason
+    apart = claims.sufficient(replace(good, same=3), 8)
+    assert apart.verdict == "inconclusive" and "of two problems" in apart.reason
     assert "run test=" in claims.sufficient(None, 8).reason
 
 
@@ -267,6 +287,10 @@ def test_reading_needs_the_nulls_and_the_power():
     assert claims.decodable(good, 0.3, nulls).verdict == "pass"
     assert claims.decodable(good, 0.3, nulls[:19]).verdict == "inconclusive"
     assert claims.decodable(found(0.02, -0.1, 0.14), 0.0, nulls).verdict == "fail"
+    read = claims.decodable(found(0.35, 0.25, 0.44), 0.0, (0.1,) * 99)  # readable by rank, not beyond shuffles by skill
+    assert read.verdict == "inconclusive"
+    few = claims.sparse(replace(good, random=(0.0,) * 18))
+    assert few.verdict == "inconclusive" and "run draws=19" in few.reason
     wide = claims.decodable(found(0.1, -0.3, 0.5), 0.0, nulls)
     assert wide.verdict == "inconclusive" and "run test=" in wide.reason
     assert claims.sparse(good).verdict == "pass"

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from mechreward import stats
 from mechreward._check import MechRewardError
-from mechreward.probing.evidence import evidence
+from mechreward.probing.evidence import evidence, sparsity
 from mechreward.probing.probe import ValueProbe
 
 WIDTH = 60
@@ -46,7 +46,8 @@ def test_each_structure_is_recognised(kind):
 
 def test_sparsity_is_near_1_and_near_0():
     assert evidence(split("sparse", 0), split("sparse", 1), top=1).sparsity.estimate == pytest.approx(1, abs=0.1)
-    assert evidence(split("distributed", 0), split("distributed", 1), top=1).sparsity.estimate < 0.25
+    for kind in ("distributed", "redundant"):
+        assert -0.3 < evidence(split(kind, 0), split(kind, 1), top=1).sparsity.estimate < 0.25, kind
 
 
 def test_nothing_is_found_in_noise_at_the_nominal_rate(monkeypatch: pytest.MonkeyPatch):
@@ -71,10 +72,18 @@ def test_a_given_set_is_scored_by_hand():
 
 
 def test_sparsity_by_hand():
-    found = evidence(split("distributed", 0), split("distributed", 1), top=2, draws=4)
-    best = max(np.mean(found.random), np.mean(found.rotated))
-    expected = (found.few.estimate - best) / (found.full.estimate - best)
-    assert found.sparsity.estimate == pytest.approx(expected)
+    y = np.arange(100.0)
+
+    def read(rho: float) -> np.ndarray:
+        """Ranks whose Spearman with `y` is `rho` or as near as moving the first of them to the end gives."""
+        return next(x for n in range(100) if spearmanr(x := np.roll(y, -n), y).statistic <= rho)
+
+    for few, full, random, rotated in ((0.6, 0.8, 0.1, 0.3), (0.85, 0.9, 0.8, 0.1), (0.1, 0.8, 0.3, 0.5)):
+        reads = np.stack([read(each) for each in (few, full, random, random, rotated, rotated)], 1)
+        a, b, c, d = (spearmanr(reads[:, i], y).statistic for i in (0, 1, 2, 4))
+        gap = (b - d) if few == 0.6 else b / 4 if few == 0.85 else b  # sparse, redundant, worse than nobody's choice
+        assert sparsity(y, reads) == pytest.approx((a - max(c, d)) / gap)
+    assert math.isnan(sparsity(y, np.stack([y, *[read(0.0)] * 3], 1) * [1, -1, 1, 1]))
 
 
 def test_refusals():

@@ -17,13 +17,14 @@ from scipy.stats import norm
 from mechreward import stats
 from mechreward._check import one_of
 from mechreward.causal.controls import MATCHED
-from mechreward.causal.trials import Patched, Steered, contrast
+from mechreward.causal.trials import FACTORS, Patched, Steered, contrast
 from mechreward.probing.evidence import Evidence
 from mechreward.stats import Interval
 
 CLAIMS = ("decodable", "sparse", "causal", "specific", "sufficient")
 VERDICTS = ("pass", "fail", "inconclusive")
 LEVEL = 0.01  # of a rank among draws (99 reach it) and of the steering test after Holm
+LEAST = 19  # draws that a rank of .05 needs
 READ = 0.2  # Spearman with V-hat that is worth having
 MOVE = 0.1  # difference in accuracy between steering down and up that is worth having
 SHARE = 0.5  # part of a larger change that has to be the set's own
@@ -49,7 +50,7 @@ def decodable(found: Evidence, skill: float, shuffles: Sequence[float]) -> Claim
     Pass: Spearman's interval above 0, and the `skill` of the read-out (1 - squared error / variance of V-hat) first
     among at least 99 of the set refitted to targets of other problems (p <= .01). Skill and not Spearman, which a fit
     to noise shares whenever its slope happens to have the right sign: three collinear neurons then tie with
-    themselves (our choice). Fail: otherwise, if `READ` would have been seen or is excluded by the interval.
+    themselves (our choice). Fail: the interval excludes `READ`.
     """
     few, draws = found.few, len(shuffles)
     p, see = stats.rank_among(skill, np.array(shuffles), tail="high")[1], seen(few)
@@ -60,13 +61,14 @@ def decodable(found: Evidence, skill: float, shuffles: Sequence[float]) -> Claim
         return Claim("decodable", "pass", f"{said}.", numbers)
     if few.low > 0 and 1 / (1 + draws) > LEVEL:
         return Claim("decodable", "inconclusive", f"{said}; a pass needs p <= {LEVEL}: run draws=99.", numbers)
-    return _unseen("decodable", said, few.high, see, few.n, READ, "a Spearman", "test", numbers)
+    return _unseen("decodable", said, few, see, READ, "a Spearman", "test", numbers)
 
 
 def sparse(found: Evidence) -> Claim:
     """Few neurons do what other few, and other bases, do not (`probing.evidence`): sparsity above or below .5.
 
-    As many random neurons that read half as well as all of them are redundancy: that fails too.
+    As many random neurons that read half as well as all of them are redundancy: that fails too. Fewer than `LEAST`
+    random sets and bases settle nothing.
     """
     gap, others, n = found.sparsity, float(np.mean(found.random)), found.few.n
     numbers = spread("sparsity", gap) | {"reading": found.reading, "random": others, "neurons": found.neurons}
@@ -75,6 +77,9 @@ def sparse(found: Evidence) -> Claim:
         f"{found.neurons} neurons read {found.few.estimate:.2f}, as many random ones {others:.2f}, the best of other "
     )
     said += f"bases {np.mean(found.rotated):.2f}, all {found.full.estimate:.2f}"
+    if len(found.random) < LEAST:
+        told = f"{said}; {len(found.random)} random sets are no control: run draws={LEAST} or more."
+        return Claim("sparse", "inconclusive", told, numbers)
     if found.reading == "nothing":
         return Claim(
             "sparse", "inconclusive", f"{said}: nothing is read, so nothing is sparse; settle decodable.", numbers
@@ -118,7 +123,7 @@ def causal(trial: Steered, seed: int = 0, error: float = float("nan")) -> Claim:
     said = f"accuracy {up:.2f} steered up, {down:.2f} down, {numbers['accuracy']:.2f} as it is: contrast {_of(moved)}, "
     said += f"n={n}, McNemar p={holm['steer']:.2g} after Holm"
     if holm["steer"] > LEVEL:
-        return _unseen("causal", said, moved.high, see, n, MOVE, "a contrast", "n", numbers)
+        return _unseen("causal", said, moved, see, MOVE, "a contrast", "n", numbers)
     if each.mean() < 0:
         return Claim("causal", "fail", f"{said}: the wrong way.", numbers)
     if as_far and rank > LEVEL:
@@ -139,7 +144,8 @@ def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int
 
     Pass: at least half of the contrast is left when every problem whose answer cannot be read or does not end counts
     as unmoved; and the contrast exceeds that of the next-token and of the magnitude-ranked neurons outside the set, at
-    the same displacement, and that of those and of three matched sets strengthened to the same KL on clean text.
+    the same displacement, and that of those and of three matched sets strengthened to the same KL on clean text. A
+    control that does not do such damage at `FACTORS`' largest displacement has no such arm, and that is said.
     """
     each, n, ids = contrast(trial.own), len(trial.problems), np.array(trial.problems)
     sound = trial.own.sound.all(0)
@@ -149,7 +155,9 @@ def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int
         arm: stats.cluster_bootstrap(np.mean, each - contrast(other), ids, seed=seed)
         for arm, other in trial.rivals.items()
     }
-    numbers: dict[str, Any] = spread("net", net) | {"kept": kept, "kl": trial.kl, "factor": trial.factor}
+    numbers: dict[str, Any] = spread("net", net) | {"kept": kept, "kl": trial.kl}
+    weak = [arm for arm, factor in trial.factor.items() if factor > FACTORS[-1]]
+    numbers |= {"never_at_kl": weak, "factor": {arm: f for arm, f in trial.factor.items() if arm not in weak}}
     numbers |= {f"beyond {arm}": [i.estimate, i.low, i.high] for arm, i in beyond.items()} | {"shared": dict(overlap)}
     numbers |= {"damage_base": trial.base.damage(), "damage_matched": trial.damage}
     numbers |= {"damage_down": trial.own[0].damage(), "damage_up": trial.own[1].damage()}
@@ -164,9 +172,13 @@ def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int
     said = f"{kept:.0%} of the contrast is among answers that can be read and end"
     least = min(beyond, key=lambda arm: beyond[arm].low)
     said += f"; it exceeds its closest control ({least.replace('_', '-')}) by {_of(beyond[least])}"
+    if weak:
+        said += (
+            f"; {len(weak)} of {len(trial.factor)} controls do less damage at {FACTORS[-1]:g} times the displacement"
+        )
     if net.high < SHARE * each.mean():
         return Claim("specific", "fail", f"{said}: damage explains the larger part.", numbers)
-    if any(i.estimate <= 0 or i.high < MOVE for i in beyond.values()):
+    if any(i.estimate <= 0 or (i.low <= 0 and i.high < MOVE) for i in beyond.values()):
         return Claim("specific", "fail", f"{said}: others move as much.", numbers)
     if kept < SHARE or net.low <= 0 or beyond[least].low <= 0:
         see = seen(beyond[least])
@@ -177,9 +189,10 @@ def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int
 def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
     """The set's activations of a high-V state raise V-hat of a low-V one, by at least half of what all neurons do.
 
-    Pass: the share of the whole patch that the set gives has its interval above .5, and the same patch between states
-    of equal V changes V-hat by less than half of that, interval included. A whole patch that moves nothing at one
-    position leaves the question open.
+    Pass: the share of the whole patch that the set gives has its interval above .5, it gives more than matched sets do
+    (interval above 0, and none as much), at least half of the pairs are of one problem, and the same patch between
+    states of equal V changes V-hat by less than half of that, interval included. A whole patch that does not raise
+    V-hat at one position leaves the question open.
     """
     if trial is None:
         told = "There are not two pairs of high- and low-V states, or of states of equal V: run test=400 or more."
@@ -194,17 +207,34 @@ def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
     equal = stats.cluster_bootstrap(np.mean, trial.after - trial.before, trial.like_group, seed=seed)
     numbers = spread("share", part) | spread("whole", all_of) | spread("equal", equal)
     numbers |= {"set": float(few.mean()), "low": float(trial.low.mean()), "pairs": len(few), "same_problem": trial.same}
-    numbers |= {"matched": (trial.matched - trial.low).mean(1).tolist(), "equal_pairs": len(trial.before), "k": k}
+    others = (trial.matched - trial.low).mean(1).tolist()
+    numbers |= {"matched": others, "equal_pairs": len(trial.before), "k": k}
     said = f"patched from high- to low-V states ({len(few)} pairs, {trial.same} of one problem), V-hat rises by "
     said += f"{few.mean():.2f}, by {_of(all_of)} with all neurons"
+    if all_of.high < 0:
+        told = "a whole state put there lowers V-hat, so this site at one position cannot tell: certify another site."
+        return Claim("sufficient", "inconclusive", f"{said}; {told}", numbers)
     if all_of.low <= 0:
-        told = "the whole patch itself does not reliably raise V-hat at one position: run more pairs, or another site."
+        told = f"the whole patch itself does not reliably raise V-hat at one position: {_pairs(len(few))}."
         return Claim("sufficient", "inconclusive", f"{said}; {told}", numbers)
     said += f": share {_of(part)}"
     if part.high < SHARE:
         return Claim("sufficient", "fail", f"{said}.", numbers)
     if not part.low > SHARE:
         return Claim("sufficient", "inconclusive", f"{said}, and .5 is not settled: {_pairs(len(few))}.", numbers)
+    if not others:
+        told = "there is no matched set to hold it against: certify fewer neurons."
+        return Claim("sufficient", "inconclusive", f"{said}; {told}", numbers)
+    beyond = stats.cluster_bootstrap(np.mean, trial.few - trial.matched.mean(0), trial.group, seed=seed)
+    numbers |= spread("beyond_matched", beyond)
+    said += f", {_of(beyond)} more than {len(others)} matched sets"
+    if few.mean() <= max(others) or beyond.high <= 0:
+        return Claim("sufficient", "fail", f"{said}: others raise it as much (up to {max(others):.2f}).", numbers)
+    if beyond.low <= 0:
+        return Claim("sufficient", "inconclusive", f"{said}, which is not settled: {_pairs(len(few))}.", numbers)
+    if trial.same < len(few) / 2:
+        told = f"most pairs are of two problems, so what is brought may be the problem's: {_pairs(len(few))}."
+        return Claim("sufficient", "inconclusive", f"{said}; {told}", numbers)
     said += f"; between states of equal V it changes by {_of(equal)}"
     bound = SHARE * few.mean()
     if equal.low > bound or equal.high < -bound:
@@ -236,27 +266,19 @@ def verdicts(claims: Sequence[Claim]) -> dict[str, str]:
 
 
 def _unseen(
-    claim: str,
-    said: str,
-    high: float,
-    see: float,
-    n: int,
-    worth: float,
-    what: str,
-    option: str,
-    numbers: dict[str, Any],
+    claim: str, said: str, found: Interval, see: float, worth: float, what: str, option: str, numbers: dict[str, Any]
 ) -> Claim:
-    """Nothing was seen: a fail where what is worth having would have been, or is excluded."""
-    if high < worth or see <= worth:
-        why = f"{what} of {worth} is excluded" if high < worth else f"{what} of {see:.2f} would have been seen"
-        return Claim(claim, "fail", f"{said}; {why}.", numbers)
-    return Claim(claim, "inconclusive", f"{said}; {_more(see, n, worth, what, option)}", numbers)
+    """No pass: a fail where what is worth having is excluded, and else open."""
+    if found.high < worth:
+        return Claim(claim, "fail", f"{said}; {what} of {worth} is excluded.", numbers)
+    return Claim(claim, "inconclusive", f"{said}; {_more(see, found.n, worth, what, option)}", numbers)
 
 
 def _more(see: float, n: int, worth: float, what: str, option: str) -> str:
+    """What to run: as many as show `worth`; four times as many where that could have been seen already."""
     if not isfinite(see):
         return f"inconclusive: no interval can be given at n={n}; run {option}={max(100, 4 * n)}."
-    need = 10 * ceil(n * (see / worth) ** 2 / 10)
+    need = 10 * ceil(n * (see / worth) ** 2 / 10) if see > worth else 4 * n
     return f"inconclusive: with n={n} {what} of {see:.2f} could be seen; run {option}={max(need, n + 10)}."
 
 

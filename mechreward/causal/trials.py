@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from mechreward.rollouts.value import Values
 from mechreward.tasks import Problem
 
 GAP, ALIKE = 0.3, 0.1  # V-hat of a high and a low state differ by at least, of two like states by at most (our choice)
-FACTORS = (1, 2, 4, 8, 16, 32)  # strengths tried to give a control the set's own KL
+FACTORS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # strengths between which a control gets the set's own KL
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Steered:
 
     `own` [2 problem] and `rivals` (by arm) are answers under strength -1 and +1, `base` [problem] and `ablated` (by
     operation) under strength 0 and without the set. `draws` [draw] are contrasts of the matched sets that were run, of
-    `planned` ones. `kl` holds KL on clean text, by arm, the
-    mean of both signs; `factor` the strength at which an arm called `at_kl ...` was run.
+    `planned` ones. `kl` holds KL on clean text, by arm, the mean of both signs; `factor` the strength at which a
+    control has the KL of the set, infinite where the largest of `FACTORS` does not give it that: such a control was
+    run as an arm `at_kl ...` if that strength is finite and above 1.
     """
 
     problems: tuple[str, ...] = field(repr=False)
@@ -47,7 +49,7 @@ class Steered:
     damage: dict[str, float]
     planned: int
     kl: dict[str, float]
-    factor: dict[str, int]
+    factor: dict[str, float]
 
 
 def contrast(answers: Answers) -> Float[np.ndarray, " problem"]:
@@ -88,13 +90,13 @@ def steered(
 
     `controls` are ranked until the rank can no longer be `level`, or, where up is not better than down at `level`,
     for five of them: a set that moves nothing needs no more to be told so. The first three, and the rivals, are
-    steered a second time with the least of `FACTORS` that gives them the KL of the set: what damage alone would do.
+    steered a second time at the strength that gives them the KL of the set: what damage alone would do.
 
     Args:
         clean, tokens: rollouts of the model as it is and their activations at every token, for the damage meter.
     """
 
-    def signs(one: Push, strength: int = 1) -> list[tuple[Edit, ...]]:
+    def signs(one: Push, strength: float = 1.0) -> list[tuple[Edit, ...]]:
         return [(one.by(-strength).edit(),), (one.by(strength).edit(),)]
 
     def run(arms: list[tuple[Edit, ...]], title: str) -> Answers:
@@ -102,16 +104,26 @@ def steered(
 
     text = CleanText(model, clean)
 
-    def kl(one: Push, strength: int = 1) -> float:
+    def kl(one: Push, strength: float = 1.0) -> float:
         return float(np.mean([text.compare(one.by(sign * strength), tokens)["kl"] for sign in (-1, 1)]))
+
+    def at_kl(one: Push, wanted: float) -> float:
+        """The strength from 1 on that gives `wanted`: doubled until it does, then halved into the last step."""
+        high = next((f for f in FACTORS if kl(one, f) >= wanted), inf)
+        if high in (1.0, inf):
+            return high
+        low = high / 2
+        for _ in range(4):  # within 2^(1/16), 4%
+            middle = (low * high) ** 0.5
+            low, high = (low, middle) if kl(one, middle) >= wanted else (middle, high)
+        return high
 
     size, factor, arms = {"value": kl(push)}, {}, {one.arm: signs(one) for one in rivals}
     for one in (*rivals, *controls[:3]):
         name = one.arm if one.arm != "matched" else f"matched {one.draw}"
-        size[name] = kl(one)
-        reach = next((f for f in FACTORS if (size[name] if f == 1 else kl(one, f)) >= size["value"]), None)
-        if reach is not None and reach > 1:
-            factor[f"at_kl {name}"], arms[f"at_kl {name}"] = reach, signs(one, reach)
+        size[name], factor[name] = kl(one), at_kl(one, size["value"])
+        if 1 < factor[name] < inf:
+            arms[f"at_kl {name}"] = signs(one, factor[name])
     found = run([(), *signs(push), *(one for pair in arms.values() for one in pair)], "steering both ways")
     others = {name: found[3 + 2 * i : 5 + 2 * i] for i, name in enumerate(arms)}
     without = run([(change.edit(),) for change in ablations], "ablations") if ablations else None

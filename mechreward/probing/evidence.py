@@ -15,7 +15,7 @@ from mechreward.probing.pruning import Probe, clone, restrict, rotated, shuffled
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
 
-GAP = 0.05  # of a Spearman: below that, nothing is left for a few chosen neurons to add (our choice)
+LEAST = 0.05  # of a Spearman: where all neurons read less than that there is nothing to be sparse (our choice)
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,10 @@ class Evidence:
 
     `full`: all neurons. `few`: the set, retrained. `random` and `rotated` [draw]: as many random neurons, and the best
     coordinates of random bases, retrained; `shuffled` [draw]: the whole recipe fitted to targets of other problems.
-    `p` is the rank of `full` among the shuffles, `p_few` that of the set. `sparsity` is the part of the gap between
-    the better of `random` and `rotated`, and `full`, that the set closes: 1 sparse, 0 no better than any neurons or
-    any basis; NaN where there is no gap of `GAP`.
+    `p` is the rank of `full` among the shuffles, `p_few` that of the set. `sparsity` (our choice): 1 sparse, 0 no
+    better than any neurons or any basis, the better of `random` and `rotated`. Above 0 the part of the gap from there to
+    `full` that the set closes, a gap being at least a quarter of `full`, so that redundancy, which leaves none, stays
+    near 0; below 0 it is what the set misses of what any neurons read, over `full`. NaN where `full` is below `LEAST`.
     """
 
     neurons: int
@@ -132,12 +133,14 @@ def read_outs(
 
 
 def sparsity(y: Float[np.ndarray, " row"], reads: Float[np.ndarray, "row column"]) -> float:
-    """Of `read_outs`: the part of the gap between nobody's choice (the better of random sets and of random bases) and
-    all neurons that the set closes; NaN where there is no gap of `GAP`."""
+    """Of `read_outs`: how far the set gets from nobody's choice (the better of random sets and of random bases) to all
+    neurons (`Evidence`)."""
     found = np.nan_to_num(stats.spearmans(reads, y))
     few, full, (random, other) = found[0], found[1], np.split(found[2:], 2)
     best = max(random.mean(), other.mean())
-    return float((few - best) / (full - best)) if full - best >= GAP else float("nan")
+    if full < LEAST:
+        return float("nan")
+    return float((few - best) / (max(full - best, full / 4) if few > best else full))
 
 
 def _read(prototype: Probe, fit: Examples, held: Examples, few: np.ndarray) -> np.ndarray:
