@@ -22,6 +22,8 @@ from mechreward.rollouts.trajectory import Rollouts
 from mechreward.study import Study
 from mechreward.tasks import TASKS
 
+PATCHED = 3  # matched sets whose states are patched too (R14)
+
 
 def data(study: Study) -> list[Row]:
     """What the rollouts and values of each split look like."""
@@ -97,14 +99,16 @@ def R2(study: Study) -> list[Row]:
 
 
 def R3(study: Study) -> list[Row]:
-    """The grid, with the chosen cells marked."""
+    """The grid on validation with the chosen cells marked, and the same grid on test, none picked."""
+    train, _, test = study.splits.values()
     picked = {(str(site), share) for site, share in chosen(study).values()}
 
     def mark(row: Row) -> Row:
         here = (row.site, row.detail["share"]) in picked
         return replace(row, detail=row.detail | {"split": "validation"} | ({"chosen": True} if here else {}))
 
-    return [mark(row) for row in grid(study)]
+    held = study.rows("R3-test", lambda: paper.R3(train, test, study.sites, study.about("R3", ""), "test"))
+    return [mark(row) for row in grid(study)] + held
 
 
 def ablation(study: Study) -> list[Row]:
@@ -202,15 +206,15 @@ def R14(study: Study) -> list[Row]:
 
     def make(kind: str) -> list[Row]:
         value, dopamine = value_set(study, kind), dopamine_set(study, kind)
-        pushes, tokens = paper.steering_arms(model, train, value, dopamine, seed=plan.seed)
+        pushes, tokens = paper.steering_arms(model, train, value, dopamine, plan.draws, plan.random_draws, plan.seed)
         about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")[:100]
         sets = {
-            arm: (own, [one.neurons for one in pushes if one.arm == control])
+            arm: (own, [one.neurons for one in pushes if one.arm == control][:PATCHED])
             for arm, own, control in (("value", value, "matched"), ("dopamine", dopamine, "matched_dopamine"))
         }
-        shares = paper.by_share(model, train, fitted(study, value.site), value.site, seed=plan.seed)
+        shares = paper.by_share(model, train, fitted(study, value.site), value.site, draws=plan.draws, seed=plan.seed)
         return [
-            *paper.R14(model, problems, pushes, about, runs=train.runs, tokens=tokens),
+            *paper.R14(model, problems, pushes, about, runs=train.runs, tokens=tokens, what=f"{kind} neurons steered"),
             *paper.share_dose(model, problems, shares, about, f"{kind} neurons, by share"),
             *paper.both_patched(model, test, sets, about, what=f"{kind} neurons patched"),
         ]

@@ -65,32 +65,42 @@ def _depends(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
 def _steers(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     told = []
     for arm, control in (("value", "matched"), ("dopamine", "matched_dopamine")):
-        rows = [
-            row
-            for row in _of(results.where(experiment="R14", arm=arm, metric="contrast"), kind)
-            if row.detail["place"] == "all"
-        ]
+        rows = _of(results.where(experiment="R14", arm=arm, metric="contrast"), kind)
         if not rows:
             continue
         p = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
         most = int(np.argmax([row.estimate for row in rows]))
-        row, value = rows[most], p[most]
-        (other,) = [
-            one
-            for one in results.where(experiment="R14", arm=control, metric="contrast", site=row.site)
-            if one.detail["strength"] == row.detail["strength"]
-        ]
-        good = bool(value < 0.05 and row.estimate > 0 and row.estimate > other.high)
+        row, value, where = rows[most], p[most], (rows[most].detail["place"], rows[most].detail["strength"])
+        beside = results.where(experiment="R14", arm=control, metric="contrast", site=row.site)
+        other = next((one for one in beside if (one.detail["place"], one.detail["strength"]) == where), None)
+        good = bool(value < 0.05 and row.estimate > 0 and other is not None and ranked(other))
+        places = {one.detail["place"]: 0.0 for one in rows}
+        each = {at: max(one.estimate for one in rows if one.detail["place"] == at) for at in places}
+        largest = ", ".join(f"{at} {gap:+.2f}" for at, gap in each.items())
         told.append(
             (
                 good,
-                f"Steering {arm} neurons ({name}) up instead of down, at strength {row.detail['strength']} "
-                f"(standard deviations), changes accuracy by {row.interval}: McNemar p={value:.2g} after Holm over "
-                f"{len(rows)} strengths; {other.detail['sets']} matched sets at the same displacement by "
-                f"{other.low:.2f} to {other.high:.2f} (R14).",
+                f"Steering {arm} neurons ({name}) up instead of down, at strength {row.detail['strength']} (standard "
+                f"deviations) and {row.detail['place']} positions, changes accuracy by {row.interval}: McNemar "
+                f"p={value:.2g} after Holm over {len(rows)} strengths and places{_among(other)}; largest at each "
+                f"place: {largest} (R14).",
             )
         )
     return told
+
+
+def ranked(other: Row) -> bool:
+    """Whether a set is first among all of its matched sets, at .05."""
+    return other.detail.get("p_rank", 1.0) <= 0.05
+
+
+def _among(other: Row | None) -> str:
+    if other is None:
+        return ""
+    rank = f" (rank p={other.detail['p_rank']:.2g})" if "p_rank" in other.detail else ""
+    return (
+        f"; {other.detail['sets']} matched sets at the same displacement by {other.low:.2f} to {other.high:.2f}{rank}"
+    )
 
 
 def _by_share(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
@@ -100,8 +110,7 @@ def _by_share(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     p = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
     most = int(np.argmax([row.estimate for row in rows]))
     row, other = rows[most], _beside(results, rows[most], "contrast_at_share", "share")
-    good = bool(p[most] < 0.05 and row.estimate > 0 and (other is None or row.estimate > other.high))
-    beside = f"; {other.detail['sets']} matched sets by {other.low:.2f} to {other.high:.2f}" if other else ""
+    good = bool(p[most] < 0.05 and row.estimate > 0 and other is not None and ranked(other))
     shares = ", ".join(f"{one.detail['share']:.1%}" for one in rows)
     return [
         (
@@ -109,7 +118,7 @@ def _by_share(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
             f"Of {shares} of the {name} at {row.site}, the best {row.detail['share']:.1%} "
             f"({row.detail['neurons']}) move accuracy most when steered up instead of "
             f"down by one standard deviation: {row.interval}, McNemar "
-            f"p={p[most]:.2g} after Holm over the shares{beside} (R14).",
+            f"p={p[most]:.2g} after Holm over the shares{_among(other)} (R14).",
         )
     ]
 
@@ -147,9 +156,10 @@ def _repaired(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
         return []
     last = max(int(row.detail["at"].partition(".")[0]) for row in rows)
     rows = [row for row in rows if row.detail["at"].startswith(f"{last}.")]
-    good, said = False, []
+    good, said, sets = False, [], 0
     for row in rows:
         other = _beside(results, row, "restored", "at")
+        sets = other.detail["sets"] if other else sets
         seen = row.low > 0 and (other is None or row.estimate > other.high)
         good = good or bool(seen)
         said.append(f"{row.site} {row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]{' (yes)' if seen else ''}")
@@ -157,7 +167,8 @@ def _repaired(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
         (
             good,
             f"Self-repair: the part that layer {last} has undone of what zeroing the value {name} of an earlier layer "
-            f"takes from the read-out of V-hat: {'; '.join(said)} (R4).",
+            f"takes from the read-out of V-hat: {'; '.join(said)}; yes: above 0 and above each of {sets} matched sets "
+            "(R4).",
         )
     ]
 
@@ -185,13 +196,22 @@ def _elsewhere(results: Results, kind: str, name: str) -> list[tuple[bool, str]]
     if not rows:
         return []
     p = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
-    said = "; ".join(
-        f"{row.detail['on']}, {row.detail['op']} {row.estimate:+.2f} [{row.low:+.2f}, {row.high:+.2f}] (p={value:.2g})"
-        for row, value in zip(rows, p, strict=True)
-    )
-    good = bool((p < 0.05).any())
+    said, good = [], False
+    for row, value in zip(rows, p, strict=True):
+        beside = results.where(experiment="R4", metric="accuracy_elsewhere", site=row.site)
+        same = {one.arm: one for one in beside if one.detail.get("op") == row.detail["op"] and _on(one) == _on(row)}
+        own, other = same["value"], same["matched"]
+        good = good or bool(value < 0.05 and own.estimate < other.low)
+        said.append(
+            f"{_on(row)}, {row.detail['op']} {row.estimate:+.2f} [{row.low:+.2f}, {row.high:+.2f}] (p={value:.2g}) to "
+            f"{own.estimate:.2f}, {other.detail['sets']} matched sets to {other.low:.2f} to {other.high:.2f}"
+        )
     words = "is felt" if good else "is not shown to be felt"
-    return [(good, f"Ablating the value neurons ({name}) {words} on other tasks: {said}; Holm (R4).")]
+    return [(good, f"Ablating the value neurons ({name}) {words} on other tasks: {'; '.join(said)}; Holm (R4).")]
+
+
+def _on(row: Row) -> str:
+    return row.detail["on"]
 
 
 CAUSAL = (_rankings, _elsewhere, _repaired, _depends, _steers, _by_share, _patched)

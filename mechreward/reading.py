@@ -52,7 +52,7 @@ def sections(study: Study, results: Results, test: Split) -> list[Section]:
             command=again,
         )
     ]
-    grid = results.where(experiment="R3")
+    grid = [row for row in results.where(experiment="R3") if row.detail["split"] == "validation"]
     parts.append(
         Section(
             "R3. Where value can be read, and what was chosen",

@@ -145,12 +145,31 @@ def test_plain_hooks_stay_on_while_generating(model):
     assert tiny.no_hooks_left(model)
 
 
+@torch.no_grad()
+def test_plain_hooks_of_every_operation_generate_with_a_cache_what_they_do_without(model):
+    """What depends on the position refuses single tokens, but for a resample without `by`: it takes the next rows."""
+    for change in every(model, Site(0, "resid_post"), 0.7):
+        said = []
+        for cached in (True, False):
+            with model.hooks(fwd_hooks=change.fwd_hooks()):
+                if change.by_position and change.op != "resample" and cached:
+                    with pytest.raises(MechRewardError, match="use attach"):
+                        model.generate(TOKENS, max_new_tokens=5, use_past_kv_cache=True, **GREEDY)
+                    continue
+                said.append(model.generate(TOKENS, max_new_tokens=5, use_past_kv_cache=cached, **GREEDY))
+        assert all(torch.equal(one, said[0]) for one in said), change.op
+    assert tiny.no_hooks_left(model)
+
+
 def test_nothing_is_left_after_an_error(model):
     before = sum(len(module._forward_pre_hooks) for module in model.modules())
     with pytest.raises(MechRewardError, match="never fired"), attach(model, zero(on(model)), at=[90]):
         model(TOKENS)
-    with pytest.raises(ZeroDivisionError), attach(model, zero(on(model))):
-        _ = 1 / 0
+    for change in every(model, Site(0, "resid_post"), 0.7):
+        with pytest.raises(ZeroDivisionError), attach(model, change):
+            _ = 1 / 0
+        with pytest.raises(ZeroDivisionError), model.hooks(fwd_hooks=change.fwd_hooks()):
+            _ = 1 / 0
     assert tiny.no_hooks_left(model)
     assert sum(len(module._forward_pre_hooks) for module in model.modules()) == before
 

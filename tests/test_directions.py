@@ -10,7 +10,7 @@ import pytest
 
 import mechreward as mr
 from mechreward import paper
-from mechreward.causal.push import own_push, random_pushes
+from mechreward.causal.push import matched_pushes, own_push, random_pushes
 from mechreward.probing.targets import steps
 
 
@@ -116,6 +116,31 @@ def test_random_directions_of_one_displacement_do_nothing_here():
         )
         assert mine.detail["displacement"] == pytest.approx(other.detail["displacement"], rel=1e-5)
     assert row(rows, arm="random", metric="contrast").estimate == 0
+
+
+def test_a_contrast_that_is_seen_is_ranked_among_all_matched_sets():
+    """Nothing but the set moves this model: all 19 are run where the set does, and only there, and none moves it."""
+    here, (runs, values) = plant("value"), seen("value")
+    site = "1.resid_post"
+    acts = mr.record(here.model, runs, site, what=None)[site]
+    tokens = mr.record(here.model, runs, site, rows="tokens", what=None)
+    toward = np.where(values.live, values.mean, np.nan)
+    push = own_push(here.truth.value_neurons[site], acts, toward)
+    others = matched_pushes(push, tokens[site], acts, toward, 19)
+    about = paper.shared("R14", "planted", "planted", site, 0)
+    for arm in ("value", "unmoved"):
+        own = push if arm == "value" else replace(others[-1], arm="value")
+        rows = paper.R14(
+            here.model, here.task.problems("test", 40), [own, *others], about,
+            runs=runs, tokens=tokens, strengths=(-1, 1), places=("all", "late"), states=4, k=2,
+        )  # fmt: skip
+        found = [one for one in rows if one.arm == "matched" and one.metric == "contrast"]
+        if arm == "unmoved":
+            assert [one.n for one in found] == [3] and "p_rank" not in found[0].detail
+            continue
+        assert {one.detail["place"]: one.n for one in found} == {"all": 19, "late": 19}
+        assert all(one.detail["p_rank"] == 0.05 and one.estimate == 0 for one in found)
+        assert row(rows, arm="matched", metric="accuracy", strength=1).n == 3
 
 
 def test_early_and_late_have_their_own_rows():

@@ -97,8 +97,12 @@ def test_other_rankings_stand_beside_the_set_pair_by_pair():
     acts = mr.record(here.model, split().runs, SITE, rows="tokens", what=None)[SITE]
     unread = [NeuronSet.of(acts, here.truth.decoys[name], name) for name in ("length", "length")]
     about = paper.shared("R4", "planted", "planted", SITE, 0)
-    rows = paper.other_rankings(here.model, problems, effect, {"itself": [own], "unread": unread}, acts, about)
-    for op in ("zero", "mean"):
+    sets, ops = {"itself": [own], "unread": unread}, ("zero", "mean")
+    rows = paper.other_rankings(here.model, problems, effect, sets, acts, about, ops=ops)
+    damage = effect.draws("value", "zero")[0].damage
+    for key in ("parse_rate", "eos_rate", "truncation_rate", "length"):
+        assert only(rows, arm="itself", metric=key, op="zero").estimate == pytest.approx(damage[key])
+    for op in ops:
         same = only(rows, arm="itself", metric="gap", op=op)
         assert (same.estimate, same.detail["p"], same.detail["shared"]) == (0, 1, len(own))
         assert only(rows, arm="itself", metric="accuracy", op=op).estimate == effect.draws("value", op)[0].accuracy

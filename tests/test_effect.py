@@ -94,9 +94,9 @@ def test_common_random_numbers(dumb, problems):
 def test_every_control_is_there_under_every_operation(nothing):
     names = [("value", 0), ("matched", 0), ("matched", 1), ("random", 0), ("sink_free_random", 0)]
     assert [(arm.op, arm.name, arm.draw) for arm in nothing.arms] == [
-        (op, *n) for op in ("zero", "mean") for n in names
+        (op, *n) for op in ("zero", "mean", "resample") for n in names
     ]
-    assert nothing.ops == ["zero", "mean"]
+    assert nothing.ops == ["zero", "mean", "resample"]
     by_draw = {}
     for arm in nothing.arms:
         assert len(arm.indices) == 2

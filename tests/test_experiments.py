@@ -50,7 +50,7 @@ def test_a_second_call_computes_nothing(results: Results, out: Path, monkeypatch
 def test_the_page_names_every_picture_and_number(results: Results, tmp_path: Path):
     text = write_page(results, tmp_path / "results.md", "mechreward paper ...").read_text()
     pictures = re.findall(r"\((pictures/[^)]+)\)", text)
-    assert len(pictures) == len(set(pictures)) == 2 * (4 + 2) + 2
+    assert len(pictures) == len(set(pictures)) == 2 * (4 + 1 + 2) + 3
     for picture in pictures:
         ElementTree.parse(tmp_path / picture)
     assert "mechreward paper R1 R3 R5 R6 R9 --model mixed-rl --task chain" in text
@@ -68,8 +68,11 @@ def test_other_homes_are_another_comparison(results: Results, out: Path):
     again = reproduce(["R12"], out, HOMES[::-1], SMALL, say=lambda _: None)
     kept, new = results.where(experiment="R12"), again.where(experiment="R12")
     assert len(list(out.glob("R12-*.rows.json"))) == 2
-    assert [row.model for row in kept if row.metric == "iou"] == ["countdown-base", "mixed-rl"] * 2
-    assert [row.model for row in new if row.metric == "iou"] == ["mixed-rl", "countdown-base"] * 2
+    assert [row.model for row in kept if (row.arm, row.metric) == ("value", "iou")] == [
+        "countdown-base",
+        "mixed-rl",
+    ] * 2
+    assert [row.model for row in new if (row.arm, row.metric) == ("value", "iou")] == ["mixed-rl", "countdown-base"] * 2
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,8 @@ FLOORS = (
     (
         TOP,
         (
-            *("study", "experiments", "reproduction", "findings_causal", "findings", "reading", "account"),
-            *("bench", "calibration", "verdicts", "cli"),
+            *("study", "experiments", "reproduction", "findings_causal", "findings", "tables", "comparisons"),
+            *("reading", "account", "bench", "calibration", "verdicts", "cli"),
         ),
     ),
 )

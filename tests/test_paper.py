@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 
 import mechreward as mr
 from mechreward import MechRewardError, paper, stats
+from mechreward.causal.controls import matched
 from mechreward.models.engine import Policy
 from mechreward.models.site import Site
 from mechreward.paper.surprise import SCALES, scaled
@@ -85,6 +86,64 @@ def test_the_layer_with_the_best_mean_is_chosen_and_one_lucky_cell_is_not():
     empty = layer(2, float("nan"), [float("nan")] * len(SHARES))
     assert paper.choose([*lucky, *empty, *good], "mlp") == (Site(1, "mlp"), SHARES[2]), "0.54 is 90% of 0.6"
     assert paper.choose(lucky, "mlp") == (Site(0, "mlp"), SHARES[0])
+    seen = [replace(row, detail=row.detail | {"split": "validation"}) for row in lucky]
+    test = [replace(row, detail=row.detail | {"split": "test"}) for row in good]
+    assert paper.choose([*test, *seen], "mlp") == (Site(0, "mlp"), SHARES[0]), "test rows are not looked at"
+
+
+class Grid(paper.Split):
+    """Site 0 carries V-hat in neuron 42, site 1 is noise."""
+
+    def __init__(self, seed: int) -> None:
+        data = made.planted(60, states=3, width=WIDTH, carriers=(42,), seed=seed)
+        noise = np.random.default_rng(seed + 50).normal(size=data.x.shape)
+        sites = {"0.mlp": data, "1.mlp": replace(data, x=torch.tensor(noise, dtype=torch.float32))}
+        object.__setattr__(self, "sites", sites)
+
+    def states(self, site):
+        return self.sites[str(site)]
+
+
+def test_the_test_grid_holds_where_value_is_planted_and_nowhere_else():
+    """p against a loop over SciPy's Spearman, Holm by hand; what validation gives is the same numbers without p."""
+    from mechreward.paper.reads import _moved
+    from mechreward.paper.split import SHARES
+    from mechreward.probing.pruning import shuffled
+
+    train, held, sites = Grid(0), Grid(1), [Site(0, "mlp"), Site(1, "mlp")]
+    rows = paper.R3(train, held, sites, ABOUT, "test", draws=199)
+    seen = paper.R3(train, held, sites, ABOUT)
+    assert [(row.site, row.detail["share"], row.interval) for row in rows] == [
+        (row.site, row.detail["share"], row.interval) for row in seen
+    ]
+    assert len(rows) == 2 * (1 + len(SHARES)) and not any("p" in row.detail for row in seen)
+    assert {row.detail["split"] for row in rows} == {"test"} and {row.detail["split"] for row in seen} == {"validation"}
+    held_out = {row.site for row in rows if row.detail["p_holm"] < 0.05}
+    planted = [row for row in rows if row.site == "0.mlp"]
+    assert held_out == {"0.mlp"} and all(row.detail["p_holm"] < 0.05 for row in planted)
+    p, running = sorted(row.detail["p"] for row in rows), 0.0
+    for rank, value in enumerate(p):
+        running = max(running, min(1.0, (len(p) - rank) * value))
+        assert any(row.detail["p"] == value and row.detail["p_holm"] == pytest.approx(running) for row in rows)
+    data = held.states(sites[1])
+    reads = np.stack([np.random.default_rng(s).normal(size=len(data)) for s in range(3)] + [np.zeros(len(data))])
+    reads[1] += 2 * data.y
+    found = _moved(reads, data, 39, 5)
+    for read, value in zip(reads[:3], found, strict=False):
+        null = [spearmanr(read, shuffled(data, 5 * 39 + d).y).statistic for d in range(39)]
+        assert value == (1 + sum(n >= spearmanr(read, data.y).statistic for n in null)) / 40
+    assert found[1] == 1 / 40 and found[3] == 1, "a constant read-out holds nothing"
+
+
+def test_the_default_draws_let_holm_reach_05(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr("mechreward.paper.reads.SHARES", ())
+    monkeypatch.setattr("mechreward.paper.reads._moved", lambda read, h, n, s: asked.append(n) or np.ones(len(read)))
+    monkeypatch.setattr("mechreward.paper.reads.ValueProbe.fit_examples", lambda self, data: self)
+    monkeypatch.setattr("mechreward.paper.reads.ValueProbe.predict", lambda self, x: x[:, 42].numpy())
+    for cells in (1, 60):
+        paper.R3(Grid(0), Grid(1), [Site(0, "mlp")] * cells, ABOUT, "test")
+    assert asked == [1999, 40 * 60 - 1] and all(n / (1 + 40 * n - 1) < 0.05 for n in (1, 60))
 
 
 def test_R6_counts_the_neurons_both_probes_lean_on(monkeypatch: pytest.MonkeyPatch):
@@ -182,7 +241,7 @@ def home(model: str, carrier: int) -> paper.Home:
 def test_R12_tells_a_set_that_moves_from_one_that_does_not():
     homes = {"a": home("a", 42), "b": home("b", 42), "c": home("c", 7)}
     rows = paper.R12(homes, draws=5)
-    assert len(rows) == 9 * 5
+    assert len(rows) == 9 * 6
 
     def cell(source: str, goal: str, arm: str, metric: str):
         return one([r for r in rows if r.detail["from_model"] == source], model=goal, arm=arm, metric=metric)
@@ -197,6 +256,37 @@ def test_R12_tells_a_set_that_moves_from_one_that_does_not():
     assert cell("a", "b", "value", "spearman").estimate == pytest.approx(
         abs(spearmanr(data.test.x[:, 42], data.test.y).statistic)
     )
+
+
+def test_R12_has_the_overlap_of_sets_as_large_as_the_goals_own():
+    """By brute force: the loud quarter of the neurons holds both sets, so chance among the loud is far above chance
+    among all: the mean over draws is near the mean over every way to take as many loud ones outside the goal's own."""
+    from itertools import combinations
+
+    width, loud, carriers = 96, range(24), {"a": (0, 1, 2, 3, 4, 5), "b": (1, 6, 7, 8, 9, 10)}
+    homes = {}
+    for name, own in carriers.items():
+        train, test = (made.planted(60, states=2, width=width, carriers=own, seed=s) for s in (0, 1))
+        x = torch.randn(600, width, generator=torch.Generator().manual_seed(3))
+        x[:, list(loud)] *= 4
+        homes[name] = paper.Home(name, "rows", made.neurons(*own, width=width), train, test, made.tokens(x, 2))
+    rows = paper.R12(homes, draws=19)
+    pick = [row for row in rows if row.metric == "iou" and row.detail["from_model"] == "a" and row.model == "b"]
+    own, alike = one(pick, arm="value"), one(pick, arm="matched")
+    a, free = set(carriers["a"]), [i for i in loud if i not in carriers["b"]]
+    wanted = float(np.mean([len(a & set(c)) / len(a | set(c)) for c in combinations(free, 6)]))
+    assert own.estimate == pytest.approx(1 / 11) and own.detail["expected"] < 0.05 < 0.15 < wanted
+    assert alike.n == 19 and alike.estimate == pytest.approx(wanted, abs=0.06)
+    sets = [set(c.neurons.indices) for c in matched(homes["b"].neurons, homes["b"].tokens, 19, 0)]
+    ious = [len(a & c) / len(a | c) for c in sets]
+    assert (alike.low, alike.high) == (min(ious), max(ious)) and all(c <= set(free) for c in sets)
+    assert alike.detail["p"] == pytest.approx((1 + sum(value >= 1 / 11 for value in ious)) / 20)
+    assert alike.detail["p"] > 0.5, "one neuron in common is nothing among the loud"
+    assert alike.detail["is_matched"] and alike.detail["error"] < 0.25
+    alone = torch.where(torch.arange(width) < 6, 9.0, 1.0)
+    rows = paper.R12({"a": replace(homes["a"], tokens=made.tokens(homes["a"].tokens.x * alone, 2))}, draws=3)
+    off = [row for row in rows if row.arm == "matched"]
+    assert len(off) == 3 and all(not row.detail["is_matched"] and row.detail["error"] > 1 for row in off)
 
 
 def test_overlap_by_hand_and_its_refusals():

@@ -18,6 +18,7 @@ from mechreward.probing.pruning import masked, measures, noiseless_spearman, pru
 from mechreward.probing.targets import Examples
 
 DRAWS = 4
+RIVALS = {"magnitude", "mean_difference", "l1_penalised", "gradient_x_activation"}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_shuffled_targets_teach_nothing(curve):
 def test_the_arms_the_counts_and_the_draws(curve):
     expected = {("value", 0.0): 1, ("shuffled", 0.0): DRAWS, ("rotated", 0.0): DRAWS}
     for ratio in (0.9, 0.99):
-        expected |= {("value", ratio): 1, ("magnitude", ratio): 1, ("random", ratio): DRAWS}
+        expected |= {("value", ratio): 1, ("random", ratio): DRAWS} | {(rival, ratio): 1 for rival in RIVALS}
         expected |= {("shuffled", ratio): DRAWS, ("rotated", ratio): DRAWS}
     retrained = [p for p in curve if p.fit == "retrained"]
     assert Counter((p.arm, p.ratio) for p in retrained) == {key: 5 * n for key, n in expected.items()}
@@ -93,6 +94,14 @@ def test_the_arms_the_counts_and_the_draws(curve):
     assert {(p.ratio, p.neurons) for p in curve} == {(0.0, 100), (0.9, 10), (0.99, 1)}
     for key, n in expected.items():
         assert {p.draw for p in curve if (p.arm, p.ratio) == key} == set(range(n))
+
+
+def test_rival_rankings_keep_the_planted_neuron_and_magnitude_does_not_look_for_it(curve):
+    for rival in RIVALS - {"magnitude"}:
+        for metric in ("auroc_s0", "spearman"):
+            assert mean(curve, rival, 0.99, metric) == mean(curve, "value", 0.99, metric), "both keep neuron 42 alone"
+    assert abs(mean(curve, "magnitude", 0.99, "spearman")) < 0.2
+    assert all(np.isnan(p.score.low) for p in curve if p.arm in RIVALS)
 
 
 def test_ratio_0_is_the_full_probe(split, curve):
@@ -115,9 +124,10 @@ def test_the_dopamine_arm():
     train, test = (made.planted(150, states=2, width=100, carriers=(42,), seed=seed) for seed in (0, 1))
     train, test = (replace(data, y=data.y - 0.5) for data in (train, test))
     curve = pruning_curve(DopamineProbe(0.1, "linear"), train, test, ratios=(0.99,), draws=DRAWS)
-    assert {p.arm for p in curve} == {"dopamine", "magnitude", "random", "rotated", "shuffled"}
+    assert {p.arm for p in curve} == {"dopamine", "random", "rotated", "shuffled"} | RIVALS
     assert {p.metric for p in curve} == {"spearman"}
-    assert mean(curve, "dopamine", 0.99, "spearman") > 0.99
+    for arm in ("dopamine", *RIVALS - {"magnitude"}):
+        assert mean(curve, arm, 0.99, "spearman") > 0.99
     assert abs(mean(curve, "random", 0.99, "spearman")) < 0.2
 
 

@@ -69,9 +69,10 @@ def test_report_stands_alone(done: Path) -> None:
 
 def test_layer_and_share_come_from_validation_only(done: Path) -> None:
     results = Results.load(done / "results.json")
-    grid = results.where(experiment="R3")
-    assert all(row.detail["split"] == "validation" for row in grid)
-    assert len(grid) == 2 * 4 * (1 + len(paper.SHARES))
+    both = results.where(experiment="R3")
+    grid, test = ([row for row in both if row.detail["split"] == split] for split in ("validation", "test"))
+    assert len(grid) == len(test) == len(both) / 2 == 2 * 4 * (1 + len(paper.SHARES))
+    assert not any(row.detail.get("chosen") for row in test)
     for kind, chosen in results.manifest["chosen"].items():
         cells = [row for row in grid if row.site.endswith(kind) and row.detail["share"] == paper.SHARES[0]]
         assert chosen["site"] == max(cells, key=lambda row: row.estimate).site

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from mechreward import stats
 from mechreward._check import MechRewardError, require
 from mechreward._files import read_json, write_json
+from mechreward._progress import tell
 from mechreward.causal import claims as judge
 from mechreward.causal.claims import CLAIMS, Claim
 from mechreward.causal.intervene import mean, zero
@@ -249,6 +251,11 @@ def by_steering(
     scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(states(acts, values))}
     rivals = [one for arm, score in scores.items() if (one := rival(push, acts, toward, score, arm))]
     problems = task.problems("test", n, seed + 2)
+    base = min(max(float(np.mean(runs.rewards)), 0.01), 0.99)
+    see = stats.detectable_effect(n, base, alpha=judge.LEVEL)
+    tell(
+        what, f"accuracy {base:.2f} on train; with n={n} problems a contrast of {see:.2f} can be seen at {judge.LEVEL}"
+    )
     trial = steered(
         model, problems, push, controls, rivals, [zero(neurons), mean(neurons, tokens)], runs, tokens,
         level=judge.LEVEL, seed=seed, policy=policy, what=what,

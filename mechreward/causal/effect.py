@@ -14,7 +14,7 @@ from jaxtyping import Int
 from mechreward import stats
 from mechreward._check import MechRewardError, one_of, require
 from mechreward._files import read_json, write_json
-from mechreward._progress import progress
+from mechreward._progress import progress, tell
 from mechreward.causal.controls import MATCHED, Control, matched, random, sinks
 from mechreward.causal.intervene import OPS, Intervention, mean, resample, zero
 from mechreward.models.adapter import device_of, eos_id
@@ -177,8 +177,8 @@ def ablate(
     meter of every arm says whether the model still works: parse rate, end-of-sequence rate, truncation rate, mean
     length, KL to the clean model and norm of the change on clean text.
 
-    `ops` are zero and mean, and may hold "resample", whose rows come from the clean answers (the same rows for a set
-    and for all its controls).
+    `ops` are zero, mean and resample; rows of the last come from the clean answers (the same rows for a set and for
+    all its controls). What drop so many problems can show is said before the first set is ablated.
 
     Raises:
         MechRewardError: a set of another model, no problems, an unknown operation, or an intervention that never
@@ -191,6 +191,9 @@ def ablate(
     clean = sample(model, problems, seed=seed, policy=policy, what=what and f"{what}: baseline")
     acts = record(model, clean, neurons.site, rows="tokens", what=None)[neurons.site]
     text = CleanText(model, clean)
+    baseline = Arm("baseline", "", 0, (), np.array(clean.rewards), _damage(model, clean))
+    see = stats.detectable_effect(len(clean), min(max(baseline.accuracy, 0.01), 0.99))
+    tell(what, f"accuracy {baseline.accuracy:.2f}; with n={len(clean)} problems a drop of {see:.2f} can be seen")
     own = Control("value", 0, neurons, float("nan"))
     controls = [own, *matched(neurons, acts, draws, seed), *random(neurons, acts, random_draws, seed)]
     controls += random(neurons, acts, random_draws, seed, sink_free=True)
@@ -205,7 +208,6 @@ def ablate(
         damage = _damage(model, runs) | text.compare(change, acts)
         outcomes = np.array(runs.rewards)
         arms.append(Arm(control.arm, change.op, control.draw, control.neurons.indices, outcomes, damage, control.error))
-    baseline = Arm("baseline", "", 0, (), np.array(clean.rewards), _damage(model, clean))
     ids = tuple(run.problem_id for run in clean)
     return Effect(neurons, baseline, tuple(arms), ids, sinks(acts), seed)
 

@@ -18,7 +18,7 @@ from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.probe import directions
 
-OPS = ("zero", "mean")  # what `causal.effect.ablate` runs unless told; it can also resample
+OPS = ("zero", "mean", "resample")  # what `causal.effect.ablate` runs unless told: they may disagree
 PULL = {"zero": -1.0, "mean": -1.0, "resample": -1.0, "patch": -1.0, "steer": 0.0, "scale": 1.0}
 DRAWN = 512  # rows of an unconditional resample, shared out among the positions
 
@@ -108,11 +108,19 @@ class Intervention:
         """`[(name, fn)]` for `run_with_hooks`, `hooks()` and `generate` of any TransformerLens model.
 
         Plain hooks know no positions: they act on every token they meet. `attach` chooses positions, counts, and
-        follows a KV cache, which an intervention that depends on the position needs.
+        follows a KV cache, which an intervention that depends on the position needs. A resample without `by` draws a
+        row for each position, and any row will do: single tokens take the next ones, so that `generate` works.
         """
 
+        met = 0  # tokens of this pass and of those it goes on from
+
         def hook(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
-            return self(tensor)
+            nonlocal met
+            if self.op != "resample" or self.known is not None:
+                return self(tensor)
+            length = tensor.shape[1]
+            met = met + 1 if length == 1 else length
+            return self(tensor, torch.arange(met - length, met, device=tensor.device).expand(tensor.shape[:-1]))
 
         return [(self.neurons.site.hook, hook)]
 

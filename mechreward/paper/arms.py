@@ -84,7 +84,7 @@ def by_share(
     probe: ValueProbe,
     site: Site,
     shares: Sequence[float] = DOSES,
-    draws: int = 3,
+    draws: int = 19,
     seed: int = 0,
 ) -> dict[float, list[Push]]:
     """R14's dose by share: for each, the best neurons of a probe's ranking with their way up, then `draws` sets matched
@@ -101,18 +101,18 @@ def by_share(
 
 
 def steering_arms(
-    model: Any, train: Split, value: NeuronSet, dopamine: NeuronSet, draws: int = 3, seed: int = 0
+    model: Any, train: Split, value: NeuronSet, dopamine: NeuronSet, draws: int = 19, randoms: int = 3, seed: int = 0
 ) -> tuple[list[Push], Recording]:
     """R14's arms: `value` toward V-hat and `dopamine` toward delta, by one standard deviation of each neuron over the
     training split's states or steps; beside each, `draws` sets matched in rms (`matched`, `matched_dopamine`), and
-    random ones beside the value neurons, all at the displacement of the set they stand for. Also the activations at
+    `randoms` beside the value neurons, all at the displacement of the set they stand for. Also the activations at
     every token of the training rollouts, at both sites."""
     tokens = record(model, train.runs, list({value.site, dopamine.site}), rows="tokens", what=None)
     toward = np.where(train.values.live, train.values.mean, np.nan)
     acts = train.at_states[str(value.site)]
     up = own_push(value, acts, toward)
     pushes = [up, *matched_pushes(up, tokens[str(value.site)], acts, toward, draws, seed)]
-    pushes += random_pushes(up, tokens[str(value.site)], acts, toward, draws, seed)
+    pushes += random_pushes(up, tokens[str(value.site)], acts, toward, randoms, seed)
     delta, moved = train.values.delta[train.values.is_step], train.over_steps[str(dopamine.site)]
     surprise = own_push(dopamine, moved, delta, "dopamine")
     others = matched_pushes(surprise, tokens[str(dopamine.site)], moved, delta, draws, seed)

@@ -16,12 +16,11 @@ from mechreward.causal.intervene import zero
 from mechreward.causal.repair import restored
 from mechreward.causal.trials import both_ways
 from mechreward.models.site import Site
-from mechreward.paper.split import Split, over_draws
+from mechreward.paper.split import Split, bare, over_draws
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, select
 from mechreward.probing.probe import ValueProbe
 from mechreward.results import Row, rows_from
-from mechreward.rollouts.sample import sample_arms
 from mechreward.tasks import Problem
 
 LEAST = 0.05
@@ -35,28 +34,32 @@ def other_rankings(
     acts: Activations,
     about: dict[str, Any],
     what: str | None = None,
+    ops: Sequence[str] = ("zero",),
 ) -> list[Row]:
-    """R4, other rankings: the same ablations of sets that other rankings have, on the problems of the effect.
+    """R4, other rankings: the same ablations (`ops`: zero, the paper's) of sets of other rankings, on the problems
+    of the effect.
 
     `accuracy` of each, and `gap`: accuracy without that set minus accuracy without the value neurons, so that above 0
-    the value neurons matter more; of several draws (`matched_displacement`) their mean.
+    the value neurons matter more; of several draws (`matched_displacement`) their mean. The damage meter beside it.
 
     Raises:
         MechRewardError: other problems than the effect's.
     """
     ids, n = np.array(effect.problems), len(effect.problems)
     require([one.id for one in problems] == ids.tolist(), "the effect was measured on other problems than these.")
-    jobs = [(op, arm, one) for op in effect.ops for arm, each in sets.items() for one in each]
+    jobs = [(op, arm, one) for op in ops for arm, each in sets.items() for one in each]
     edits = [(ABLATIONS[op](one, acts, about["seed"]).edit(),) for op, _, one in jobs]
-    runs = sample_arms(model, problems, edits, seed=about["seed"], what=what)
+    runs = both_ways(model, problems, edits, about["seed"], what=what)
     rows = []
-    for op in effect.ops:
+    for op in ops:
         (own,) = effect.draws("value", op)
         for arm, each in sets.items():
-            found = [np.array(run.rewards) for (o, a, _), run in zip(jobs, runs, strict=True) if (o, a) == (op, arm)]
+            here = runs[[i for i, (o, a, _) in enumerate(jobs) if (o, a) == (op, arm)]]
+            found = here.reward
             shared = float(np.mean([len(set(one.indices) & set(effect.neurons.indices)) for one in each]))
             detail: dict[str, Any] = {"op": op, "neurons": len(each[0]), "shared": shared}
             gap = stats.paired_difference(np.mean(found, axis=0), own.outcomes, ids, seed=about["seed"])
+            rows += rows_from(about, [(arm, key, bare(value, n), detail) for key, value in here.damage().items()])
             if len(each) == 1:
                 accuracy = stats.proportion(int(found[0].sum()), n)
                 rows += rows_from(about, [(arm, "accuracy", accuracy, detail)])
@@ -75,8 +78,10 @@ def elsewhere(
     acts: Activations,
     about: dict[str, Any],
     what: str | None = None,
+    ops: Sequence[str] = ("zero",),
 ) -> list[Row]:
-    """R4, side effects: accuracy on other tasks under the same ablations, beside the first matched sets.
+    """R4, side effects: accuracy on other tasks under the same ablations (`ops`), beside the first matched sets, with
+    the damage meter.
 
     `others` by task. A task of which the model solves less than `LEAST` has a baseline row alone: it has nothing to
     lose (our choice).
@@ -87,11 +92,12 @@ def elsewhere(
         base = both_ways(model, problems, [()], about["seed"])[0].reward
         detail: dict[str, Any] = {"on": name}
         rows += rows_from(about, [("baseline", "accuracy_elsewhere", stats.proportion(int(base.sum()), n), detail)])
-        for op in effect.ops if base.mean() >= LEAST else ():
+        for op in ops if base.mean() >= LEAST else ():
             changes = [ABLATIONS[op](one, acts, about["seed"]) for one in _sets(effect, op)]
-            found = both_ways(
+            answers = both_ways(
                 model, problems, [(one.edit(),) for one in changes], about["seed"], what=what and f"{what}: {name}"
-            ).reward
+            )
+            found = answers.reward
             own, more = found[0], detail | {"op": op}
             change = stats.paired_difference(own, base, ids, seed=about["seed"])
             tested = more | {"p_mcnemar": stats.mcnemar(base, own)}
@@ -102,6 +108,7 @@ def elsewhere(
                     ("value", "accuracy_elsewhere", stats.proportion(int(own.sum()), n), more),
                     ("value", "change_elsewhere", change, tested),
                     ("matched", "accuracy_elsewhere", others_right, more | {"sets": len(found) - 1}),
+                    *(("value", key, bare(value, n), more) for key, value in answers[0].damage().items()),
                 ],
             )
     return rows

@@ -9,6 +9,7 @@ import numpy as np
 
 from mechreward import stats
 from mechreward._check import require
+from mechreward._progress import tell
 from mechreward.causal.answers import Answers, answer, rates, state_of
 from mechreward.causal.effect import CleanText
 from mechreward.causal.intervene import Intervention, zero
@@ -29,6 +30,9 @@ from mechreward.tasks import Problem
 
 STRENGTHS = (-3, -2, -1, 1, 2, 3)
 PLACES = ("all", "early", "late")
+BESIDE = {"matched": "value", "matched_dopamine": "dopamine"}  # whose rank is among which sets
+CURVE = 3  # matched sets that every strength is tried on
+RANKED = 0.05  # a contrast whose McNemar p is at most this is ranked among all matched sets
 
 
 def R10(
@@ -117,13 +121,18 @@ def R14(
     `change` against strength 0 (paired); `back`, the share of answers that turn back; the damage meter (parse, end and
     truncation rate, length; at all positions KL on clean text and the norm of the change as well); and `value`, V-hat
     of the continuation from states in the middle of clean answers, steered from their last token on. `early` and
-    `late` are the positions before and behind the middle of a clean answer (median). The rows of the arms called
-    `matched` or `random`, whose draws have one displacement with the set they stand for, are means over draws, between
-    the lowest and the highest. `contrast` is accuracy under each strength minus that under its opposite. The baseline's
-    `detectable_drop` is what so many problems can show (`stats.detectable_effect`).
+    `late` are the positions before and behind the middle of a clean answer (median). `contrast` is accuracy under each
+    strength minus that under its opposite. The baseline's `detectable_drop` is what so many problems can show
+    (`stats.detectable_effect`).
+
+    The rows of arms of several draws (`matched`, `random`), which have one displacement with the set they stand for,
+    are means over the first `CURVE` draws, between the lowest and the highest; V-hat at the middle strength alone.
+    Where the contrast of the set itself is told from 0 (McNemar, p <= `RANKED`, not corrected), at any strength and
+    place, all draws are run there and the contrast of the matched sets holds its `p_rank`: a set that moves nothing
+    needs no more controls to be told so (our choice).
 
     Args:
-        pushes: the directions (`causal.push`); pushes of one arm are draws of it.
+        pushes: the directions (`causal.push`); pushes of one arm are draws of it, a set before its draws.
         runs: clean rollouts, for states and for the damage meter.
         tokens: their activations at every token, by site, for the norm of the change.
     """
@@ -149,43 +158,70 @@ def R14(
 
     base, still = full([()])[0], onward([None])[0]
     see = stats.detectable_effect(len(ids), min(max(float(base.reward.mean()), 0.01), 0.99))
+    tell(what, f"accuracy {base.reward.mean():.2f}; with n={len(ids)} problems a change of {see:.2f} can be seen")
     rows = rows_from(about, _numbers("baseline", base, base, ids, {"strength": 0, "detectable_drop": see}, seed))
     owners = np.array([state.problem.id for state in half])
     rows += rows_from(about, [("baseline", "value", _mean(still, owners, seed), {"strength": 0, "k": k})])
     by_arm: dict[str, list[Push]] = {}
     for push in pushes:
         by_arm.setdefault(push.arm, []).append(push)
+    up = [s for s in strengths if s > 0 and -s in strengths]
+    told: dict[tuple[str, str, int | float], tuple[float, float]] = {}  # contrast and its p, of single sets
+
+    def steer(draws: Sequence[Push], by: Sequence[int | float], place: str) -> dict[int | float, list[Answers]]:
+        """Strength -> [draw] answers [problem]."""
+        edits = [(push.by(strength).edit(where[place]),) for strength in by for push in draws]
+        found = full(edits).shaped(len(by), len(draws), -1)
+        return {strength: [found[i, d] for d in range(len(draws))] for i, strength in enumerate(by)}
+
     for arm, draws in by_arm.items():
-        single = len(draws) == 1
-        changes = [push.by(strength) for strength in strengths for push in draws]
-        later = onward(changes).reshape(len(strengths), len(draws), -1)
-        sites = [tokens[str(push.neurons.site)] for push in draws]
+        single, curve = len(draws) == 1, draws[:CURVE]
+        here, acts = about | {"site": str(draws[0].neurons.site)}, tokens[str(draws[0].neurons.site)]
+        by = strengths if single or not up else [s for s in strengths if abs(s) == up[len(up) // 2]]
+        later = dict(
+            zip(by, onward([p.by(s) for s in by for p in curve]).reshape(len(by), len(curve), -1), strict=True)
+        )
+        gaps: dict[tuple[str, int | float], list[Interval]] = {}
         for place in places if single else ("all",):
-            there = full([(change.edit(where[place]),) for change in changes]).shaped(len(strengths), len(draws), -1)
-            found = {strength: [there[i, d] for d in range(len(draws))] for i, strength in enumerate(strengths)}
-            for i, strength in enumerate(strengths):
+            found = steer(curve, strengths, place)
+            for strength, answers in found.items():
                 detail = {"strength": strength, "place": place, "neurons": len(draws[0].neurons)}
                 detail |= {"displacement": draws[0].norm * abs(strength)}
-                meters, values = [], later[i] if place == "all" else []
-                if place == "all":
-                    these = changes[i * len(draws) : (i + 1) * len(draws)]
-                    meters = [text.compare(change, acts) for change, acts in zip(these, sites, strict=True)]
+                meters = [text.compare(push.by(strength), acts) for push in curve] if place == "all" else []
+                values = later.get(strength, []) if place == "all" else []
                 if single:
-                    rows += rows_from(about, _numbers(arm, found[strength][0], base, ids, detail, seed))
-                    rows += rows_from(about, [(arm, key, bare(v, 0), detail) for m in meters for key, v in m.items()])
+                    rows += rows_from(here, _numbers(arm, answers[0], base, ids, detail, seed))
+                    rows += rows_from(here, [(arm, key, bare(v, 0), detail) for m in meters for key, v in m.items()])
                     means = [(arm, "value", _mean(v, owners, seed), detail | {"k": k}) for v in values]
-                    rows += rows_from(about, means)
+                    rows += rows_from(here, means)
                 else:
-                    rows += rows_from(about, _spread(arm, found[strength], base, meters, values, detail))
-            for strength in (s for s in strengths if s > 0 and -s in found):
-                pairs = list(zip(found[strength], found[-strength], strict=True))
-                gaps = [stats.paired_difference(a.reward, b.reward, ids, seed=seed) for a, b in pairs]
-                whole = gaps[0] if single else over_draws([gap.estimate for gap in gaps])
-                detail = {"strength": strength, "place": place, "sets": len(draws)}
-                if single:
-                    detail["p_mcnemar"] = stats.mcnemar(pairs[0][1].reward, pairs[0][0].reward)
-                rows += rows_from(about, [(arm, "contrast", whole, detail)])
+                    rows += rows_from(here, _spread(arm, answers, base, meters, values, detail))
+            gaps |= {(place, s): _gaps(found, s, ids, seed) for s in up}
+            if single:
+                p = {s: stats.mcnemar(found[-s][0].reward, found[s][0].reward) for s in up}
+                told |= {(arm, place, s): (gaps[place, s][0].estimate, p[s]) for s in up}
+        sure = [key for key in told if key[0] == BESIDE.get(arm) and told[key][1] <= RANKED]
+        for _, place, s in sure if not single else ():
+            gaps[place, s] = _gaps(steer(draws, (-s, s), place), s, ids, seed)
+        for (place, s), each in gaps.items():
+            detail = {"strength": s, "place": place, "sets": len(each)}
+            if single:
+                rows += rows_from(here, [(arm, "contrast", each[0], detail | {"p_mcnemar": told[arm, place, s][1]})])
+                continue
+            values = [gap.estimate for gap in each]
+            if (BESIDE.get(arm), place, s) in sure:
+                detail["p_rank"] = stats.rank_among(told[BESIDE[arm], place, s][0], np.array(values), tail="high")[1]
+            detail["rms_match_error"] = float(np.mean([push.error for push in draws]))
+            rows += rows_from(here, [(arm, "contrast", over_draws(values), detail)])
     return rows
+
+
+def _gaps(
+    found: Mapping[int | float, Sequence[Answers]], by: int | float, ids: np.ndarray, seed: int
+) -> list[Interval]:
+    """Accuracy steered up minus down, for each draw."""
+    pairs = zip(found[by], found[-by], strict=True)
+    return [stats.paired_difference(a.reward, b.reward, ids, seed=seed) for a, b in pairs]
 
 
 def _numbers(

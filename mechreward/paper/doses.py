@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 
 from mechreward import stats
+from mechreward.causal.answers import Answers
 from mechreward.causal.intervene import zero
 from mechreward.causal.push import Push
 from mechreward.causal.trials import both_ways, patched
-from mechreward.paper.split import Split, over_draws
+from mechreward.paper.directions import CURVE, RANKED
+from mechreward.paper.split import Split, bare, over_draws
 from mechreward.probing.neurons import NeuronSet
 from mechreward.results import Row, rows_from
 from mechreward.tasks import Problem
+
+OPS = ("zero", "down", "up")
 
 
 def share_dose(
@@ -28,38 +32,52 @@ def share_dose(
     random numbers.
 
     `accuracy_zeroed` and its `change_zeroed` against the model as it is, and `contrast_at_share`, accuracy steered up
-    minus down; the matched sets' rows are means between the lowest and the highest draw.
+    minus down; the damage meter of each (`op` zero, down, up). The matched sets' rows are means over the first `CURVE`
+    draws, between the lowest and the highest; where the set itself changes accuracy, or has a contrast (McNemar,
+    p <= `RANKED`, not corrected), over all draws, with its `p_rank` among them.
 
     Args:
         sets: share -> the set's push, and then those of its matched sets (`paper.by_share`).
     """
-    arms = [()]
-    for pushes in sets.values():
-        arms += [(edit,) for one in pushes for edit in (zero(one.neurons).edit(), one.by(-1).edit(), one.by(1).edit())]
-    right = both_ways(model, problems, arms, about["seed"], what=what).reward
-    base, rest = right[0], iter(right[1:].reshape(-1, 3, len(problems)))
     ids, n, seed = np.array([problem.id for problem in problems]), len(problems), about["seed"]
+
+    def run(pushes: Sequence[Push]) -> Answers:
+        """[push op problem]: zeroed, steered down, steered up."""
+        edits = [(edit,) for one in pushes for edit in (zero(one.neurons).edit(), one.by(-1).edit(), one.by(1).edit())]
+        return both_ways(model, problems, edits, seed, what=what).shaped(len(pushes), len(OPS), n)
+
+    base = both_ways(model, problems, [()], seed)[0].reward
     rows = rows_from(about, [("baseline", "accuracy_zeroed", stats.proportion(int(base.sum()), n), {"share": 0.0})])
     for share, pushes in sets.items():
-        (gone, down, up), *others = [next(rest) for _ in pushes]
+        found = run(pushes[: 1 + CURVE])
+        gone, down, up = (found[0, op].reward for op in range(len(OPS)))
         detail: dict[str, Any] = {"share": share, "neurons": len(pushes[0].neurons)}
+        p = {"change_zeroed": stats.mcnemar(base, gone), "contrast_at_share": stats.mcnemar(down, up)}
         change = stats.paired_difference(gone, base, ids, seed=seed)
         gap = stats.paired_difference(up, down, ids, seed=seed)
+        meters = [(key, bare(v, n), op) for i, op in enumerate(OPS) for key, v in found[0, i].damage().items()]
         rows += rows_from(
             about,
             [
                 ("value", "accuracy_zeroed", stats.proportion(int(gone.sum()), n), detail),
-                ("value", "change_zeroed", change, detail | {"p_mcnemar": stats.mcnemar(base, gone)}),
-                ("value", "contrast_at_share", gap, detail | {"p_mcnemar": stats.mcnemar(down, up)}),
+                ("value", "change_zeroed", change, detail | {"p_mcnemar": p["change_zeroed"]}),
+                ("value", "contrast_at_share", gap, detail | {"p_mcnemar": p["contrast_at_share"]}),
+                *(("value", key, number, detail | {"op": op}) for key, number, op in meters),
             ],
         )
-        if others:
+        others = found[1:].reward
+        sure = min(p.values()) <= RANKED and len(pushes) > len(found.reward)
+        if sure:
+            others = np.concatenate([others, run(pushes[1 + CURVE :]).reward])
+        if len(others):
+            zeroed, gaps = others[:, 0].mean(1).tolist(), (others[:, 2] - others[:, 1]).mean(1).tolist()
             more = detail | {"sets": len(others), "error": float(np.mean([one.error for one in pushes[1:]]))}
-            zeroed = over_draws([float(one[0].mean()) for one in others])
-            gaps = over_draws([float((one[2] - one[1]).mean()) for one in others])
-            rows += rows_from(
-                about, [("matched", "accuracy_zeroed", zeroed, more), ("matched", "contrast_at_share", gaps, more)]
-            )
+            ranks = [{}, {}]
+            if sure:
+                low = stats.rank_among(gone.mean(), np.array(zeroed))[1]
+                ranks = [{"p_rank": low}, {"p_rank": stats.rank_among(gap.estimate, np.array(gaps), tail="high")[1]}]
+            beside = [("accuracy_zeroed", zeroed, ranks[0]), ("contrast_at_share", gaps, ranks[1])]
+            rows += rows_from(about, [("matched", name, over_draws(v), more | rank) for name, v, rank in beside])
     return rows
 
 
@@ -99,15 +117,16 @@ def both_patched(
                 stats.cluster_bootstrap(np.mean, one - found.low, found.group, seed=seed)
                 for one in (found.few, found.whole)
             )
-            rows += rows_from(about, [(arm, "patched", own, detail)])
+            here = about | {"site": str(neurons.site)}
+            rows += rows_from(here, [(arm, "patched", own, detail)])
             if arm == "value":
-                rows += rows_from(about, [("all neurons", "patched", whole, detail)])
+                rows += rows_from(here, [("all neurons", "patched", whole, detail)])
             if len(controls):
                 spread = over_draws((found.matched - found.low).mean(1).tolist())
                 name = "matched" if arm == "value" else f"matched_{arm}"
-                rows += rows_from(about, [(name, "patched", spread, detail | {"sets": len(controls)})])
+                rows += rows_from(here, [(name, "patched", spread, detail | {"sets": len(controls)})])
             if not back:
                 equal = stats.cluster_bootstrap(np.mean, found.after - found.before, found.like_group, seed=seed)
                 like = detail | {"from": "equal", "into": "equal", "pairs": len(found.before)}
-                rows += rows_from(about, [(arm, "patched", equal, like)])
+                rows += rows_from(here, [(arm, "patched", equal, like)])
     return rows

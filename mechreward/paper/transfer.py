@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mechreward import stats
-from mechreward.causal.controls import matched
+from mechreward.causal.controls import Control, matched
 from mechreward.paper.split import bare, over_draws
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
@@ -40,27 +40,44 @@ def R12(homes: Mapping[str, Home], seed: int = 0, draws: int = 19) -> list[Row]:
     `spearman` and `auroc_all` are those of a linear probe refitted to the set's neurons on the other home's training
     rows and measured on its test rows; `matched` does the same with `draws` sets of equal activation magnitude there,
     its bounds are the lowest and the highest draw. On the diagonal stands each home's own set.
+
+    `iou` has two chances: any neurons (hypergeometric, in its `detail`), and neurons as large as the goal's (arm
+    `matched`: the source set with `draws` sets matched to the goal's own, with the rank p; 19 draws reach .05). As
+    matched sets never hold the goal's own neurons, this chance is somewhat too low where many are shared. `matched`
+    rows keep the mean match `error`, and `is_matched` false where any draw is over `controls.MATCHED`.
     """
     rows = []
+    rivals = {name: matched(goal.neurons, goal.tokens, draws, seed) for name, goal in homes.items()}
     for source in homes.values():
-        for goal in homes.values():
+        for name, goal in homes.items():
             about = {"experiment": "R12", "model": goal.model, "task": goal.task, "site": str(goal.neurons.site)}
             about |= {"seed": seed}
             detail: dict[str, Any] = {"from_model": source.model, "from_task": source.task}
             detail["neurons"] = len(source.neurons)
             both = overlap(source.neurons, goal.neurons)
             chance = {"shared": both.shared, "expected": both.expected, "p": both.p}
-            rows += rows_from(about, [("value", "iou", bare(both.iou, both.width), detail | chance)])
+            alike = [overlap(source.neurons, control.neurons).iou for control in rivals[name]]
+            beside = _beside(rivals[name]) | {"p": stats.rank_among(both.iou, alike, tail="high")[1]}
+            ious = [("value", "iou", bare(both.iou, both.width), detail | chance)]
+            rows += rows_from(about, [*ious, ("matched", "iou", over_draws(alike), detail | beside)])
             here = NeuronSet.of(goal.tokens, source.neurons.indices, f"from {source.model} on {source.task}")
             own = _reads(goal, np.array(here.indices))
-            others = [_reads(goal, np.array(c.neurons.indices)) for c in matched(here, goal.tokens, draws, seed)]
+            controls = matched(here, goal.tokens, draws, seed)
+            others = [_reads(goal, np.array(control.neurons.indices)) for control in controls]
             for metric, (statistic, column) in METRICS.items():
                 y = getattr(goal.test, column)
                 score = stats.cluster_bootstrap(statistic, [own, y], goal.test.group, draws=300, seed=seed)
                 spread = over_draws([statistic(other, y) for other in others])
-                more = {"interval": "lowest and highest draw"}
-                rows += rows_from(about, [("value", metric, score, detail), ("matched", metric, spread, detail | more)])
+                beside = _beside(controls)
+                both_arms = [("value", metric, score, detail), ("matched", metric, spread, detail | beside)]
+                rows += rows_from(about, both_arms)
     return rows
+
+
+def _beside(controls: Sequence[Control]) -> dict[str, Any]:
+    """What the bounds of a row of matched sets are, and whether the sets may be called matched."""
+    error, close = float(np.mean([c.error for c in controls])), all(c.is_matched for c in controls)
+    return {"interval": "lowest and highest draw", "error": error, "is_matched": close}
 
 
 def _reads(home: Home, neurons: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ class Evidence:
     `full`: all neurons. `few`: the set, retrained. `random` and `rotated` [draw]: as many random neurons, and the best
     coordinates of random bases, retrained; `shuffled` [draw]: the whole recipe fitted to targets of other problems.
     `p` is the rank of `full` among the shuffles, `p_few` that of the set. `sparsity` (our choice): 1 sparse, 0 no
-    better than any neurons or any basis, the better of `random` and `rotated`. Above 0 the part of the gap from there to
+    better than any neurons or basis, the better of `random` and `rotated`. Above 0 the part of the gap from there to
     `full` that the set closes, a gap being at least a quarter of `full`, so that redundancy, which leaves none, stays
     near 0; below 0 it is what the set misses of what any neurons read, over `full`. NaN where `full` is below `LEAST`.
     """

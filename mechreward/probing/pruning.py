@@ -15,7 +15,7 @@ from mechreward import stats
 from mechreward._check import require
 from mechreward.probing.neurons import count, ranking
 from mechreward.probing.probe import DopamineProbe, ValueProbe
-from mechreward.probing.rankings import magnitude
+from mechreward.probing.rankings import gradient_x_activation, l1_penalised, magnitude, mean_difference
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
 
@@ -104,11 +104,13 @@ def pruning_curve(
 ) -> list[Point]:
     """`probe` (a fitted or unfitted prototype) on the top (1 - ratio) of the inputs, measured on `test`.
 
-    Retrained on each subset: `value` or `dopamine` (ranked by the full probe), `magnitude` (ranked by activation),
-    `random` (`draws` random subsets of the same size), `rotated` (the whole recipe in `draws` random rotations of the
-    standardised inputs: what any basis gives), and `shuffled` (the whole recipe with targets moved between problems:
-    ranking and retraining see only noise; `draws` shuffles). Masked, the full probe with all other inputs at their
-    mean: `value` and `random`. Only the first arm, retrained, has intervals. A curve is evidence of
+    Retrained on each subset: `value` or `dopamine` (ranked by the full probe), the rival rankings of
+    `rankings.py`, once each (`magnitude` by activation alone; `mean_difference` and `l1_penalised` by V-hat or delta
+    without the probe; `gradient_x_activation` by the full probe), `random` (`draws` random subsets of the same size),
+    `rotated` (the whole recipe in `draws` random rotations of the standardised inputs: what any basis gives), and
+    `shuffled` (the whole recipe with targets moved between problems: ranking and retraining see only noise; `draws`
+    shuffles). Masked, the full probe with all other inputs at their mean: `value` and `random`. Rivals and `random`
+    are left out where all inputs are kept. Only the first arm, retrained, has intervals. A curve is evidence of
     sparsity only where the first arm stays above `random` and `rotated`; `evidence.sparsity` sums that up.
 
     Raises:
@@ -125,14 +127,19 @@ def pruning_curve(
     ranks = {
         "shuffled": [ranking(clone(probe).fit_examples(noise).scores_) for noise, _ in noises],
         "rotated": [ranking(clone(probe).fit_examples(turned).scores_) for turned, _ in bases],
-        "magnitude": [ranking(magnitude(train))],
+    }
+    rivals = {
+        "magnitude": magnitude(train),
+        "mean_difference": mean_difference(train),
+        "l1_penalised": l1_penalised(train),
+        "gradient_x_activation": gradient_x_activation(full, train),
     }
     points = []
     for ratio in ratios:
         kept = count(width, 1 - ratio)
         plans = [(arm, 0, order, (train, test))]
         if kept < width:
-            plans += [("magnitude", 0, ranks["magnitude"][0], (train, test))]
+            plans += [(name, 0, ranking(score), (train, test)) for name, score in rivals.items()]
             plans += [("random", d, rng.permutation(width), (train, test)) for d in range(draws)]
         for name, data in (("rotated", bases), ("shuffled", noises)):
             plans += [(name, d, ranks[name][d], pair) for d, pair in enumerate(data)]

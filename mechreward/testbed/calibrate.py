@@ -98,12 +98,15 @@ def drawn(runs: Rollouts, v: Float[np.ndarray, " row"], k: int, seed: int) -> Va
 
 
 def value_rankings() -> dict[str, Callable[[Data, str, Examples], np.ndarray]]:
-    """Every way the package ranks neurons by value: (data, site, its examples) -> score [width]."""
+    """Every way the package ranks neurons by value: (data, site, its examples) -> score [width]. Gradient x activation
+    is that of one target, V-hat."""
     found: dict[str, Callable[[Data, str, Examples], np.ndarray]] = {}
     for shape in SHAPES:
         for target in TARGETS:
             probe = ValueProbe(target, shape, hidden=HIDDEN)  # type: ignore[arg-type]
             found[f"{shape} probe, {target}, L1"] = lambda _, __, fit, p=probe: p.fit_examples(fit).scores_
+        found[f"{shape} probe, mc, gradient x activation"] = _moved(ValueProbe("mc", shape, hidden=HIDDEN))
+    found["L1-penalised"] = lambda _, __, fit: rankings.l1_penalised(fit)
     found["mean difference"] = lambda _, __, fit: rankings.mean_difference(fit)
     found["correlation"] = lambda _, __, fit: rankings.correlation(fit)
     found["magnitude"] = lambda _, __, fit: rankings.magnitude(fit)
@@ -117,9 +120,15 @@ def dopamine_rankings() -> dict[str, Callable[[Data, str, Examples], np.ndarray]
     for shape in SHAPES:
         probe = DopamineProbe(shape=shape)
         found[f"{shape} probe, delta, L1"] = lambda _, __, fit, p=probe: p.fit_examples(fit).scores_
+        found[f"{shape} probe, delta, gradient x activation"] = _moved(DopamineProbe(shape=shape))
+    found["L1-penalised"] = lambda _, __, fit: rankings.l1_penalised(fit)
     found["mean difference"] = lambda _, __, fit: rankings.mean_difference(fit)
     found["correlation"] = lambda _, __, fit: rankings.correlation(fit)
     return found
+
+
+def _moved(probe: ValueProbe | DopamineProbe) -> Callable[[Data, str, Examples], np.ndarray]:
+    return lambda _, __, fit: rankings.gradient_x_activation(probe.fit_examples(fit), fit)
 
 
 def recall(datas: Sequence[Data]) -> list[Row]:

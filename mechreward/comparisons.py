@@ -1,0 +1,237 @@
+"""What the page says over layers and across homes: every cell of R3, none picked; base and descendants; transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import hypot
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import norm
+
+from mechreward import stats
+from mechreward._files import write_atomic
+from mechreward.findings import NAMES
+from mechreward.findings_causal import kind_of
+from mechreward.models.site import Site
+from mechreward.results import Results, Row
+from mechreward.show.figures import layers_heatmap
+from mechreward.show.matrix import matrix
+from mechreward.stats import Interval
+
+BASE = "countdown-base"
+LEVEL = 0.05
+USED = ("chosen in", "used in")
+
+
+def grids(results: Results) -> list[tuple[str, str, str]]:
+    """(caption, file name, SVG) of one home's R3: the test grid of every share, ringed where a cell holds after Holm,
+    and the validation grid of all neurons, which served to choose. A split without rows has no picture."""
+    drawn = []
+    test = _grid(results, "test")
+    held = {(row.site, row.detail["share"]) for row in test if row.detail["p_holm"] < LEVEL}
+    for share in sorted({row.detail["share"] for row in test}):
+        rows = [row for row in test if row.detail["share"] == share]
+        sites = [Site.parse(row.site) for row in rows]
+        ring = [
+            (site.kind, str(site.layer)) for site, row in zip(sites, rows, strict=True) if (row.site, share) in held
+        ]
+        picture = matrix(
+            {(site.kind, str(site.layer)): row.estimate for site, row in zip(sites, rows, strict=True)},
+            rows=[kind for kind in reversed(NAMES) if any(site.kind == kind for site in sites)],
+            columns=[str(layer) for layer in sorted({site.layer for site in sites})],
+            ring=ring,
+            xlabel="layer (ring: holds after Holm)" if ring else "layer (no cell holds after Holm)",
+        )
+        title = (
+            f"R3, test, every cell: Spearman with V-hat from {_title(share)}; {len(ring)} of {len(rows)} cells hold, "
+            f"of the whole grid {len(held)} of {len(test)} (targets moved between problems, one-sided, Holm over the "
+            f"grid at {LEVEL})"
+        )
+        drawn.append((title, f"R3-test-{round(100 * share)}", picture))
+    rows = [row for row in _grid(results, "validation") if row.detail["share"] == 1]
+    if rows:
+        title = (
+            "R3, validation: Spearman with V-hat from all neurons; this grid, with its shares, only served to choose"
+        )
+        drawn.append((title, "R3-validation", layers_heatmap(rows, "spearman")))
+    return drawn
+
+
+def against_base(results: Results, homes: Sequence[tuple[str, str]]) -> list[str]:
+    """Whether the RL descendants (every other model on a task of the base) read otherwise than the base: all neurons of
+    every layer and kind on the test grid, so that no choice of a layer matters, Holm over all cells of the table.
+
+    Markdown lines; none where the base is not among `homes`. Rule: our own choice.
+    """
+    lines, cells, skipped = [], [], []
+    for model, task in homes:
+        if model == BASE or (BASE, task) not in homes:
+            continue
+        own, base = (_whole(results, name, task) for name in (model, BASE))
+        both = [site for site in own if site in base]
+        cells += [(model, task, own[site], base[site]) for site in both]
+        skipped += [] if both else [f"{model} on {task}"]
+    if skipped:
+        lines += [f"Not compared with the base, for want of R3 rows of the test split: {', '.join(skipped)}.", ""]
+    if not cells:
+        return lines
+    apart = [difference(own.interval, base.interval) for _, _, own, base in cells]
+    p = np.full(len(cells), np.nan)
+    known = np.array([not np.isnan(value) for _, value in apart])
+    if known.any():
+        p[known] = stats.holm(np.array([value for _, value in apart])[known])
+    lines += [
+        "Descendants and base, on test: Spearman with V-hat of all neurons at every layer of both kinds, none picked. "
+        "The interval of the difference is that of two independent ones (distances from estimate to bound added in "
+        "quadrature), which ignores that both models answer the same problems; p by the normal approximation, Holm "
+        f"over all {int(known.sum())} cells.",
+        "",
+        "| | neurons | Spearman | base | difference | p, Holm |",
+        "|" + " --- |" * 6,
+    ]
+    for (model, task, own, base), (gap, _), value in zip(cells, apart, p, strict=True):
+        lines.append(
+            f"| {model} on {task} | {NAMES[kind_of(own)]}, {own.site} | {short(own.interval)} | "
+            f"{short(base.interval)} | {short(gap)} | {'none' if np.isnan(value) else f'{value:.2g}'} |"
+        )
+    lines.append("")
+    for home in dict.fromkeys((model, task) for model, task, _, _ in cells):
+        mine = [i for i, (model, task, _, _) in enumerate(cells) if (model, task) == home]
+        found = [i for i in mine if p[i] < LEVEL]
+        said = ", ".join(f"{cells[i][2].site} ({apart[i][0].estimate:+.2f})" for i in found)
+        verdict = f"differs from the base at {said}" if found else "no difference from the base is shown"
+        lines.append(f"- {home[0]} on {home[1]}: {verdict}, of {len(mine)} cells.")
+    return [*lines, ""]
+
+
+def difference(a: Interval, b: Interval) -> tuple[Interval, float]:
+    """a - b of two independent estimates with 95% intervals, and its two-sided p.
+
+    The bounds add the distances from estimate to bound in quadrature, each side its own (Zou and Donner 2008); p is
+    normal with the reach towards 0, so it is below .05 where the interval leaves 0 out. NaN where a bound is missing.
+    `n` is the smaller of both.
+    """
+    gap, n = a.estimate - b.estimate, min(a.n, b.n)
+    down, up = hypot(a.estimate - a.low, b.high - b.estimate), hypot(a.high - a.estimate, b.estimate - b.low)
+    both = Interval(gap, gap - down, gap + up, n)
+    reach = down if gap > 0 else up
+    if np.isnan(gap + down + up) or reach == 0:
+        return both, float("nan")
+    return both, float(2 * norm.sf(norm.isf(0.025) * abs(gap) / reach))
+
+
+def across(results: Results, path: Path) -> list[str]:
+    """R12 as Markdown lines, with its matrices as SVG files in the folder `pictures` beside `path`; none without it."""
+    rows = results.where(experiment="R12")
+    if not rows:
+        return []
+    cells: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        place = f"{row.detail['from_model']} {row.detail['from_task']}", f"{row.model} {row.task}"
+        cells.setdefault((row.arm, row.metric), {})[place] = row
+    draws = max((row.n for row in rows if row.arm == "matched"), default=0)
+    lines = ["## R12. Transfer over tasks and models", "", "`mechreward paper R12`", ""]
+    lines += [
+        f"Value sets of {rows[0].detail['neurons']} neurons at {rows[0].site}, chosen in the row's home, used in "
+        "the column's: there a linear probe is refitted to these neurons. Ringed: above every one of the sets of "
+        f"equal activation magnitude ({draws} draws: p = {1 / (1 + draws):.2g}, not corrected for the number of "
+        "cells).",
+        *_unmatched(rows),
+        "",
+    ]
+    same = "IoU of the sets; below it chance from any neurons (hypergeometric) and from sets as large as the column's"
+    for name, metric, title, labels in (
+        ("overlap", "iou", same, ("set of", "set of")),
+        ("read", "spearman", "Spearman with V-hat of what the row's neurons read in the column's home", USED),
+        (
+            "auroc",
+            "auroc_all",
+            "AUROC of the final verdict, from what the row's neurons read in the column's home",
+            USED,
+        ),
+    ):
+        own, other = (cells.get((arm, metric), {}) for arm in ("value", "matched"))
+        if not own:
+            continue
+        drawing = matrix(
+            {place: row.estimate for place, row in own.items()},
+            low=0.5 if metric == "auroc_all" else 0.0,
+            notes={place: _note(row, other.get(place)) for place, row in own.items()},
+            ring=[p for p in own if _beyond(own[p], other.get(p)) and not (metric == "iou" and p[0] == p[1])],
+            xlabel=labels[1],
+            ylabel=labels[0],
+        )
+        write_atomic(path.parent / "pictures" / f"R12-{name}.svg", drawing)
+        lines += [f"![R12: {title}](pictures/R12-{name}.svg)", f"*{title}*", ""]
+    return [*lines, _transferred(cells)]
+
+
+def short(interval: Interval) -> str:
+    """An interval in a cell of a table, to two digits."""
+    if np.isnan(interval.estimate):
+        return "none"
+    missing = np.isnan(interval.low) or np.isnan(interval.high)
+    return f"{interval.estimate:.2f} " + ("no interval" if missing else f"[{interval.low:.2f}, {interval.high:.2f}]")
+
+
+def _transferred(cells: dict[tuple[str, str], dict[tuple[str, str], Row]]) -> str:
+    """How many pairs of homes share more than chance, and how many transfers read more than matched sets."""
+    iou, like = cells["value", "iou"], cells.get(("matched", "iou"), {})
+    away = [place for place in iou if place[0] != place[1]]
+    pairs = [place for place in away if place[0] < place[1]]
+    more = int((stats.holm([iou[place].detail["p"] for place in pairs]) < LEVEL).sum()) if pairs else 0
+    said = f"Of {len(pairs)} pairs of homes, {more} share more neurons than chance (hypergeometric, Holm at {LEVEL})"
+    if like:
+        both = [(a, b) for a, b in pairs if all(_beyond(iou[p], like.get(p)) for p in ((a, b), (b, a)))]
+        said += (
+            f"; {len(both)} share more than every set matched in magnitude, whichever of the two is matched (so few "
+            "draws cannot survive Holm: not corrected)"
+        )
+    said += f". Of {len(away)} transfers, "
+    parts = []
+    for metric, what in (("spearman", "V-hat"), ("auroc_all", "the final verdict")):
+        own, other = cells.get(("value", metric), {}), cells.get(("matched", metric), {})
+        good = sum(_beyond(own[place], other.get(place)) for place in away if place in own)
+        parts += [f"{good} read {what} better than every magnitude-matched set"] if own else []
+    return said + " and ".join(parts) + " (not corrected)."
+
+
+def _unmatched(rows: Sequence[Row]) -> list[str]:
+    """A sentence where controls missed their match."""
+    off = [row for row in rows if row.detail.get("is_matched") is False]
+    if not off:
+        return []
+    worst = max(row.detail["error"] for row in off)
+    total = sum(row.arm == "matched" for row in rows)
+    return [
+        f"In {len(off)} of {total} comparisons the control sets are not matched (mean log error up to {worst:.2f}): "
+        "they are called unmatched, and such cells are neither ringed nor counted."
+    ]
+
+
+def _beyond(own: Row, other: Row | None) -> bool:
+    """Above every matched set, and these are matched (rows of older runs do not say: taken as such)."""
+    return other is not None and other.detail.get("is_matched", True) and own.estimate > other.high
+
+
+def _note(own: Row, other: Row | None) -> str:
+    """The small second line of a square: what chance gives there."""
+    said = [f"{own.detail['expected']:.2f}"] if own.metric == "iou" else []
+    if other is not None:
+        word = "matched" if other.detail.get("is_matched", True) else "unmatched"
+        said.append(f"{word} {other.estimate:.2f}")
+    return ", ".join(said)
+
+
+def _grid(results: Results, split: str) -> list[Row]:
+    return [row for row in results.where(experiment="R3") if row.detail.get("split", "validation") == split]
+
+
+def _whole(results: Results, model: str, task: str) -> dict[str, Row]:
+    rows = [row for row in _grid(results, "test") if (row.model, row.task) == (model, task)]
+    return {row.site: row for row in rows if row.detail["share"] == 1}
+
+
+def _title(share: float) -> str:
+    return "all neurons" if share == 1 else f"the top {share:.0%}"

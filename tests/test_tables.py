@@ -1,0 +1,188 @@
+"""Tables from made-up rows: every cell is known."""
+
+from __future__ import annotations
+
+import re
+from math import nan
+from typing import Any
+
+import pytest
+
+from mechreward import paper
+from mechreward.results import Results, Row, rows_from
+from mechreward.stats import Interval
+from mechreward.tables import TABLES, numbers
+
+
+def about(experiment: str) -> dict[str, Any]:
+    return paper.shared(experiment, "made-up", "rows", "3.mlp", 0)
+
+
+def lines(*rows: Row) -> list[str]:
+    """The lines of every table that begin with the site or the value read-out."""
+    return [line for line in numbers(Results({}, rows)) if line.startswith(("| 3.mlp", "| value"))]
+
+
+def around(estimate: float, n: int = 50) -> Interval:
+    return Interval(estimate, estimate - 0.1, estimate + 0.1, n)
+
+
+def test_nothing_is_folded_away_where_there_is_nothing():
+    assert numbers(Results({}, ())) == []
+
+
+@pytest.mark.parametrize(("spread", "cell"), [(0.099, "0.099, near constant"), (0.1, "0.100")])
+def test_R1_names_a_probe_that_is_near_constant(spread: float, cell: str):
+    probe = {"target": "td", "shape": "linear"}
+    scores = [("spearman", around(0.3)), ("auroc_s0", around(0.5)), ("auroc_all", around(0.6))]
+    scores += [("auroc_last", Interval(0.9, nan, nan, 50)), ("spread", Interval(spread, nan, nan, 50))]
+    rows = rows_from(about("R1"), [("value", metric, score, probe) for metric, score in scores])
+    rows += rows_from(about("R1"), [("shuffled", "spearman", around(-0.0001), probe)])
+    rows += rows_from(about("R1"), [("baseline", "accuracy", around(0.77), {"split": "test", "k": 32})])
+    assert lines(*rows) == [
+        "| 3.mlp | td | linear | 0.300 [0.200, 0.400] | 0.500 [0.400, 0.600] | 0.600 [0.500, 0.700] | 0.900 | – | "
+        f"{cell} | 50 |",
+        "| 3.mlp | td, shuffled | linear | 0.000 [-0.100, 0.100] | – | – | – | – | – | 50 |",
+    ]
+
+
+def test_R1_surface_stands_beside_what_the_read_out_adds():
+    rows = rows_from(
+        about("R1"),
+        [
+            ("surface", "auroc_all", around(0.7), {"fitted": "validation"}),
+            ("surface_and_value", "auroc_all", around(0.8), {"fitted": "validation"}),
+            ("value", "increment", around(0.1, 49), {"beyond": "surface"}),
+        ],
+    )
+    said = "0.700 [0.600, 0.800] | 0.800 [0.700, 0.900] | 0.100 [0.000, 0.200] n=49"
+    assert lines(*rows) == [f"| 3.mlp | {said} | 50 |"]
+
+
+def test_R4_controls_other_rankings_and_other_tasks():
+    op = {"op": "zero"}
+    shared = op | {"neurons": 38, "shared": 2.0}
+    rows = rows_from(
+        about("R4"),
+        [
+            ("baseline", "accuracy", around(0.5), {}),
+            ("value", "accuracy", around(0.4), op | {"neurons": 38}),
+            ("value", "change", around(-0.1), op),
+            ("value", "change_beyond_matched", around(-0.05), op),
+            ("matched", "accuracy", around(0.45), op | {"sets": 19}),
+            ("matched", "accuracy", around(0.99), op | {"draw": 0}),
+            ("wanda", "accuracy", around(0.6), shared),
+            ("wanda", "gap", around(0.2), shared | {"p": 0.0123}),
+            ("matched_displacement", "gap", around(0.1), shared | {"shared": 0.2, "sets": 5}),
+            ("baseline", "accuracy_elsewhere", around(0.5), {"on": "chain"}),
+            ("value", "accuracy_elsewhere", around(0.4), op | {"on": "chain"}),
+            ("value", "change_elsewhere", around(-0.1), op | {"on": "chain", "p_mcnemar": 0.25}),
+            ("matched", "accuracy_elsewhere", Interval(0.5, 0.3, 0.6, 5), op | {"on": "chain", "sets": 5}),
+            ("baseline", "accuracy_elsewhere", around(0.0), {"on": "paths"}),
+        ],
+    )
+    half, less, gone = "0.500 [0.400, 0.600]", "0.400 [0.300, 0.500]", "-0.100 [-0.200, 0.000]"
+    assert lines(*rows) == [
+        f"| 3.mlp | zero | {half} | {less} | {gone} | -0.050 [-0.150, 0.050] | 0.450 [0.350, 0.550] | – | – | 50 |",
+        "| 3.mlp | zero | wanda | 2 of 38 | 0.600 [0.500, 0.700] | 0.200 [0.100, 0.300] | 0.012 | 50 |",
+        "| 3.mlp | zero | matched displacement (5 sets) | 0.2 of 38 | – | 0.100 [0.000, 0.200] | – | 50 |",
+        f"| 3.mlp | chain | zero | {half} | {less} | {gone} | 0.25 | 0.500 [0.300, 0.600] (5 sets) | 50 |",
+        "| 3.mlp | paths | not ablated: too little to lose | 0.000 [-0.100, 0.100] | – | – | – | – | 50 |",
+    ]
+
+
+def test_R5_the_gap_the_test_and_the_overlap_stand_in_one_line():
+    overlap = {"with": "terminal", "shared": 6, "expected": 0.027, "p": 6.7e-06}
+    rows = rows_from(
+        about("R5"),
+        [
+            ("baseline", "accuracy", around(0.5, 150), {}),
+            ("td", "accuracy", around(0.4, 150), {"op": "zero", "neurons": 13}),
+            ("td", "gap", around(0.05, 150), {"beyond": "terminal", "p_mcnemar": 0.34375}),
+            ("td", "iou", Interval(0.3, nan, nan, 768), overlap),
+        ],
+    )
+    assert lines(*rows) == [
+        "| 3.mlp | nothing | 0.500 [0.400, 0.600] | – | – | – | – | – | 150 |",
+        "| 3.mlp | td | 0.400 [0.300, 0.500] | 0.050 [-0.050, 0.150] | 0.34 | 0.300 | 0.027 | 6.7e-06 | 150 |",
+    ]
+
+
+def test_R6_and_R7_all_rows():
+    detail = {"share": 0.05, "neurons": 38, "shared": 3, "expected": 0.0257, "p": 0.29}
+    rows = rows_from(about("R6"), [("next_token", "iou", Interval(0.0411, nan, nan, 768), detail)])
+    rows += rows_from(about("R7"), [("value", "auroc_s0", around(0.6, 300), {"known": "before"})])
+    rows += rows_from(about("R7"), [("mean_logprob", "auroc_s0", around(0.8, 300), {"known": "after"})])
+    assert lines(*rows) == [
+        "| 3.mlp | 5% | 38 | 3 | 0.041 | 0.026 | 0.29 | 768 |",
+        "| value read-out at 3.mlp, s_0 | before | 0.600 [0.500, 0.700] | 300 |",
+    ]
+    assert "| mean logprob | after | 0.800 [0.700, 0.900] | 300 |" in numbers(Results({}, tuple(rows)))
+
+
+def test_R8_escapes_the_bars_of_the_cut_and_keeps_the_curve_out():
+    every, cut = {"fitted": "all steps", "tested": "all steps"}, {"fitted": "all steps", "tested": "|delta| > 0.3"}
+    rows = rows_from(
+        about("R8"),
+        [
+            ("dopamine", "spearman", around(0.2), every),
+            ("dopamine", "spearman", around(0.4, 26), cut),
+            ("dopamine", "spearman_disattenuated", around(0.25), every | {"reliability": 0.9375}),
+            ("dopamine", "spearman_z", around(0.5), every | {"z": "response"}),
+            ("dopamine", "spearman", around(0.9), {"ratio": 0.0, "neurons": 768, "shape": "mlp", "fit": "retrained"}),
+        ],
+    )
+    training, end = "the training split", "| – | – |"
+    plain = "0.200 [0.100, 0.300] | 0.250 [0.150, 0.350] | 0.938 | 50 |"
+    assert lines(*rows) == [
+        f"| 3.mlp | all steps | all steps | {training} | {plain}",
+        rf"| 3.mlp | all steps | \|delta\| > 0.3 | {training} | 0.400 [0.300, 0.500] {end} 26 |",
+        f"| 3.mlp | all steps | all steps | response | 0.500 [0.400, 0.600] {end} 50 |",
+    ]
+
+
+def test_R9_keeps_the_named_neuron_and_the_largest_apart():
+    rows = rows_from(
+        about("R9"),
+        [
+            ("dopamine", "trace", Interval(0.4, nan, nan, 1), {"item": 0, "step": 1, "delta": 0.1}),
+            ("dopamine", "spearman", around(0.15), {"neuron": 252, "sign": 1.0, "train": 0.25}),
+            ("dopamine", "max_spearman", Interval(0.225, nan, nan, 768), {"p": 0.13, "draws": 99}),
+            ("shuffled", "max_spearman", Interval(0.19, 0.14, 0.24, 99), {}),
+        ],
+    )
+    told = "252 | 0.250 | 0.150 [0.050, 0.250] | 0.225 of 768 | 0.190 [0.140, 0.240] | 0.13"
+    assert lines(*rows) == [f"| 3.mlp | {told} | 50 |"]
+
+
+def test_R10_draws_become_a_mean_between_the_lowest_and_the_highest():
+    rows = rows_from(about("R10"), [("baseline", "spearman", around(0.5), {"neurons": 38, "steps": 90})])
+    for arm, values, zeroed in (("value", [0.1], 51), ("matched", [0.4, 0.3, 0.5], 51), ("value_apart", [0.2], 49)):
+        for draw, value in enumerate(values):
+            detail = {"op": "zero", "draw": draw, "zeroed": zeroed, "layers": 1}
+            rows += rows_from(about("R10"), [(arm, "spearman", around(value), detail)])
+            rows += rows_from(about("R10"), [(arm, "change", around(value - 0.5), detail)])
+    rank = {"rank": 1, "p_rank": 0.25, "draws": 3}
+    rows += rows_from(about("R10"), [("value", "beyond_matched", around(-0.3), rank)])
+    own = "0.100 [0.000, 0.200] | -0.400 [-0.500, -0.300] | -0.300 [-0.400, -0.200] | 1 of 4 (p=0.25)"
+    apart = "0.200 [0.100, 0.300] | -0.300 [-0.400, -0.200] | – | – | 50 |"
+    assert lines(*rows) == [
+        "| 3.mlp | nothing | – | 0.500 [0.400, 0.600] | – | – | – | 50 |",
+        f"| 3.mlp | value | 51 | {own} | 50 |",
+        "| 3.mlp | matched, 3 draws | 51 | 0.400 [0.300, 0.500] | -0.100 [-0.200, 0.000] | – | – | 50 |",
+        f"| 3.mlp | value without dopamine coordinates | 49 | {apart}",
+    ]
+
+
+def test_markdown_renders_blank_lines_and_as_many_cells_as_heads():
+    """A table inside <details> needs a blank line before and behind; a bare bar would open another cell."""
+    every = {"fitted": "all steps", "tested": "|delta| > 0.3"}
+    rows = rows_from(about("R8"), [("dopamine", "spearman", around(0.2), every)])
+    rows += rows_from(about("R10"), [("value", "spearman", around(0.1), {"zeroed": 51, "layers": 1})])
+    text = numbers(Results({}, tuple(rows)))
+    assert text[:2] == ["<details><summary>Numbers</summary>", ""] and text[-3:] == ["", "</details>", ""]
+    heads = [at for at, line in enumerate(text) if line.startswith("| --- |")]
+    assert len(heads) == 2 < len(TABLES)
+    for at in heads:
+        assert text[at - 2] == "" == text[at + 2] and text[at - 3].startswith("**R")
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in text[at - 1 : at + 2]}) == 1
