@@ -21,6 +21,7 @@ from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.study import Study
 from mechreward.tasks import TASKS
+from mechreward.tasks.base import SPLITS
 
 PATCHED = 3  # matched sets whose states are patched too (R14)
 
@@ -28,14 +29,17 @@ PATCHED = 3  # matched sets whose states are patched too (R14)
 def data(study: Study) -> list[Row]:
     """What the rollouts and values of each split look like."""
     rows = []
-    for name, split in study.splits.items():
-        rows += study.rows(f"data-{name}", lambda s=split, n=name: paper.describe(s, n, study.about("R1", "")))
+    for name in SPLITS:
+        rows += study.rows(f"data-{name}", lambda n=name: paper.describe(study.splits[n], n, study.about("R1", "")))
     return rows
 
 
 def grid(study: Study) -> list[Row]:
-    train, validation, _ = study.splits.values()
-    return study.rows("R3", lambda: paper.R3(train, validation, study.sites, study.about("R3", "")))
+    def make() -> list[Row]:
+        train, validation, _ = study.splits.values()
+        return paper.R3(train, validation, study.sites, study.about("R3", ""))
+
+    return study.rows("R3", make)
 
 
 def chosen(study: Study) -> dict[str, tuple[Site, float]]:
@@ -50,9 +54,8 @@ def value_set(study: Study, kind: str) -> NeuronSet:
 
 
 def dopamine_set(study: Study, kind: str) -> NeuronSet:
-    train, validation, _ = study.splits.values()
-
     def make() -> NeuronSet:
+        train, validation, _ = study.splits.values()
         site = paper.best_dopamine(train, validation, study.sites, kind)
         acts = train.over_steps[str(site)]
         acts.save(study.out / f"train.{site}.steps.activations.safetensors")
@@ -75,13 +78,13 @@ def effect(study: Study, kind: str) -> Effect:
 
 
 def R1(study: Study) -> list[Row]:
-    train, validation, test = study.splits.values()
     problems, seed = study.plan.problems(study.task, "test"), study.plan.seed + 3
 
     def answers() -> Rollouts:
         return sample(study.model, problems, k=4, seed=seed, what="four answers each")
 
     def make(site: Site) -> list[Row]:
+        train, validation, test = study.splits.values()
         runs = study.kept("several.rollouts.safetensors", Rollouts, answers)
         several = runs, record(study.model, runs, site, what=None)[site]
         return paper.R1(train, validation, test, site, study.about("R1", site), several)
@@ -90,9 +93,8 @@ def R1(study: Study) -> list[Row]:
 
 
 def R2(study: Study) -> list[Row]:
-    train, _, test = study.splits.values()
-
     def make(site: Site) -> list[Row]:
+        train, _, test = study.splits.values()
         return paper.R2(train, test, site, study.about("R2", site), study.plan.curve_draws)
 
     return _over_kinds(study, "R2", lambda kind: make(chosen(study)[kind][0]))
@@ -100,15 +102,17 @@ def R2(study: Study) -> list[Row]:
 
 def R3(study: Study) -> list[Row]:
     """The grid on validation with the chosen cells marked, and the same grid on test, none picked."""
-    train, _, test = study.splits.values()
     picked = {(str(site), share) for site, share in chosen(study).values()}
 
     def mark(row: Row) -> Row:
         here = (row.site, row.detail["share"]) in picked
         return replace(row, detail=row.detail | {"split": "validation"} | ({"chosen": True} if here else {}))
 
-    held = study.rows("R3-test", lambda: paper.R3(train, test, study.sites, study.about("R3", ""), "test"))
-    return [mark(row) for row in grid(study)] + held
+    def make() -> list[Row]:
+        train, _, test = study.splits.values()
+        return paper.R3(train, test, study.sites, study.about("R3", ""), "test")
+
+    return [mark(row) for row in grid(study)] + study.rows("R3-test", make)
 
 
 def ablation(study: Study) -> list[Row]:
@@ -118,11 +122,10 @@ def ablation(study: Study) -> list[Row]:
 
 def R4(study: Study) -> list[Row]:
     """The ablation; besides it the sets of other rankings, other tasks' accuracy, and self-repair."""
-    train, _, test = study.splits.values()
     others = [name for name in TASKS if name != study.plan.task]
 
     def besides(kind: str) -> list[Row]:
-        done = effect(study, kind)
+        done, (train, _, test) = effect(study, kind), study.splits.values()
         site = done.neurons.site
         about, acts = study.about("R4", site), record(study.model, train.runs, site, rows="tokens", what=None)[site]
         problems = {name: study.plan.problems(tasks.get(name), "ablated") for name in others}
@@ -131,7 +134,7 @@ def R4(study: Study) -> list[Row]:
 
     def rankings(kind: str) -> list[Row]:
         done, problems = effect(study, kind), study.plan.problems(study.task, "ablated")
-        sets, acts = paper.rivals(study.model, train, done.neurons, seed=study.plan.seed)
+        sets, acts = paper.rivals(study.model, study.splits["train"], done.neurons, seed=study.plan.seed)
         about, what = study.about("R4", done.neurons.site), f"{kind}: sets of other rankings"
         return paper.other_rankings(study.model, problems, done, sets, acts, about, what)
 
@@ -170,27 +173,24 @@ def R7(study: Study) -> list[Row]:
 
 
 def R8(study: Study) -> list[Row]:
-    train, _, test = study.splits.values()
-
     def make(site: Site) -> list[Row]:
+        train, _, test = study.splits.values()
         return paper.R8(train, test, site, study.about("R8", site), study.plan.curve_draws)
 
     return _over_kinds(study, "R8", lambda kind: make(dopamine_set(study, kind).site))
 
 
 def R9(study: Study) -> list[Row]:
-    train, _, test = study.splits.values()
-
     def make(site: Site) -> list[Row]:
+        train, _, test = study.splits.values()
         return paper.R9(train, test, site, study.about("R9", site))
 
     return _over_kinds(study, "R9", lambda kind: make(dopamine_set(study, kind).site))
 
 
 def R10(study: Study) -> list[Row]:
-    train, validation, test = study.splits.values()
-
     def make(kind: str) -> list[Row]:
+        train, validation, test = study.splits.values()
         site = paper.best_dopamine(train, validation, [site for site in study.sites if site.layer > 0], kind)
         dopamine = select(DopamineProbe().fit(train.over_steps[str(site)], train.values))
         arms = paper.zeroed_below(study.model, train, dopamine, study.sites, study.plan.draws, study.plan.seed)
@@ -201,10 +201,10 @@ def R10(study: Study) -> list[Row]:
 
 
 def R14(study: Study) -> list[Row]:
-    train, _, test = study.splits.values()
     model, plan = study.model, study.plan
 
     def make(kind: str) -> list[Row]:
+        train, _, test = study.splits.values()
         value, dopamine = value_set(study, kind), dopamine_set(study, kind)
         pushes, tokens = paper.steering_arms(model, train, value, dopamine, plan.draws, plan.random_draws, plan.seed)
         about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")[:100]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,11 @@ from mechreward import paper
 from mechreward._check import one_of, require
 from mechreward._files import digest
 from mechreward._workers import side_by_side
-from mechreward.experiments import EXPERIMENTS, R1, R2, R3, R7, R8, ablation, chosen, data, fitted
+from mechreward.experiments import EXPERIMENTS, R1, R2, R3, R7, R8, ablation, chosen, data
 from mechreward.paper import Home
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import select
+from mechreward.probing.probe import ValueProbe
 from mechreward.results import Results, Row
 from mechreward.study import Plan, Study, provenance
 
@@ -65,10 +66,15 @@ def reproduce(
     require("R12" not in names or len(homes) > 1, "R12 compares models or tasks: name at least two.")
     plans = {f"{model}.{task}": replace(plan or Plan(), model=model, task=task) for model, task in homes}
     if len(plans) > 1:
-        for part in _parts(wanted):
-            jobs = [(names, own, out / name) for names in part for name, own in plans.items()]
-            for names, own, _ in side_by_side(_fill, jobs):
-                say(f"{', '.join(names)} on {own.model}, {own.task}: done")
+        parts = _parts(wanted)
+        jobs = [(parts[0], own, out / name) for name, own in plans.items()]
+        for names, own, _ in side_by_side(
+            _fill,
+            jobs,
+            then=lambda job: [(part, *job[1:]) for part in parts[1:]] if job[0] == parts[0] else [],
+            rank=lambda job: parts.index(job[0]),
+        ):
+            say(f"{', '.join(names)} on {own.model}, {own.task}: done")
     for name, own in plans.items():
         _fill(wanted, own, out / name, say)
     rows: list[Row] = []
@@ -84,13 +90,12 @@ def reproduce(
     return results
 
 
-def _parts(wanted: Sequence[str]) -> Iterator[list[list[str]]]:
-    """What may run side by side, for every home: first the choice of layers, then all that needs it and takes long, by
-    itself and first, and the rest. R13 is made of others' rows."""
-    yield [["R3"]]
+def _parts(wanted: Sequence[str]) -> list[list[str]]:
+    """What may run side by side for a home: first the choice of layers, which all else needs; then what takes long, by
+    itself, the longest first; then the rest. R13 is made of others' rows."""
     long = [name for name in LONG if name in wanted]
     rest = [name for name in wanted if name not in (*LONG, "R3", "R12", "R13")]
-    yield [*([name] for name in long), *([rest] if rest else [])]
+    return [["R3"], *([name] for name in long), *([rest] if rest else [])]
 
 
 def _fill(wanted: Sequence[str], own: Plan, folder: Path, say: Callable[[str], None] = FLUSHED) -> None:
@@ -110,9 +115,9 @@ def _transfer(studies: Mapping[str, Study], out: Path) -> list[Row]:
     site, share = chosen(first)["resid_post"]
 
     def home(study: Study) -> Home:
-        train, _, test = study.splits.values()
+        train, test = (study.split(name, [site]) for name in ("train", "test"))
         tokens = record(study.model, train.runs, site, rows="tokens", what=None)[site]
-        neurons = select(fitted(study, site), share)
+        neurons = select(ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values), share)
         return Home(study.plan.model, study.plan.task, neurons, train.states(site), test.states(site), tokens)
 
     path = out / f"R12-{digest(*(name.encode() for name in studies))}.rows.json"  # other homes are another comparison

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -118,8 +118,9 @@ class Study:
     def about(self, experiment: str, site: Any) -> dict[str, Any]:
         return paper.shared(experiment, self.plan.model, self.plan.task, site, self.plan.seed)
 
-    def split(self, name: str) -> Split:
-        """Rollouts and values of one split (kept), and activations at every site (made again: it takes seconds)."""
+    def split(self, name: str, sites: Sequence[Site] | None = None) -> Split:
+        """Rollouts and values of one split (kept), and activations at every site, or at `sites` (made again: it takes
+        seconds)."""
         problems, seed = self.plan.problems(self.task, name), self.plan.seed
         runs = self.kept(
             f"{name}.rollouts.safetensors",
@@ -128,7 +129,7 @@ class Study:
         )
         values = self.kept(f"{name}.values.safetensors", Values, lambda: self._values(name, runs))
         with self.timed(f"{name} activations"):
-            return paper.observe(self.model, runs, values, self.sites, name)
+            return paper.observe(self.model, runs, values, sites or self.sites, name)
 
     def _values(self, name: str, runs: Rollouts, shard: int = 40) -> Values:
         """In shards of trajectories, each kept as soon as it is done."""

@@ -50,6 +50,24 @@ def test_an_error_comes_through_as_it_is_and_ends_the_work(two, tmp_path: Path):
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_what_follows_begins_when_it_may_and_in_order(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two chains of three: nothing begins before what it follows, and of what may begin the lowest rank does."""
+    monkeypatch.setattr(_workers, "cores", lambda: most)
+
+    def then(job: tuple) -> list[tuple]:
+        name, step = job[1].split()
+        return [(tmp_path / f"{name}{int(step) + 1}", f"{name} {int(step) + 1}")] if step < "2" else []
+
+    done = list(side_by_side(note, [(tmp_path / f"{n}0", f"{n} 0") for n in "ab"], then, lambda job: -int(job[1][-1])))
+    words = [job[1] for job in done]
+    assert sorted(words) == [f"{name} {step}" for name in "ab" for step in range(3)]
+    for name in "ab":
+        assert [one for one in words if one[0] == name] == [f"{name} {step}" for step in range(3)]
+    if most == 1:
+        assert words == ["a 0", "a 1", "a 2", "b 0", "b 1", "b 2"]
+
+
 def test_one_core_needs_no_process(tmp_path: Path):
     jobs = [(tmp_path / "a", "a"), (tmp_path / "b", "b")]
     assert list(side_by_side(note, jobs)) == jobs  # tests/conftest.py says: one core
