@@ -14,6 +14,7 @@ from mechreward.testbed.certify_rates import FALSE, SIZES
 from mechreward.testbed.coverage import BAND
 
 KINDS = ("value", "dopamine")
+NEAR = {"sparse": 1, "redundant": 0, "distributed": 0}  # what sparsity beyond redundancy should be
 
 
 def verdicts(results: Results) -> list[str]:
@@ -63,6 +64,9 @@ def _recognised(results: Results) -> list[str]:
             f"{_reached(row.estimate == 1)}: {row.model} is {row.detail['expected']}, by {row.arm}: {row.interval} of "
             f"seeds{said}."
         )
+        if "sparsity" in row.detail:
+            mean, goal = row.detail["sparsity"], NEAR[row.detail["expected"]]
+            lines.append(f"{_reached(abs(mean - goal) <= 0.25)}: its mean sparsity is {mean:.2f}, near {goal} (.25).")
     return lines
 
 

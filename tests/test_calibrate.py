@@ -240,7 +240,7 @@ def test_verdicts_say_what_was_not_reached():
     worse = {
         0: replace(ROWS[0], detail=ROWS[0].detail | {"fooled_by": {"large": 1}}),
         2: made("false_alarm_rate", 0.2, arm="evidence", readings={"nothing": 80, "sparse": 20}),
-        3: replace(ROWS[3], estimate=0.5, detail=ROWS[3].detail | {"readings": {"unclear": 4}}),
+        3: replace(ROWS[3], estimate=0.5, detail=ROWS[3].detail | {"readings": {"unclear": 4}, "sparsity": 0.7}),
         5: made("null_rejection_rate", 0.2, arm="mcnemar", level=0.05, ks_too_small=0.0),
         7: made("interval_coverage", 0.8, arm="auroc", problems=40, above=2, below=18),
         8: made("pass_rate", 0.94, arm="all", verdicts={"pass": 94, "other": 6}),
@@ -248,7 +248,8 @@ def test_verdicts_say_what_was_not_reached():
     }
     bad = [worse.get(i, row) for i, row in enumerate(ROWS)]
     lines = verdicts.verdicts(Results(about, tuple(bad)))
-    assert sum(line.startswith("NOT reached") for line in lines) == 7
+    assert sum(line.startswith("NOT reached") for line in lines) == 8
+    assert "NOT reached: its mean sparsity is 0.70, near 1 (.25)." in lines
     assert any("decoys taken: large" in line for line in lines) and any(
         "auroc at n=40 (0.800)" in line for line in lines
     )
