@@ -13,7 +13,7 @@ from mechreward.study import Plan, Study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 DEFAULT = Plan()
-PAPER = Plan(train=80, validation=30, test=50, k=32, ablated=150, confidence=300, random_draws=3, curve_draws=3)
+PAPER = Plan(train=80, validation=30, test=50, k=32, ablated=150, confidence=300, random_draws=2, curve_draws=3)
 SIZES = Sizes()
 
 

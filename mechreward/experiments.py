@@ -77,7 +77,8 @@ def effect(study: Study, kind: str) -> Effect:
     return study.kept(f"effect-{kind}.json", Effect, make)
 
 
-def R1(study: Study) -> list[Row]:
+def probes(study: Study) -> list[Row]:
+    """R1 as the main job has it."""
     problems, seed = study.plan.problems(study.task, "test"), study.plan.seed + 3
 
     def answers() -> Rollouts:
@@ -90,6 +91,16 @@ def R1(study: Study) -> list[Row]:
         return paper.R1(train, validation, test, site, study.about("R1", site), several)
 
     return _over_kinds(study, "R1", lambda kind: make(chosen(study)[kind][0]))
+
+
+def R1(study: Study) -> list[Row]:
+    """The probes, and the same ones on a model of random weights."""
+
+    def make(site: Site) -> list[Row]:
+        train, _, test = study.splits.values()
+        return paper.random_weights(study.model, train, test, site, study.about("R1", site))
+
+    return probes(study) + _over_kinds(study, "R1-random", lambda kind: make(chosen(study)[kind][0]))
 
 
 def R2(study: Study) -> list[Row]:

@@ -23,7 +23,8 @@ WORDS = {
 def findings(results: Results) -> tuple[list[str], list[str]]:
     """Sentences for what holds and for what does not, by rules that are the same for every model and task.
 
-    Readable: the 95% interval lies above chance (.5 for AUROC, 0 for Spearman). Beyond the surface: the value
+    Readable: the 95% interval lies above chance (.5 for AUROC, 0 for Spearman). Learnt: that for V-hat lies above the
+    whole interval of a model of random weights. Beyond the surface: the value
     read-out's interval lies above the best surface baseline's estimate. Sparse: at the smallest share, the interval
     lies above every random subset and basis; and `evidence` reads "sparse". Causal: exact McNemar at .05 after Holm
     over all ablations, below every matched draw, and the draws really match. Dependent: what zeroing takes from the
@@ -70,6 +71,24 @@ def _readable(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
         good = row.low > chance
         phrase = words if good else words.replace("is readable", "is not shown to be readable")
         told.append((good, f"{phrase} {row.interval}, from {name} at {row.site} (R1)."))
+    return told + _learnt(results, paper_like, name)
+
+
+def _learnt(results: Results, trained: Sequence[Row], name: str) -> list[tuple[bool, str]]:
+    """Does a model of random weights show as much of V-hat?"""
+    told = []
+    for row in (row for row in trained if row.metric == "spearman"):
+        others = results.where(experiment="R1", arm="random_weights", metric="spearman", site=row.site)
+        for other in (other for other in others if other.detail["shape"] == row.detail["shape"]):
+            good = row.low > other.high
+            words = "more" if good else "not shown to be more"
+            told.append(
+                (
+                    good,
+                    f"What {name} at {row.site} show of V-hat (Spearman {row.interval}) is {words} than a model of "
+                    f"random weights shows when it reads the same answers ({other.interval}; R1).",
+                )
+            )
     return told
 
 

@@ -12,7 +12,7 @@ from mechreward import paper
 from mechreward._check import one_of, require
 from mechreward._files import digest
 from mechreward._workers import side_by_side
-from mechreward.experiments import EXPERIMENTS, R1, R2, R3, R7, R8, ablation, chosen, data
+from mechreward.experiments import EXPERIMENTS, R2, R3, R7, R8, ablation, chosen, data, probes
 from mechreward.paper import Home
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import select
@@ -20,7 +20,7 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.results import Results, Row
 from mechreward.study import Plan, Study, provenance
 
-DEMO = (R1, R2, R3, ablation, R7, R8)
+DEMO = (probes, R2, R3, ablation, R7, R8)
 # What `paper all` runs on: every bundled model on the task all were trained on, and the mixed one on its other tasks.
 BUNDLED = (
     ("countdown-base", "countdown"),

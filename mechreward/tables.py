@@ -39,7 +39,7 @@ def _probes(results: Results) -> list[str]:
         spread = found[-1]
         if spread is not None and spread.estimate < CONSTANT:
             cells[-1] += ", near constant"
-        lines.append([site, f"{target}, shuffled" if arm == "shuffled" else target, shape, *cells, str(n)])
+        lines.append([site, target if arm == "value" else f"{target}, {_words(arm)}", shape, *cells, str(n)])
     return _table(
         "R1, probes on test. Shuffled: the same probe fitted to targets of other problems. Spread: standard deviation "
         f"of the read-out over that of V-hat; below {CONSTANT} a probe says nearly the same of every state.",

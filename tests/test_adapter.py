@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mechreward import tasks
 from mechreward._check import MechRewardError
 from mechreward.models import adapter
-from mechreward.models.adapter import ModelId
+from mechreward.models.adapter import ModelId, model_id, randomised
 from mechreward.testbed.traces import SOLVERS, trace
 from mechreward.testbed.vocabulary import WORDS, tokenizer
 
@@ -184,3 +184,17 @@ def test_left_padding_and_cache_change_nothing(tiny_model, tiny_plain):
         torch.testing.assert_close(first[0], tiny_plain(tokens[None, :4]).logits[0, -1], atol=1e-5, rtol=1e-5)
         last, _ = adapter.forward_step(tiny_model, padded[:, 8:], mask, cache)
     torch.testing.assert_close(last[0], wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_random_weights_keep_shapes_and_spread_and_leave_the_model_alone(tiny_model):
+    before = {name: weight.clone() for name, weight in tiny_model.named_parameters()}
+    other, again = randomised(tiny_model, 1), randomised(tiny_model, 1)
+    for (name, weight), same in zip(other.named_parameters(), again.parameters(), strict=True):
+        old = before[name]
+        assert torch.equal(weight, same) and weight.shape == old.shape and weight.dtype == old.dtype
+        if old.numel() > 1000:
+            assert not torch.equal(weight, old)
+            assert weight.std().item() == pytest.approx(old.std().item(), rel=0.1)  # 4 standard errors
+            assert abs(weight.mean().item() - old.mean().item()) < 4.5 * old.std().item() / old.numel() ** 0.5
+    assert all(torch.equal(weight, before[name]) for name, weight in tiny_model.named_parameters())
+    assert model_id(other).weights != model_id(tiny_model).weights

@@ -136,11 +136,11 @@ def test_a_contrast_that_is_seen_is_ranked_among_all_matched_sets():
         )  # fmt: skip
         found = [one for one in rows if one.arm == "matched" and one.metric == "contrast"]
         if arm == "unmoved":
-            assert [one.n for one in found] == [3] and "p_rank" not in found[0].detail
+            assert [one.n for one in found] == [2] and "p_rank" not in found[0].detail
             continue
         assert {one.detail["place"]: one.n for one in found} == {"all": 19, "late": 19}
         assert all(one.detail["p_rank"] == 0.05 and one.estimate == 0 for one in found)
-        assert row(rows, arm="matched", metric="accuracy", strength=1).n == 3
+        assert row(rows, arm="matched", metric="accuracy", strength=1).n == 2
 
 
 def test_early_and_late_have_their_own_rows():

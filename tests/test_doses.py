@@ -6,6 +6,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
+from sklearn.linear_model import Ridge
 
 import mechreward as mr
 from mechreward import paper
@@ -110,6 +112,26 @@ def test_other_rankings_stand_beside_the_set_pair_by_pair():
         assert gap.estimate == pytest.approx(-change.estimate, abs=0.05) and gap.detail["sets"] == 2
     with pytest.raises(mr.MechRewardError, match="other problems"):
         paper.other_rankings(here.model, problems[::-1], effect, {"itself": [own]}, acts, about)
+
+
+def test_random_weights_read_the_same_answers_and_the_same_values():
+    """Against TransformerLens's own cache of the randomised model, the same rows, and scikit-learn's ridge."""
+    from mechreward.models.adapter import randomised
+
+    here, train, test = plant(), split(), split("test")
+    about = paper.shared("R1", "planted", "planted", SITE, 3)
+    rows = paper.random_weights(here.model, train, test, Site.parse(SITE), about)
+    assert {(row.arm, row.detail["shape"]) for row in rows} == {("random_weights", "mlp"), ("random_weights", "linear")}
+    other, sides = randomised(here.model, 3), []
+    for part in (train, test):
+        cached = [other.run_with_cache(run.tokens[None])[1][Site.parse(SITE).hook][0] for run in part.runs]
+        x = np.concatenate([one[list(run.step_ends)].numpy() for one, run in zip(cached, part.runs, strict=True)])
+        sides += [x[part.values.live], part.values.mean[part.values.live]]
+    fit, goal, held, true = sides
+    mean, deviation = fit.mean(0), np.where(fit.std(0) > 1e-8, fit.std(0), np.inf)
+    ridge = Ridge(alpha=1e-2 * len(fit)).fit((fit - mean) / deviation, goal)
+    found = only(rows, metric="spearman", shape="linear")
+    assert found.estimate == pytest.approx(spearmanr(ridge.predict((held - mean) / deviation), true)[0], abs=1e-3)
 
 
 def test_other_tasks_are_measured_where_the_model_solves_any():

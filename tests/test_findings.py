@@ -75,6 +75,18 @@ def test_R14_without_all_matched_sets_is_not_found():
     assert not findings(Results({}, tuple(row for row in few if row.metric != "contrast" or row.arm == "value")))[0]
 
 
+@pytest.mark.parametrize(("high", "holds"), [(0.35, True), (0.45, False)])
+def test_what_is_learnt_lies_above_all_of_random_weights(high: float, holds: bool):
+    about, detail = R14 | {"experiment": "R1"}, {"target": "mc", "shape": "mlp"}
+    rows = rows_from(about, [("value", "spearman", Interval(0.5, 0.4, 0.6, 40), detail)])
+    for shape in ("mlp", "linear"):
+        other = Interval(0.3, 0.2, high if shape == "mlp" else 0.9, 40)
+        rows += rows_from(about, [("random_weights", "spearman", other, detail | {"shape": shape})])
+    found, missed = findings(Results({}, tuple(rows)))
+    told = [s for s in found + missed if "random weights" in s]
+    assert len(told) == 1 and (told[0] in found) == holds and "0.300 [0.200" in told[0]
+
+
 def test_steering_is_drawn_through_the_baseline():
     drawn = steering_curve(steers(0.02, 0.1), "accuracy")
     ElementTree.fromstring(drawn)

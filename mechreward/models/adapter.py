@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -134,6 +135,17 @@ def model_id(model: Any) -> ModelId:
         processing = f"{type(model).__name__} {getattr(model.cfg, 'normalization_type', '')}".strip()
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     return ModelId(Path(name).name, digest(*values), dtype, processing)
+
+
+def randomised(model: Any, seed: int = 0) -> Any:
+    """A copy of `model` that has learnt nothing: every weight tensor is drawn anew from the normal law of its own mean
+    and standard deviation (our choice; arXiv 2512.18792 finds findings in such networks). `model` stays as it is."""
+    other, draw = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in other.parameters():
+            noise = torch.randn(weight.shape, generator=draw).to(weight)
+            weight.copy_(weight.mean() + (weight.std(correction=0) if weight.numel() > 1 else 0) * noise)
+    return other
 
 
 def id_dict(identity: ModelId) -> dict[str, str]:

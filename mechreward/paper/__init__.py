@@ -23,7 +23,7 @@ from mechreward.paper.causes import R4, R5, R13
 from mechreward.paper.choice import find
 from mechreward.paper.directions import R10, R14
 from mechreward.paper.doses import both_patched, share_dose
-from mechreward.paper.reads import R1, R2, R3, R6, choose
+from mechreward.paper.reads import R1, R2, R3, R6, choose, random_weights
 from mechreward.paper.split import CUT, SHARES, Split, describe, observe, shared
 from mechreward.paper.surprise import R8, R9, best_dopamine
 from mechreward.paper.transfer import R12, Home
@@ -56,6 +56,7 @@ __all__ = [
     "find",
     "observe",
     "other_rankings",
+    "random_weights",
     "repair",
     "rivals",
     "share_dose",

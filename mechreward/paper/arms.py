@@ -20,7 +20,7 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import shuffled
 from mechreward.probing.rankings import magnitude, mean_difference, next_token, wanda, weight_magnitude
 
-DOSES = (0.001, 0.01, 0.03, 0.1, 0.2)  # shares of the neurons, for the dose
+DOSES = (0.001, 0.01, 0.05, 0.2)  # shares of the neurons, for the dose
 
 
 def zeroed_below(

@@ -31,7 +31,7 @@ from mechreward.tasks import Problem
 STRENGTHS = (-3, -2, -1, 1, 2, 3)
 PLACES = ("all", "early", "late")
 BESIDE = {"matched": "value", "matched_dopamine": "dopamine"}  # whose rank is among which sets
-CURVE = 3  # matched sets that every strength is tried on
+CURVE = 2  # matched sets that every strength is tried on
 RANKED = 0.05  # a contrast whose McNemar p is at most this is ranked among all matched sets
 
 
@@ -125,8 +125,9 @@ def R14(
     strength minus that under its opposite. The baseline's `detectable_drop` is what so many problems can show
     (`stats.detectable_effect`).
 
-    The rows of arms of several draws (`matched`, `random`), which have one displacement with the set they stand for,
-    are means over the first `CURVE` draws, between the lowest and the highest; V-hat at the middle strength alone.
+    The rows of arms of several draws, which have one displacement with the set they stand for, are means over them,
+    between the lowest and the highest: matched sets over the first `CURVE`; random ones, and V-hat, KL and the norm of
+    the change of both, at the middle strength alone.
     Where the contrast of the set itself is told from 0 (McNemar, p <= `RANKED`, not corrected), at any strength and
     place, all draws are run there and the contrast of the matched sets holds its `p_rank`: a set that moves nothing
     needs no more controls to be told so (our choice).
@@ -175,7 +176,7 @@ def R14(
         return {strength: [found[i, d] for d in range(len(draws))] for i, strength in enumerate(by)}
 
     for arm, draws in by_arm.items():
-        single, curve = len(draws) == 1, draws[:CURVE]
+        single, curve = len(draws) == 1, draws[:CURVE] if arm in BESIDE else draws
         here, acts = about | {"site": str(draws[0].neurons.site)}, tokens[str(draws[0].neurons.site)]
         by = strengths if single or not up else [s for s in strengths if abs(s) == up[len(up) // 2]]
         later = dict(
@@ -183,12 +184,13 @@ def R14(
         )
         gaps: dict[tuple[str, int | float], list[Interval]] = {}
         for place in places if single else ("all",):
-            found = steer(curve, strengths, place)
+            found = steer(curve, strengths if single or arm in BESIDE else by, place)
             for strength, answers in found.items():
                 detail = {"strength": strength, "place": place, "neurons": len(draws[0].neurons)}
                 detail |= {"displacement": draws[0].norm * abs(strength)}
-                meters = [text.compare(push.by(strength), acts) for push in curve] if place == "all" else []
-                values = later.get(strength, []) if place == "all" else []
+                whole = place == "all" and strength in later
+                meters = [text.compare(push.by(strength), acts) for push in curve] if whole else []
+                values = later[strength] if whole else []
                 if single:
                     rows += rows_from(here, _numbers(arm, answers[0], base, ids, detail, seed))
                     rows += rows_from(here, [(arm, key, bare(v, 0), detail) for m in meters for key, v in m.items()])
@@ -196,7 +198,7 @@ def R14(
                     rows += rows_from(here, means)
                 else:
                     rows += rows_from(here, _spread(arm, answers, base, meters, values, detail))
-            gaps |= {(place, s): _gaps(found, s, ids, seed) for s in up}
+            gaps |= {(place, s): _gaps(found, s, ids, seed) for s in up if s in found}
             if single:
                 p = {s: stats.mcnemar(found[-s][0].reward, found[s][0].reward) for s in up}
                 told |= {(arm, place, s): (gaps[place, s][0].estimate, p[s]) for s in up}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,17 @@ import torch
 from scipy.stats import rankdata
 
 from mechreward import stats
+from mechreward.models.adapter import model_id, randomised
 from mechreward.models.site import Site
 from mechreward.paper.split import SHARES, Split, bare, curve, measured
-from mechreward.probing.activations import Activations
+from mechreward.probing.activations import Activations, record
 from mechreward.probing.evidence import evidence
 from mechreward.probing.neurons import count, ranking
 from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import measures, restrict, shuffled
 from mechreward.probing.rankings import next_token
 from mechreward.probing.surface import increment
-from mechreward.probing.targets import TARGETS, Examples
+from mechreward.probing.targets import TARGETS, Examples, states
 from mechreward.results import Row, rows_from
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.stats import Interval
@@ -57,6 +59,23 @@ def R1(
     probe = ValueProbe("mc", "mlp").fit_examples(shuffled(fit, seed=about["seed"]))
     rows += measured(about, "shuffled", measures(probe, held), {"target": "mc", "shape": "mlp"})
     return rows + _within(about, "shuffled", probe, several)
+
+
+def random_weights(model: Any, train: Split, test: Split, site: Site, about: dict[str, Any]) -> list[Row]:
+    """R1 where nothing was learnt: the same probes on the same answers and V-hat, read by a model of random weights.
+
+    What such a model shows of V-hat is in the tokens, which any activations carry.
+    """
+    other = randomised(model, about["seed"])
+    fit, held = (
+        states(record(other, replace(split.runs, model_id=model_id(other)), site, what=None)[str(site)], split.values)
+        for split in (train, test)
+    )
+    rows = []
+    for shape in ("mlp", "linear"):
+        found = measures(ValueProbe("mc", shape).fit_examples(fit), held, draws=200)
+        rows += measured(about, "random_weights", found, {"target": "mc", "shape": shape})
+    return rows
 
 
 def R2(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int = 3) -> list[Row]:
