@@ -103,6 +103,10 @@ def _figures(results: Results) -> list[tuple[str, str, str]]:
                 if points:
                     title = f"{experiment}, {name}: Spearman with {what}, {shape} probe {fit}"
                     drawn.append((title, f"{experiment}-{kind}-{shape}-{fit}", pruning_curve(points, "spearman")))
+        points = [row for row in results.where(experiment="R2", metric="auroc_s0") if kind_of(row) == kind]
+        if points:
+            title = f"R2, {name}: AUROC of the final verdict at s_0, mlp probe retrained"
+            drawn.append((title, f"R2-{kind}-auroc_s0", pruning_curve(curve_rows(points, "mlp"), "auroc_s0")))
         seen = [row for row in results.where(experiment="R9", metric="trace") if kind_of(row) == kind]
         if seen:
             title = f"R9, {name}: the neuron chosen on train, over the first answers of the test split"

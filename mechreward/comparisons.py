@@ -123,17 +123,23 @@ def difference(a: Interval, b: Interval) -> tuple[Interval, float]:
 
 def across(results: Results, path: Path) -> list[str]:
     """R12 as Markdown lines, with its matrices as SVG files in the folder `pictures` beside `path`; none without it."""
-    rows = results.where(experiment="R12")
-    if not rows:
-        return []
+    lines = ["## R12. Transfer over tasks and models", "", "`mechreward paper R12`", ""]
+    sites = dict.fromkeys(row.site for row in results.where(experiment="R12"))
+    for site in sites:
+        lines += _transfer(results.where(experiment="R12", site=site), path)
+    return lines if sites else []
+
+
+def _transfer(rows: Sequence[Row], path: Path) -> list[str]:
+    """One site's part of R12."""
+    kind = kind_of(rows[0])
     cells: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
     for row in rows:
         place = f"{row.detail['from_model']} {row.detail['from_task']}", f"{row.model} {row.task}"
         cells.setdefault((row.arm, row.metric), {})[place] = row
     draws = max((row.n for row in rows if row.arm == "matched"), default=0)
-    lines = ["## R12. Transfer over tasks and models", "", "`mechreward paper R12`", ""]
-    lines += [
-        f"Value sets of {rows[0].detail['neurons']} neurons at {rows[0].site}, chosen in the row's home, used in "
+    lines = [
+        f"Value sets of {rows[0].detail['neurons']} {NAMES[kind]} at {rows[0].site}, chosen in the row's home, used in "
         "the column's: there a linear probe is refitted to these neurons. Ringed: above every one of the sets of "
         f"equal activation magnitude ({draws} draws: p = {1 / (1 + draws):.2g}, not corrected for the number of "
         "cells).",
@@ -162,9 +168,9 @@ def across(results: Results, path: Path) -> list[str]:
             xlabel=labels[1],
             ylabel=labels[0],
         )
-        write_atomic(path.parent / "pictures" / f"R12-{name}.svg", drawing)
-        lines += [f"![R12: {title}](pictures/R12-{name}.svg)", f"*{title}*", ""]
-    return [*lines, _transferred(cells)]
+        write_atomic(path.parent / "pictures" / f"R12-{kind}-{name}.svg", drawing)
+        lines += [f"![R12: {title}](pictures/R12-{kind}-{name}.svg)", f"*{title}*", ""]
+    return [*lines, _transferred(cells), ""]
 
 
 def short(interval: Interval) -> str:

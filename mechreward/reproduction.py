@@ -13,6 +13,7 @@ from mechreward._check import one_of, require
 from mechreward._files import digest
 from mechreward._workers import side_by_side
 from mechreward.experiments import EXPERIMENTS, R2, R3, R7, R8, ablation, chosen, data, probes
+from mechreward.models.site import Site
 from mechreward.paper import Home
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import select
@@ -110,18 +111,22 @@ def _fill(wanted: Sequence[str], own: Plan, folder: Path, say: Callable[[str], N
 
 
 def _transfer(studies: Mapping[str, Study], out: Path) -> list[Row]:
-    """R12 at the residual site the first home chose, with its share: one site, or neurons could not be compared."""
+    """R12 for each kind, at the site the first home chose, with its share: one site, or neurons could not be
+    compared."""
     first = next(iter(studies.values()))
-    site, share = chosen(first)["resid_post"]
 
-    def home(study: Study) -> Home:
+    def home(study: Study, site: Site, share: float) -> Home:
         train, test = (study.split(name, [site]) for name in ("train", "test"))
         tokens = record(study.model, train.runs, site, rows="tokens", what=None)[site]
         neurons = select(ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values), share)
         return Home(study.plan.model, study.plan.task, neurons, train.states(site), test.states(site), tokens)
 
-    path = out / f"R12-{digest(*(name.encode() for name in studies))}.rows.json"  # other homes are another comparison
-    if not path.exists():
-        rows = paper.R12({name: home(study) for name, study in studies.items()}, first.plan.seed)
-        Results({"stage": "R12"}, tuple(rows)).save(path)
-    return list(Results.load(path).rows)
+    rows: list[Row] = []
+    for kind, where in chosen(first).items():
+        names = digest(*(name.encode() for name in studies))  # other homes are another comparison
+        path = out / f"R12-{kind}-{names}.rows.json"
+        if not path.exists():
+            homes = {name: home(study, *where) for name, study in studies.items()}
+            Results({"stage": "R12"}, tuple(paper.R12(homes, first.plan.seed))).save(path)
+        rows += Results.load(path).rows
+    return rows

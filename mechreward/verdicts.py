@@ -9,7 +9,7 @@ from mechreward import stats
 from mechreward._files import write_atomic
 from mechreward.causal.claims import CLAIMS
 from mechreward.results import Results, Row
-from mechreward.testbed.calibrate import HIDDEN, RECOMMENDED
+from mechreward.testbed.calibrate import RECOMMENDED
 from mechreward.testbed.certify_rates import FALSE, SIZES
 from mechreward.testbed.coverage import BAND
 
@@ -124,8 +124,8 @@ def page(results: Results, path: Path | str) -> Path:
         "",
         f"**{RECOMMENDED}** (`probing.rankings`), |Spearman's correlation| of each neuron alone with V-hat or delta: "
         "no probe, no seed, no scale. Recall of the planted neurons when as many are taken as were planted (precision "
-        "is the same number then). Bounds are Wilson's with seeds as trials, rounded outwards. MLP value probes have "
-        f"{HIDDEN} hidden units here. `fooled by` counts decoys among those taken, over all seeds of the row.",
+        "is the same number then). Bounds are Wilson's with seeds as trials, rounded outwards. `fooled "
+        "by` counts decoys among those taken, over all seeds of the row.",
         "",
     ]
     for what in KINDS:

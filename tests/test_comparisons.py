@@ -120,7 +120,7 @@ def test_transfer_counts_what_exceeds_matched_sets(tmp_path: Path):
     assert "Of 6 transfers, 1 read V-hat better" in text and "2 read the final verdict better" in text
     assert "not matched" not in text and text.count("not corrected") == 3
     pictures = re.findall(r"\((pictures/[^)]+)\)", text)
-    assert pictures == [f"pictures/R12-{name}.svg" for name in ("overlap", "read", "auroc")]
+    assert pictures == [f"pictures/R12-mlp-{name}.svg" for name in ("overlap", "read", "auroc")]
     overlap, read, auroc = ((tmp_path / picture).read_text() for picture in pictures)
     assert [svg.lower().count("#d55e00") for svg in (overlap, read, auroc)] == [2, 1, 3]
     said = " ".join(ElementTree.fromstring(overlap).itertext())
@@ -131,8 +131,8 @@ def test_controls_that_are_not_matched_carry_no_claim(tmp_path: Path):
     text = "\n".join(across(Results({}, tuple(transfer(matched=False))), tmp_path / "page.md"))
     assert "In 27 of 27 comparisons the control sets are not matched (mean log error up to 0.40)" in text
     assert "0 share more than every set" in text and "0 read V-hat better" in text
-    assert "unmatched 0.30" in (tmp_path / "pictures/R12-read.svg").read_text()
-    assert "#d55e00" not in (tmp_path / "pictures/R12-read.svg").read_text().lower()
+    assert "unmatched 0.30" in (tmp_path / "pictures/R12-mlp-read.svg").read_text()
+    assert "#d55e00" not in (tmp_path / "pictures/R12-mlp-read.svg").read_text().lower()
 
 
 def test_transfer_rows_of_an_older_run_still_make_a_page(tmp_path: Path):

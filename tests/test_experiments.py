@@ -67,12 +67,11 @@ def test_other_homes_are_another_comparison(results: Results, out: Path):
     """R12 of two homes is not what R12 of the same two in another order, or of others, was kept as."""
     again = reproduce(["R12"], out, HOMES[::-1], SMALL, say=lambda _: None)
     kept, new = results.where(experiment="R12"), again.where(experiment="R12")
-    assert len(list(out.glob("R12-*.rows.json"))) == 2
-    assert [row.model for row in kept if (row.arm, row.metric) == ("value", "iou")] == [
-        "countdown-base",
-        "mixed-rl",
-    ] * 2
-    assert [row.model for row in new if (row.arm, row.metric) == ("value", "iou")] == ["mixed-rl", "countdown-base"] * 2
+    assert len(list(out.glob("R12-*.rows.json"))) == 4
+    for rows, homes in ((kept, HOMES), (new, HOMES[::-1])):
+        ious = [row for row in rows if (row.arm, row.metric) == ("value", "iou")]
+        assert [row.model for row in ious] == [model for model, _ in homes] * 4
+        assert [row.site.partition(".")[2] for row in ious] == ["resid_post"] * 4 + ["mlp"] * 4
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,9 @@ ITEMS = 4
 def R8(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int = 3) -> list[Row]:
     """Dopamine neurons: Spearman of the read-out with delta, with and without the paper's cut, and against pruning.
 
-    The paper's z-score of each neuron over its whole response (Appendix F) sees the future; `response` repeats it,
-    `running` uses only the steps so far, and all else here standardises on the training split.
+    The paper's z-score of each neuron over its whole response (Appendix F) sees the future; `response` repeats it, with
+    the paper's cut (its whole protocol) and without, `running` uses only the steps so far, and all else here
+    standardises on the training split.
     """
     fit, held = train.steps(site), test.steps(site)
     halves = [half[test.values.is_step] for half in test.values.delta_halves()]
@@ -43,10 +44,12 @@ def R8(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int 
         fixed = stats.cluster_bootstrap(noiseless_spearman, columns, held.group, draws=300)
         detail = {"fitted": f"|delta| > {cut}" if cut else "all steps", "tested": "all steps"}
         rows += rows_from(about, [("dopamine", "spearman_disattenuated", fixed, detail | reliable)])
-    for how in SCALES[1:]:
-        probe = DopamineProbe().fit_examples(scaled(fit, how))
-        detail = {"fitted": "all steps", "tested": "all steps", "z": how}
-        rows += rows_from(about, [("dopamine", "spearman_z", measures(probe, scaled(held, how))["spearman"], detail)])
+    for how, cut in (("response", CUT), ("response", 0.0), ("running", 0.0)):
+        probe, data = DopamineProbe(cut=cut).fit_examples(scaled(fit, how)), scaled(held, how)
+        name = f"|delta| > {cut}" if cut else "all steps"
+        score = measures(probe, data.only(np.abs(data.y) > cut) if cut else data)["spearman"]
+        detail = {"fitted": name, "tested": name, "z": how}
+        rows += rows_from(about, [("dopamine", "spearman_z", score, detail)])
     return rows + curve(DopamineProbe(), fit, held, about, draws)
 
 

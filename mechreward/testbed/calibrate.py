@@ -42,7 +42,6 @@ EXPECTED |= {"redundant": "redundant", "rotated": "distributed"}
 RECOMMENDED = "correlation"  # the ranking that docs/calibration.md recommends
 NULLS = ("null", "large", "sink", "length")
 SHAPES = ("mlp", "linear")
-HIDDEN = 64  # of MLP value probes, not 1024: the planted models are 64 wide
 USED = ("used", "not used")
 
 
@@ -103,9 +102,9 @@ def value_rankings() -> dict[str, Callable[[Data, str, Examples], np.ndarray]]:
     found: dict[str, Callable[[Data, str, Examples], np.ndarray]] = {}
     for shape in SHAPES:
         for target in TARGETS:
-            probe = ValueProbe(target, shape, hidden=HIDDEN)  # type: ignore[arg-type]
+            probe = ValueProbe(target, shape)  # type: ignore[arg-type]
             found[f"{shape} probe, {target}, L1"] = lambda _, __, fit, p=probe: p.fit_examples(fit).scores_
-        found[f"{shape} probe, mc, gradient x activation"] = _moved(ValueProbe("mc", shape, hidden=HIDDEN))
+        found[f"{shape} probe, mc, gradient x activation"] = _moved(ValueProbe("mc", shape))
     found["L1-penalised"] = lambda _, __, fit: rankings.l1_penalised(fit)
     found["mean difference"] = lambda _, __, fit: rankings.mean_difference(fit)
     found["correlation"] = lambda _, __, fit: rankings.correlation(fit)
