@@ -13,6 +13,8 @@ from mechreward import paper
 from mechreward.causal.push import matched_pushes, own_push, random_pushes
 from mechreward.probing.targets import steps
 
+SITE = "1.resid_post"
+
 
 @cache
 def plant(name):
@@ -74,16 +76,21 @@ def test_what_is_zeroed_lies_below():
 
 
 @cache
-def both_ways():
+def steerable():
+    """The planted model, clean rollouts, activations at tokens and states, which way V goes, and the set's push."""
     here, (runs, values) = plant("value"), seen("value")
-    site = "1.resid_post"
-    acts = mr.record(here.model, runs, site, what=None)[site]
-    tokens = mr.record(here.model, runs, site, rows="tokens", what=None)
+    acts = mr.record(here.model, runs, SITE, what=None)[SITE]
+    tokens = mr.record(here.model, runs, SITE, rows="tokens", what=None)
     toward = np.where(values.live, values.mean, np.nan)
-    push = own_push(here.truth.value_neurons[site], acts, toward)
-    about = paper.shared("R14", "planted", "planted", site, 0)
+    return here, runs, tokens, acts, toward, own_push(here.truth.value_neurons[SITE], acts, toward)
+
+
+@cache
+def both_ways():
+    here, runs, tokens, acts, toward, push = steerable()
+    about = paper.shared("R14", "planted", "planted", SITE, 0)
     rows = paper.R14(
-        here.model, here.task.problems("test", 60), [push, *random_pushes(push, tokens[site], acts, toward, 2)], about,
+        here.model, here.task.problems("test", 60), [push, *random_pushes(push, tokens[SITE], acts, toward, 2)], about,
         runs=runs, tokens=tokens, strengths=(-0.2, 0.2), states=12, k=8,
     )  # fmt: skip
     return rows, push
@@ -120,14 +127,9 @@ def test_random_directions_of_one_displacement_do_nothing_here():
 
 def test_a_contrast_that_is_seen_is_ranked_among_all_matched_sets():
     """Nothing but the set moves this model: all 19 are run where the set does, and only there, and none moves it."""
-    here, (runs, values) = plant("value"), seen("value")
-    site = "1.resid_post"
-    acts = mr.record(here.model, runs, site, what=None)[site]
-    tokens = mr.record(here.model, runs, site, rows="tokens", what=None)
-    toward = np.where(values.live, values.mean, np.nan)
-    push = own_push(here.truth.value_neurons[site], acts, toward)
-    others = matched_pushes(push, tokens[site], acts, toward, 19)
-    about = paper.shared("R14", "planted", "planted", site, 0)
+    here, runs, tokens, acts, toward, push = steerable()
+    others = matched_pushes(push, tokens[SITE], acts, toward, 19)
+    about = paper.shared("R14", "planted", "planted", SITE, 0)
     for arm in ("value", "unmoved"):
         own = push if arm == "value" else replace(others[-1], arm="value")
         rows = paper.R14(

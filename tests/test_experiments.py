@@ -50,7 +50,7 @@ def test_a_second_call_computes_nothing(results: Results, out: Path, monkeypatch
 def test_the_page_names_every_picture_and_number(results: Results, tmp_path: Path):
     text = write_page(results, tmp_path / "results.md", "mechreward paper ...").read_text()
     pictures = re.findall(r"\((pictures/[^)]+)\)", text)
-    assert len(pictures) == len(set(pictures)) == 2 * (4 + 1 + 2) + 3
+    assert len(pictures) == len(set(pictures)) == 2 * (4 + 1 + 2) + 2 * 3
     for picture in pictures:
         ElementTree.parse(tmp_path / picture)
     assert "mechreward paper R1 R3 R5 R6 R9 --model mixed-rl --task chain" in text
