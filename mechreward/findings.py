@@ -10,6 +10,7 @@ from mechreward import stats
 from mechreward.findings_causal import CAUSAL, ablated, kind_of
 from mechreward.results import Results, Row
 
+RANKINGS = ("magnitude", "mean_difference", "l1_penalised", "gradient_x_activation")
 NAMES = {"resid_post": "residual-stream coordinates", "mlp": "MLP units"}
 WORDS = {
     "nothing": "absent",
@@ -108,6 +109,8 @@ def _sparse(results: Results, experiment: str, kind: str, name: str, arm: str) -
         f"Spearman {own.interval}; all together {full.estimate:.3f}, the best random subset or basis of that size "
         f"{nobody:.3f}"
     )
+    other = ", ".join(f"{row.arm.replace('_', ' ')} {row.estimate:.3f}" for row in here if row.arm in RANKINGS)
+    text += f"; the best by other rankings: {other}" if other else ""
     told = [(good, f"{'Sparser than chance' if good else 'No sparser than chance'}: {text} ({experiment}).")]
     for row in results.where(experiment=experiment, metric="sparsity"):
         if kind_of(row) == kind:

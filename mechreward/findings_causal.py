@@ -167,8 +167,8 @@ def _repaired(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
         (
             good,
             f"Self-repair: the part that layer {last} has undone of what zeroing the value {name} of an earlier layer "
-            f"takes from the read-out of V-hat: {'; '.join(said)}; yes: above 0 and above each of {sets} matched sets "
-            "(R4).",
+            f"takes from the read-out of V-hat: {'; '.join(said)}; {'yes' if good else 'none'}: above 0 and above each "
+            f"of {sets} matched sets (R4).",
         )
     ]
 
