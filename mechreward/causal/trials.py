@@ -107,10 +107,13 @@ def steered(
     def kl(one: Push, strength: float = 1.0) -> float:
         return float(np.mean([text.compare(one.by(sign * strength), tokens)["kl"] for sign in (-1, 1)]))
 
-    def at_kl(one: Push, wanted: float) -> float:
-        """The strength from 1 on that gives `wanted`: doubled until it does, then halved into the last step."""
-        high = next((f for f in FACTORS if kl(one, f) >= wanted), inf)
-        if high in (1.0, inf):
+    def at_kl(one: Push, has: float, wanted: float) -> float:
+        """The strength from 1 on, where it `has` that KL, that gives `wanted`: doubled until it does, then halved into
+        the last step."""
+        if has >= wanted:
+            return 1.0
+        high = next((f for f in FACTORS[1:] if kl(one, f) >= wanted), inf)
+        if high == inf:
             return high
         low = high / 2
         for _ in range(4):  # within 2^(1/16), 4%
@@ -121,7 +124,8 @@ def steered(
     size, factor, arms = {"value": kl(push)}, {}, {one.arm: signs(one) for one in rivals}
     for one in (*rivals, *controls[:3]):
         name = one.arm if one.arm != "matched" else f"matched {one.draw}"
-        size[name], factor[name] = kl(one), at_kl(one, size["value"])
+        size[name] = kl(one)
+        factor[name] = at_kl(one, size[name], size["value"])
         if 1 < factor[name] < inf:
             arms[f"at_kl {name}"] = signs(one, factor[name])
     found = run([(), *signs(push), *(one for pair in arms.values() for one in pair)], "steering both ways")
