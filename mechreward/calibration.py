@@ -62,7 +62,7 @@ class Plan:
             [model_pool(MODEL, 40 if self.full else 20, 2, 2 * sizes.k)], grid, names, repeats
         )
         found["p-values"] = lambda: [row for name, p in null_pvalues(tests).items() for row in rejections(name, p)]
-        runs = {40: 600, 200: 300} if self.full else {60: 60}
+        runs = {40: 800, 200: 500} if self.full else {60: 60}
         for n, times in runs.items():
             found[f"coverage-{n}"] = lambda n=n, times=times: coverage((n,), times, 300 if self.full else 150)
         for name in (*TRUE, *FALSE):

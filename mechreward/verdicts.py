@@ -178,8 +178,9 @@ def page(results: Results, path: Path | str) -> Path:
         *_certificates(results),
         "## Coverage of 95% intervals",
         "",
-        "Simulated answers of the planted process, without a model; n counts simulated data sets (for `proportion`, "
-        "which is exact, problems). `above` and `below` count intervals that lie wholly on that side of the truth.",
+        "Simulated answers of the planted process, without a model; n counts simulated data sets. `above` and `below` "
+        "count intervals that lie wholly on that side of the truth. `proportion` and paired outcomes are sums over all "
+        "outcomes of so many problems: exact.",
         "",
         *_table(
             ("interval", "problems", "coverage", "above", "below", "93 to 97%"),
@@ -192,10 +193,11 @@ def page(results: Results, path: Path | str) -> Path:
         "Where a row says `too seldom`, read its interval as narrower than 95%. `unclear` means that this many runs "
         "cannot tell. AUROC over all states pools pairs, so that long answers weigh more than others, which may be why "
         "its intervals lie above the truth more often than below; AUROC within problems gives every problem the same "
-        "weight. Wilson's interval and that of paired outcomes are discrete: at single values they cover more or less "
-        "than their level; at 40 problems none of five common ones (Wilson, Agresti-Coull, Jeffreys, mid-P, "
-        "Clopper-Pearson) stays in 93 to 97% at every rate. The "
-        "interval of `evidence`'s sparsity is that of other test problems; fit, random sets and bases are held fixed. "
+        "weight. Wilson's interval and Tango's of paired outcomes are discrete: at single values they cover more or "
+        "less than their level; at 40 problems none of five common ones (Wilson, Agresti-Coull, Jeffreys, mid-P, "
+        "Clopper-Pearson) stays in 93 to 97% at every rate, and where one or two pairs differ no interval that a score "
+        "or an exact test agrees with covers as seldom. The interval of `evidence`'s sparsity is that of other test "
+        "problems; fit, random sets and bases are held fixed. "
         "Disattenuated correlations are held against what many problems show, which is within .01 of the correlation "
         "with the exact delta. Not calibrated here: intervals at fewer than 40 problems.",
     ]

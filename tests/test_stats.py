@@ -291,9 +291,32 @@ def test_paired_difference_uses_the_pairing(rng):
 
 
 def test_paired_outcomes_have_an_interval_even_if_none_differs():
-    same = stats.paired_difference(np.ones(60), np.ones(60), np.arange(60))
-    p = 1 / 62  # one imagined pair of each kind among n + 2 (Bonett and Price 2012), by hand
-    assert same.estimate == 0 and same.high == -same.low == pytest.approx(1.959964 * math.sqrt(2 * p / 62))
+    same, z = stats.paired_difference(np.ones(60), np.ones(60), np.arange(60)), 1.959964
+    assert same.estimate == 0
+    assert [-same.low, same.high] == pytest.approx([z**2 / (60 + z**2)] * 2)
+
+
+def _score(won: int, lost: int, n: int, delta: float) -> float:
+    """Tango's statistic, its likelihood maximised by a grid and not by its formula."""
+    loss = np.linspace(max(0.0, -delta), (1 - delta) / 2, 200_001)[1:-1]
+    likelihood = won * np.log(loss + delta) + lost * np.log(loss) + (n - won - lost) * np.log(1 - 2 * loss - delta)
+    best = loss[np.argmax(likelihood)]
+    return (won - lost - n * delta) / math.sqrt(n * (2 * best + delta - delta**2))
+
+
+@pytest.mark.parametrize(("won", "lost", "n"), [(1, 7, 21), (3, 0, 40), (12, 30, 150), (20, 20, 60)])
+def test_the_interval_of_paired_outcomes_holds_what_the_score_test_does_not_reject(won: int, lost: int, n: int):
+    at = np.arange(n)
+    interval = stats.paired_difference((at < won).astype(int), (at >= n - lost).astype(int), at)
+    assert _score(won, lost, n, interval.low) == pytest.approx(1.959964, abs=1e-3)
+    assert _score(won, lost, n, interval.high) == pytest.approx(-1.959964, abs=1e-3)
+    if n == 21:  # children before and after a transplant: -.517 to -.026 (Fagerland, Lydersen and Laake 2014)
+        assert (round(interval.low, 3), round(interval.high, 3)) == (-0.517, -0.026)
+
+
+def test_the_interval_of_pairs_that_all_differ_ends_at_one():
+    interval = stats.paired_difference(np.ones(21), np.zeros(21), np.arange(21))
+    assert (interval.high, 0.6 < interval.low < 0.8) == (1.0, True)
 
 
 @pytest.mark.parametrize(("lose", "win"), [(0.02, 0.02), (0.15, 0.05), (0.4, 0.1)])

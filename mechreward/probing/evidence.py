@@ -26,8 +26,9 @@ class Evidence:
     coordinates of random bases, retrained; `shuffled` [draw]: the whole recipe fitted to targets of other problems.
     `p` is the rank of `full` among the shuffles, `p_few` that of the set. `sparsity` (our choice): 1 sparse, 0 no
     better than any neurons or basis, the better of `random` and `rotated`. Above 0 the part of the gap from there to
-    `full` that the set closes, a gap being at least a quarter of `full`, so that redundancy, which leaves none, stays
-    near 0; below 0 it is what the set misses of what any neurons read, over `full`. NaN where `full` is below `LEAST`.
+    `full` that the set closes, a gap being at least a quarter of `full` (a smooth maximum of the two, of power 4: no
+    bootstrap covers at a kink), so that redundancy, which leaves none, stays near 0; below 0 it is what the set misses
+    of what any neurons read, over `full`. NaN where `full` is below `LEAST`.
     """
 
     neurons: int
@@ -140,7 +141,8 @@ def sparsity(y: Float[np.ndarray, " row"], reads: Float[np.ndarray, "row column"
     best = max(random.mean(), other.mean())
     if full < LEAST:
         return float("nan")
-    return float((few - best) / (max(full - best, full / 4) if few > best else full))
+    gap = (max(full - best, 0) ** 4 + (full / 4) ** 4) ** (1 / 4)
+    return float((few - best) / (gap if few > best else full))
 
 
 def _read(prototype: Probe, fit: Examples, held: Examples, few: np.ndarray) -> np.ndarray:
