@@ -226,6 +226,9 @@ def R14(study: Study) -> list[Row]:
         shares = paper.by_share(model, train, fitted(study, value.site), value.site, draws=plan.draws, seed=plan.seed)
         return [
             *paper.R14(model, problems, pushes, about, runs=train.runs, tokens=tokens, what=f"{kind} neurons steered"),
+            *paper.same_damage(
+                model, problems, pushes, about, runs=train.runs, tokens=tokens, what=f"{kind} at one KL"
+            ),
             *paper.share_dose(model, problems, shares, about, f"{kind} neurons, by share"),
             *paper.both_patched(model, test, sets, about, what=f"{kind} neurons patched"),
         ]

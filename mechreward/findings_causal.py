@@ -103,6 +103,33 @@ def _among(other: Row | None) -> str:
     )
 
 
+def _same_damage(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+    every = results.where(experiment="R14", metric="contrast_at_kl")
+    sets = [row for row in every if "p_mcnemar" in row.detail]
+    corrected = stats.holm(np.array([row.detail["p_mcnemar"] for row in sets])) if sets else []
+    told = []
+    for row, p in zip(sets, corrected, strict=True):
+        controls = {"value": ("matched", "random"), "dopamine": ("matched_dopamine",)}[row.arm]
+        others = [one for one in _of(every, kind) if one.arm in controls]
+        if kind_of(row) != kind or not others:
+            continue
+        good = bool(p < 0.05 and row.estimate > max(one.high for one in others))
+        said = "; ".join(
+            f"{one.detail['sets']} {one.arm.partition('_')[0]} sets, {one.detail['factor']:.1f} times as strong, by "
+            f"{one.low:.2f} to {one.high:.2f}"
+            for one in others
+        )
+        told.append(
+            (
+                good,
+                f"At one damage (KL {row.detail['kl']:.2g} nats per token), steering {row.arm} neurons ({name}) up "
+                f"instead of down at strength {row.detail['strength']} changes accuracy by {row.interval}: McNemar "
+                f"p={p:.2g} after Holm over {len(sets)} sets; {said} (R14).",
+            )
+        )
+    return told
+
+
 def _by_share(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     rows = _of(results.where(experiment="R14", arm="value", metric="contrast_at_share"), kind)
     if not rows:
@@ -143,8 +170,8 @@ def _patched(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
         told.append(
             (
                 bool(good),
-                f"Patching {arm} neurons ({name} at {up.detail['at']}) from high- into low-V states changes V-hat by "
-                f"{up.interval}, from low- into high-V ones by {down.interval}{beside} (R14).",
+                f"Patching {arm} neurons ({name} at {up.detail['at']}) from high- into low-V states of one problem "
+                f"changes V-hat by {up.interval}, from low- into high-V ones by {down.interval}{beside} (R14).",
             )
         )
     return told
@@ -156,19 +183,19 @@ def _repaired(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
         return []
     last = max(int(row.detail["at"].partition(".")[0]) for row in rows)
     rows = [row for row in rows if row.detail["at"].startswith(f"{last}.")]
-    good, said, sets = False, [], 0
+    good, said = False, []
     for row in rows:
         other = _beside(results, row, "restored", "at")
-        sets = other.detail["sets"] if other else sets
         seen = row.low > 0 and (other is None or row.estimate > other.high)
         good = good or bool(seen)
-        said.append(f"{row.site} {row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]{' (yes)' if seen else ''}")
+        sets = f", {other.detail['sets']} matched sets up to {other.high:.2f}" if other else ""
+        said.append(f"{row.site} {row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]{sets}{' (yes)' if seen else ''}")
     return [
         (
             good,
             f"Self-repair: the part that layer {last} has undone of what zeroing the value {name} of an earlier layer "
             f"takes from the read-out of V-hat: {'; '.join(said)}; {'yes' if good else 'none'}: above 0 and above each "
-            f"of {sets} matched sets (R4).",
+            f"of its matched sets (R4).",
         )
     ]
 
@@ -214,7 +241,7 @@ def _on(row: Row) -> str:
     return row.detail["on"]
 
 
-CAUSAL = (_rankings, _elsewhere, _repaired, _depends, _steers, _by_share, _patched)
+CAUSAL = (_rankings, _elsewhere, _repaired, _depends, _steers, _same_damage, _by_share, _patched)
 
 
 def _of(rows: Sequence[Row], kind: str) -> list[Row]:

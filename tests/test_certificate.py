@@ -253,7 +253,8 @@ def patching(share: float, equal: float = 0.0, gain: float = 0.5, n: int = 40) -
     low, ids = np.full(n, 0.2), np.arange(n)
     whole = low + gain + noise
     after = np.full(n, 0.5) + equal + noise
-    return Patched(low, low + share * (whole - low), whole, np.stack([low]), ids, np.full(n, 0.5), after, ids, n)
+    few, none = low + share * (whole - low), np.zeros((4, n))
+    return Patched(low, few, whole, np.stack([low]), ids, np.full(n, 0.5), after, ids, n, none, none + 1)
 
 
 def test_sufficiency_is_a_share_of_the_whole_patch():

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 
 import mechreward as mr
 from mechreward import paper
-from mechreward.causal.effect import ablate
+from mechreward.causal.effect import CleanText, ablate
 from mechreward.causal.push import like, own_push
 from mechreward.models.site import Site
 from mechreward.probing.neurons import NeuronSet
@@ -68,6 +68,30 @@ def test_a_dose_is_what_dynamic_programming_says():
     assert beside.detail["sets"] == beside.n == 2 and beside.low <= beside.estimate <= beside.high
 
 
+def test_controls_get_the_damage_of_the_set_and_are_no_match_for_it():
+    """By dynamic programming for the set; controls that no strength damages so far are counted, and leave no row."""
+    here, (push, others) = plant(), pushes()
+    problems, about = here.task.problems("test", 60), paper.shared("R14", "planted", "planted", SITE, 0)
+    train, text = split(), CleanText(here.model, split().runs)
+    tokens = mr.record(here.model, train.runs, SITE, rows="tokens", what=None)
+    acts, toward = train.at_states[SITE], np.where(train.values.live, train.values.mean, np.nan)
+    token = NeuronSet.of(acts, here.truth.decoys["next_token"], "read, but not for V")
+    able = like(push, token, acts, toward, "random")
+    given = [push, *others, able]
+    rows = paper.same_damage(here.model, problems, given, about, runs=train.runs, tokens=tokens, strength=1)
+    own, beside = only(rows, arm="value"), only(rows, arm="random")
+    exact = here.truth.accuracy(problems, push.by(1)) - here.truth.accuracy(problems, push.by(-1))
+    assert own.estimate == pytest.approx(exact, abs=0.2) and own.detail["p_mcnemar"] < 1e-6
+
+    def kl(one, strength):
+        return np.mean([text.compare(one.by(sign * strength), tokens[SITE])["kl"] for sign in (-1, 1)])
+
+    assert own.detail["kl"] == pytest.approx(kl(push, 1))
+    assert all(row.detail["never"] + row.detail["sets"] == 2 for row in rows if row.arm == "matched")
+    factor = beside.detail["factor"]
+    assert factor > 1 and kl(able, 0.95 * factor) < own.detail["kl"] <= kl(able, factor)
+
+
 def test_shares_of_as_many_neurons_are_one():
     train, here = split(), plant()
     probe = mr.ValueProbe("mc", "linear").fit(train.at_states[SITE], train.values)
@@ -89,6 +113,12 @@ def test_patches_go_both_ways_and_equal_states_stay():
         assert only(rows, arm="all neurons", metric="patched", into=into).estimate == pytest.approx(own.estimate)
         assert only(rows, arm="matched", metric="patched", into=into).estimate == pytest.approx(0, abs=0.1)
     assert abs(only(rows, arm="value", metric="patched", into="equal").estimate) < up.estimate / 2
+    for metric in ("patched_back", "patched_ended"):
+        for into in ("low", "high"):
+            own, whole = (only(rows, arm=arm, metric=metric, into=into) for arm in ("value", "all neurons"))
+            assert own.estimate == whole.estimate and own.detail["pairs"] == own.n
+    less, more = (only(rows, arm="value", metric="patched_back", into=into).estimate for into in ("low", "high"))
+    assert less < more  # the policy turns back where V is low
 
 
 def test_other_rankings_stand_beside_the_set_pair_by_pair():

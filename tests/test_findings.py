@@ -171,6 +171,19 @@ def test_patching_must_move_both_ways_beyond_matched_sets(up: float, down: float
     assert f"all neurons of the site by {2 * up:+.2f} and {2 * down:+.2f}" in (found + missed)[0]
 
 
+@pytest.mark.parametrize(("p", "random", "holds"), [(0.02, 0.1, True), (0.03, 0.1, False), (0.02, 0.35, False)])
+def test_at_one_damage_a_set_must_beat_every_control_after_Holm(p: float, random: float, holds: bool):
+    own, other = ({"strength": 2, "kl": 0.4, "p_mcnemar": each} for each in (p, 0.9))
+    beside = {"strength": 2, "kl": 0.4, "factor": 3.0, "sets": 2, "never": 0}
+    rows = rows_from(R14, [("value", "contrast_at_kl", Interval(0.3, 0.2, 0.4, 100), own)])
+    rows += rows_from(R14, [("matched", "contrast_at_kl", Interval(0.0, -0.1, 0.1, 2), beside)])
+    rows += rows_from(R14, [("random", "contrast_at_kl", Interval(0.0, -0.1, random, 2), beside)])
+    rows += rows_from(R14, [("dopamine", "contrast_at_kl", Interval(0.0, -0.1, 0.1, 100), other)])
+    found, missed = findings(Results({}, tuple(rows)))
+    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))  # dopamine has no control here: nothing is said
+    assert f"p={2 * p:.2g} after Holm over 2 sets; 2 matched sets, 3.0 times as strong" in (found + missed)[0]
+
+
 @pytest.mark.parametrize(("low", "matched", "holds"), [(0.1, 0.2, True), (-0.1, 0.2, False), (0.1, 0.4, False)])
 def test_self_repair_must_be_above_0_and_above_matched_sets(low: float, matched: float, holds: bool):
     about = R14 | {"experiment": "R4", "site": "1.mlp"}

@@ -64,7 +64,8 @@ FLOORS = (
     (
         TOP,
         (
-            *("study", "experiments", "reproduction", "findings_causal", "findings", "tables", "comparisons"),
+            *("study", "experiments", "reproduction", "findings_causal", "findings"),
+            *("cells", "tables_causal", "tables", "comparisons"),
             *("reading", "account", "bench", "calibration", "verdicts", "cli"),
         ),
     ),

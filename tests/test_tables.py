@@ -155,6 +155,24 @@ def test_R9_keeps_the_named_neuron_and_the_largest_apart():
     assert lines(*rows) == [f"| 3.mlp | {told} | 50 |"]
 
 
+def test_R14_patches_and_what_one_damage_does():
+    pair = {"from": "high", "into": "low", "pairs": 30}
+    rows = rows_from(
+        about("R14"),
+        [
+            ("value", "contrast_at_kl", around(0.3, 100), {"strength": 2, "kl": 0.41, "p_mcnemar": 0.012}),
+            ("random", "contrast_at_kl", around(0.1, 1), {"kl": 0.41, "factor": 2.5, "sets": 1, "never": 1}),
+            ("all neurons", "patched", around(-0.2, 30), pair),
+            ("all neurons", "patched_back", around(0.05, 30), pair),
+        ],
+    )
+    assert lines(*rows) == [
+        "| 3.mlp | value | 0.41 | 1.0 | 0.300 [0.200, 0.400] | 0.012 |",
+        "| 3.mlp | random (1 of 2 sets) | 0.41 | 2.5 | 0.100 [0.000, 0.200] | – |",
+        "| 3.mlp | all neurons | high into low | -0.200 [-0.300, -0.100] | 0.050 [-0.050, 0.150] | – | 30 |",
+    ]
+
+
 def test_R10_draws_become_a_mean_between_the_lowest_and_the_highest():
     rows = rows_from(about("R10"), [("baseline", "spearman", around(0.5), {"neurons": 38, "steps": 90})])
     for arm, values, zeroed in (("value", [0.1], 51), ("matched", [0.4, 0.3, 0.5], 51), ("value_apart", [0.2], 49)):

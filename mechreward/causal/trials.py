@@ -71,6 +71,28 @@ def both_ways(
     return answer(model, jobs, policy=policy, what=what).shaped(len(arms), len(states))
 
 
+def kl(text: CleanText, push: Push, tokens: Activations, strength: int | float = 1) -> float:
+    """KL on clean text in nats per token, the mean of both signs of a strength."""
+    return float(np.mean([text.compare(push.by(sign * strength), tokens)["kl"] for sign in (-1, 1)]))
+
+
+def at_kl(
+    text: CleanText, push: Push, tokens: Activations, has: float, wanted: float, strength: int | float = 1
+) -> float:
+    """The factor on `strength`, from 1 on, where the KL is what it `has`, that gives the KL `wanted`: doubled until it
+    does, then halved into the last step; infinite if the largest of `FACTORS` does not."""
+    if has >= wanted:
+        return 1.0
+    high = next((f for f in FACTORS[1:] if kl(text, push, tokens, f * strength) >= wanted), inf)
+    if high == inf:
+        return high
+    low = high / 2
+    for _ in range(4):  # within 2^(1/16), 4%
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if kl(text, push, tokens, middle * strength) >= wanted else (middle, high)
+    return high
+
+
 def steered(
     model: Any,
     problems: Sequence[Problem],
@@ -103,29 +125,11 @@ def steered(
         return both_ways(model, problems, arms, seed, policy, what and f"{what}: {title}")
 
     text = CleanText(model, clean)
-
-    def kl(one: Push, strength: float = 1.0) -> float:
-        return float(np.mean([text.compare(one.by(sign * strength), tokens)["kl"] for sign in (-1, 1)]))
-
-    def at_kl(one: Push, has: float, wanted: float) -> float:
-        """The strength from 1 on, where it `has` that KL, that gives `wanted`: doubled until it does, then halved into
-        the last step."""
-        if has >= wanted:
-            return 1.0
-        high = next((f for f in FACTORS[1:] if kl(one, f) >= wanted), inf)
-        if high == inf:
-            return high
-        low = high / 2
-        for _ in range(4):  # within 2^(1/16), 4%
-            middle = (low * high) ** 0.5
-            low, high = (low, middle) if kl(one, middle) >= wanted else (middle, high)
-        return high
-
-    size, factor, arms = {"value": kl(push)}, {}, {one.arm: signs(one) for one in rivals}
+    size, factor, arms = {"value": kl(text, push, tokens)}, {}, {one.arm: signs(one) for one in rivals}
     for one in (*rivals, *controls[:3]):
         name = one.arm if one.arm != "matched" else f"matched {one.draw}"
-        size[name] = kl(one)
-        factor[name] = at_kl(one, size[name], size["value"])
+        size[name] = kl(text, one, tokens)
+        factor[name] = at_kl(text, one, tokens, size[name], size["value"])
         if 1 < factor[name] < inf:
             arms[f"at_kl {name}"] = signs(one, factor[name])
     found = run([(), *signs(push), *(one for pair in arms.values() for one in pair)], "steering both ways")
@@ -152,7 +156,9 @@ class Patched:
     """V-hat from fresh continuations, by pair of states: of the `low` one, and with the high one's activations at its
     last position for the set, for all neurons of the site (`whole`), for `matched` sets [draw pair]; `group` [pair]
     is the problem of the state that is changed. `before` and `after` [like pair]: the same control, between states of
-    equal V. `same` pairs come from one problem."""
+    equal V. The first `same` pairs come from one problem each. `back` and `ended` [arm pair] are the shares of those
+    continuations that turn back and that end by themselves, for the low state, the set, the whole site, and the matched
+    sets."""
 
     low: Float[np.ndarray, " pair"]
     few: Float[np.ndarray, " pair"]
@@ -163,6 +169,8 @@ class Patched:
     after: Float[np.ndarray, " like"]
     like_group: Int[np.ndarray, " like"]
     same: int
+    back: Float[np.ndarray, "arm pair"]
+    ended: Float[np.ndarray, "arm pair"]
 
 
 def patched(
@@ -208,11 +216,13 @@ def patched(
                     edits = (patch(chosen, acts.x[source, list(chosen.indices)]).edit([len(state.tokens) - 1]),)
                 name = (seed, kind, state.problem.id, int(values.step[goal]), int(values.trajectory[goal]))
                 jobs += [(state, edits, (*name, j)) for j in range(k)]
-    v = rates(answer(model, jobs, policy=runs.policy, what=what).shaped(-1, k))
+    said = answer(model, jobs, policy=runs.policy, what=what).shaped(-1, k)
     size = (3 + len(controls)) * len(far)
-    table, (before, after) = v[:size].reshape(-1, len(far)), v[size:].reshape(2, -1)
+    table, turned, ended = (one[:size].mean(-1).reshape(-1, len(far)) for one in (said.reward, said.back, said.ended))
+    before, after = rates(said[size:]).reshape(2, -1)
     group = [values.group[[goal for goal, _ in rows]] for rows in (far, near)]
-    return Patched(table[0], table[1], table[2], table[3:], group[0], before, after, group[1], same)
+    low, few, all_of = table[:3]
+    return Patched(low, few, all_of, table[3:], group[0], before, after, group[1], same, turned, ended)
 
 
 def choose_pairs(values: Values, most: int, seed: int = 0) -> tuple[list[tuple[int, int]], int]:

@@ -14,7 +14,7 @@
 | R10 | value neurons feed dopamine neurons | `directions.py` |
 | R12 | transfer over tasks and models | `transfer.py` |
 | R13 | MLP neurons: R2 and R4 there | `causes.py` |
-| R14 | both directions: steering up and down | `directions.py`; by share of neurons, and patching: `doses.py` |
+| R14 | both directions: steering up and down | `directions.py`; at one damage, by share, and patching: `doses.py` |
 """
 
 from mechreward.paper.arms import by_share, rivals, steering_arms, zeroed_below
@@ -22,7 +22,7 @@ from mechreward.paper.besides import elsewhere, other_rankings, repair
 from mechreward.paper.causes import R4, R5, R13
 from mechreward.paper.choice import find
 from mechreward.paper.directions import R10, R14
-from mechreward.paper.doses import both_patched, share_dose
+from mechreward.paper.doses import both_patched, same_damage, share_dose
 from mechreward.paper.reads import R1, R2, R3, R6, choose, random_weights
 from mechreward.paper.split import CUT, SHARES, Split, describe, observe, shared
 from mechreward.paper.surprise import R8, R9, best_dopamine
@@ -59,6 +59,7 @@ __all__ = [
     "random_weights",
     "repair",
     "rivals",
+    "same_damage",
     "share_dose",
     "shared",
     "steering_arms",

@@ -21,9 +21,11 @@ from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, select
 from mechreward.probing.probe import ValueProbe
 from mechreward.results import Row, rows_from
+from mechreward.stats import Interval
 from mechreward.tasks import Problem
 
 LEAST = 0.05
+FEW = 5  # matched sets that come first, to see whether more are needed
 
 
 def other_rankings(
@@ -115,11 +117,14 @@ def elsewhere(
 
 
 def repair(
-    model: Any, train: Split, test: Split, kind: str, share: float, about: dict[str, Any], draws: int = 5
+    model: Any, train: Split, test: Split, kind: str, share: float, about: dict[str, Any], draws: int = 19
 ) -> list[Row]:
     """R4, self-repair: how much of what zeroing takes from the linear read-out of V-hat of each later layer is undone
     by then (`causal.repair`), for the value set of every layer but the last, beside sets matched in rms. No layer is
     picked.
+
+    Where the set stands above 0 and above each of the first `FEW` matched ones at any later layer, it is held against
+    all `draws`, and the matched row has the `p_rank` of the set among them.
 
     `share` of the neurons of each layer, by the paper's probe.
     """
@@ -127,24 +132,34 @@ def repair(
     stream = [site for site in everywhere if site.kind == "resid_post"]
     probes = {site: ValueProbe("mc", "linear").fit(train.at_states[str(site)], train.values) for site in stream}
     rows = []
+
+    def undone(one: NeuronSet, later: Mapping[Site, ValueProbe]) -> dict[Site, Interval]:
+        return restored(model, test.runs, zero(one), later, seed=about["seed"])
+
     for site in (site for site in everywhere if site.kind == kind):
         later = {one: probe for one, probe in probes.items() if one.layer > site.layer}
         if not later:
             continue
         own = select(ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values), share)
         tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
-        sets = [own, *(one.neurons for one in matched(own, tokens, draws, about["seed"]))]
-        found = [restored(model, test.runs, zero(one), later, seed=about["seed"]) for one in sets]
+        others = [one.neurons for one in matched(own, tokens, draws, about["seed"])]
+
+        mine, beside = undone(own, later), [undone(one, later) for one in others[:FEW]]
+        if any(mine[at].low > 0 and mine[at].estimate > max(one[at].estimate for one in beside) for at in later):
+            beside += [undone(one, later) for one in others[FEW:]]
+        here = about | {"site": str(site)}
         for at in later:
-            mine, *others = (one[at] for one in found)
-            detail = {"op": "zero", "at": str(at), "neurons": len(own)}
-            spread = over_draws([one.estimate for one in others])
-            rows += rows_from(about | {"site": str(site)}, [("value", "restored", mine, detail)])
-            rows += rows_from(about | {"site": str(site)}, [("matched", "restored", spread, detail | {"sets": draws})])
+            each = [one[at].estimate for one in beside]
+            detail: dict[str, Any] = {"op": "zero", "at": str(at), "neurons": len(own)}
+            rows += rows_from(here, [("value", "restored", mine[at], detail)])
+            detail |= {"sets": len(each)}
+            if len(each) == len(others) and np.isfinite(each).all():
+                detail |= {"p_rank": stats.rank_among(mine[at].estimate, np.array(each), tail="high")[1]}
+            rows += rows_from(here, [("matched", "restored", over_draws(each), detail)])
     return rows
 
 
-def _sets(effect: Effect, op: str, draws: int = 5) -> list[NeuronSet]:
+def _sets(effect: Effect, op: str, draws: int = FEW) -> list[NeuronSet]:
     """The set and its first matched ones."""
     drawn = [replace(effect.neurons, indices=arm.indices, scores=()) for arm in effect.draws("matched", op)[:draws]]
     return [effect.neurons, *drawn]

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from mechreward import stats
 from mechreward.causal.answers import Answers
+from mechreward.causal.effect import CleanText
 from mechreward.causal.intervene import zero
 from mechreward.causal.push import Push
-from mechreward.causal.trials import both_ways, patched
+from mechreward.causal.trials import at_kl, both_ways, kl, patched
 from mechreward.paper.directions import CURVE, RANKED
 from mechreward.paper.split import Split, bare, over_draws
+from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 from mechreward.results import Row, rows_from
+from mechreward.rollouts.trajectory import Rollouts
+from mechreward.stats import Interval
 from mechreward.tasks import Problem
 
 OPS = ("zero", "down", "up")
+SETS = ("value", "dopamine")  # arms that are no controls
 
 
 def share_dose(
@@ -81,6 +87,60 @@ def share_dose(
     return rows
 
 
+def same_damage(
+    model: Any,
+    problems: Sequence[Problem],
+    pushes: Sequence[Push],
+    about: dict[str, Any],
+    *,
+    runs: Rollouts,
+    tokens: Mapping[str, Activations],
+    strength: int | float = 2,
+    what: str | None = None,
+) -> list[Row]:
+    """R14 at matched damage: accuracy steered up minus down, on shared problems with common random numbers, of each set
+    and of the first `CURVE` draws of each control, made as much stronger as gives them the set's KL on clean text
+    (`causal.trials.at_kl`).
+
+    `contrast_at_kl` with the `kl` in nats per token of the set; a control's row is the mean over its draws, between the
+    lowest and the highest, with the mean `factor` on the strength. Draws that do not come to that KL are left out, and
+    `never` counts them: no row, if all do.
+
+    Args:
+        pushes, runs, tokens: as for `R14`; a set comes before its controls.
+        strength: of the set, and of a control that does as much damage as it is.
+    """
+    ids, seed, text = np.array([problem.id for problem in problems]), about["seed"], CleanText(model, runs)
+    by_arm: dict[str, list[Push]] = {}
+    for push in pushes:
+        by_arm.setdefault(push.arm, []).append(push)
+    rows, wanted = [], 0.0
+    for arm, draws in by_arm.items():
+        acts = tokens[str(draws[0].neurons.site)]
+        damage = [kl(text, one, acts, strength) for one in draws[:CURVE]]
+        if arm in SETS:
+            wanted = damage[0]
+        pairs = zip(draws, damage, strict=False)
+        factors = [at_kl(text, one, acts, has, wanted, strength) for one, has in pairs]
+        able = [(one, factor) for one, factor in zip(draws, factors, strict=False) if factor < inf]
+        if not able:
+            continue
+        edits = [(one.by(sign * strength * factor).edit(),) for one, factor in able for sign in (-1, 1)]
+        found = both_ways(model, problems, edits, seed, runs.policy, what).shaped(len(able), 2, -1).reward
+        detail: dict[str, Any] = {"strength": strength, "kl": wanted}
+        if arm in SETS:
+            (down, up) = found[0]
+            score = stats.paired_difference(up, down, ids, seed=seed)
+            detail |= {"p_mcnemar": stats.mcnemar(down, up)}
+        else:
+            score = over_draws((found[:, 1] - found[:, 0]).mean(1).tolist())
+            detail |= {"factor": float(np.mean([factor for _, factor in able])), "sets": len(able)}
+            detail |= {"never": len(factors) - len(able)}
+        here = about | {"site": str(draws[0].neurons.site)}
+        rows += rows_from(here, [(arm, "contrast_at_kl", score, detail)])
+    return rows
+
+
 def both_patched(
     model: Any,
     test: Split,
@@ -92,11 +152,12 @@ def both_patched(
     what: str | None = None,
 ) -> list[Row]:
     """R14, patching: a set's activations of a high-V state into a low-V one of the same problem and back, and between
-    states of equal V (`causal.trials.patched`).
+    states of equal V, of one problem where there are two (`causal.trials.patched`).
 
-    `patched` is what V-hat changes by, with `from` and `into` in `detail`; bootstrap by problem. The arm
-    `all neurons` is the whole site, `matched` the mean of the matched sets between the lowest and the highest. No rows
-    where there are not two pairs.
+    `patched` is what V-hat of the continuation, which is its accuracy, changes by; `patched_back` and `patched_ended`
+    what the shares that turn back, and that end by themselves, change by; `from` and `into` in `detail`; bootstrap by
+    problem. The arm `all neurons` is the whole site, `matched` the mean of the matched sets between the lowest and the
+    highest. No rows where there are not two pairs.
 
     Args:
         sets: arm -> the set and its matched sets.
@@ -109,24 +170,27 @@ def both_patched(
                 model, test.runs, test.values, acts, neurons, controls,
                 pairs=pairs, k=k, seed=seed, back=back, what=what and f"{what}: {arm}, {source} into {goal}",
             )  # fmt: skip
-            if found is None:
+            if found is None or found.same < 2:
                 continue
+            pairs_in = slice(found.same)  # others are of two problems, and bring what is the problem's
             detail: dict[str, Any] = {"from": source, "into": goal, "at": str(neurons.site), "k": k}
-            detail |= {"pairs": len(found.low), "same_problem": found.same}
-            own, whole = (
-                stats.cluster_bootstrap(np.mean, one - found.low, found.group, seed=seed)
-                for one in (found.few, found.whole)
-            )
-            here = about | {"site": str(neurons.site)}
-            rows += rows_from(here, [(arm, "patched", own, detail)])
-            if arm == "value":
-                rows += rows_from(here, [("all neurons", "patched", whole, detail)])
-            if len(controls):
-                spread = over_draws((found.matched - found.low).mean(1).tolist())
-                name = "matched" if arm == "value" else f"matched_{arm}"
-                rows += rows_from(here, [(name, "patched", spread, detail | {"sets": len(controls)})])
+            detail |= {"pairs": found.same}
+            here, group = about | {"site": str(neurons.site)}, found.group[pairs_in]
+            v = np.stack([found.low, found.few, found.whole, *found.matched])
+            for metric, seen in (("patched", v), ("patched_back", found.back), ("patched_ended", found.ended)):
+                own, whole, *others = (seen[1:, pairs_in] - seen[0, pairs_in]).astype(float)
+                changes = [(arm, own)] + ([("all neurons", whole)] if arm == "value" else [])
+                rows += rows_from(here, [(name, metric, _over(one, group, seed), detail) for name, one in changes])
+                if others:
+                    spread = over_draws([float(one.mean()) for one in others])
+                    name = "matched" if arm == "value" else f"matched_{arm}"
+                    rows += rows_from(here, [(name, metric, spread, detail | {"sets": len(others)})])
             if not back:
-                equal = stats.cluster_bootstrap(np.mean, found.after - found.before, found.like_group, seed=seed)
+                equal = _over(found.after - found.before, found.like_group, seed)
                 like = detail | {"from": "equal", "into": "equal", "pairs": len(found.before)}
                 rows += rows_from(here, [(arm, "patched", equal, like)])
     return rows
+
+
+def _over(changes: np.ndarray, group: np.ndarray, seed: int) -> Interval:
+    return stats.cluster_bootstrap(np.mean, changes, group, seed=seed)

@@ -1,0 +1,161 @@
+"""Tables of what ablations, patches and steering did (R4, R5, R10, R14). Nothing is tested here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mechreward.cells import ARMS, NONE, cell, index, number, p_value, shared_n, sites, table, words
+from mechreward.results import Results, Row
+
+
+def _ablations(results: Results) -> list[str]:
+    rows = results.where(experiment="R4")
+    at = index(
+        (row for row in rows if "draw" not in row.detail and "on" not in row.detail),
+        lambda row: (row.site, row.detail.get("op"), row.arm, row.metric),
+    )
+    lines = []
+    for row in (row for row in rows if (row.arm, row.metric) == ("value", "accuracy")):
+        op = row.detail["op"]
+        found = [at.get((row.site, None, "baseline", "accuracy")), row]
+        found += [at.get((row.site, op, "value", metric)) for metric in ("change", "change_beyond_matched")]
+        found += [at.get((row.site, op, arm, "accuracy")) for arm in ("matched", "random", "sink_free_random")]
+        lines.append([row.site, op, *(cell(one, row.n) for one in found), str(row.n)])
+    return table(
+        "R4, accuracy without the value neurons and without as many others (mean over sets).",
+        "at | ablation | accuracy before | without value | change | change beyond matched | without matched | "
+        "without random | without random, no sinks | n",
+        lines,
+    )
+
+
+def _rankings(results: Results) -> list[str]:
+    rows = [row for row in results.where(experiment="R4") if "shared" in row.detail]
+    at = index(rows, lambda row: (row.site, row.detail["op"], row.arm, row.metric))
+    lines = []
+    for site, op, arm in dict.fromkeys((row.site, row.detail["op"], row.arm) for row in rows):
+        without, gap = (at.get((site, op, arm, metric)) for metric in ("accuracy", "gap"))
+        n, detail = shared_n([without, gap]), (gap or without or rows[0]).detail
+        sets = f" ({detail['sets']} sets)" if "sets" in detail else ""
+        shared = f"{detail['shared']:g} of {detail['neurons']}"
+        lines.append([site, op, words(arm) + sets, shared, cell(without, n), cell(gap, n), p_value(gap, "p"), str(n)])
+    return table(
+        "R4, other rankings' sets. Gap: accuracy without that set minus accuracy without the value neurons; above 0 "
+        "the value neurons matter more.",
+        "at | ablation | ranking | shared with value | accuracy without | gap | McNemar p | n",
+        lines,
+    )
+
+
+def _elsewhere(results: Results) -> list[str]:
+    rows = [row for row in results.where(experiment="R4") if "on" in row.detail]
+    at = index(rows, lambda row: (row.site, row.detail["on"], row.detail.get("op"), row.arm, row.metric))
+    lines = []
+    for site, on in dict.fromkeys((row.site, row.detail["on"]) for row in rows):
+        base = at.get((site, on, None, "baseline", "accuracy_elsewhere"))
+        here = [row for row in rows if (row.site, row.detail["on"]) == (site, on)]
+        for op in dict.fromkeys(row.detail["op"] for row in here if "op" in row.detail) or [None]:
+            own, other = (at.get((site, on, op, arm, "accuracy_elsewhere")) for arm in ("value", "matched"))
+            change = at.get((site, on, op, "value", "change_elsewhere"))
+            n = shared_n([base, own, change])
+            cells = [cell(base, n), cell(own, n), cell(change, n), p_value(change, "p_mcnemar")]
+            sets = NONE if other is None else f"{cell(other, other.n)} ({other.n} sets)"
+            lines.append([site, on, op or "not ablated: too little to lose", *cells, sets, str(n)])
+    return table(
+        "R4, other tasks. Matched: mean over sets, between the lowest and the highest.",
+        "at | task | ablation | accuracy before | without value | change | McNemar p | without matched | n",
+        lines,
+    )
+
+
+def _targets(results: Results) -> list[str]:
+    rows = results.where(experiment="R5")
+    at = index(rows, lambda row: (row.site, row.arm, row.metric))
+    lines = []
+    for site, arm in dict.fromkeys((row.site, row.arm) for row in rows):
+        accuracy, gap, both = (at.get((site, arm, metric)) for metric in ("accuracy", "gap", "iou"))
+        n = shared_n([accuracy, gap])
+        cells = [cell(accuracy, n), cell(gap, n), p_value(gap, "p_mcnemar")]
+        shared = NONE if both is None else number(both.estimate)
+        chance = NONE if both is None else number(both.detail["expected"])
+        lines.append([site, ARMS.get(arm, arm), *cells, shared, chance, p_value(both, "p"), str(n)])
+    return table(
+        "R5, zeroing the set that each target's probe chose. Gap: accuracy without the terminal set minus accuracy "
+        "without this one; above 0 this one matters more.",
+        "at | zeroed set of | accuracy without | gap | McNemar p | IoU with the terminal set | chance | its p | n",
+        lines,
+    )
+
+
+def _below(results: Results) -> list[str]:
+    rows = results.where(experiment="R10")
+    lines = []
+    for site in sites(rows):
+        here = [row for row in rows if row.site == site]
+        beyond = next((row for row in here if row.metric == "beyond_matched"), None)
+        for arm in dict.fromkeys(row.arm for row in here):
+            mine = [row for row in here if row.arm == arm]
+            rho, change = ([row for row in mine if row.metric == metric] for metric in ("spearman", "change"))
+            zeroed = next((str(row.detail["zeroed"]) for row in mine if "zeroed" in row.detail), NONE)
+            n, more, rank = mine[0].n, NONE, NONE
+            if arm == "value" and beyond is not None:
+                more, d = cell(beyond, n), beyond.detail
+                rank = f"{d['rank']} of {d['draws'] + 1} (p={d['p_rank']:.2g})"
+            name = f"matched, {len(rho)} draws" if arm == "matched" else ARMS.get(arm, arm)
+            lines.append([site, name, zeroed, *(_drawn(each, arm, n) for each in (rho, change)), more, rank, str(n)])
+    return table(
+        "R10, Spearman with delta read off the dopamine neurons while neurons of earlier layers are zeroed. Matched: "
+        "mean over draws, between the lowest and the highest.",
+        "read at | zeroed | neurons zeroed | Spearman | change | change beyond matched | rank among matched | n",
+        lines,
+    )
+
+
+def _same_damage(results: Results) -> list[str]:
+    rows = results.where(experiment="R14", metric="contrast_at_kl")
+    lines = []
+    for row in rows:
+        d = row.detail
+        sets = f" ({d['sets']} of {d['sets'] + d['never']} sets)" if "sets" in d else ""
+        factor = f"{d.get('factor', 1.0):.1f}"
+        lines.append(
+            [row.site, words(row.arm) + sets, f"{d['kl']:.2g}", factor, cell(row, row.n), p_value(row, "p_mcnemar")]
+        )
+    return table(
+        "R14 at matched damage: accuracy steered up minus down at strength 2 with the KL of the set on clean text. "
+        "Controls: mean over those sets that some strength gives that KL, between the lowest and the highest.",
+        "at | steered | KL, nats per token | times as strong | up minus down | McNemar p",
+        lines,
+    )
+
+
+def _patched(results: Results) -> list[str]:
+    rows = results.where(experiment="R14")
+    rows = [row for row in rows if row.metric.startswith("patched")]
+    at = index(rows, lambda row: (row.site, row.arm, row.detail["from"], row.detail["into"], row.metric))
+    lines = []
+    for key in dict.fromkeys((row.site, row.arm, row.detail["from"], row.detail["into"]) for row in rows):
+        found = [at.get((*key, metric)) for metric in ("patched", "patched_back", "patched_ended")]
+        n = shared_n(found)
+        site, arm, source, goal = key
+        lines.append([site, words(arm), f"{source} into {goal}", *(cell(row, n) for row in found), str(n)])
+    return table(
+        "R14, activations of one state patched into another of the same problem: what V-hat of the continuation (its "
+        "accuracy), the share that turns back and the share that ends by itself change by. Matched: mean over sets, "
+        "between the lowest and the highest, n counts sets.",
+        "at | patched | states | V-hat | turns back | ends | n",
+        lines,
+    )
+
+
+TABLES = (_ablations, _rankings, _elsewhere, _targets, _below, _same_damage, _patched)
+
+
+def _drawn(rows: Sequence[Row], arm: str, n: int) -> str:
+    """One row as it is; the draws of a control as their mean between the lowest and the highest."""
+    if arm != "matched" or not rows:
+        return cell(rows[0] if rows else None, n)
+    each = [row.estimate for row in rows]
+    return f"{number(float(np.mean(each)))} [{number(min(each))}, {number(max(each))}]"
