@@ -25,8 +25,11 @@ def _commands() -> None:
 @app.command()
 def demo(
     out: Path = typer.Option(Path("runs/demo"), help="Folder for everything the run writes."),
-    model: str = typer.Option(DEFAULT.model, help="A bundled model, a model folder, or owner/model on the hub."),
-    task: str = typer.Option(DEFAULT.task, help="A bundled task."),
+    model: str = typer.Option(
+        DEFAULT.model,
+        help="A bundled model, a model folder, owner/model on the hub, or planted-NAME: the truth is known.",
+    ),
+    task: str | None = typer.Option(None, help="A bundled task; countdown, or a planted model's own, if not given."),
     seed: int = typer.Option(DEFAULT.seed),
     train: int = typer.Option(DEFAULT.train, help="Problems to fit probes on."),
     validation: int = typer.Option(DEFAULT.validation, help="Problems to choose layer and share on."),
@@ -40,10 +43,12 @@ def demo(
     overwrite: bool = typer.Option(False, help="Start the run in this folder anew."),
 ) -> None:
     """Find value and dopamine neurons, ablate them beside every control, and write results.json and report.html."""
+    from mechreward.paper.choice import home_of
     from mechreward.reading import write
     from mechreward.reproduction import demo as run_demo
 
-    plan = Plan(model, task, seed, train, validation, test, k, ablated, confidence, draws, random_draws, curve_draws)
+    where = task or home_of(model)
+    plan = Plan(model, where, seed, train, validation, test, k, ablated, confidence, draws, random_draws, curve_draws)
     study = Study.open(plan, out, overwrite, say=typer.echo)
     results = run_demo(study)
     page = write(study, results)
@@ -57,7 +62,7 @@ def demo(
 @app.command()
 def paper(
     names: list[str] = typer.Argument(help="R1 to R10, R12 to R14, all of these, and certificate."),
-    model: str | None = typer.Option(None, help="One model instead of the bundled ones."),
+    model: str | None = typer.Option(None, help="One model instead of the bundled ones, or planted-NAME."),
     task: str | None = typer.Option(None, help="One bundled task."),
     out: Path = typer.Option(Path("runs/paper"), help="Folder: one run for each model and task, and results.json."),
     seed: int = typer.Option(PAPER.seed),
@@ -75,12 +80,13 @@ def paper(
     """Repeat the paper's experiments with all their controls, on bundled models or your own."""
     from mechreward.account import write_page
     from mechreward.findings import findings
+    from mechreward.paper.choice import home_of
     from mechreward.reproduction import BUNDLED, reproduce
     from mechreward.results import Results
 
     homes = [home for home in BUNDLED if model in (None, home[0]) and task in (None, home[1])]
     if not homes:
-        homes = [(model or DEFAULT.model, task or DEFAULT.task)]
+        homes = [(model or DEFAULT.model, task or home_of(model or DEFAULT.model))]
     plan = Plan("", "", seed, train, validation, test, k, ablated, confidence, draws, random_draws, curve_draws)
     results = reproduce(names, out, homes, plan, say=typer.echo)
     for name, where in homes:

@@ -88,7 +88,8 @@ def probes(study: Study) -> list[Row]:
         train, validation, test = study.splits.values()
         runs = study.kept("several.rollouts.safetensors", Rollouts, answers)
         several = runs, record(study.model, runs, site, what=None)[site]
-        return paper.R1(train, validation, test, site, study.about("R1", site), several)
+        every = record(study.model, train.runs, site, rows="tokens", what=None)[site]
+        return paper.R1(train, validation, test, site, study.about("R1", site), several, every)
 
     return _over_kinds(study, "R1", lambda kind: make(chosen(study)[kind][0]))
 
@@ -133,7 +134,7 @@ def ablation(study: Study) -> list[Row]:
 
 def R4(study: Study) -> list[Row]:
     """The ablation; besides it the sets of other rankings, other tasks' accuracy, and self-repair."""
-    others = [name for name in TASKS if name != study.plan.task]
+    others = [name for name in TASKS if name != study.plan.task] if study.plan.task in TASKS else []  # planted: its own
 
     def besides(kind: str) -> list[Row]:
         done, (train, _, test) = effect(study, kind), study.splits.values()

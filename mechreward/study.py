@@ -14,18 +14,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mechreward import paper, tasks
+from mechreward import paper
 from mechreward._check import require
 from mechreward._files import read_json, write_json
-from mechreward.models.adapter import ModelId, load, model_id
+from mechreward.models.adapter import ModelId, model_id
 from mechreward.models.site import Site, all_sites
 from mechreward.paper import Split
-from mechreward.paper.choice import KINDS
+from mechreward.paper.choice import KINDS, by_name
 from mechreward.probing.neurons import NeuronSet
 from mechreward.results import Results, Row
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
+from mechreward.tasks import Problem, Task
 from mechreward.tasks.base import SPLITS
 
 PLAN = "plan.json"
@@ -48,7 +49,7 @@ class Plan:
     random_draws: int = 2
     curve_draws: int = 2
 
-    def problems(self, task: tasks.Task, name: str) -> list[tasks.Problem]:
+    def problems(self, task: Task, name: str) -> list[Problem]:
         """The problems of a split, or of the `ablated` or `confidence` ones: test problems that no choice has seen."""
         number, seed = getattr(self, name), {"confidence": self.seed + 1, "ablated": self.seed + 2}.get(name, self.seed)
         return task.problems(name if name in SPLITS else "test", number, seed)
@@ -61,7 +62,7 @@ class Study:
     plan: Plan
     out: Path
     model: Any
-    task: tasks.Task
+    task: Task
     identity: ModelId
     say: Callable[[str], None] = print
     seconds: dict[str, float] = field(default_factory=dict)
@@ -74,7 +75,6 @@ class Study:
             MechRewardError: unknown model or task, or a folder that holds something else; no file is changed then.
         """
         out = Path(out)
-        task = tasks.get(plan.task)
         require(not out.is_file(), f"{out} is a file; --out names a folder.")
         found = sorted(path.name for path in out.iterdir()) if out.exists() else []
         ours = PLAN in found
@@ -82,12 +82,12 @@ class Study:
             ours or not found,
             f"{out} is not empty and holds no run of mechreward ({', '.join(found[:3])}); name another folder.",
         )
+        model, task = by_name(plan.model, plan.task, plan.seed)
         for name in (*SPLITS, "ablated", "confidence"):
             plan.problems(task, name)
         for name, least in (("k", 2), ("draws", 1), ("random_draws", 1), ("curve_draws", 1)):
             given = getattr(plan, name)
             require(given >= least, f"{name} must be at least {least}; {given} was given.")
-        model = load(plan.model)
         identity = model_id(model)
         wanted = {"plan": asdict(plan), "model_id": asdict(identity)}
         if ours and not overwrite:

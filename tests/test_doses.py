@@ -14,6 +14,7 @@ from mechreward import paper
 from mechreward.causal.effect import CleanText, ablate
 from mechreward.causal.push import like, own_push
 from mechreward.models.site import Site
+from mechreward.paper.doses import TEXTS
 from mechreward.probing.neurons import NeuronSet
 
 SITE = "1.resid_post"
@@ -72,7 +73,7 @@ def test_controls_get_the_damage_of_the_set_and_are_no_match_for_it():
     """By dynamic programming for the set; controls that no strength damages so far are counted, and leave no row."""
     here, (push, others) = plant(), pushes()
     problems, about = here.task.problems("test", 60), paper.shared("R14", "planted", "planted", SITE, 0)
-    train, text = split(), CleanText(here.model, split().runs)
+    train, text = split(), CleanText(here.model, split().runs, TEXTS)
     tokens = mr.record(here.model, train.runs, SITE, rows="tokens", what=None)
     acts, toward = train.at_states[SITE], np.where(train.values.live, train.values.mean, np.nan)
     token = NeuronSet.of(acts, here.truth.decoys["next_token"], "read, but not for V")

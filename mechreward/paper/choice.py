@@ -20,6 +20,11 @@ KINDS = ("resid_post", "mlp")
 PLANTED = "planted-"
 
 
+def home_of(model: str) -> str:
+    """The task that a model is put to if none is named: a planted model's own, Countdown for all others."""
+    return "planted" if model.startswith(PLANTED) else "countdown"
+
+
 def by_name(model: str, task: str | None = None, seed: int = 0) -> tuple[Any, Task]:
     """Model and task by name: anything `load` takes with a bundled task (Countdown by default), or `planted-NAME`
     (`testbed.planted`, of this seed) with its own.
@@ -33,7 +38,7 @@ def by_name(model: str, task: str | None = None, seed: int = 0) -> tuple[Any, Ta
         require(task in (None, "planted"), f"a planted model has a task of its own; leave out --task {task}.")
         made = planted(model.removeprefix(PLANTED), seed)
         return made.model, made.task
-    game = tasks.get(task or "countdown")
+    game = tasks.get(task or home_of(model))
     return load(model), game
 
 

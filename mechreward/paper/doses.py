@@ -24,6 +24,7 @@ from mechreward.stats import Interval
 from mechreward.tasks import Problem
 
 OPS = ("zero", "down", "up")
+TEXTS = 12  # clean answers that the KL of matched damage is taken over
 SETS = ("value", "dopamine")  # arms that are no controls
 
 
@@ -99,8 +100,8 @@ def same_damage(
     what: str | None = None,
 ) -> list[Row]:
     """R14 at matched damage: accuracy steered up minus down, on shared problems with common random numbers, of each set
-    and of the first `CURVE` draws of each control, made as much stronger as gives them the set's KL on clean text
-    (`causal.trials.at_kl`).
+    and of the first `CURVE` draws of each control, made as much stronger as gives them the set's KL on `TEXTS`
+    clean answers (`causal.trials.at_kl`).
 
     `contrast_at_kl` with the `kl` in nats per token of the set; a control's row is the mean over its draws, between the
     lowest and the highest, with the mean `factor` on the strength. Draws that do not come to that KL are left out, and
@@ -110,7 +111,7 @@ def same_damage(
         pushes, runs, tokens: as for `R14`; a set comes before its controls.
         strength: of the set, and of a control that does as much damage as it is.
     """
-    ids, seed, text = np.array([problem.id for problem in problems]), about["seed"], CleanText(model, runs)
+    ids, seed, text = np.array([problem.id for problem in problems]), about["seed"], CleanText(model, runs, TEXTS)
     by_arm: dict[str, list[Push]] = {}
     for push in pushes:
         by_arm.setdefault(push.arm, []).append(push)

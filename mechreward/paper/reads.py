@@ -21,7 +21,7 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import measures, restrict, shuffled
 from mechreward.probing.rankings import next_token
 from mechreward.probing.surface import increment
-from mechreward.probing.targets import TARGETS, Examples, states
+from mechreward.probing.targets import TARGETS, Examples, states, tokens
 from mechreward.results import Row, rows_from
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.stats import Interval
@@ -34,8 +34,12 @@ def R1(
     site: Site,
     about: dict[str, Any],
     several: tuple[Rollouts, Activations] | None = None,
+    every: Activations | None = None,
 ) -> list[Row]:
     """A value probe works: every target under both shapes, the paper's with shuffled labels, and what it adds.
+
+    `every`: activations at every token of the training rollouts, for TD over tokens as the paper has it, read at states
+    like all others (`td over tokens`); our other targets take one row a state.
 
     `several`: more answers to each test problem and their activations at the states of `site`, for the AUROC within a
     problem (`auroc_within`, over the states before the end of problems with answers of both outcomes).
@@ -45,17 +49,19 @@ def R1(
     surface of the answer so far, fitted on validation.
     """
     fit, held = train.states(site), test.states(site)
+    kinds: list[tuple[str, Any, Any, Examples]] = [(t, t, shape, fit) for shape in ("mlp", "linear") for t in TARGETS]
+    if every is not None:
+        kinds.insert(2, ("td over tokens", "td", "mlp", tokens(every, train.values)))
     rows = []
-    for shape in ("mlp", "linear"):
-        for target in TARGETS:
-            probe = ValueProbe(target, shape).fit_examples(fit)
-            detail = {"target": target, "shape": shape}
-            rows += measured(about, "value", measures(probe, held, draws=200), detail)
-            spread = stats.cluster_bootstrap(_spread, [probe.predict(held.x), held.y], held.group, draws=200)
-            rows += rows_from(about, [("value", "spread", spread, detail)])
-            if (target, shape) == ("mc", "mlp"):
-                rows += _increment(probe, validation, test, site, about)
-                rows += _within(about, "value", probe, several)
+    for name, target, shape, data in kinds:
+        probe = ValueProbe(target, shape).fit_examples(data)
+        detail = {"target": name, "shape": shape}
+        rows += measured(about, "value", measures(probe, held, draws=200), detail)
+        spread = stats.cluster_bootstrap(_spread, [probe.predict(held.x), held.y], held.group, draws=200)
+        rows += rows_from(about, [("value", "spread", spread, detail)])
+        if (target, shape) == ("mc", "mlp"):
+            rows += _increment(probe, validation, test, site, about)
+            rows += _within(about, "value", probe, several)
     probe = ValueProbe("mc", "mlp").fit_examples(shuffled(fit, seed=about["seed"]))
     rows += measured(about, "shuffled", measures(probe, held), {"target": "mc", "shape": "mlp"})
     return rows + _within(about, "shuffled", probe, several)
@@ -157,19 +163,19 @@ def choose(rows: Sequence[Row], kind: str) -> tuple[Site, float]:
 
 def R6(
     train: Split,
-    tokens: Activations,
+    every: Activations,
     runs: Rollouts,
     about: dict[str, Any],
     shares: Sequence[float] = (0.01, 0.05, 0.2),
 ) -> list[Row]:
     """Not next-token neurons: overlap of the value set with the set a next-token probe leans on, against chance.
 
-    `tokens`: recorded from `runs` with rows="tokens" at the site of the value set. A small overlap says that the two
+    `every`: recorded from `runs` with rows="tokens" at the site of the value set. A small overlap says that the two
     sets differ, not that value neurons carry no token.
     """
-    site, width = tokens.site, tokens.width
+    site, width = every.site, every.width
     value = ranking(ValueProbe("mc", "mlp").fit_examples(train.states(site)).scores_)
-    token = ranking(next_token(tokens, runs))
+    token = ranking(next_token(every, runs))
     rows = []
     for share in shares:
         k = count(width, share)

@@ -17,7 +17,7 @@ from mechreward.models.adapter import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.batched import net
-from mechreward.probing.targets import TARGETS, Examples, check_learnable, lambda_returns, states, steps
+from mechreward.probing.targets import TARGETS, Examples, check_learnable, lambda_returns, states, steps, tokens
 from mechreward.rollouts.value import Values
 
 SHAPES = ("linear", "mlp")
@@ -180,13 +180,16 @@ class ValueProbe(_Probe):
         self.target, self.lam = target, lam
 
     def fit(self, acts: Activations, values: Values) -> ValueProbe:
-        """Fit to activations recorded with rows="states" and the values of the same rollouts.
+        """Fit to activations recorded with rows="states" and the values of the same rollouts; or with rows="tokens",
+        for targets that are made of the reward alone: the paper's TD runs over tokens.
 
         Raises:
-            MechRewardError: unknown target or shape, rows that do not match, or nothing to learn (all right or all
-                wrong).
+            MechRewardError: unknown target or shape, `mc` at tokens (V-hat exists at states only), rows that do not
+                match, or nothing to learn (all right or all wrong).
         """
-        data = states(acts, values)
+        over = acts.rows == "tokens"
+        require(not (over and self.target == "mc"), "V-hat exists at states only: record with rows='states', or td.")
+        data = tokens(acts, values) if over else states(acts, values)
         self.fit_examples(data)
         self._remember(acts, data)
         return self

@@ -60,6 +60,25 @@ def steps(acts: Activations, values: Values) -> Examples:
     return _rows(x, values.delta, values, ~values.live, values.is_step)
 
 
+def tokens(acts: Activations, values: Values) -> Examples:
+    """Every token at which the answer goes on, from the last of the prompt: what the paper's TD runs over. `y` is the
+    reward, since inside a step there is no V-hat. `acts` must be recorded with rows="tokens" of the same runs.
+
+    Raises:
+        MechRewardError: rows of another kind, or of other trajectories.
+    """
+    require(acts.rows == "tokens", f"activations with rows='tokens' are needed; these have {acts.rows!r}.")
+    end = np.append(acts.trajectory[1:] != acts.trajectory[:-1], True)  # the last token: the answer is over
+    ends = np.flatnonzero(np.append(acts.step[1:] != acts.step[:-1], True) | end)
+    match = np.array_equal(acts.trajectory[ends], values.trajectory) and np.array_equal(acts.step[ends], values.step)
+    require(match, "activations and values belong to different trajectories: make both from the same rollouts.")
+    row = np.searchsorted(ends, np.arange(len(end)))  # of `values`, for every token
+    going = ((acts.step > 0) | np.isin(np.arange(len(end)), ends)) & ~end
+    last, reward = np.append(end[1:], False), values.reward[row]
+    columns = (reward.astype(float), reward, values.group[row], acts.trajectory, acts.step, last)
+    return Examples(acts.x, *columns).only(going)
+
+
 def lambda_returns(
     ahead: Float[np.ndarray, " row"], reward: Float[np.ndarray, " row"], last: np.ndarray, lam: float
 ) -> Float[np.ndarray, " row"]:
