@@ -63,6 +63,11 @@ def test_tokens_at_which_the_answer_goes_on():
     assert rows.last.tolist() == [False, False, True] * 2
 
 
+def test_an_end_token_behind_the_last_step_is_where_the_reward_comes():
+    rows = tokens(token_rows(step=[0, 0, 1, 2, 3, 0, 0, 1, 1, 2]), made.two())
+    assert rows.x[:, 0].tolist() == [2, 4, 6, 12, 14, 16] and rows.last.tolist() == [False, False, True] * 2
+
+
 def test_tokens_of_other_trajectories_or_rows_are_refused():
     with pytest.raises(MechRewardError, match="different trajectories"):
         tokens(token_rows(step=[0, 0, 1, 1, 1, 0, 0, 1, 1, 1]), made.two())

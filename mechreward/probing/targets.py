@@ -68,15 +68,17 @@ def tokens(acts: Activations, values: Values) -> Examples:
         MechRewardError: rows of another kind, or of other trajectories.
     """
     require(acts.rows == "tokens", f"activations with rows='tokens' are needed; these have {acts.rows!r}.")
-    end = np.append(acts.trajectory[1:] != acts.trajectory[:-1], True)  # the last token: the answer is over
-    ends = np.flatnonzero(np.append(acts.step[1:] != acts.step[:-1], True) | end)
-    match = np.array_equal(acts.trajectory[ends], values.trajectory) and np.array_equal(acts.step[ends], values.step)
+    known, first = np.unique(values.trajectory, return_index=True)
+    row = first[np.searchsorted(known, acts.trajectory).clip(max=len(known) - 1)]  # of `values`, for every token
+    over = acts.step > np.append(first[1:], len(values.step))[np.searchsorted(first, row)] - 1 - row  # a last end token
+    there = np.unique(np.stack([acts.trajectory, acts.step], 1)[~over], axis=0)
+    match = np.array_equal(there, np.stack([values.trajectory, values.step], 1))
     require(match, "activations and values belong to different trajectories: make both from the same rollouts.")
-    row = np.searchsorted(ends, np.arange(len(end)))  # of `values`, for every token
-    going = ((acts.step > 0) | np.isin(np.arange(len(end)), ends)) & ~end
+    end = np.append(acts.trajectory[1:] != acts.trajectory[:-1], True)  # nothing follows
+    begun = np.append(acts.step[1:] > 0, True) | (acts.step > 0)
     last, reward = np.append(end[1:], False), values.reward[row]
     columns = (reward.astype(float), reward, values.group[row], acts.trajectory, acts.step, last)
-    return Examples(acts.x, *columns).only(going)
+    return Examples(acts.x, *columns).only(begun & ~end)
 
 
 def lambda_returns(
