@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
@@ -15,6 +16,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 DEFAULT = Plan()
 PAPER = Plan(train=80, validation=30, test=50, k=32, ablated=150, confidence=300, random_draws=2, curve_draws=3)
 SIZES = Sizes()
+STOPPED = 130  # exit code after Ctrl-C
 
 
 @app.callback()
@@ -199,8 +201,16 @@ def main() -> None:
         print(f"mechreward: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("mechreward: stopped. Finished stages are kept: the same command goes on from there.", file=sys.stderr)
-        sys.exit(130)
+        _stopped()
+    except SystemExit as done:
+        if done.code == STOPPED:  # typer turns Ctrl-C into this
+            _stopped()
+        raise
+
+
+def _stopped() -> NoReturn:
+    print("mechreward: stopped. Finished stages are kept: the same command goes on from there.", file=sys.stderr)
+    sys.exit(STOPPED)
 
 
 if __name__ == "__main__":

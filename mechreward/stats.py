@@ -267,9 +267,11 @@ def detectable_effect(
     `discordant` is the fraction of problems whose outcome changes either way; by default base (1 - base),
     half of what independent runs show. A drop d needs d <= psi <= 2 base - d, so psi is moved there. Normal
     approximation: the exact test has some points less power. nan if even the loss of every solved problem
-    would go unseen.
+    would go unseen. `base` is often an estimate, and 0 or 1 of few problems: it is moved to .01 or .99 then.
     """
-    fraction(base=base, power=power, alpha=alpha)
+    require(0 <= base <= 1, f"base is an accuracy, in [0, 1]; got {base}")
+    base = min(max(base, 0.01), 0.99)
+    fraction(power=power, alpha=alpha)
     psi, most = base * (1 - base) if discordant is None else discordant, 2 * min(base, 1 - base)
     require(n >= 1 and power >= 0.5, f"need n >= 1 and power >= 0.5; got n={n}, power={power}")
     require(0 < psi <= most, f"at base={base} the discordant fraction lies in (0, {most:.3g}]; got {psi}")

@@ -59,15 +59,17 @@ def test_stopped_in_the_middle_and_resumed(tmp_path: Path) -> None:
     words = [*COMMAND, "demo", "--out", str(out), *FEW.split()]
     # What is started in the background of a script ignores SIGINT, and so would all that it starts.
     heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    told = tmp_path / "told"
     kept: dict[str, bytes] = {}
     for sign, stage in ((signal.SIGINT, "train.values"), (signal.SIGKILL, "validation.values")):
-        run = subprocess.Popen(words, **quiet, env=os.environ.copy(), **heed)
+        with told.open("wb") as into:
+            run = subprocess.Popen(words, stdout=into, stderr=into, env=os.environ.copy(), **heed)
         began = time.monotonic()
         while not (out / f"{stage}.safetensors").exists() and time.monotonic() - began < 240:
             time.sleep(0.05)
         run.send_signal(sign)
-        assert run.wait(60) == (130 if sign == signal.SIGINT else -signal.SIGKILL)
+        assert run.wait(60) == (130 if sign == signal.SIGINT else -signal.SIGKILL), told.read_text()
+        assert ("stopped. Finished stages are kept" in told.read_text()) == (sign == signal.SIGINT)
         there = {p.name: p.read_bytes() for p in out.iterdir() if not p.name.startswith(".")}
         assert f"{stage}.safetensors" in there and all(there[name] == data for name, data in kept.items())
         kept = there

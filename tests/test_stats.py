@@ -449,6 +449,7 @@ def test_detectable_effect_by_hand_and_in_the_limits():
     assert stats.detectable_effect(1200, 0.8) == pytest.approx(0.0644 / 2, rel=0.02)
     assert stats.detectable_effect(300, 0.8, power=0.9) > stats.detectable_effect(300, 0.8)
     assert math.isnan(stats.detectable_effect(10, 0.3))
+    assert stats.detectable_effect(300, 1.0) == stats.detectable_effect(300, 0.99)
 
 
 @quick
@@ -516,6 +517,7 @@ HOSTILE = [
     (lambda: stats.hypergeometric_iou(0, 2, 8, 0), "0 and 2"),
     (lambda: stats.hypergeometric_iou(5, 6, 8, 2), "share 3 to 5; got 2"),
     (lambda: stats.detectable_effect(0, 0.5), "n=0"),
+    (lambda: stats.detectable_effect(9, 1.5), "1.5"),
     (lambda: stats.detectable_effect(50, 0.9, 0.5), "0.2"),
     (lambda: stats.detectable_effect(50, 0.9, power=0.1), "power"),
 ]

@@ -251,7 +251,7 @@ def by_steering(
     scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(states(acts, values))}
     rivals = [one for arm, score in scores.items() if (one := rival(push, acts, toward, score, arm))]
     problems = task.problems("test", n, seed + 2)
-    base = min(max(float(np.mean(runs.rewards)), 0.01), 0.99)
+    base = float(np.mean(runs.rewards))
     see = stats.detectable_effect(n, base, alpha=judge.LEVEL)
     tell(
         what, f"accuracy {base:.2f} on train; with n={n} problems a contrast of {see:.2f} can be seen at {judge.LEVEL}"

@@ -97,8 +97,7 @@ class Effect:
 
     def power(self) -> float:
         """Smallest drop in accuracy this many problems can show (80% power, two-sided .05, exact McNemar)."""
-        base = min(max(self.baseline.accuracy, 0.01), 0.99)
-        return stats.detectable_effect(len(self.problems), base)
+        return stats.detectable_effect(len(self.problems), self.baseline.accuracy)
 
     def __str__(self) -> str:
         lines = [
@@ -192,7 +191,7 @@ def ablate(
     acts = record(model, clean, neurons.site, rows="tokens", what=None)[neurons.site]
     text = CleanText(model, clean)
     baseline = Arm("baseline", "", 0, (), np.array(clean.rewards), _damage(model, clean))
-    see = stats.detectable_effect(len(clean), min(max(baseline.accuracy, 0.01), 0.99))
+    see = stats.detectable_effect(len(clean), baseline.accuracy)
     tell(what, f"accuracy {baseline.accuracy:.2f}; with n={len(clean)} problems a drop of {see:.2f} can be seen")
     own = Control("value", 0, neurons, float("nan"))
     controls = [own, *matched(neurons, acts, draws, seed), *random(neurons, acts, random_draws, seed)]

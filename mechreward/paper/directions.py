@@ -158,7 +158,7 @@ def R14(
         return both_ways(model, problems, edits, seed, runs.policy, what)
 
     base, still = full([()])[0], onward([None])[0]
-    see = stats.detectable_effect(len(ids), min(max(float(base.reward.mean()), 0.01), 0.99))
+    see = stats.detectable_effect(len(ids), float(base.reward.mean()))
     tell(what, f"accuracy {base.reward.mean():.2f}; with n={len(ids)} problems a change of {see:.2f} can be seen")
     rows = rows_from(about, _numbers("baseline", base, base, ids, {"strength": 0, "detectable_drop": see}, seed))
     owners = np.array([state.problem.id for state in half])
