@@ -183,21 +183,27 @@ def _repaired(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
         return []
     last = max(int(row.detail["at"].partition(".")[0]) for row in rows)
     rows = [row for row in rows if row.detail["at"].startswith(f"{last}.")]
-    good, said = False, []
-    for row in rows:
-        other = _beside(results, row, "restored", "at")
-        seen = row.low > 0 and (other is None or row.estimate > other.high)
-        good = good or bool(seen)
+    beside = [_beside(results, row, "restored", "at") for row in rows]
+    p = stats.holm(np.array([_rank_p(row, other) for row, other in zip(rows, beside, strict=True)]))
+    said = []
+    for row, other, value in zip(rows, beside, p, strict=True):
         sets = f", {other.detail['sets']} matched sets up to {other.high:.2f}" if other else ""
-        said.append(f"{row.site} {row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]{sets}{' (yes)' if seen else ''}")
+        rank = f" (rank p={value:.2g})" if other and "p_rank" in other.detail else ""
+        said.append(f"{row.site} {row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]{sets}{rank}")
+    good = bool(p.min() <= 0.05)
     return [
         (
             good,
             f"Self-repair: the part that layer {last} has undone of what zeroing the value {name} of an earlier layer "
-            f"takes from the read-out of V-hat: {'; '.join(said)}; {'yes' if good else 'none'}: above 0 and above each "
-            f"of its matched sets (R4).",
+            f"takes from the read-out of V-hat, by layer: {'; '.join(said)}; {'' if good else 'not '}shown to be above "
+            f"0 and above matched sets, Holm over {len(rows)} layers (R4).",
         )
     ]
+
+
+def _rank_p(row: Row, other: Row | None) -> float:
+    """Rank p of what lies above 0 among its matched sets; 1 where it does not, or was not ranked."""
+    return other.detail.get("p_rank", 1.0) if other and row.low > 0 else 1.0
 
 
 def _rankings(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:

@@ -184,16 +184,23 @@ def test_at_one_damage_a_set_must_beat_every_control_after_Holm(p: float, random
     assert f"p={2 * p:.2g} after Holm over 2 sets; 2 matched sets, 3.0 times as strong" in (found + missed)[0]
 
 
-@pytest.mark.parametrize(("low", "matched", "holds"), [(0.1, 0.2, True), (-0.1, 0.2, False), (0.1, 0.4, False)])
-def test_self_repair_must_be_above_0_and_above_matched_sets(low: float, matched: float, holds: bool):
+@pytest.mark.parametrize(
+    ("low", "p", "layers", "holds"),
+    [(0.1, 0.05, 1, True), (-0.1, 0.05, 1, False), (0.1, 0.1, 1, False), (0.1, 0.05, 2, 0)],
+)
+def test_self_repair_must_be_above_0_and_above_matched_sets(low: float, p: float, layers: int, holds: bool):
     about = R14 | {"experiment": "R4", "site": "1.mlp"}
     rows = [
         *rows_from(about, [("value", "restored", Interval(-0.5, -0.6, -0.4, 30), {"at": "2.resid_post"})]),
         *rows_from(about, [("value", "restored", Interval(0.3, low, 0.5, 30), {"at": "3.resid_post"})]),
         *rows_from(
-            about, [("matched", "restored", Interval(0.0, -0.1, matched, 5), {"at": "3.resid_post", "sets": 5})]
+            about,
+            [("matched", "restored", Interval(0.0, -0.1, 0.2, 19), {"at": "3.resid_post", "sets": 19, "p_rank": p})],
         ),
     ]
+    if layers == 2:
+        other = about | {"site": "0.mlp"}
+        rows += rows_from(other, [("value", "restored", Interval(0.1, -0.1, 0.3, 30), {"at": "3.resid_post"})])
     found, missed = findings(Results({}, tuple(rows)))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
     assert "1.mlp 0.30" in (found + missed)[0] and "-0.50" not in (found + missed)[0]
