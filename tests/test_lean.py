@@ -136,6 +136,21 @@ def test_hooks_of_the_user_are_obeyed(tiny_model, tiny_plain):
     assert not LeanPass.fits(model)
 
 
+@pytest.mark.parametrize("site", SITES, ids=str)
+def test_a_pass_taken_up_at_a_layer_is_the_whole_pass(tiny_model, site: Site):
+    tokens = torch.randint(1, 20, (3, 9), generator=torch.Generator().manual_seed(0))
+    hooks = [(site.hook, lambda x, hook: 1.5 * x + 0.25)]
+    lean = LeanPass(tiny_model)
+    with torch.no_grad():
+        whole = tiny_model.run_with_hooks(tokens, fwd_hooks=hooks)
+        _, cache = tiny_model.run_with_cache(tokens)
+        streams = lean.streams(tokens)
+        found = lean.under(hooks).read(streams[site.layer], site.layer)
+    torch.testing.assert_close(found, whole.float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(streams[1], cache["blocks.0.hook_resid_post"], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(lean.read(streams[0]), whole, atol=1e-3)
+
+
 def test_a_hook_elsewhere_is_refused(tiny_model):
     with pytest.raises(ValueError, match="hook_embed is no site"):
         LeanPass(tiny_model, [("hook_embed", print)])

@@ -19,6 +19,7 @@ from mechreward.causal.controls import MATCHED, Control, matched, random, sinks
 from mechreward.causal.intervene import OPS, Intervention, mean, resample, zero
 from mechreward.models.adapter import device_of, eos_id
 from mechreward.models.engine import Policy
+from mechreward.models.lean import LeanPass
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.sample import sample, sample_arms
@@ -229,16 +230,23 @@ class CleanText:
     def __init__(self, model: Any, clean: Rollouts, most: int = 32) -> None:
         self.model = model
         self.runs = clean.subset(range(min(most, len(clean))))
-        self.logprobs = self._read([])
+        rows = [run.tokens for run in self.runs]
+        self.tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device_of(model))
+        self.lean = LeanPass(model) if LeanPass.fits(model) else None
+        with torch.no_grad():
+            self.streams = self.lean.streams(self.tokens) if self.lean else []
+        self.logprobs = self._read()
 
     @torch.no_grad()
-    def _read(self, hooks: list[tuple[str, Any]]) -> torch.Tensor:
-        device = device_of(self.model)
-        rows = [run.tokens for run in self.runs]
-        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
-        mask = torch.ones_like(tokens)
-        with self.model.hooks(fwd_hooks=hooks):
-            logits = self.model(tokens, return_type="logits", attention_mask=mask)
+    def _read(self, hooks: Sequence[tuple[str, Any]] = (), layer: int = 0) -> torch.Tensor:
+        """Log-probabilities [token vocabulary] of what was said; `hooks` act from `layer` on. Where the model's pass is
+        known (`models.lean`) it is taken up there."""
+        if self.lean and LeanPass.fits(self.model):
+            logits = self.lean.under(hooks).read(self.streams[layer], layer)
+        else:
+            mask = torch.ones_like(self.tokens)
+            with self.model.hooks(fwd_hooks=list(hooks)):
+                logits = self.model(self.tokens, return_type="logits", attention_mask=mask)
         spoken = [logits[i, run.prompt_len - 1 : len(run.tokens) - 1] for i, run in enumerate(self.runs)]
         return torch.cat(spoken).float().log_softmax(-1)
 
@@ -256,7 +264,7 @@ class CleanText:
             fired.append(tensor.shape)
             return edit(tensor, hook)
 
-        changed = self._read([(name, counted)])
+        changed = self._read([(name, counted)], change.neurons.site.layer)
         if not fired:
             raise MechRewardError(f"the intervention at {change.neurons.site} never fired.")
         kl = (self.logprobs.exp() * (self.logprobs - changed)).sum(-1).mean()

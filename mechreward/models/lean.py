@@ -7,6 +7,7 @@ bundled models, 2 cores). Sampling and values are nothing but such steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class LeanPass:
 
         Raises ValueError for a hook that is at no site of ours.
         """
-        inner = getattr(model, "original_model", model)
+        self.model, inner = model, getattr(model, "original_model", model)
         config = self.config = inner.config
         named = _parameters(inner)
         self.changes, self.hooks = _placed(model, changes), _placed(model, [*changes, *readers])
@@ -93,6 +94,34 @@ class LeanPass:
             mixed = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
             x = self._behind(layer, x, mixed.transpose(1, 2), self.changes)
         return pairs
+
+    def under(self, changes: Sequence[Hook]) -> LeanPass:
+        """The same passes with other changes, and no readers."""
+        other = copy(self)
+        other.changes = other.hooks = _placed(self.model, changes)
+        return other
+
+    def streams(self, tokens: Int[torch.Tensor, "row pos"]) -> list[Float[torch.Tensor, "row pos d_model"]]:
+        """The residual stream that enters every layer, and the one behind the last, of right-padded rows."""
+        found = [self.embedding[tokens]]
+        for layer in range(len(self.linears)):
+            found.append(self._through(layer, found[-1]))
+        return found
+
+    def read(
+        self, stream: Float[torch.Tensor, "row pos d_model"], layer: int = 0
+    ) -> Float[torch.Tensor, "row pos vocab"]:
+        """Logits at every position, from the residual stream that enters `layer` on."""
+        for number in range(layer, len(self.linears)):
+            stream = self._through(number, stream)
+        return linear(self._normed(stream, self.norm), self.unembedding).float()
+
+    def _through(self, layer: int, x: torch.Tensor) -> torch.Tensor:
+        x = _at(self.changes, layer, "resid_pre", x)
+        turn = self._turn(torch.arange(x.shape[1], device=x.device)[None], x.shape[1])
+        query, key, value = self._heads(layer, x, turn)
+        mixed = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+        return self._behind(layer, x, mixed.transpose(1, 2), self.changes)
 
     def decode(
         self, tokens: Int[torch.Tensor, " row"], mask: Int[torch.Tensor, "row visible"], cache: RowCache
