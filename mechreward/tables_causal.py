@@ -143,8 +143,9 @@ def _patched(results: Results) -> list[str]:
         lines.append([site, words(arm), f"{source} into {goal}", *(cell(row, n) for row in found), str(n)])
     return table(
         "R14, activations of one state patched into another of the same problem: what V-hat of the continuation (its "
-        "accuracy), the share that turns back and the share that ends by itself change by. Matched: mean over sets, "
-        "between the lowest and the highest, n counts sets.",
+        "accuracy), the share that turns back and the share that ends by itself change by. Where no pair changes at "
+        "all a bootstrap has no width, and says too much. Matched: mean over sets, between the lowest and the highest, "
+        "n counts sets.",
         "at | patched | states | V-hat | turns back | ends | n",
         lines,
     )
