@@ -102,8 +102,8 @@ def _surprise(results: Results) -> list[str]:
         fixed = at.get((*place, "spearman_disattenuated"))
         n = shared_n([plain, fixed])
         reliable = NONE if fixed is None else number(fixed.detail["reliability"])
-        words = (part.replace("|", r"\|") for part in place)
-        lines.append([*words, cell(plain, n), cell(fixed, n), reliable, str(n)])
+        parts = (part.replace("|", r"\|") for part in place)
+        lines.append([*parts, cell(plain, n), cell(fixed, n), reliable, str(n)])
     return table(
         "R8, Spearman of the dopamine read-out with delta. Disattenuated: over the square root of delta's reliability. "
         "Standardised over the response, a neuron sees the future; running, only the steps so far.",

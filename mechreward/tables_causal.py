@@ -115,6 +115,7 @@ def _below(results: Results) -> list[str]:
 
 def _same_damage(results: Results) -> list[str]:
     rows = results.where(experiment="R14", metric="contrast_at_kl")
+    strengths = ", ".join(dict.fromkeys(str(row.detail["strength"]) for row in rows))
     lines = []
     for row in rows:
         d = row.detail
@@ -124,8 +125,9 @@ def _same_damage(results: Results) -> list[str]:
             [row.site, words(row.arm) + sets, f"{d['kl']:.2g}", factor, cell(row, row.n), p_value(row, "p_mcnemar")]
         )
     return table(
-        "R14 at matched damage: accuracy steered up minus down at strength 2 with the KL of the set on clean text. "
-        "Controls: mean over those sets that some strength gives that KL, between the lowest and the highest.",
+        f"R14 at matched damage: accuracy steered up minus down at strength {strengths} with the KL of the set on "
+        "clean text. Controls: mean over those sets that some strength gives that KL, between the lowest and the "
+        "highest.",
         "at | steered | KL, nats per token | times as strong | up minus down | McNemar p",
         lines,
     )

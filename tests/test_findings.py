@@ -186,7 +186,7 @@ def test_at_one_damage_a_set_must_beat_every_control_after_Holm(p: float, random
 
 @pytest.mark.parametrize(
     ("low", "p", "layers", "holds"),
-    [(0.1, 0.05, 1, True), (-0.1, 0.05, 1, False), (0.1, 0.1, 1, False), (0.1, 0.05, 2, 0)],
+    [(0.1, 0.05, 1, True), (-0.1, 0.05, 1, False), (0.1, 0.1, 1, False), (0.1, 0.05, 2, False)],
 )
 def test_self_repair_must_be_above_0_and_above_matched_sets(low: float, p: float, layers: int, holds: bool):
     about = R14 | {"experiment": "R4", "site": "1.mlp"}

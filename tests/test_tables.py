@@ -161,7 +161,12 @@ def test_R14_patches_and_what_one_damage_does():
         about("R14"),
         [
             ("value", "contrast_at_kl", around(0.3, 100), {"strength": 2, "kl": 0.41, "p_mcnemar": 0.012}),
-            ("random", "contrast_at_kl", around(0.1, 1), {"kl": 0.41, "factor": 2.5, "sets": 1, "never": 1}),
+            (
+                "random",
+                "contrast_at_kl",
+                around(0.1, 1),
+                {"strength": 2, "kl": 0.41, "factor": 2.5, "sets": 1, "never": 1},
+            ),
             ("all neurons", "patched", around(-0.2, 30), pair),
             ("all neurons", "patched_back", around(0.05, 30), pair),
         ],

@@ -38,6 +38,14 @@ class Push:
         return steer(self.neurons, self.direction, strength)
 
 
+def by_arm(pushes: Sequence[Push]) -> dict[str, list[Push]]:
+    """Draws by arm, both in the order given."""
+    found: dict[str, list[Push]] = {}
+    for push in pushes:
+        found.setdefault(push.arm, []).append(push)
+    return found
+
+
 def own_push(neurons: NeuronSet, acts: Activations, toward: Float[np.ndarray, " row"], arm: str = "value") -> Push:
     """One unit is one standard deviation of each neuron over `acts`, in the sense of its correlation with `toward`.
 

@@ -13,7 +13,7 @@ from mechreward._progress import tell
 from mechreward.causal.answers import Answers, answer, rates, state_of
 from mechreward.causal.effect import CleanText
 from mechreward.causal.intervene import Intervention, zero
-from mechreward.causal.push import Push
+from mechreward.causal.push import Push, by_arm
 from mechreward.causal.trials import both_ways
 from mechreward.models.edits import Edit
 from mechreward.paper.split import bare, over_draws
@@ -163,9 +163,6 @@ def R14(
     rows = rows_from(about, _numbers("baseline", base, base, ids, {"strength": 0, "detectable_drop": see}, seed))
     owners = np.array([state.problem.id for state in half])
     rows += rows_from(about, [("baseline", "value", _mean(still, owners, seed), {"strength": 0, "k": k})])
-    by_arm: dict[str, list[Push]] = {}
-    for push in pushes:
-        by_arm.setdefault(push.arm, []).append(push)
     up = [s for s in strengths if s > 0 and -s in strengths]
     told: dict[tuple[str, str, int | float], tuple[float, float]] = {}  # contrast and its p, of single sets
 
@@ -175,7 +172,7 @@ def R14(
         found = full(edits).shaped(len(by), len(draws), -1)
         return {strength: [found[i, d] for d in range(len(draws))] for i, strength in enumerate(by)}
 
-    for arm, draws in by_arm.items():
+    for arm, draws in by_arm(pushes).items():
         single, curve = len(draws) == 1, draws[:CURVE] if arm in BESIDE else draws
         here, acts = about | {"site": str(draws[0].neurons.site)}, tokens[str(draws[0].neurons.site)]
         by = strengths if single or not up else [s for s in strengths if abs(s) == up[len(up) // 2]]

@@ -12,9 +12,9 @@ from mechreward import stats
 from mechreward.causal.answers import Answers
 from mechreward.causal.effect import CleanText
 from mechreward.causal.intervene import zero
-from mechreward.causal.push import Push
+from mechreward.causal.push import Push, by_arm
 from mechreward.causal.trials import at_kl, both_ways, kl, patched
-from mechreward.paper.directions import CURVE, RANKED
+from mechreward.paper.directions import BESIDE, CURVE, RANKED
 from mechreward.paper.split import Split, bare, over_draws
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
@@ -25,7 +25,6 @@ from mechreward.tasks import Problem
 
 OPS = ("zero", "down", "up")
 TEXTS = 12  # clean answers that the KL of matched damage is taken over
-SETS = ("value", "dopamine")  # arms that are no controls
 
 
 def share_dose(
@@ -112,25 +111,21 @@ def same_damage(
         strength: of the set, and of a control that does as much damage as it is.
     """
     ids, seed, text = np.array([problem.id for problem in problems]), about["seed"], CleanText(model, runs, TEXTS)
-    by_arm: dict[str, list[Push]] = {}
-    for push in pushes:
-        by_arm.setdefault(push.arm, []).append(push)
     rows, wanted = [], 0.0
-    for arm, draws in by_arm.items():
-        acts = tokens[str(draws[0].neurons.site)]
-        damage = [kl(text, one, acts, strength) for one in draws[:CURVE]]
-        if arm in SETS:
+    for arm, draws in by_arm(pushes).items():
+        acts, own, few = tokens[str(draws[0].neurons.site)], arm in BESIDE.values(), draws[:CURVE]
+        damage = [kl(text, one, acts, strength) for one in few]
+        if own:
             wanted = damage[0]
-        pairs = zip(draws, damage, strict=False)
-        factors = [at_kl(text, one, acts, has, wanted, strength) for one, has in pairs]
-        able = [(one, factor) for one, factor in zip(draws, factors, strict=False) if factor < inf]
+        factors = [at_kl(text, one, acts, has, wanted, strength) for one, has in zip(few, damage, strict=True)]
+        able = [(one, factor) for one, factor in zip(few, factors, strict=True) if factor < inf]
         if not able:
             continue
         edits = [(one.by(sign * strength * factor).edit(),) for one, factor in able for sign in (-1, 1)]
         found = both_ways(model, problems, edits, seed, runs.policy, what).shaped(len(able), 2, -1).reward
         detail: dict[str, Any] = {"strength": strength, "kl": wanted}
-        if arm in SETS:
-            (down, up) = found[0]
+        if own:
+            down, up = found[0]
             score = stats.paired_difference(up, down, ids, seed=seed)
             detail |= {"p_mcnemar": stats.mcnemar(down, up)}
         else:

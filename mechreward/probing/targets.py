@@ -68,16 +68,16 @@ def tokens(acts: Activations, values: Values) -> Examples:
         MechRewardError: rows of another kind, or of other trajectories.
     """
     require(acts.rows == "tokens", f"activations with rows='tokens' are needed; these have {acts.rows!r}.")
-    known, first = np.unique(values.trajectory, return_index=True)
-    row = first[np.searchsorted(known, acts.trajectory).clip(max=len(known) - 1)]  # of `values`, for every token
-    over = acts.step > np.append(first[1:], len(values.step))[np.searchsorted(first, row)] - 1 - row  # a last end token
-    there = np.unique(np.stack([acts.trajectory, acts.step], 1)[~over], axis=0)
+    known, first, states_of = np.unique(values.trajectory, return_index=True, return_counts=True)
+    at = np.searchsorted(known, acts.trajectory).clip(max=len(known) - 1)
+    within = acts.step < states_of[at]  # an end token may follow the last step
+    there = np.unique(np.stack([acts.trajectory, acts.step], 1)[within], axis=0)
     match = np.array_equal(there, np.stack([values.trajectory, values.step], 1))
     require(match, "activations and values belong to different trajectories: make both from the same rollouts.")
     end = np.append(acts.trajectory[1:] != acts.trajectory[:-1], True)  # nothing follows
     begun = np.append(acts.step[1:] > 0, True) | (acts.step > 0)
-    last, reward = np.append(end[1:], False), values.reward[row]
-    columns = (reward.astype(float), reward, values.group[row], acts.trajectory, acts.step, last)
+    last, reward = np.append(end[1:], False), values.reward[first[at]]
+    columns = (reward.astype(float), reward, values.group[first[at]], acts.trajectory, acts.step, last)
     return Examples(acts.x, *columns).only(begun & ~end)
 
 
