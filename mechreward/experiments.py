@@ -12,7 +12,7 @@ from mechreward.causal.effect import Effect, ablate
 from mechreward.models.site import Site
 from mechreward.paper import Split
 from mechreward.paper.choice import KINDS
-from mechreward.probing.activations import record
+from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, select
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.targets import TARGETS
@@ -88,7 +88,7 @@ def probes(study: Study) -> list[Row]:
         train, validation, test = study.splits.values()
         runs = study.kept("several.rollouts.safetensors", Rollouts, answers)
         several = runs, record(study.model, runs, site, what=None)[site]
-        every = record(study.model, train.runs, site, rows="tokens", what=None)[site]
+        every = _tokens(study, "train", site)
         return paper.R1(train, validation, test, site, study.about("R1", site), several, every)
 
     return _over_kinds(study, "R1", lambda kind: make(chosen(study)[kind][0]))
@@ -107,7 +107,8 @@ def R1(study: Study) -> list[Row]:
 def R2(study: Study) -> list[Row]:
     def make(site: Site) -> list[Row]:
         train, _, test = study.splits.values()
-        return paper.R2(train, test, site, study.about("R2", site), study.plan.curve_draws)
+        every = _tokens(study, "train", site)
+        return paper.R2(train, test, site, study.about("R2", site), study.plan.curve_draws, every)
 
     return _over_kinds(study, "R2", lambda kind: make(chosen(study)[kind][0]))
 
@@ -139,7 +140,7 @@ def R4(study: Study) -> list[Row]:
     def besides(kind: str) -> list[Row]:
         done, (train, _, test) = effect(study, kind), study.splits.values()
         site = done.neurons.site
-        about, acts = study.about("R4", site), record(study.model, train.runs, site, rows="tokens", what=None)[site]
+        about, acts = study.about("R4", site), _tokens(study, "train", site)
         problems = {name: study.plan.problems(tasks.get(name), "ablated") for name in others}
         rows = paper.elsewhere(study.model, problems, done, acts, about, f"{kind}: other tasks")
         return rows + paper.repair(study.model, train, test, kind, chosen(study)[kind][1], about)
@@ -158,6 +159,8 @@ def R5(study: Study) -> list[Row]:
     def make(kind: str) -> list[Row]:
         site, share = chosen(study)[kind]
         sets = {target: select(fitted(study, site, target), share) for target in TARGETS}
+        every = ValueProbe("td", "mlp").fit(_tokens(study, "train", site), study.splits["train"].values)
+        sets["td over tokens"] = select(every, share)
         problems, what = study.plan.problems(study.task, "ablated"), f"{kind}: zeroing the set of each target"
         return paper.R5(study.model, problems, sets, study.about("R5", site), what)
 
@@ -166,9 +169,8 @@ def R5(study: Study) -> list[Row]:
 
 def R6(study: Study) -> list[Row]:
     def make(kind: str) -> list[Row]:
-        site, runs = chosen(study)[kind][0], study.splits["train"].runs
-        tokens = record(study.model, runs, site, rows="tokens", what=None)[site]
-        return paper.R6(study.splits["train"], tokens, runs, study.about("R6", site))
+        site, train = chosen(study)[kind][0], study.splits["train"]
+        return paper.R6(train, _tokens(study, "train", site), train.runs, study.about("R6", site))
 
     return _over_kinds(study, "R6", make)
 
@@ -187,7 +189,8 @@ def R7(study: Study) -> list[Row]:
 def R8(study: Study) -> list[Row]:
     def make(site: Site) -> list[Row]:
         train, _, test = study.splits.values()
-        return paper.R8(train, test, site, study.about("R8", site), study.plan.curve_draws)
+        every = _tokens(study, "train", site), _tokens(study, "test", site)
+        return paper.R8(train, test, site, study.about("R8", site), study.plan.curve_draws, every)
 
     return _over_kinds(study, "R8", lambda kind: make(dopamine_set(study, kind).site))
 
@@ -276,6 +279,11 @@ EXPERIMENTS: Mapping[str, Callable[[Study], list[Row]]] = {
 
 def _over_kinds(study: Study, name: str, make: Callable[[str], list[Row]]) -> list[Row]:
     return [row for kind in KINDS for row in study.rows(f"{name}-{kind}", lambda k=kind: make(k))]
+
+
+def _tokens(study: Study, name: str, site: Site) -> Activations:
+    """Activations at every token of a split's rollouts."""
+    return record(study.model, study.splits[name].runs, site, rows="tokens", what=None)[site]
 
 
 def fitted(study: Study, site: Site, target: Any = "mc") -> ValueProbe:

@@ -16,7 +16,7 @@ from mechreward import MechRewardError, paper, stats
 from mechreward.causal.controls import matched
 from mechreward.models.engine import Policy
 from mechreward.models.site import Site
-from mechreward.paper.surprise import SCALES, scaled
+from mechreward.paper.surprise import scaled
 from mechreward.probing.probe import ValueProbe
 from mechreward.probing.transfer import overlap
 from mechreward.results import Row, rows_from
@@ -189,20 +189,26 @@ def test_R9_says_nothing_of_noise():
     assert sum(value <= 0.1 for value in p) <= 4
 
 
-def test_steps_are_standardised_within_their_trajectory_by_hand():
-    x = torch.tensor([[1.0], [3.0], [8.0], [5.0], [5.0]])
-    data = replace(made.planted(5), x=x, trajectory=np.array([0, 0, 0, 1, 1]))
-    whole = [(v - 4) / np.std([1, 3, 8]) for v in (1, 3, 8)]
-    assert scaled(data, "response").x[:, 0].tolist() == pytest.approx([*whole, 0, 0], abs=1e-6)
-    running = [0, (3 - 2) / np.std([1, 3]), (8 - 4) / np.std([1, 3, 8])]
-    assert scaled(data, "running").x[:, 0].tolist() == pytest.approx([*running, 0, 0], abs=1e-6)
-    assert scaled(data, "split") is data
-    later = replace(data, x=x.clone())
-    later.x[2] = 100
-    assert torch.equal(scaled(later, "running").x[:2], scaled(data, "running").x[:2]), "the future is not seen"
+def test_steps_are_standardised_over_the_tokens_of_their_own_answer_by_hand():
+    """Answer 0: a prompt token, steps of one and of two tokens, an end token; answer 1: two equal steps of one."""
+    x = torch.tensor([[99.0], [1.0], [3.0], [8.0], [-50.0], [99.0], [5.0], [5.0]])
+    acts = made.tokens(x, 1)
+    each = {"trajectory": np.array([0, 0, 0, 0, 0, 1, 1, 1]), "step": np.array([0, 1, 2, 2, 3, 0, 1, 2])}
+    acts = replace(acts, **each)
+    means = torch.tensor([[1.0], [5.5], [5.0], [5.0]])
+    data = replace(made.planted(4), x=means, trajectory=np.array([0, 0, 1, 1]), step=np.array([1, 2, 1, 2]))
+    whole = [np.mean((np.array(v) - 4) / np.std([1, 3, 8])) for v in ([1], [3, 8])]
+    assert scaled(data, acts, "response").x[:, 0].tolist() == pytest.approx([*whole, 0, 0], abs=1e-6)
+    running = scaled(data, acts, "running")
+    assert running.x[:, 0].tolist() == pytest.approx([0, whole[1], 0, 0], abs=1e-6)
+    later = replace(acts, x=torch.where(x == 8, 100, x))
+    assert torch.equal(scaled(data, later, "running").x[0], running.x[0]), "the future is not seen"
     with pytest.raises(MechRewardError, match="response"):
-        scaled(data, "respons")
-    assert SCALES[0] == "split"
+        scaled(data, acts, "respons")
+    with pytest.raises(MechRewardError, match="tokens"):
+        scaled(data, replace(acts, rows="states"), "running")
+    with pytest.raises(MechRewardError, match="different rollouts"):
+        scaled(data, replace(acts, step=np.array([0, 1, 1, 1, 3, 0, 1, 2])), "running")
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from sklearn.metrics import roc_auc_score
 
 from mechreward._check import MechRewardError
 from mechreward.probing.probe import DopamineProbe, ValueProbe
-from mechreward.probing.pruning import masked, measures, noiseless_spearman, pruning_curve, rotated, shuffled
+from mechreward.probing.pruning import masked, measured, measures, noiseless_spearman, pruning_curve, rotated, shuffled
 from mechreward.probing.targets import Examples
 
 DRAWS = 4
-RIVALS = {"magnitude", "mean_difference", "l1_penalised", "gradient_x_activation"}
+RIVALS = {"magnitude", "mean_difference", "correlation", "l1_penalised", "gradient_x_activation", "backwards"}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,8 @@ def split():
 @pytest.fixture(scope="module")
 def curve(split):
     probe = ValueProbe("terminal", "linear")
-    points = pruning_curve(probe, *split, ratios=(0.0, 0.9, 0.99), draws=DRAWS, seed=5)
+    backwards = {"backwards": -np.abs(np.arange(100.0) - 42)}
+    points = pruning_curve(probe, *split, ratios=(0.0, 0.9, 0.99), draws=DRAWS, seed=5, others=backwards)
     assert not hasattr(probe, "net_"), "the prototype is left unfitted"
     return points
 
@@ -88,9 +89,8 @@ def test_the_arms_the_counts_and_the_draws(curve):
     for ratio in (0.9, 0.99):
         expected |= {("value", ratio): 1, ("random", ratio): DRAWS} | {(rival, ratio): 1 for rival in RIVALS}
         expected |= {("shuffled", ratio): DRAWS, ("rotated", ratio): DRAWS}
-    retrained = [p for p in curve if p.fit == "retrained"]
-    assert Counter((p.arm, p.ratio) for p in retrained) == {key: 5 * n for key, n in expected.items()}
-    assert {p.arm for p in curve if p.fit == "masked"} == {"value", "random"}
+    for fit in ("retrained", "masked"):
+        assert Counter((p.arm, p.ratio) for p in curve if p.fit == fit) == {key: 5 * n for key, n in expected.items()}
     assert {(p.ratio, p.neurons) for p in curve} == {(0.0, 100), (0.9, 10), (0.99, 1)}
     for key, n in expected.items():
         assert {p.draw for p in curve if (p.arm, p.ratio) == key} == set(range(n))
@@ -101,12 +101,26 @@ def test_rival_rankings_keep_the_planted_neuron_and_magnitude_does_not_look_for_
         for metric in ("auroc_s0", "spearman"):
             assert mean(curve, rival, 0.99, metric) == mean(curve, "value", 0.99, metric), "both keep neuron 42 alone"
     assert abs(mean(curve, "magnitude", 0.99, "spearman")) < 0.2
-    assert all(np.isnan(p.score.low) for p in curve if p.arm in RIVALS)
+    bounded = {(p.arm, p.fit) for p in curve if not np.isnan(p.score.low)}
+    assert bounded == {(arm, "retrained") for arm in (*RIVALS, "value")}, "what has no draws has an interval"
+
+
+def test_every_basis_masked_speaks_through_its_own_full_probe(split, curve):
+    train, test = (pair for pair in rotated(*split, seed=5001))
+    whole = ValueProbe("terminal", "linear").fit_examples(train)
+    top = np.argsort(-whole.scores_, kind="stable")[:10]
+    x = whole.mean_.expand_as(test.x).clone()
+    x[:, top] = test.x[:, top]
+    wanted = measured(whole.predict(x), test, draws=0)["spearman"].estimate
+    (point,) = [
+        p for p in curve if (p.arm, p.ratio, p.draw, p.fit, p.metric) == ("rotated", 0.9, 1, "masked", "spearman")
+    ]
+    assert point.score.estimate == pytest.approx(wanted)
 
 
 def test_ratio_0_is_the_full_probe(split, curve):
     train, test = split
-    full = measures(ValueProbe("terminal", "linear").fit_examples(train), test, draws=100, seed=5)
+    full = measures(ValueProbe("terminal", "linear").fit_examples(train), test, draws=200, seed=5)
     here = [p for p in curve if (p.arm, p.ratio, p.fit) == ("value", 0.0, "retrained")]
     assert {p.metric: p.score for p in here} == full
 
@@ -114,19 +128,21 @@ def test_ratio_0_is_the_full_probe(split, curve):
 def test_a_curve_is_decided_by_its_seed(split, curve):
     probe = ValueProbe("terminal", "linear")
     same, other = (pruning_curve(probe, *split, ratios=(0.99,), draws=1, seed=seed) for seed in (5, 6))
-    kept = [p for p in curve if (p.ratio, p.draw) == (0.99, 0)]
+    kept = [p for p in curve if (p.ratio, p.draw) == (0.99, 0) and p.arm != "backwards"]
     assert [repr(p) for p in same if p.arm != "random"] == [repr(p) for p in kept if p.arm != "random"]
     changed = {repr(p) for p in same} - {repr(p) for p in other}
-    assert {p.arm for p in same if repr(p) in changed} == {"value", "random", "rotated", "shuffled"}
+    assert {p.arm for p in same if repr(p) in changed} == {"value", "random", "rotated", "shuffled"} | {*RIVALS} - {
+        "backwards"
+    }
 
 
 def test_the_dopamine_arm():
     train, test = (made.planted(150, states=2, width=100, carriers=(42,), seed=seed) for seed in (0, 1))
     train, test = (replace(data, y=data.y - 0.5) for data in (train, test))
     curve = pruning_curve(DopamineProbe(0.1, "linear"), train, test, ratios=(0.99,), draws=DRAWS)
-    assert {p.arm for p in curve} == {"dopamine", "random", "rotated", "shuffled"} | RIVALS
+    assert {p.arm for p in curve} == {"dopamine", "random", "rotated", "shuffled"} | RIVALS - {"backwards"}
     assert {p.metric for p in curve} == {"spearman"}
-    for arm in ("dopamine", *RIVALS - {"magnitude"}):
+    for arm in ("dopamine", *RIVALS - {"magnitude", "backwards"}):
         assert mean(curve, arm, 0.99, "spearman") > 0.99
     assert abs(mean(curve, "random", 0.99, "spearman")) < 0.2
 

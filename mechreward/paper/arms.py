@@ -18,7 +18,7 @@ from mechreward.probing.activations import Activations, Recording, record
 from mechreward.probing.neurons import NeuronSet, ranking, select
 from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import shuffled
-from mechreward.probing.rankings import magnitude, mean_difference, next_token, wanda, weight_magnitude
+from mechreward.probing.rankings import correlation, magnitude, mean_difference, next_token, wanda, weight_magnitude
 
 DOSES = (0.001, 0.01, 0.05, 0.2)  # shares of the neurons, for the dose
 
@@ -59,9 +59,9 @@ def rivals(
 ) -> tuple[dict[str, list[NeuronSet]], Activations]:
     """R4's other rankings: as many neurons as `own` has, best by each, whatever they share with it.
 
-    `next_token` (probe), `magnitude` (rms activation at states), `weight_magnitude`, `wanda`, `mean_difference` (no
-    probe), `shuffled` (the paper's probe fitted to targets of other problems); and `draws` sets `matched_displacement`,
-    matched one to one on what a mean ablation moves. Also the activations at every token.
+    `next_token` (probe), `magnitude` (rms activation at states), `weight_magnitude`, `wanda`, `mean_difference` and
+    `correlation` (no probe), `shuffled` (the paper's probe fitted to targets of other problems); and `draws` sets
+    `matched_displacement`, matched one to one on what a mean ablation moves. Also the activations at every token.
     """
     site, fit = own.site, train.states(own.site)
     tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
@@ -71,6 +71,7 @@ def rivals(
         "weight_magnitude": weight_magnitude(model, site),
         "wanda": wanda(model, tokens),
         "mean_difference": mean_difference(fit),
+        "correlation": correlation(fit),
         "shuffled": ValueProbe("mc", "mlp").fit_examples(shuffled(fit, seed)).scores_,
     }
     found = {arm: [NeuronSet.of(tokens, ranking(score)[: len(own)], arm)] for arm, score in scores.items()}

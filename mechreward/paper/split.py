@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,10 +79,17 @@ def describe(split: Split, name: str, about: dict[str, Any]) -> list[Row]:
     return rows_from(about, [("baseline", metric, interval, detail) for metric, interval in numbers.items()])
 
 
-def curve(probe: Probe, fit: Examples, held: Examples, about: dict[str, Any], draws: int) -> list[Row]:
+def curve(
+    probe: Probe,
+    fit: Examples,
+    held: Examples,
+    about: dict[str, Any],
+    draws: int,
+    others: Mapping[str, Float[np.ndarray, " width"]] | None = None,
+) -> list[Row]:
     """The points of a pruning curve as rows."""
     rows = []
-    for point in pruning_curve(probe, fit, held, draws=draws, seed=about["seed"]):
+    for point in pruning_curve(probe, fit, held, draws=draws, seed=about["seed"], others=others):
         detail: dict[str, Any] = {"ratio": point.ratio, "neurons": point.neurons, "shape": probe.shape}
         detail["fit"] = point.fit
         if point.arm in ("random", "shuffled", "rotated"):

@@ -11,25 +11,34 @@ import torch
 from jaxtyping import Float
 
 from mechreward import stats
-from mechreward._check import one_of
+from mechreward._check import one_of, require
 from mechreward.models.site import Site
 from mechreward.paper.split import CUT, Split, bare, curve
+from mechreward.probing.activations import Activations
 from mechreward.probing.probe import DopamineProbe
 from mechreward.probing.pruning import measures, noiseless_spearman, shuffled
 from mechreward.probing.targets import Examples
 from mechreward.results import Row, rows_from
 from mechreward.stats import Interval
 
-SCALES = ("split", "response", "running")
+SCALES = ("response", "running")
 ITEMS = 4
 
 
-def R8(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int = 3) -> list[Row]:
+def R8(
+    train: Split,
+    test: Split,
+    site: Site,
+    about: dict[str, Any],
+    draws: int = 3,
+    every: tuple[Activations, Activations] | None = None,
+) -> list[Row]:
     """Dopamine neurons: Spearman of the read-out with delta, with and without the paper's cut, and against pruning.
 
     The paper's z-score of each neuron over its whole response (Appendix F) sees the future; `response` repeats it, with
-    the paper's cut (its whole protocol) and without, `running` uses only the steps so far, and all else here
-    standardises on the training split.
+    the paper's cut (its whole protocol) and without, `running` uses only the tokens so far, and all else here
+    standardises on the training split. `every`: activations at every token of the training and of the test rollouts,
+    without which these three are left out.
     """
     fit, held = train.steps(site), test.steps(site)
     halves = [half[test.values.is_step] for half in test.values.delta_halves()]
@@ -44,8 +53,9 @@ def R8(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int 
         fixed = stats.cluster_bootstrap(noiseless_spearman, columns, held.group, draws=300)
         detail = {"fitted": f"|delta| > {cut}" if cut else "all steps", "tested": "all steps"}
         rows += rows_from(about, [("dopamine", "spearman_disattenuated", fixed, detail | reliable)])
-    for how, cut in (("response", CUT), ("response", 0.0), ("running", 0.0)):
-        probe, data = DopamineProbe(cut=cut).fit_examples(scaled(fit, how)), scaled(held, how)
+    for how, cut in (("response", CUT), ("response", 0.0), ("running", 0.0)) if every else ():
+        known, data = (scaled(each, acts, how) for each, acts in zip((fit, held), every or (), strict=True))
+        probe = DopamineProbe(cut=cut).fit_examples(known)
         name = f"|delta| > {cut}" if cut else "all steps"
         score = measures(probe, data.only(np.abs(data.y) > cut) if cut else data)["spearman"]
         detail = {"fitted": name, "tested": name, "z": how}
@@ -53,24 +63,30 @@ def R8(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int 
     return rows + curve(DopamineProbe(), fit, held, about, draws)
 
 
-def scaled(data: Examples, how: str) -> Examples:
-    """Steps with every neuron standardised within its own trajectory.
+def scaled(data: Examples, every: Activations, how: str) -> Examples:
+    """Means over a step's tokens, with every neuron standardised over the tokens of its own answer first.
 
-    `response` by mean and deviation over all of its steps, the future included (paper, Appendix F); `running` over
-    the steps so far, which an online reader has; `split` leaves the rows as they are.
+    `response` by mean and deviation over all tokens of the answer's steps, those to come included (paper, Appendix F);
+    `running` over the tokens up to the step's end, which an online reader has.
+
+    Args:
+        data: steps, in the order of their trajectories.
+        every: activations at every token of the same rollouts.
     """
     one_of("way to standardise", how, SCALES)
-    if how == "split":
-        return data
+    require(every.rows == "tokens", f"activations with rows='tokens' are needed; these have {every.rows!r}.")
     x = torch.empty_like(data.x)
-    starts = np.flatnonzero(np.append(True, data.trajectory[1:] != data.trajectory[:-1]))
-    for begin, end in zip(starts, [*starts[1:], len(data)], strict=True):
-        part = data.x[begin:end].double()
-        number = torch.arange(1, len(part) + 1)[:, None]
-        mean, square = part.cumsum(0) / number, part.square().cumsum(0) / number
-        if how == "response":
-            mean, square = mean[-1:], square[-1:]
-        x[begin:end] = ((part - mean) / (square - mean.square()).clamp(min=1e-8).sqrt()).float()
+    for answer in np.unique(data.trajectory):
+        rows = data.trajectory == answer
+        steps = data.step[rows]
+        said = (every.trajectory == answer) & (every.step >= 1) & (every.step <= steps.max())
+        tokens, ends = every.x[torch.from_numpy(said)].double(), np.searchsorted(every.step[said], steps, "right")
+        require(bool((np.diff(ends, prepend=0) > 0).all()), "steps and tokens belong to different rollouts.")
+        seen = np.full(len(ends), len(tokens)) if how == "response" else ends
+        mean, square = (tokens**power for power in (1, 2))
+        mean, square = (part.cumsum(0)[seen - 1] / torch.from_numpy(seen)[:, None] for part in (mean, square))
+        deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
+        x[torch.from_numpy(rows)] = ((data.x[torch.from_numpy(rows)].double() - mean) / deviation).float()
     return replace(data, x=x)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -15,13 +15,12 @@ from mechreward import stats
 from mechreward._check import require
 from mechreward.probing.neurons import count, ranking
 from mechreward.probing.probe import DopamineProbe, ValueProbe
-from mechreward.probing.rankings import gradient_x_activation, l1_penalised, magnitude, mean_difference
+from mechreward.probing.rankings import correlation, gradient_x_activation, l1_penalised, magnitude, mean_difference
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
 
 Probe = ValueProbe | DopamineProbe
 RATIOS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
-FITS = ("retrained", "masked")
 
 
 @dataclass(frozen=True)
@@ -101,56 +100,56 @@ def pruning_curve(
     ratios: Sequence[float] = RATIOS,
     draws: int = 5,
     seed: int = 0,
+    others: Mapping[str, Float[np.ndarray, " width"]] | None = None,
 ) -> list[Point]:
     """`probe` (a fitted or unfitted prototype) on the top (1 - ratio) of the inputs, measured on `test`.
 
-    Retrained on each subset: `value` or `dopamine` (ranked by the full probe), the rival rankings of
-    `rankings.py`, once each (`magnitude` by activation alone; `mean_difference` and `l1_penalised` by V-hat or delta
-    without the probe; `gradient_x_activation` by the full probe), `random` (`draws` random subsets of the same size),
+    Each arm both ways, retrained on the subset, and masked: the probe of all inputs with all others at their mean.
+    `value` or `dopamine` (ranked by that probe), the rival rankings of `rankings.py` (`magnitude` by activation alone;
+    `mean_difference`, `correlation` and `l1_penalised` by V-hat or delta without the probe; `gradient_x_activation` by
+    the full probe) and `others` (name -> scores), once each; `random` (`draws` random subsets of the same size),
     `rotated` (the whole recipe in `draws` random rotations of the standardised inputs: what any basis gives), and
     `shuffled` (the whole recipe with targets moved between problems: ranking and retraining see only noise; `draws`
-    shuffles). Masked, the full probe with all other inputs at their mean: `value` and `random`. Rivals and `random`
-    are left out where all inputs are kept. Only the first arm, retrained, has intervals. A curve is evidence of
-    sparsity only where the first arm stays above `random` and `rotated`; `evidence.sparsity` sums that up.
+    shuffles). Rivals and `random` are left out where all inputs are kept. Arms without draws have intervals where they
+    are retrained. A curve is evidence of sparsity only where the first arm stays above `random` and `rotated`;
+    `evidence.sparsity` sums that up.
 
     Raises:
         MechRewardError: nothing to learn, or a ratio outside [0, 1).
     """
     require(all(0 <= r < 1 for r in ratios), f"pruning ratios lie in [0, 1); {list(ratios)} were given.")
     arm = "dopamine" if isinstance(probe, DopamineProbe) else "value"
-    width = train.x.shape[1]
-    rng = np.random.default_rng([seed, 1])
+    width, rng = train.x.shape[1], np.random.default_rng([seed, 1])
     full = clone(probe).fit_examples(train)
-    order = ranking(full.scores_)
-    noises = [(shuffled(train, seed=seed * 1000 + d), test) for d in range(draws)]
-    bases = [rotated(train, test, seed=seed * 1000 + d) for d in range(draws)]
-    ranks = {
-        "shuffled": [ranking(clone(probe).fit_examples(noise).scores_) for noise, _ in noises],
-        "rotated": [ranking(clone(probe).fit_examples(turned).scores_) for turned, _ in bases],
-    }
     rivals = {
         "magnitude": magnitude(train),
         "mean_difference": mean_difference(train),
+        "correlation": correlation(train),
         "l1_penalised": l1_penalised(train),
         "gradient_x_activation": gradient_x_activation(full, train),
+        **(others or {}),
     }
+    elsewhere: list[tuple[str, int, np.ndarray, Probe, tuple[Examples, Examples]]] = []
+    for draw in range(draws):
+        turned = rotated(train, test, seed=seed * 1000 + draw), (shuffled(train, seed=seed * 1000 + draw), test)
+        for name, pair in zip(("rotated", "shuffled"), turned, strict=True):
+            whole = clone(probe).fit_examples(pair[0])
+            elsewhere.append((name, draw, ranking(whole.scores_), whole, pair))
     points = []
     for ratio in ratios:
         kept = count(width, 1 - ratio)
-        plans = [(arm, 0, order, (train, test))]
+        plans = [(arm, 0, ranking(full.scores_), full, (train, test))]
         if kept < width:
-            plans += [(name, 0, ranking(score), (train, test)) for name, score in rivals.items()]
-            plans += [("random", d, rng.permutation(width), (train, test)) for d in range(draws)]
-        for name, data in (("rotated", bases), ("shuffled", noises)):
-            plans += [(name, d, ranks[name][d], pair) for d, pair in enumerate(data)]
-        for name, draw, neurons, (source, held) in plans:
+            plans += [(name, 0, ranking(score), full, (train, test)) for name, score in rivals.items()]
+            plans += [("random", d, rng.permutation(width), full, (train, test)) for d in range(draws)]
+        for name, draw, neurons, whole, (source, held) in plans + elsewhere:
             few = np.sort(neurons[:kept])
-            fitted = clone(probe).fit_examples(restrict(source, few))
-            reads = {"retrained": fitted.predict(held.x[:, few])}
-            if name in (arm, "random"):
-                reads["masked"] = full.predict(masked(held.x, few, full.mean_))
+            reads = {
+                "retrained": clone(probe).fit_examples(restrict(source, few)).predict(held.x[:, few]),
+                "masked": whole.predict(masked(held.x, few, whole.mean_)),
+            }
             for fit, read in reads.items():
-                bounds = 100 if (name, fit) == (arm, "retrained") else 0
+                bounds = 200 if fit == "retrained" and (name == arm or name in rivals) else 0
                 found = measured(read, held, arm, draws=bounds, seed=seed)
                 points += [Point(name, ratio, kept, draw, fit, metric, score) for metric, score in found.items()]
     return points
