@@ -8,10 +8,10 @@ from pathlib import Path
 from mechreward._files import write_atomic
 from mechreward.cells import NONE
 from mechreward.comparisons import across, again, against_base, grids, plan_of, short
-from mechreward.findings import NAMES, curve_rows, findings
+from mechreward.findings import NAMES, curve_rows, findings, held
 from mechreward.findings_causal import cite, kind_of
 from mechreward.pictures import pictures
-from mechreward.results import Results, Row
+from mechreward.results import Results
 from mechreward.show.figures import ablation_bars, pruning_curve
 from mechreward.show.steering import share_curve, steering_curve
 from mechreward.show.traces import traces
@@ -159,17 +159,11 @@ def _differences(results: Results, homes: Sequence[tuple[str, str]]) -> list[str
             for one in (row for row in rows if row.metric == "sparsity"):
                 d = one.detail
                 beyond = NONE if d["reading"] == "nothing" else short(one.interval)
-                ends = " | ".join(_bounded(rows, d[key]) for key in ("full", "few"))
+                same = {key: held(results, one, d[key]) for key in ("full", "few")}
+                ends = " | ".join(short(row.interval) if row else f"{d[key]:.2f}" for key, row in same.items())
                 lines.append(
                     f"| {model} on {task} | {name}, {one.site} | {ends} | {d['random']:.2f} | {d['rotated']:.2f} | "
                     f"{beyond} | {d['reading']} |"
                 )
     lines.append("")
     return [*lines, *against_base(results, homes)]
-
-
-def _bounded(rows: Sequence[Row], score: float) -> str:
-    """A Spearman of the `sparsity` row, with its interval where the linear curve holds the same read-out."""
-    points = [row for row in curve_rows(rows, "linear") if (row.arm, row.metric) == ("value", "spearman")]
-    same = next((row for row in points if abs(row.estimate - score) < 1e-9), None)
-    return f"{score:.2f}" if same is None else short(same.interval)

@@ -126,19 +126,27 @@ def _sparse(results: Results, experiment: str, kind: str, name: str, arm: str) -
     told = [(above and draws >= RANKED, f"{words}: {text} ({cite(results, experiment, kind)}).")]
     for row in results.where(experiment=experiment, metric="sparsity"):
         if kind_of(row) == kind:
-            told.append(_evidence(row, name, cite(results, experiment, kind)))
+            told.append(_evidence(results, row, name))
     return told
 
 
-def _evidence(row: Row, name: str, cited: str) -> tuple[bool, str]:
+def _evidence(results: Results, row: Row, name: str) -> tuple[bool, str]:
     d = row.detail
     beyond = "is not defined" if np.isnan(row.estimate) else str(row.interval)
+    full, few = (bounds(same) if (same := held(results, row, d[key])) else f"{d[key]:.3f}" for key in ("full", "few"))
     return d["reading"] == "sparse", (
         f"A linear probe calls V-hat in {name} at {row.site} {WORDS[d['reading']]}: all read it with Spearman "
-        f"{d['full']:.3f} (p={d['p']:.2g} among shuffles), {d['neurons']} with {d['few']:.3f}, as many random ones on "
+        f"{full} (p={d['p']:.2g} among shuffles), {d['neurons']} with {few}, as many random ones on "
         f"average {d['random']:.3f}, the best {d['neurons']} coordinates of random bases on average "
-        f"{d['rotated']:.3f}; sparsity beyond redundancy {beyond} ({cited})."
+        f"{d['rotated']:.3f}; sparsity beyond redundancy {beyond} ({cite(results, 'R2', kind_of(row))})."
     )
+
+
+def held(results: Results, evidence: Row, score: float) -> Row | None:
+    """The point of the linear curve that is this score of a `sparsity` row, whose detail has no intervals."""
+    here = {"experiment": "R2", "model": evidence.model, "task": evidence.task, "site": evidence.site}
+    points = curve_rows(results.where(**here, arm="value", metric="spearman"), "linear")
+    return next((row for row in points if abs(row.estimate - score) < 1e-9), None)
 
 
 def _surface(results: Results) -> list[tuple[bool, str]]:

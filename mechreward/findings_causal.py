@@ -26,7 +26,8 @@ def cite(results: Results, experiment: str, kind: str) -> str:
 def bounds(row: Row) -> str:
     """An interval as a sentence has it among others: two digits, the sign, no n."""
     missing = np.isnan(row.low) or np.isnan(row.high)
-    return f"{row.estimate:+.2f}" + ("" if missing else f" [{row.low:+.2f}, {row.high:+.2f}]")
+    said = [f"{round(number, 2) + 0.0:+.2f}" for number in (row.estimate, row.low, row.high)]  # no -0.00
+    return said[0] + ("" if missing else f" [{said[1]}, {said[2]}]")
 
 
 def few(draws: int) -> str:
@@ -172,11 +173,13 @@ def _elsewhere(results: Results, kind: str, name: str) -> list[tuple[bool, str]]
             f"{own.high:.2f}], {other.detail['sets']} matched sets to {span(other)}"
         )
     words = "is felt" if good else "is not shown to be felt"
-    low = f"; lower, and below each matched set, on {', '.join(dict.fromkeys(seen))}" if seen and not good else ""
+    low = ""
+    if seen and not good:
+        low = f"; lower, and below each matched set, on {', '.join(dict.fromkeys(seen))}{few(sets)}"
     return [
         (
             good,
-            f"Ablating the value neurons ({name}) {words} on other tasks: {'; '.join(said)}; Holm{low}{few(sets)} "
+            f"Ablating the value neurons ({name}) {words} on other tasks: {'; '.join(said)}; Holm{low} "
             f"({cite(results, 'R4', kind)}).",
         )
     ]

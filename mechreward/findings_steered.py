@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mechreward import stats
-from mechreward.findings_causal import RANKED, among, bounds, few, kind_of, of, of_matched, ranked, span
+from mechreward.findings_causal import among, bounds, few, kind_of, of, of_matched, ranked, span
 from mechreward.results import Results
 
 
@@ -49,7 +49,8 @@ def _same_damage(results: Results, kind: str, name: str) -> list[tuple[bool, str
             continue
         matched = next((one for one in others if one.arm == controls[0]), None)
         sets_ranked = 0 if matched is None else matched.detail["sets"]  # random sets come on top
-        good = bool(p < 0.05 and row.estimate > max(one.high for one in others) and sets_ranked >= RANKED)
+        beyond = bool(p < 0.05 and row.estimate > max(one.high for one in others))
+        short = few(sets_ranked) if beyond else ""  # where nothing is seen, more sets would change nothing
         said = "; ".join(
             f"{one.detail['sets']} {one.arm.partition('_')[0]} sets, {one.detail['factor']:.1f} times as strong, by "
             f"{one.low:.2f} to {one.high:.2f}"
@@ -57,10 +58,10 @@ def _same_damage(results: Results, kind: str, name: str) -> list[tuple[bool, str
         )
         told.append(
             (
-                good,
+                beyond and not short,
                 f"At one damage (KL {row.detail['kl']:.2g} nats per token), steering {row.arm} neurons ({name}) up "
                 f"instead of down at strength {row.detail['strength']} changes accuracy by {row.interval}: McNemar "
-                f"p={p:.2g} after Holm over {len(sets)} sets; {said}{few(sets_ranked)} (R14).",
+                f"p={p:.2g} after Holm over {len(sets)} sets; {said}{short} (R14).",
             )
         )
     return told
@@ -98,20 +99,21 @@ def _patched(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
             continue
         up, down = rows[arm, "low"], rows[arm, "high"]
         above, below = rows.get((control, "low")), rows.get((control, "high"))
-        good = up.low > 0 and down.high < 0
-        beyond = [above is not None and up.estimate > above.high, below is not None and down.estimate < below.low]
-        draws = min([row.n for row in (above, below) if row is not None], default=0)
-        good = good and all(beyond) and draws >= RANKED
+        beyond = up.low > 0 and down.high < 0
+        beyond = beyond and (above is None or up.estimate > above.high)
+        beyond = beyond and (below is None or down.estimate < below.low)
+        draws = min(0 if row is None else row.n for row in (above, below))
+        short = few(draws) if beyond else ""
         controls = "; matched sets by " + " and ".join(span(row) for row in (above, below) if row) if draws else ""
         whole = [rows["all neurons", into] for into in ("low", "high") if ("all neurons", into) in rows]
         both = " and ".join(map(bounds, whole))
         beside = f"; all neurons of the site by {both}" if arm == "value" and whole else ""
         told.append(
             (
-                bool(good),
+                bool(beyond and not short),
                 f"Patching {arm} neurons ({name} at {up.detail['at']}) from high- into low-V states of one problem "
                 f"changes V-hat by {up.interval}, from low- into high-V ones by {down.interval}{beside}"
-                f"{controls}{few(draws)} (R14).",
+                f"{controls}{short} (R14).",
             )
         )
     return told

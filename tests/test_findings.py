@@ -193,7 +193,13 @@ def test_patching_must_move_both_ways_beyond_matched_sets(up: float, down: float
 
 @pytest.mark.parametrize(
     ("p", "random", "sets", "holds"),
-    [(0.02, 0.1, 19, True), (0.03, 0.1, 19, False), (0.02, 0.35, 19, False), (0.02, 0.1, 2, False)],
+    [
+        (0.02, 0.1, 19, True),
+        (0.03, 0.1, 19, False),
+        (0.02, 0.35, 19, False),
+        (0.02, 0.1, 2, False),
+        (0.03, 0.1, 2, False),
+    ],
 )
 def test_at_one_damage_a_set_must_beat_every_control_after_Holm(p: float, random: float, sets: int, holds: bool):
     own, other = ({"strength": 2, "kl": 0.4, "p_mcnemar": each} for each in (p, 0.9))
@@ -205,7 +211,7 @@ def test_at_one_damage_a_set_must_beat_every_control_after_Holm(p: float, random
     found, missed = findings(Results({}, tuple(rows)))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))  # dopamine has no control here: nothing is said
     assert f"p={2 * p:.2g} after Holm over 2 sets; {sets} matched sets, 3.0 times as strong" in (found + missed)[0]
-    assert ("2 matched sets cannot rank it" in (found + missed)[0]) == (sets == 2)
+    assert ("2 matched sets cannot rank it" in (found + missed)[0]) == (sets == 2 and p == 0.02)
 
 
 @pytest.mark.parametrize(
@@ -378,6 +384,16 @@ def test_the_evidence_says_what_the_random_bases_number_is(reading: str):
         "with Spearman 0.400 (p=0.05 among shuffles), 8 with 0.300, as many random ones on average 0.100, the best 8 "
         "coordinates of random bases on average 0.200; sparsity beyond redundancy "
         f"{'0.800 [0.600, 1.000] n=50' if reading == 'sparse' else 'is not defined'} (R2)."
+    )
+
+
+def test_the_evidence_has_the_intervals_of_the_linear_curve():
+    detail = {"neurons": 8, "reading": "sparse", "p": 0.05, "random": 0.1, "rotated": 0.2, "few": 0.3, "full": 0.5}
+    linear = [(arm, metric, one, more | {"shape": "linear"}) for arm, metric, one, more in curve() if arm == "value"]
+    numbers = [("value", "sparsity", Interval(0.8, 0.6, 1.0, 50), detail), *linear]
+    told = findings(Results({}, tuple(rows_from(R14 | {"experiment": "R2"}, numbers + curve()))))[0][-1]
+    assert (
+        "all read it with Spearman +0.50 [+0.40, +0.60] (p=0.05" in told and "8 with +0.30 [+0.20, +0.40], as" in told
     )
 
 
