@@ -69,13 +69,13 @@ def reproduce(
     if len(plans) > 1:
         parts = _parts(wanted)
         jobs = [(parts[0], own, out / name) for name, own in plans.items()]
-        for names, own, _ in side_by_side(
+        for done, own, _ in side_by_side(
             _fill,
             jobs,
             then=lambda job: [(part, *job[1:]) for part in parts[1:]] if job[0] == parts[0] else [],
             rank=lambda job: parts.index(job[0]),
         ):
-            say(f"{', '.join(names)} on {own.model}, {own.task}: done")
+            say(f"{', '.join(done)} on {own.model}, {own.task}: done")
     for name, own in plans.items():
         _fill(wanted, own, out / name, say)
     rows: list[Row] = []
