@@ -114,11 +114,12 @@ def _depends(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     change = next(row for row in rows if row.arm == "value" and row.metric == "change")
     beyond = next(row for row in rows if row.metric == "beyond_matched")
     d = beyond.detail
+    below = f"{change.detail['layers']} earlier layer{'s' if change.detail['layers'] > 1 else ''}"
     if not clean.low > 0:
         return [
             (
                 False,
-                f"Whether value neurons of {change.detail['layers']} earlier layers feed the dopamine neurons among "
+                f"Whether value neurons of {below} feed the dopamine neurons among "
                 f"the {name} at {clean.site}, the test cannot tell: with nothing zeroed these are read with Spearman "
                 f"{clean.interval}, not shown to be above 0, so that there is nothing to lose (zeroing "
                 f"{change.detail['zeroed']} value neurons changes it by {change.interval}; R10).",
@@ -128,7 +129,7 @@ def _depends(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     return [
         (
             bool(good),
-            f"Zeroing the {change.detail['zeroed']} value neurons of {change.detail['layers']} earlier layers changes "
+            f"Zeroing the {change.detail['zeroed']} value neurons of {below} changes "
             f"the Spearman with which the dopamine neurons among the {name} at {clean.site} are read "
             f"({clean.interval}) by {change.interval}; beyond as many matched neurons: {beyond.interval}, rank "
             f"{d['rank']} of {d['draws'] + 1} (p={d['p_rank']:.2g}){few(d['draws'])} (R10).",

@@ -47,7 +47,9 @@ def _damage(results: Results) -> list[str]:
         first = next(row for row in found if row is not None)
         sets = f" ({first.detail['sets']} sets)" if "sets" in first.detail else ""
         name = ARMS.get(arm, words(arm)) + sets + (f", on {on}" if on else "")
-        lines.append([site, op or NONE, name, *(cell(row, first.n) for row in found), str(first.n)])
+        lines.append(
+            [site, op or NONE, name, _small(found[0]), *(cell(row, first.n) for row in found[1:]), str(first.n)]
+        )
     return table(
         "R4, damage meter of every ablation. KL (nats per token) and the norm of the change on clean text, the shares "
         "of answers that parse, that end by themselves and that are cut off, their length in tokens. A meter of one "
@@ -180,6 +182,14 @@ def _patched(results: Results) -> list[str]:
 
 
 TABLES = (_ablations, _damage, _rankings, _elsewhere, _targets, _below, _same_damage, _patched)
+
+
+def _small(row: Row | None) -> str:
+    """A KL, of which three decimals may leave nothing: two digits, with its bounds."""
+    if row is None or np.isnan(row.estimate):
+        return NONE
+    bounds = "" if np.isnan(row.low) or np.isnan(row.high) else f" [{row.low:.2g}, {row.high:.2g}]"
+    return f"{row.estimate:.2g}{bounds}"
 
 
 def _drawn(rows: Sequence[Row], arm: str, n: int) -> str:

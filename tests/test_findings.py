@@ -42,6 +42,14 @@ def test_R10_cannot_tell_where_there_is_nothing_to_lose(clean: float):
     assert f"0.500 [{clean:.3f}, 0.600]" in missed[0] and "beyond as many matched" not in missed[0]
 
 
+def test_R10_speaks_of_one_layer_in_the_singular():
+    rows = [
+        replace(row, detail=row.detail | {"layers": 1} if "layers" in row.detail else row.detail)
+        for row in depends(-0.1, 1)
+    ]
+    assert "300 value neurons of 1 earlier layer changes" in findings(Results({}, tuple(rows)))[0][0]
+
+
 def test_R10_needs_draws_enough_for_a_rank():
     found, missed = findings(Results({}, tuple(depends(-0.1, 1, draws=18))))
     assert not found and "18 matched sets cannot rank it (19 are needed)" in missed[0]

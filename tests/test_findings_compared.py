@@ -81,12 +81,13 @@ def test_R8_with_and_without_the_cut(cut: float, plain: float, said: str):
 @pytest.mark.parametrize(
     ("whole", "running", "said"),
     [
-        (0.7, 0.4, "higher with the future: a leak, which no online reader has"),
-        (0.1, 0.4, "lower with the future"),
+        (0.7, 0.4, "higher with the future in it: a leak, which no online reader has"),
+        (0.1, 0.4, "lower with the future in it"),
         (0.45, 0.4, "not told apart"),
     ],
 )
 def test_R8_a_leak_from_the_future_is_named_where_it_shows(whole: float, running: float, said: str):
     good, sentence = told(steps(0.3, 0.3, whole, running), "Standardised over the whole response")
-    assert sentence.endswith(f"is {around(whole)}, over the steps so far {around(running)}: {said} (R8).")
+    plain = f"on the training split, which all else here does, {around(0.3)}"
+    assert sentence.endswith(f"is {around(whole)}, over the steps so far {around(running)}, {plain}: {said} (R8).")
     assert good == (said != "not told apart") and "0.98" not in sentence

@@ -71,7 +71,7 @@ def estimates(
         ends = [*numbers, *([] if chance is None else [chance])]
         room = 0.04 * (max(ends) - min(ends)) or 0.1
         axes.set_xlim(min(ends) - room, max(ends) + room)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.set_xlabel(xlabel + (" (upright tick: chance)" if marked else ""))
         axes.spines["left"].set_visible(False)
         return to_svg(figure)
