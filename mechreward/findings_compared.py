@@ -59,7 +59,7 @@ def _cut(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
 
 
 def _future(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
-    """R8: standardised over the whole response, which holds the future, and over the steps so far."""
+    """R8: standardised over the whole response, which holds the future, and over what has been said so far."""
     rows = [row for row in _steps(results, kind, "spearman_z") if row.detail["tested"] == UNCUT]
     ways = {row.detail["z"]: row for row in rows}
     if not {"response", "running"} <= set(ways):
@@ -76,7 +76,7 @@ def _future(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
         (
             side != "not told apart",
             f"Standardised over the whole response, as in the paper, Spearman with delta from {name} at {whole.site} "
-            f"is {whole.interval}, over the steps so far {running.interval}{also}: {side} (R8).",
+            f"is {whole.interval}, over no more than what has been said so far {running.interval}{also}: {side} (R8).",
         )
     ]
 

@@ -156,7 +156,7 @@ def _surprise(results: Results) -> list[str]:
         lines.append([*parts, cell(plain, n), cell(fixed, n), reliable, str(n)])
     return table(
         "R8, Spearman of the dopamine read-out with delta. Disattenuated: over the square root of delta's reliability. "
-        "Standardised over the response, a neuron sees the future; running, only the steps so far.",
+        "Standardised over the response, a neuron sees the future; running, only what has been said so far.",
         "at | fitted on | tested on | standardised over | Spearman | disattenuated | reliability of delta | n",
         lines,
     )

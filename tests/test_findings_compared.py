@@ -89,5 +89,7 @@ def test_R8_with_and_without_the_cut(cut: float, plain: float, said: str):
 def test_R8_a_leak_from_the_future_is_named_where_it_shows(whole: float, running: float, said: str):
     good, sentence = told(steps(0.3, 0.3, whole, running), "Standardised over the whole response")
     plain = f"on the training split, which all else here does, {around(0.3)}"
-    assert sentence.endswith(f"is {around(whole)}, over the steps so far {around(running)}, {plain}: {said} (R8).")
+    assert sentence.endswith(
+        f"is {around(whole)}, over no more than what has been said so far {around(running)}, {plain}: {said} (R8)."
+    )
     assert good == (said != "not told apart") and "0.98" not in sentence
