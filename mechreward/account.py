@@ -5,30 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from mechreward._files import write_atomic
-from mechreward.comparisons import across, against_base, grids, short
-from mechreward.findings import NAMES, curve_rows, findings
-from mechreward.findings_causal import kind_of
+from mechreward.cells import NONE
+from mechreward.comparisons import across, again, against_base, grids, plan_of, short
+from mechreward.findings import NAMES, curve_rows, findings, held
+from mechreward.findings_causal import cite, kind_of
+from mechreward.pictures import pictures
 from mechreward.results import Results
 from mechreward.show.figures import ablation_bars, pruning_curve
 from mechreward.show.steering import share_curve, steering_curve
 from mechreward.show.traces import traces
+from mechreward.study import command
 from mechreward.tables import numbers
 
 DATA = ("accuracy", "value_sd", "delta_above_.3", "delta_below_-.3", "reliability_value", "reliability_delta")
 
 
-def write_page(results: Results, path: Path | str, command: str) -> Path:
-    """The page in Markdown, and its figures as SVG files in the folder `pictures` beside it."""
+def write_page(results: Results, path: Path | str, by: str) -> Path:
+    """The page in Markdown, and its figures as SVG files in the folder `pictures` beside it; `by` is the command that
+    made the rows."""
     path = Path(path)
     homes = list(dict.fromkeys((row.model, row.task) for row in results.rows if row.experiment != "R12"))
     versions = ", ".join(f"{name} {number}" for name, number in results.manifest["versions"].items())
     lines = [
         "# Results",
         "",
-        f"Written by `{command}` from the rows it left in `results.json`; {versions}.",
+        f"Written by `{by}` from the rows it left in `results.json`; {versions}.",
         "Layers and shares were chosen on validation problems; R3's grid over layers is shown on test, every cell,",
         "and once as it was seen on validation, marked so; all else is measured on test problems. Brackets are 95%",
         "intervals, by bootstrap over problems unless a test is named. Every sentence follows from a rule in",
@@ -37,7 +39,10 @@ def write_page(results: Results, path: Path | str, command: str) -> Path:
         "again whenever a rule, a size or an experiment was added or changed. How a layer is chosen (`paper.choose`)",
         "was changed after the top 1% alone had picked an unreadable layer by chance. So take the page as",
         "exploratory beyond its corrected p-values. More numbers are folded under Numbers; every one is a",
-        "row of `results.json`. The command under a heading repeats every number of its section.",
+        "row of `results.json`. The command under a heading repeats every number of its section; it names what",
+        "differs from the command's own sizes. Value sets (R2, R3, R4, the mc arm of R5, R12-R14) come from the mc",
+        "probe over states; the paper's TD over tokens is a target in R1, and wherever a row says `td over tokens`.",
+        "R13 is R2 and R4 on MLP units: what is said of MLP units under R2 and R4 are its rows.",
         "",
         *_differences(results, homes),
     ]
@@ -52,7 +57,7 @@ def _home(results: Results, model: str, task: str, path: Path) -> list[str]:
     experiments = [e for e in dict.fromkeys(row.experiment for row in results.rows) if e != "R12"]
     found, missed = findings(results)
     lines = [f"## {model} on {task}", ""]
-    lines += [f"`mechreward paper {' '.join(experiments)} --model {model} --task {task}`", ""]
+    lines += [f"`{command(plan_of(results, model, task), experiments)}`", ""]
     data = [row for row in results.where(experiment="R1", arm="baseline") if row.detail.get("split") == "test"]
     lines += ["| on test | |", "| --- | --- |"]
     lines += [f"| {row.metric.replace('_', ' ')} | {row.interval} |" for row in data if row.metric in DATA]
@@ -94,18 +99,19 @@ def _certificates(results: Results) -> list[str]:
 
 def _figures(results: Results) -> list[tuple[str, str, str]]:
     """(caption, file name, SVG) of every experiment that has one."""
-    drawn = grids(results)
+    drawn = [*pictures(results), *grids(results)]
     for kind, name in NAMES.items():
         for experiment, what in (("R2", "V-hat"), ("R8", "delta")):
             rows = [row for row in results.where(experiment=experiment) if kind_of(row) == kind]
+            cited = cite(results, experiment, kind)
             for shape, fit in (("mlp", "retrained"), ("linear", "retrained"), ("mlp", "masked")):
                 points = curve_rows(rows, shape, fit)
                 if points:
-                    title = f"{experiment}, {name}: Spearman with {what}, {shape} probe {fit}"
+                    title = f"{cited}, {name}: Spearman with {what}, {shape} probe {fit}"
                     drawn.append((title, f"{experiment}-{kind}-{shape}-{fit}", pruning_curve(points, "spearman")))
         points = [row for row in results.where(experiment="R2", metric="auroc_s0") if kind_of(row) == kind]
         if points:
-            title = f"R2, {name}: AUROC of the final verdict at s_0, mlp probe retrained"
+            title = f"{cite(results, 'R2', kind)}, {name}: AUROC of the final verdict at s_0, mlp probe retrained"
             drawn.append((title, f"R2-{kind}-auroc_s0", pruning_curve(curve_rows(points, "mlp"), "auroc_s0")))
         seen = [row for row in results.where(experiment="R9", metric="trace") if kind_of(row) == kind]
         if seen:
@@ -114,7 +120,11 @@ def _figures(results: Results) -> list[tuple[str, str, str]]:
         bars = [row for row in results.where(experiment="R4") if kind_of(row) == kind]
         if bars:
             drawn.append(
-                (f"R4, {name}: accuracy without them, beside every control", f"R4-{kind}", ablation_bars(bars))
+                (
+                    f"{cite(results, 'R4', kind)}, {name}: accuracy without them, beside every control",
+                    f"R4-{kind}",
+                    ablation_bars(bars),
+                )
             )
         steered = [row for row in results.where(experiment="R14") if kind_of(row) == kind]
         for metric, what in (("accuracy", "accuracy"), ("value", "V-hat of the continuation")) if steered else ():
@@ -129,24 +139,31 @@ def _figures(results: Results) -> list[tuple[str, str, str]]:
 
 def _differences(results: Results, homes: Sequence[tuple[str, str]]) -> list[str]:
     """One table over all homes, and whether the RL descendants differ from their base."""
-    lines = ["## At a glance", ""]
-    lines += ["| | neurons | Spearman, all | Spearman, top 1% | random 1% | sparsity beyond redundancy | reading |"]
-    lines += ["|" + " --- |" * 7]
+    if not any(row.metric == "sparsity" for row in results.where(experiment="R2")):
+        return against_base(results, homes)
+    lines = [
+        "## At a glance",
+        "",
+        f"Repeated by {again(results, 'R2')}. A linear probe on test: Spearman with V-hat from all neurons, from the "
+        "top 1% of its own ranking, from as many random ones and from the best 1% of random bases (means of 19 draws, "
+        "which have no interval here). Sparsity is the part of the way from the better of the last two to all neurons "
+        "that the top 1% goes (a way much shorter than a quarter of all neurons' Spearman counts as that quarter); "
+        "below 0, the part of all neurons' Spearman that it falls short by. A dash: all neurons read nothing.",
+        "",
+        "| | neurons | all | top 1% | random 1% | best of random bases | sparsity beyond redundancy | reading |",
+        "|" + " --- |" * 8,
+    ]
     for model, task in homes:
         for kind, name in NAMES.items():
             rows = [row for row in results.where(experiment="R2", model=model, task=task) if kind_of(row) == kind]
-            points = [row for row in curve_rows(rows, "linear") if row.metric == "spearman"]
-            sparse = [row for row in rows if row.metric == "sparsity"]
-            if not points or not sparse:
-                continue
-            whole = next(r for r in points if r.arm == "value" and r.detail["ratio"] == 0)
-            few = max(row.detail["ratio"] for row in points)
-            top = next(row for row in points if row.arm == "value" and row.detail["ratio"] == few)
-            random = np.mean([row.estimate for row in points if row.arm == "random" and row.detail["ratio"] == few])
-            (one,) = sparse
-            lines.append(
-                f"| {model} on {task} | {name}, {one.site} | {short(whole.interval)} | {short(top.interval)} | "
-                f"{random:.2f} | {short(one.interval)} | {one.detail['reading']} |"
-            )
+            for one in (row for row in rows if row.metric == "sparsity"):
+                d = one.detail
+                beyond = NONE if d["reading"] == "nothing" else short(one.interval)
+                same = {key: held(results, one, d[key]) for key in ("full", "few")}
+                ends = " | ".join(short(row.interval) if row else f"{d[key]:.2f}" for key, row in same.items())
+                lines.append(
+                    f"| {model} on {task} | {name}, {one.site} | {ends} | {d['random']:.2f} | {d['rotated']:.2f} | "
+                    f"{beyond} | {d['reading']} |"
+                )
     lines.append("")
     return [*lines, *against_base(results, homes)]

@@ -10,11 +10,10 @@ import typer
 
 from mechreward._check import MechRewardError
 from mechreward.contests.ground import Sizes
-from mechreward.study import Plan, Study
+from mechreward.study import PAPER, Plan, Study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 DEFAULT = Plan()
-PAPER = Plan(train=80, validation=30, test=50, k=32, ablated=150, confidence=300, random_draws=2, curve_draws=3)
 SIZES = Sizes()
 STOPPED = 130  # exit code after Ctrl-C
 
@@ -83,12 +82,10 @@ def paper(
     from mechreward.account import write_page
     from mechreward.findings import findings
     from mechreward.paper.choice import home_of
-    from mechreward.reproduction import BUNDLED, reproduce
+    from mechreward.reproduction import asked, reproduce
     from mechreward.results import Results
 
-    homes = [home for home in BUNDLED if model in (None, home[0]) and task in (None, home[1])]
-    if not homes:
-        homes = [(model or DEFAULT.model, task or home_of(model or DEFAULT.model))]
+    homes = asked(model, task) or [(model or DEFAULT.model, task or home_of(model or DEFAULT.model))]
     plan = Plan("", "", seed, train, validation, test, k, ablated, confidence, draws, random_draws, curve_draws)
     results = reproduce(names, out, homes, plan, say=typer.echo)
     for name, where in homes:
@@ -100,8 +97,7 @@ def paper(
                 typer.echo(f"  {head}: {sentence}")
     typer.echo(f"results: {out / 'results.json'}")
     if docs:
-        chosen = [f"--{key} {value}" for key, value in (("model", model), ("task", task)) if value]
-        again = " ".join(["mechreward paper", *names, *chosen, f"--docs {docs}"])
+        again = f"{results.manifest['command']} --docs {docs}"
         typer.echo(f"page: {write_page(results, docs, again)}")
 
 

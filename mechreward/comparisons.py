@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import hypot
 from pathlib import Path
 
@@ -14,14 +15,29 @@ from mechreward._files import write_atomic
 from mechreward.findings import NAMES
 from mechreward.findings_causal import kind_of
 from mechreward.models.site import Site
+from mechreward.reproduction import repeat
 from mechreward.results import Results, Row
 from mechreward.show.figures import layers_heatmap
 from mechreward.show.matrix import matrix
 from mechreward.stats import Interval
+from mechreward.study import PAPER, Plan
+from mechreward.tables import transfers
 
 BASE = "countdown-base"
 LEVEL = 0.05
 USED = ("chosen in", "used in")
+
+
+def plan_of(results: Results, model: str, task: str) -> Plan:
+    """The plan of a home, as its run left it; the command's own where it left none."""
+    run = results.manifest.get("runs", {}).get(f"{model}.{task}")
+    return replace(PAPER, model=model, task=task) if run is None else Plan(**run["plan"])
+
+
+def again(results: Results, *names: str) -> str:
+    """The command that repeats `names` on all homes of the page, for a line of its own."""
+    homes = list(dict.fromkeys((row.model, row.task) for row in results.rows))
+    return f"`{repeat(names, homes, plan_of(results, *homes[0]))}`"
 
 
 def grids(results: Results) -> list[tuple[str, str, str]]:
@@ -85,7 +101,7 @@ def against_base(results: Results, homes: Sequence[tuple[str, str]]) -> list[str
         "Descendants and base, on test: Spearman with V-hat of all neurons at every layer of both kinds, none picked. "
         "The interval of the difference is that of two independent ones (distances from estimate to bound added in "
         "quadrature), which ignores that both models answer the same problems; p by the normal approximation, Holm "
-        f"over all {int(known.sum())} cells.",
+        f"over all {int(known.sum())} cells. Repeated by {again(results, 'R3')}.",
         "",
         "| | neurons | Spearman | base | difference | p, Holm |",
         "|" + " --- |" * 6,
@@ -123,11 +139,13 @@ def difference(a: Interval, b: Interval) -> tuple[Interval, float]:
 
 def across(results: Results, path: Path) -> list[str]:
     """R12 as Markdown lines, with its matrices as SVG files in the folder `pictures` beside `path`; none without it."""
-    lines = ["## R12. Transfer over tasks and models", "", "`mechreward paper R12`", ""]
     sites = dict.fromkeys(row.site for row in results.where(experiment="R12"))
+    if not sites:
+        return []
+    lines = ["## R12. Transfer over tasks and models", "", again(results, "R12"), ""]
     for site in sites:
         lines += _transfer(results.where(experiment="R12", site=site), path)
-    return lines if sites else []
+    return lines
 
 
 def _transfer(rows: Sequence[Row], path: Path) -> list[str]:
@@ -170,7 +188,7 @@ def _transfer(rows: Sequence[Row], path: Path) -> list[str]:
         )
         write_atomic(path.parent / "pictures" / f"R12-{kind}-{name}.svg", drawing)
         lines += [f"![R12: {title}](pictures/R12-{kind}-{name}.svg)", f"*{title}*", ""]
-    return [*lines, _transferred(cells), ""]
+    return [*lines, _transferred(cells), "", *transfers(rows)]
 
 
 def short(interval: Interval) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from mechreward import stats
-from mechreward.findings_causal import CAUSAL, ablated, kind_of
+from mechreward.findings_causal import CAUSAL, RANKED, ablated, bounds, cite, kind_of
+from mechreward.findings_compared import COMPARED
+from mechreward.findings_steered import STEERED
 from mechreward.results import Results, Row
 
-RANKINGS = ("magnitude", "mean_difference", "l1_penalised", "gradient_x_activation")
+RANKINGS = ("magnitude", "mean_difference", "correlation", "l1_penalised", "gradient_x_activation", "td_over_tokens")
 NAMES = {"resid_post": "residual-stream coordinates", "mlp": "MLP units"}
 WORDS = {
     "nothing": "absent",
@@ -26,10 +28,13 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
 
     Readable: the 95% interval lies above chance (.5 for AUROC, 0 for Spearman). Learnt: that for V-hat lies above the
     whole interval of a model of random weights. Beyond the surface: the value
-    read-out's interval lies above the best surface baseline's estimate. Sparse: at the smallest share, the interval
+    read-out's interval lies above the best surface baseline's estimate. Told apart (targets, the paper's cut, z-scores
+    with and without the future): the intervals do not meet. Sparse: at the smallest share, the interval
     lies above every random subset and basis; and `evidence` reads "sparse". Causal: exact McNemar at .05 after Holm
-    over all ablations, below every matched draw, and the draws really match. Dependent: what zeroing takes from the
-    dopamine read-out beyond matched sets has its interval below 0, and no matched draw takes as much. Steerable: up
+    over all ablations, below every matched draw, and the draws really match; the rank is not corrected for how many
+    ablations there are. Dependent: what zeroing takes from the
+    dopamine read-out beyond matched sets has its interval below 0, and no matched draw takes as much; where the clean
+    read-out's interval is not above 0 the test cannot tell. Steerable: up
     beats down, McNemar at .05 after Holm over strengths and places, first among 19 matched sets there; by share of
     neurons, alike, over shares. Patched: V-hat rises from high to low and falls from low to high, both intervals
     beyond 0 and beyond every matched draw. Repaired: what the last layer has undone has its interval above 0 and
@@ -38,7 +43,9 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
     matched draw. Like next-token
     sets: at some share the hypergeometric p of the overlap is at most .05 after Holm over shares. A single neuron: the
     one chosen on train has on test, with its sign, an interval above 0 and an estimate above 97.5% of what the largest
-    of all neurons has under shuffles. Experiments that are not there are not spoken of.
+    of all neurons has under shuffles. What must stand before or above every draw needs 19 of them: among fewer the
+    first rank has p > .05, and what is seen is told among what was not found. Experiments that are not there are not
+    spoken of.
     """
     told: list[tuple[bool, str]] = []
     for kind, name in NAMES.items():
@@ -49,7 +56,7 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
     for kind, name in NAMES.items():
         told += _dopamine(results, kind, name)
         told += _sparse(results, "R8", kind, name, "dopamine")
-        for rule in (_adds, _target, _token, _single, *CAUSAL):
+        for rule in (_adds, *COMPARED, _target, _token, _single, *CAUSAL, *STEERED):
             told += rule(results, kind, name)
     return [s for good, s in told if good], [s for good, s in told if not good]
 
@@ -101,32 +108,45 @@ def _sparse(results: Results, experiment: str, kind: str, name: str, arm: str) -
     few = max(row.detail["ratio"] for row in rows)
     here = [row for row in rows if row.detail["ratio"] == few]
     own = next(row for row in here if row.arm == arm)
-    nobody = max(row.estimate for row in here if row.arm in ("random", "rotated"))
+    nulls = [row for row in here if row.arm in ("random", "rotated")]
+    nobody = max(nulls, key=lambda row: row.estimate)
+    draws = min([sum(row.arm == null for row in nulls) for null in {row.arm for row in nulls}])
     full = next(row for row in rows if row.arm == arm and row.detail["ratio"] == 0.0)
-    good = own.low > nobody
+    above = own.low > nobody.estimate
+    words = "Sparser than chance" if above else "No sparser than chance"
+    if above and draws < RANKED:
+        words = f"Above {draws} draws of every null, too few to call it sparser than chance ({RANKED} are needed)"
     text = (
         f"{own.detail['neurons']} of the {name} at {own.site} read {'delta' if arm == 'dopamine' else 'V-hat'} with "
-        f"Spearman {own.interval}; all together {full.estimate:.3f}, the best random subset or basis of that size "
-        f"{nobody:.3f}"
+        f"Spearman {own.interval}; all together {bounds(full)}, the best random subset or basis of that size "
+        f"{bounds(nobody)}"
     )
-    other = ", ".join(f"{row.arm.replace('_', ' ')} {row.estimate:.3f}" for row in here if row.arm in RANKINGS)
+    other = ", ".join(f"{row.arm.replace('_', ' ')} {bounds(row)}" for row in here if row.arm in RANKINGS)
     text += f"; the best by other rankings: {other}" if other else ""
-    told = [(good, f"{'Sparser than chance' if good else 'No sparser than chance'}: {text} ({experiment}).")]
+    told = [(above and draws >= RANKED, f"{words}: {text} ({cite(results, experiment, kind)}).")]
     for row in results.where(experiment=experiment, metric="sparsity"):
         if kind_of(row) == kind:
-            told.append(_evidence(row, name))
+            told.append(_evidence(results, row, name))
     return told
 
 
-def _evidence(row: Row, name: str) -> tuple[bool, str]:
+def _evidence(results: Results, row: Row, name: str) -> tuple[bool, str]:
     d = row.detail
     beyond = "is not defined" if np.isnan(row.estimate) else str(row.interval)
+    full, few = (bounds(same) if (same := held(results, row, d[key])) else f"{d[key]:.3f}" for key in ("full", "few"))
     return d["reading"] == "sparse", (
         f"A linear probe calls V-hat in {name} at {row.site} {WORDS[d['reading']]}: all read it with Spearman "
-        f"{d['full']:.3f} (p={d['p']:.2g} among shuffles), {d['neurons']} with {d['few']:.3f}, as many random ones on "
+        f"{full} (p={d['p']:.2g} among shuffles), {d['neurons']} with {few}, as many random ones on "
         f"average {d['random']:.3f}, the best {d['neurons']} coordinates of random bases on average "
-        f"{d['rotated']:.3f}; sparsity beyond redundancy {beyond} (R2)."
+        f"{d['rotated']:.3f}; sparsity beyond redundancy {beyond} ({cite(results, 'R2', kind_of(row))})."
     )
+
+
+def held(results: Results, evidence: Row, score: float) -> Row | None:
+    """The point of the linear curve that is this score of a `sparsity` row, whose detail has no intervals."""
+    here = {"experiment": "R2", "model": evidence.model, "task": evidence.task, "site": evidence.site}
+    points = curve_rows(results.where(**here, arm="value", metric="spearman"), "linear")
+    return next((row for row in points if abs(row.estimate - score) < 1e-9), None)
 
 
 def _surface(results: Results) -> list[tuple[bool, str]]:
@@ -186,12 +206,12 @@ def _target(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     told = []
     for row, value in zip(rows, p, strict=True):
         good = bool(value < 0.05 and row.estimate > 0)
-        words = "is lower" if good else "is not shown to be lower"
+        words, target = "is lower" if good else "is not shown to be lower", row.arm.replace("_", " ")
         text = (
-            f"Accuracy without the {name} of the {row.arm} target {words} than without those of the terminal target: "
+            f"Accuracy without the {name} of the {target} target {words} than without those of the terminal target: "
             f"difference {row.interval}, McNemar p={value:.2g} after Holm (R5)."
         )
-        told += [(good, text)] if row.arm == "td" else []
+        told += [(good, text)] if target in ("td", "td over tokens") else []
     return told
 
 

@@ -58,7 +58,8 @@ def sections(study: Study, results: Results, test: Split) -> list[Section]:
             "R3. Where value can be read, and what was chosen",
             "Spearman of the probe's read-out with V-hat on the validation split, for every layer and kind of neuron; "
             "every cell is shown. The ringed cell of each row was chosen here, on validation, with its share of "
-            "neurons, and everything below is reported once on the test split.",
+            "neurons, and everything below is measured on the test split, with other problems. Whoever runs this again "
+            "on the same seed, or changes a rule after a look, has used these test problems up: take another seed.",
             grid,
             [
                 (

@@ -19,7 +19,7 @@ from mechreward.probing.activations import record
 from mechreward.probing.neurons import select
 from mechreward.probing.probe import ValueProbe
 from mechreward.results import Results, Row
-from mechreward.study import Plan, Study, provenance
+from mechreward.study import PAPER, Plan, Study, provenance, sizes
 
 DEMO = (probes, R2, R3, ablation, R7, R8)
 # What `paper all` runs on: every bundled model on the task all were trained on, and the mixed one on its other tasks.
@@ -69,17 +69,18 @@ def reproduce(
     if len(plans) > 1:
         parts = _parts(wanted)
         jobs = [(parts[0], own, out / name) for name, own in plans.items()]
-        for names, own, _ in side_by_side(
+        for done, own, _ in side_by_side(
             _fill,
             jobs,
             then=lambda job: [(part, *job[1:]) for part in parts[1:]] if job[0] == parts[0] else [],
             rank=lambda job: parts.index(job[0]),
         ):
-            say(f"{', '.join(names)} on {own.model}, {own.task}: done")
+            say(f"{', '.join(done)} on {own.model}, {own.task}: done")
     for name, own in plans.items():
         _fill(wanted, own, out / name, say)
     rows: list[Row] = []
-    manifest: dict[str, Any] = provenance() | {"title": "The paper's experiments", "runs": {}}
+    again = repeat(names, list(homes), plan or Plan())
+    manifest: dict[str, Any] = provenance() | {"title": "The paper's experiments", "command": again, "runs": {}}
     for name, own in plans.items():
         found = Results.load(out / name / "results.json")
         rows += found.rows
@@ -89,6 +90,23 @@ def reproduce(
     results = Results(manifest, tuple(rows))
     results.save(out / "results.json")
     return results
+
+
+def repeat(names: Sequence[str], homes: Sequence[tuple[str, str]], plan: Plan) -> str:
+    """The shell command that repeats `names` on `homes` with the sizes of `plan`: those of `BUNDLED` with a model, a
+    task or both, or one home. No command names other homes: then the call in Python."""
+    models, tasks = (list(dict.fromkeys(home[i] for home in homes)) for i in (0, 1))
+    for model in (None, models[0]):
+        for task in (None, tasks[0]):
+            if asked(model, task) == list(homes) or (model and task and len(homes) == 1):
+                named = [f"--{key} {value}" for key, value in (("model", model), ("task", task)) if value]
+                return " ".join(["mechreward paper", *names, *named, *sizes(plan, PAPER)])
+    return f"mechreward.reproduction.reproduce({list(names)}, 'DIR', {list(homes)}, {plan})"
+
+
+def asked(model: str | None, task: str | None) -> list[tuple[str, str]]:
+    """The homes of `BUNDLED` with this model and this task; None stands for any."""
+    return [home for home in BUNDLED if model in (None, home[0]) and task in (None, home[1])]
 
 
 def _parts(wanted: Sequence[str]) -> list[list[str]]:
@@ -107,7 +125,8 @@ def _fill(wanted: Sequence[str], own: Plan, folder: Path, say: Callable[[str], N
         if name in EXPERIMENTS:
             say(f"{name} on {own.model}, {own.task}")
             rows += EXPERIMENTS[name](study)
-    Results(study.manifest(chosen(study)), tuple(rows)).save(folder / "results.json")
+    mine = [name for name in wanted if name in EXPERIMENTS]
+    Results(study.manifest(chosen(study), mine), tuple(rows)).save(folder / "results.json")
 
 
 def _transfer(studies: Mapping[str, Study], out: Path) -> list[Row]:

@@ -30,6 +30,7 @@ from mechreward.tasks import Problem, Task
 from mechreward.tasks.base import SPLITS
 
 PLAN = "plan.json"
+HOME = ("model", "task")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Plan:
         """The problems of a split, or of the `ablated` or `confidence` ones: test problems that no choice has seen."""
         number, seed = getattr(self, name), {"confidence": self.seed + 1, "ablated": self.seed + 2}.get(name, self.seed)
         return task.problems(name if name in SPLITS else "test", number, seed)
+
+
+# What `mechreward paper` runs where it is not told otherwise; `demo` runs `Plan()`.
+PAPER = Plan(train=80, validation=30, test=50, k=32, ablated=150, confidence=300, random_draws=2, curve_draws=3)
 
 
 @dataclass
@@ -169,12 +174,13 @@ class Study:
         yield
         self.seconds[stage] = round(time.perf_counter() - began, 2)
 
-    def manifest(self, chosen: dict[str, tuple[Site, float]]) -> dict[str, Any]:
-        """Versions, seeds, model and weight hash, git state, timings; enough to repeat the run."""
+    def manifest(self, chosen: dict[str, tuple[Site, float]], names: Sequence[str] = ()) -> dict[str, Any]:
+        """Versions, seeds, model and weight hash, git state, timings; enough to repeat the run, which was one of the
+        paper's experiments `names`, or the main job where there are none."""
         plan = asdict(self.plan)
         return {
             "title": f"Value and dopamine neurons of {self.plan.model} on {self.plan.task}",
-            "command": command(self.plan),
+            "command": command(self.plan, names),
             "plan": plan,
             "model_id": asdict(self.identity),
             "chosen": {kind: {"site": str(site), "share": share} for kind, (site, share) in chosen.items()},
@@ -192,11 +198,18 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def command(plan: Plan) -> str:
-    """The shell command that repeats a run."""
-    default = asdict(Plan())
-    flags = [f"--{key.replace('_', '-')} {value}" for key, value in asdict(plan).items() if value != default[key]]
-    return " ".join(["mechreward demo --out DIR", *flags])
+def command(plan: Plan, names: Sequence[str] = ()) -> str:
+    """The shell command that repeats a run: of the paper's experiments `names` on one home, or of the main job."""
+    if names:
+        return " ".join(["mechreward paper", *names, f"--model {plan.model} --task {plan.task}", *sizes(plan, PAPER)])
+    home = [f"--{key} {getattr(plan, key)}" for key in HOME if getattr(plan, key) != getattr(Plan(), key)]
+    return " ".join(["mechreward demo --out DIR", *home, *sizes(plan, Plan())])
+
+
+def sizes(plan: Plan, default: Plan) -> list[str]:
+    """Options for what differs from `default`, but for the model and the task."""
+    given = [(key, value) for key, value in asdict(plan).items() if key not in HOME]
+    return [f"--{key.replace('_', '-')} {value}" for key, value in given if value != getattr(default, key)]
 
 
 def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

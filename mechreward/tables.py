@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mechreward.cells import NONE, cell, index, number, p_value, shared_n, sites, table, words
 from mechreward.probing.probe import CONSTANT
 from mechreward.results import Results, Row
@@ -61,6 +63,54 @@ def _surfaces(results: Results) -> list[str]:
     )
 
 
+def _grid(results: Results) -> list[str]:
+    rows = results.where(experiment="R3", metric="spearman")
+    shares = sorted({row.detail["share"] for row in rows}, reverse=True)
+    at = index(rows, lambda row: (row.site, row.detail.get("split"), row.detail["share"]))
+    lines = []
+    for site, split in dict.fromkeys((row.site, row.detail.get("split")) for row in rows):
+        found = [at.get((site, split, share)) for share in shares]
+        n = shared_n(found)
+        lines.append([site, split or "validation", *(_tested(row, n) for row in found), str(n)])
+    return table(
+        "R3, Spearman with V-hat at every site, by the share of neurons; on test with p after Holm over the grid.",
+        " | ".join(["at", "split", *("all" if share == 1 else f"top {share:.0%}" for share in shares), "n"]),
+        lines,
+    )
+
+
+def _tested(row: Row | None, n: int) -> str:
+    return cell(row, n) + ("" if row is None or "p_holm" not in row.detail else f" p={p_value(row, 'p_holm')}")
+
+
+def transfers(rows: Sequence[Row]) -> list[str]:
+    """R12 at one site, folded: every transfer with its intervals, as the matrices have no room for them."""
+    at = index(rows, lambda row: (*_homes(row), row.arm, row.metric))
+    lines = []
+    for source, goal in dict.fromkeys(map(_homes, rows)):
+        iou = at.get((source, goal, "value", "iou"))
+        cells = [f"{source} in {goal}", cell(iou, shared_n([iou]))]
+        cells += [NONE if iou is None else number(iou.detail["expected"]), p_value(iou, "p")]
+        for metric in ("iou", "spearman", "auroc_all"):
+            own, other = (at.get((source, goal, arm, metric)) for arm in ("value", "matched"))
+            unmatched = other is not None and other.detail.get("is_matched") is False
+            beside = cell(other, shared_n([other])) + (" unmatched" if unmatched else "")
+            cells += [beside] if metric == "iou" else [cell(own, shared_n([own])), beside]
+        lines.append([*cells, str(shared_n([at.get((source, goal, "value", "spearman"))]))])
+    made = table(
+        "R12, every transfer. Matched: mean over sets, between the lowest and the highest. An IoU has no sampling "
+        "interval: p is hypergeometric, as large or larger, not corrected.",
+        "set of, used in | IoU | chance | p | matched IoU | Spearman with V-hat | matched | AUROC of the verdict | "
+        "matched | n",
+        lines,
+    )
+    return ["<details><summary>Numbers</summary>", "", *made, "</details>", ""] if made else []
+
+
+def _homes(row: Row) -> tuple[str, str]:
+    return f"{row.detail['from_model']} {row.detail['from_task']}", f"{row.model} {row.task}"
+
+
 def _tokens(results: Results) -> list[str]:
     return table(
         "R6, overlap of the value set with the next-token set of its size; p: hypergeometric, as large or larger.",
@@ -106,7 +156,7 @@ def _surprise(results: Results) -> list[str]:
         lines.append([*parts, cell(plain, n), cell(fixed, n), reliable, str(n)])
     return table(
         "R8, Spearman of the dopamine read-out with delta. Disattenuated: over the square root of delta's reliability. "
-        "Standardised over the response, a neuron sees the future; running, only the steps so far.",
+        "Standardised over the response, a neuron sees the future; running, only what has been said so far.",
         "at | fitted on | tested on | standardised over | Spearman | disattenuated | reliability of delta | n",
         lines,
     )
@@ -133,7 +183,7 @@ def _single(results: Results) -> list[str]:
     )
 
 
-TABLES = (_probes, _surfaces, _tokens, _confidence, _surprise, _single, *CAUSAL)
+TABLES = (_probes, _surfaces, _grid, _tokens, _confidence, _surprise, _single, *CAUSAL)
 
 
 def _probe(row: Row) -> tuple[str, str, str, str]:

@@ -9,6 +9,8 @@ import numpy as np
 from mechreward.cells import ARMS, NONE, cell, index, number, p_value, shared_n, sites, table, words
 from mechreward.results import Results, Row
 
+METER = ("kl", "change_norm", "parse_rate", "eos_rate", "truncation_rate", "length")
+
 
 def _ablations(results: Results) -> list[str]:
     rows = results.where(experiment="R4")
@@ -27,6 +29,32 @@ def _ablations(results: Results) -> list[str]:
         "R4, accuracy without the value neurons and without as many others (mean over sets).",
         "at | ablation | accuracy before | without value | change | change beyond matched | without matched | "
         "without random | without random, no sinks | n",
+        lines,
+    )
+
+
+def _damage(results: Results) -> list[str]:
+    rows = [row for row in results.where(experiment="R4") if row.metric in METER]
+
+    def key(row: Row) -> tuple[str, str | None, str, str | None]:
+        return row.site, row.detail.get("op"), row.arm, row.detail.get("on")
+
+    at = index(rows, lambda row: (*key(row), row.metric))
+    lines = []
+    for place in dict.fromkeys(map(key, rows)):
+        site, op, arm, on = place
+        found = [at.get((*place, metric)) for metric in METER]
+        first = next(row for row in found if row is not None)
+        sets = f" ({first.detail['sets']} sets)" if "sets" in first.detail else ""
+        name = ARMS.get(arm, words(arm)) + sets + (f", on {on}" if on else "")
+        lines.append(
+            [site, op or NONE, name, _small(found[0]), *(cell(row, first.n) for row in found[1:]), str(first.n)]
+        )
+    return table(
+        "R4, damage meter of every ablation. KL (nats per token) and the norm of the change on clean text, the shares "
+        "of answers that parse, that end by themselves and that are cut off, their length in tokens. A meter of one "
+        "set has no interval; of several it is their mean, between the lowest and the highest where the rows say so.",
+        "at | ablation | without | KL | change | parse | end | cut off | length | n",
         lines,
     )
 
@@ -153,7 +181,15 @@ def _patched(results: Results) -> list[str]:
     )
 
 
-TABLES = (_ablations, _rankings, _elsewhere, _targets, _below, _same_damage, _patched)
+TABLES = (_ablations, _damage, _rankings, _elsewhere, _targets, _below, _same_damage, _patched)
+
+
+def _small(row: Row | None) -> str:
+    """A KL, of which three decimals may leave nothing: two digits, with its bounds."""
+    if row is None or np.isnan(row.estimate):
+        return NONE
+    bounds = "" if np.isnan(row.low) or np.isnan(row.high) else f" [{row.low:.2g}, {row.high:.2g}]"
+    return f"{row.estimate:.2g}{bounds}"
 
 
 def _drawn(rows: Sequence[Row], arm: str, n: int) -> str:

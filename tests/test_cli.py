@@ -10,6 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from mechreward.cli import app
+from mechreward.reproduction import repeat
+from mechreward.results import Results
+from mechreward.study import Plan
 
 COMMAND = [sys.executable, "-m", "mechreward.cli"]
 FEW = (
@@ -39,6 +45,18 @@ def test_mistakes_are_one_line(words: list[str], said: str, tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().count("\n") == 0
     assert not (tmp_path / "out").exists(), "a mistake leaves nothing behind"
+
+
+def test_the_page_of_paper_says_every_option_that_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reproduce(names: list[str], out: Path, homes: list[tuple[str, str]], plan: Plan, say: object) -> Results:
+        return Results({"versions": {"mechreward": "0"}, "command": repeat(names, homes, plan)}, ())
+
+    monkeypatch.setattr("mechreward.reproduction.reproduce", reproduce)
+    page = tmp_path / "page.md"
+    done = CliRunner().invoke(app, f"paper R2 R12 --model mixed-rl --k 16 --random-draws 4 --docs {page}".split())
+    assert done.exit_code == 0, done.output
+    again = f"mechreward paper R2 R12 --model mixed-rl --k 16 --random-draws 4 --docs {page}"
+    assert f"Written by `{again}` from" in page.read_text()
 
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:

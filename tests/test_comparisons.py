@@ -118,13 +118,22 @@ def test_transfer_counts_what_exceeds_matched_sets(tmp_path: Path):
     text = "\n".join(across(Results({}, tuple(transfer())), tmp_path / "page.md"))
     assert "Of 3 pairs of homes, 1 share more neurons than chance (hypergeometric, Holm at 0.05); 1 share more" in text
     assert "Of 6 transfers, 1 read V-hat better" in text and "2 read the final verdict better" in text
-    assert "not matched" not in text and text.count("not corrected") == 3
+    assert "not matched" not in text and text.count("not corrected") == 4
     pictures = re.findall(r"\((pictures/[^)]+)\)", text)
     assert pictures == [f"pictures/R12-mlp-{name}.svg" for name in ("overlap", "read", "auroc")]
     overlap, read, auroc = ((tmp_path / picture).read_text() for picture in pictures)
     assert [svg.lower().count("#d55e00") for svg in (overlap, read, auroc)] == [2, 1, 3]
     said = " ".join(ElementTree.fromstring(overlap).itertext())
     assert "0.07, matched 0.21" in " ".join(said.split())
+
+
+def test_every_transfer_is_folded_below_with_its_intervals(tmp_path: Path):
+    text = "\n".join(across(Results({}, tuple(transfer())), tmp_path / "page.md"))
+    own = "0.600 | 0.070 | 1e-06 | 0.210 [0.100, 0.300] | 0.700 [0.100, 0.900] | 0.300 [0.200, 0.400] | 0.500 [0.400"
+    assert f"| b t in a t | {own}, 1.000] | 0.550 [0.500, 0.600] | 50 |" in text and text.count(" t in ") == 9
+    assert text.index("<details>") < text.index("b t in a t") < text.index("</details>")
+    off = "\n".join(across(Results({}, tuple(transfer(matched=False))), tmp_path / "page.md"))
+    assert "0.550 [0.500, 0.600] unmatched | 50 |" in off and "unmatched | 50" not in text
 
 
 def test_controls_that_are_not_matched_carry_no_claim(tmp_path: Path):

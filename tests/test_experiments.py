@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,12 +13,15 @@ from mechreward import MechRewardError
 from mechreward.account import write_page
 from mechreward.experiments import EXPERIMENTS
 from mechreward.findings import findings
-from mechreward.reproduction import reproduce
+from mechreward.reproduction import BUNDLED, repeat, reproduce
 from mechreward.results import Results
-from mechreward.study import Plan
+from mechreward.study import PAPER, Plan
 
 SMALL = Plan(
     "", "", train=20, validation=10, test=10, k=4, ablated=8, confidence=16, draws=3, random_draws=1, curve_draws=1
+)
+SIZES = (
+    "--train 20 --validation 10 --test 10 --k 4 --ablated 8 --confidence 16 --draws 3 --random-draws 1 --curve-draws 1"
 )
 HOMES = (("countdown-base", "chain"), ("mixed-rl", "chain"))
 
@@ -40,6 +44,38 @@ def test_rows_of_every_home_and_experiment(results: Results, out: Path):
     assert set(results.manifest["runs"]) == {"countdown-base.chain", "mixed-rl.chain"}
 
 
+def test_every_results_file_says_how_it_is_repeated(results: Results, out: Path):
+    names = "R3 R5 R6 R9"
+    for model, task in HOMES:
+        own = Results.load(out / f"{model}.{task}" / "results.json").manifest["command"]
+        assert own == f"mechreward paper {names} --model {model} --task {task} {SIZES}"
+    assert Results.load(out / "results.json").manifest["command"] == repeat(
+        ["R3", "R5", "R6", "R9", "R12"], HOMES, SMALL
+    )
+
+
+@pytest.mark.parametrize(
+    ("homes", "words"),
+    [
+        (BUNDLED, ""),
+        (BUNDLED[2:], " --model mixed-rl"),
+        (BUNDLED[:3], " --task countdown"),
+        (BUNDLED[3:4], " --task chain"),
+        (BUNDLED[:1], " --model countdown-base"),
+        ((("planted-value", "planted"),), " --model planted-value --task planted"),
+    ],
+)
+def test_one_command_repeats_all_homes(homes: tuple[tuple[str, str], ...], words: str):
+    assert repeat(["R2", "R12"], homes, PAPER) == f"mechreward paper R2 R12{words}"
+    assert repeat(["R2"], homes, replace(PAPER, k=16)) == f"mechreward paper R2{words} --k 16"
+
+
+def test_homes_that_no_command_names_are_a_call_in_Python():
+    assert repeat(["R3"], HOMES, SMALL).startswith(
+        "mechreward.reproduction.reproduce(['R3'], 'DIR', [('countdown-base'"
+    )
+
+
 def test_a_second_call_computes_nothing(results: Results, out: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("R3", "R5", "R6", "R9", "R12"):
         monkeypatch.setattr(f"mechreward.paper.{name}", lambda *_: pytest.fail("made again"))
@@ -50,10 +86,11 @@ def test_a_second_call_computes_nothing(results: Results, out: Path, monkeypatch
 def test_the_page_names_every_picture_and_number(results: Results, tmp_path: Path):
     text = write_page(results, tmp_path / "results.md", "mechreward paper ...").read_text()
     pictures = re.findall(r"\((pictures/[^)]+)\)", text)
-    assert len(pictures) == len(set(pictures)) == 2 * (4 + 1 + 2) + 2 * 3
+    assert len(pictures) == len(set(pictures)) == 2 * (2 + 4 + 1 + 2) + 2 * 3
     for picture in pictures:
         ElementTree.parse(tmp_path / picture)
-    assert "mechreward paper R1 R3 R5 R6 R9 --model mixed-rl --task chain" in text
+    assert f"`mechreward paper R3 R5 R6 R9 --model mixed-rl --task chain {SIZES}`" not in text
+    assert f"`mechreward paper R1 R3 R5 R6 R9 --model mixed-rl --task chain {SIZES}`" in text
     assert "## R12" in text and "nan" not in text
 
 

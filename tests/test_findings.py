@@ -19,17 +19,40 @@ R10 = paper.shared("R10", "made-up", "rows", "3.mlp", 0)
 R14 = paper.shared("R14", "made-up", "rows", "3.mlp", 0)
 
 
-def depends(high: float, rank: int) -> list[Row]:
+def depends(high: float, rank: int, clean: float = 0.4, draws: int = 19) -> list[Row]:
+    """`clean`: the lower bound of the read-out with nothing zeroed."""
     detail = {"zeroed": 300, "layers": 2}
     return rows_from(
         R10,
         [
-            ("baseline", "spearman", Interval(0.5, 0.4, 0.6, 40), {"neurons": 38, "steps": 90}),
+            ("baseline", "spearman", Interval(0.5, clean, 0.6, 40), {"neurons": 38, "steps": 90}),
             ("value", "change", Interval(-0.3, -0.4, -0.2, 40), detail),
             ("matched", "change", Interval(-0.1, -0.2, 0.0, 40), detail),
-            ("value", "beyond_matched", Interval(-0.2, -0.3, high, 40), {"rank": rank, "p_rank": 0.05, "draws": 19}),
+            ("value", "beyond_matched", Interval(-0.2, -0.3, high, 40), {"rank": rank, "p_rank": 0.05, "draws": draws}),
         ],
     )
+
+
+@pytest.mark.parametrize("clean", [0.0, -0.1])
+def test_R10_cannot_tell_where_there_is_nothing_to_lose(clean: float):
+    """Rows that would be a finding, but for a clean read-out whose interval reaches 0."""
+    found, missed = findings(Results({}, tuple(depends(-0.1, 1, clean))))
+    assert not found and len(missed) == 1
+    assert "the test cannot tell" in missed[0] and "so that there is nothing to lose" in missed[0]
+    assert f"0.500 [{clean:.3f}, 0.600]" in missed[0] and "beyond as many matched" not in missed[0]
+
+
+def test_R10_speaks_of_one_layer_in_the_singular():
+    rows = [
+        replace(row, detail=row.detail | {"layers": 1} if "layers" in row.detail else row.detail)
+        for row in depends(-0.1, 1)
+    ]
+    assert "300 value neurons of 1 earlier layer changes" in findings(Results({}, tuple(rows)))[0][0]
+
+
+def test_R10_needs_draws_enough_for_a_rank():
+    found, missed = findings(Results({}, tuple(depends(-0.1, 1, draws=18))))
+    assert not found and "18 matched sets cannot rank it (19 are needed)" in missed[0]
 
 
 def steers(p: float, matched: float) -> list[Row]:
@@ -64,7 +87,7 @@ def test_R14_needs_the_test_after_Holm_and_the_rank(p: float, matched: float, ho
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
     assert "at strength 2 (standard deviations) and all positions, changes accuracy by 0.400" in (found + missed)[0]
     assert "Holm over 3 strengths and places; 19 matched sets" in (found + missed)[0]
-    assert "largest at each place: all +0.40, early +0.05" in (found + missed)[0]
+    assert "largest at each place: all +0.40 [+0.30, +0.50], early +0.05 [-0.10, +0.20] (R14)" in (found + missed)[0]
 
 
 def test_R14_without_all_matched_sets_is_not_found():
@@ -158,30 +181,45 @@ def test_a_dose_by_share_needs_the_test_after_Holm_the_sense_and_every_matched_s
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
 
 
-@pytest.mark.parametrize(("up", "down", "holds"), [(0.2, -0.2, True), (0.2, 0.0, False), (0.04, -0.2, False)])
-def test_patching_must_move_both_ways_beyond_matched_sets(up: float, down: float, holds: bool):
+@pytest.mark.parametrize(
+    ("up", "down", "sets", "holds"),
+    [(0.2, -0.2, 19, True), (0.2, 0.0, 19, False), (0.04, -0.2, 19, False), (0.2, -0.2, 3, False)],
+)
+def test_patching_must_move_both_ways_beyond_matched_sets(up: float, down: float, sets: int, holds: bool):
     rows = []
     for into, change in (("low", up), ("high", down)):
         detail = {"from": "x", "into": into, "at": "3.mlp"}
         rows += rows_from(R14, [("value", "patched", Interval(change, change - 0.03, change + 0.03, 30), detail)])
-        rows += rows_from(R14, [("matched", "patched", Interval(0.0, -0.05, 0.05, 3), detail)])
+        rows += rows_from(R14, [("matched", "patched", Interval(0.0, -0.05, 0.05, sets), detail)])
         rows += rows_from(R14, [("all neurons", "patched", Interval(2 * change, -1.0, 1.0, 30), detail)])
     found, missed = findings(Results({}, tuple(rows)))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
-    assert f"all neurons of the site by {2 * up:+.2f} and {2 * down:+.2f}" in (found + missed)[0]
+    whole = f"all neurons of the site by {2 * up:+.2f} [-1.00, +1.00] and {2 * down:+.2f} [-1.00, +1.00]"
+    assert f"{whole}; matched sets by -0.05 to 0.05 and -0.05 to 0.05" in (found + missed)[0]
+    assert ("3 matched sets cannot rank it" in (found + missed)[0]) == (sets == 3)
 
 
-@pytest.mark.parametrize(("p", "random", "holds"), [(0.02, 0.1, True), (0.03, 0.1, False), (0.02, 0.35, False)])
-def test_at_one_damage_a_set_must_beat_every_control_after_Holm(p: float, random: float, holds: bool):
+@pytest.mark.parametrize(
+    ("p", "random", "sets", "holds"),
+    [
+        (0.02, 0.1, 19, True),
+        (0.03, 0.1, 19, False),
+        (0.02, 0.35, 19, False),
+        (0.02, 0.1, 2, False),
+        (0.03, 0.1, 2, False),
+    ],
+)
+def test_at_one_damage_a_set_must_beat_every_control_after_Holm(p: float, random: float, sets: int, holds: bool):
     own, other = ({"strength": 2, "kl": 0.4, "p_mcnemar": each} for each in (p, 0.9))
     beside = {"strength": 2, "kl": 0.4, "factor": 3.0, "sets": 2, "never": 0}
     rows = rows_from(R14, [("value", "contrast_at_kl", Interval(0.3, 0.2, 0.4, 100), own)])
-    rows += rows_from(R14, [("matched", "contrast_at_kl", Interval(0.0, -0.1, 0.1, 2), beside)])
+    rows += rows_from(R14, [("matched", "contrast_at_kl", Interval(0.0, -0.1, 0.1, sets), beside | {"sets": sets})])
     rows += rows_from(R14, [("random", "contrast_at_kl", Interval(0.0, -0.1, random, 2), beside)])
     rows += rows_from(R14, [("dopamine", "contrast_at_kl", Interval(0.0, -0.1, 0.1, 100), other)])
     found, missed = findings(Results({}, tuple(rows)))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))  # dopamine has no control here: nothing is said
-    assert f"p={2 * p:.2g} after Holm over 2 sets; 2 matched sets, 3.0 times as strong" in (found + missed)[0]
+    assert f"p={2 * p:.2g} after Holm over 2 sets; {sets} matched sets, 3.0 times as strong" in (found + missed)[0]
+    assert ("2 matched sets cannot rank it" in (found + missed)[0]) == (sets == 2 and p == 0.02)
 
 
 @pytest.mark.parametrize(
@@ -206,13 +244,16 @@ def test_self_repair_must_be_above_0_and_above_matched_sets(low: float, p: float
     assert "1.mlp 0.30" in (found + missed)[0] and "-0.50" not in (found + missed)[0]
 
 
-@pytest.mark.parametrize(("p", "low", "holds"), [(0.02, 0.6, True), (0.03, 0.6, False), (0.02, 0.45, False)])
-def test_other_tasks_are_felt_after_Holm_and_beyond_matched_sets(p: float, low: float, holds: bool):
+@pytest.mark.parametrize(
+    ("p", "low", "sets", "holds"),
+    [(0.02, 0.6, 19, True), (0.03, 0.6, 19, False), (0.02, 0.45, 19, False), (0.02, 0.6, 5, False)],
+)
+def test_other_tasks_are_felt_after_Holm_and_beyond_matched_sets(p: float, low: float, sets: int, holds: bool):
     about = R14 | {"experiment": "R4"}
     each = [(op, {"on": "chain", "op": op, "p_mcnemar": value}) for op, value in (("zero", p), ("mean", 1.0))]
     rows = [rows_from(about, [("value", "change_elsewhere", Interval(-0.1, -0.2, 0.0, 40), d)])[0] for _, d in each]
     for op in ("zero", "mean"):
-        beside = [("value", 0.5, 0.4, {"op": op}), ("matched", 0.65, low, {"op": op, "sets": 5})]
+        beside = [("value", 0.5, 0.4, {"op": op}), ("matched", 0.65, low, {"op": op, "sets": sets})]
         beside += [("baseline", 0.7, 0.6, {})]
         for arm, right, least, detail in beside:
             right = Interval(right, least, 0.7, 40)
@@ -220,7 +261,57 @@ def test_other_tasks_are_felt_after_Holm_and_beyond_matched_sets(p: float, low: 
     found, missed = findings(Results({}, tuple(rows)))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
     assert "chain, zero -0.10 [-0.20, +0.00]" in (found + missed)[0]
-    assert f"to 0.50, 5 matched sets to {low:.2f} to 0.70" in (found + missed)[0]
+    assert f"to 0.50 [0.40, 0.70], {sets} matched sets to {low:.2f} to 0.70" in (found + missed)[0]
+    few = "; lower, and below each matched set, on chain; 5 matched sets cannot rank it (19 are needed) (R4)."
+    assert (found + missed)[0].endswith(few) == (sets == 5)
+
+
+def ablation(p: float = 0.001, rank: int = 1, draws: int = 19, clean: float | None = 0.1) -> list[Row]:
+    """Two ablations, the first of which is told; `clean`: the lower bound of Spearman with V-hat at the site."""
+    about, rows = R14 | {"experiment": "R4"}, []
+    for op, value in (("zero", p), ("mean", 1.0)):
+        tests = {"rank": rank, "draws": draws, "p_rank": rank / (1 + draws), "match_error": 0.1, "matched": True}
+        detail = {"op": op, "neurons": 8, "p_mcnemar": value} | tests
+        rows += rows_from(about, [("value", "accuracy", Interval(0.4, 0.3, 0.5, 40), detail)])
+        rows += rows_from(about, [("value", "change", Interval(-0.1, -0.2, 0.0, 40), {"op": op})])
+    read = {"target": "mc", "shape": "mlp"}
+    if clean is not None:
+        about = about | {"experiment": "R1"}
+        rows += rows_from(about, [("value", "spearman", Interval(0.2, clean, 0.3, 40), read)])
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("p", "rank", "draws", "holds"),
+    [(0.02, 1, 19, True), (0.03, 1, 19, False), (0.02, 2, 19, False), (0.02, 1, 5, False)],
+)
+def test_an_ablation_says_what_its_rank_is_worth(p: float, rank: int, draws: int, holds: bool):
+    found, missed = findings(Results({}, tuple(ablation(p, rank, draws, None))))
+    told = next(s for s in found + missed if s.startswith("Zero ablation"))
+    assert (told in found) == holds and "not corrected for 2 ablations)" in told
+    assert ("5 matched sets cannot rank it" in told) == (draws == 5) and "not about value" not in told
+
+
+@pytest.mark.parametrize(("clean", "said"), [(0.1, False), (0.0, True), (-0.1, True)])
+def test_an_ablation_where_V_hat_is_not_readable_is_not_about_value(clean: float, said: bool):
+    found, _ = findings(Results({}, tuple(ablation(clean=clean))))
+    told = next(s for s in found if s.startswith("Zero ablation"))
+    assert ("so this is about these neurons, not about value" in told) == said
+
+
+def test_R13_is_named_where_its_rows_are():
+    rows = ablation(clean=None)
+    again = [replace(row, experiment="R13", detail=row.detail | {"as": "R4"}) for row in rows]
+    stream = [replace(row, site="3.resid_post") for row in rows]
+
+    def said(*rows: Row) -> list[str]:
+        found, missed = findings(Results({}, rows))
+        return found + missed
+
+    assert all(s.endswith("(R4, R13).") for s in said(*rows, *again))
+    assert all(s.endswith("(R4).") for s in said(*rows))
+    told = said(*rows, *stream, *again)
+    assert sum(s.endswith("(R4).") for s in told) == sum(s.endswith("(R4, R13).") for s in told) == 2
 
 
 def test_the_curve_by_share_has_a_line_for_every_arm():
@@ -242,7 +333,10 @@ def test_value_neurons_must_beat_every_other_ranking_after_Holm(gap: float, p: f
     rows += rows_from(about, [("matched_displacement", "gap", Interval(0.0, -0.1, 0.1, 40), {"op": "zero", "sets": 5})])
     found, missed = findings(Results({}, tuple(rows)))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
-    assert f"next token {gap:+.2f}" in (found + missed)[0] and "Holm over 3" in (found + missed)[0]
+    assert (
+        f"next token {gap:+.2f} [{gap - 0.1:+.2f}, {gap + 0.1:+.2f}]" in (found + missed)[0]
+        and "Holm over 3" in (found + missed)[0]
+    )
 
 
 @pytest.mark.parametrize(("p", "holds"), [((0.016, 1.0, 1.0), True), ((0.02, 1.0, 1.0), False), ((1.0,) * 3, False)])
@@ -301,6 +395,16 @@ def test_the_evidence_says_what_the_random_bases_number_is(reading: str):
     )
 
 
+def test_the_evidence_has_the_intervals_of_the_linear_curve():
+    detail = {"neurons": 8, "reading": "sparse", "p": 0.05, "random": 0.1, "rotated": 0.2, "few": 0.3, "full": 0.5}
+    linear = [(arm, metric, one, more | {"shape": "linear"}) for arm, metric, one, more in curve() if arm == "value"]
+    numbers = [("value", "sparsity", Interval(0.8, 0.6, 1.0, 50), detail), *linear]
+    told = findings(Results({}, tuple(rows_from(R14 | {"experiment": "R2"}, numbers + curve()))))[0][-1]
+    assert (
+        "all read it with Spearman +0.50 [+0.40, +0.60] (p=0.05" in told and "8 with +0.30 [+0.20, +0.40], as" in told
+    )
+
+
 def curve() -> list[tuple[str, str, Interval, dict[str, object]]]:
     """Ends of a pruning curve of the paper's net: all 768 neurons, and 8."""
     few = {"ratio": 0.99, "neurons": 8, "shape": "mlp", "fit": "retrained"}
@@ -309,6 +413,30 @@ def curve() -> list[tuple[str, str, Interval, dict[str, object]]]:
         ("value", "spearman", Interval(0.3, 0.2, 0.4, 50), few),
         ("random", "spearman", Interval(0.1, nan, nan, 50), few | {"draw": 0}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("low", "random", "draws", "words"),
+    [
+        (0.2, 0.1, 19, "Sparser than chance"),
+        (0.2, 0.2, 19, "No sparser than chance"),
+        (0.2, 0.1, 18, "Above 18 draws of every null, too few to call it sparser than chance (19 are needed)"),
+    ],
+)
+def test_sparser_than_chance_needs_draws_enough(low: float, random: float, draws: int, words: str):
+    few = {"ratio": 0.99, "neurons": 8, "shape": "mlp", "fit": "retrained"}
+    numbers = [("value", "spearman", Interval(0.5, 0.4, 0.6, 50), few | {"ratio": 0.0, "neurons": 768})]
+    numbers += [("value", "spearman", Interval(0.3, low, 0.4, 50), few)]
+    numbers += [("td_over_tokens", "spearman", Interval(0.2, 0.1, 0.3, 50), few)]
+    for arm, count in (("random", draws), ("rotated", 20)):
+        one = Interval(random, random - 0.1, random + 0.1, 50)
+        numbers += [(arm, "spearman", one, few | {"draw": draw}) for draw in range(count)]
+    found, missed = findings(Results({}, tuple(rows_from(R14 | {"experiment": "R2"}, numbers))))
+    assert len(found + missed) == 1 and bool(found) == (words == "Sparser than chance")
+    assert (found + missed)[0].startswith(f"{words}: 8 of the MLP units at 3.mlp read V-hat with Spearman 0.300 [")
+    null = f"of that size {random:+.2f} [{random - 0.1:+.2f}, {random + 0.1:+.2f}]"
+    assert f"all together +0.50 [+0.40, +0.60], the best random subset or basis {null}" in (found + missed)[0]
+    assert "td over tokens +0.20 [+0.10, +0.30]" in (found + missed)[0]
 
 
 def test_the_page_claims_no_rule_fixed_in_advance(tmp_path):

@@ -35,8 +35,8 @@ FLOORS = (
             *("answers", "push", "trials", "claims", "certificate"),
         ),
     ),
-    ("uses", ("confidence", "search")),
-    ("show", ("style", "matrix", "figures", "tokens", "patching", "traces", "steering", "circuit", "report")),
+    ("uses", ("confidence",)),
+    ("show", ("style", "matrix", "figures", "tokens", "patching", "traces", "steering", "estimates", "report")),
     (
         "testbed",
         (
@@ -64,8 +64,9 @@ FLOORS = (
     (
         TOP,
         (
-            *("study", "experiments", "reproduction", "findings_causal", "findings"),
-            *("cells", "tables_causal", "tables", "comparisons"),
+            *("study", "experiments", "reproduction", "findings_causal"),
+            *("findings_compared", "findings_steered", "findings"),
+            *("cells", "tables_causal", "tables", "comparisons", "pictures"),
             *("reading", "account", "bench", "calibration", "verdicts", "cli"),
         ),
     ),

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from mechreward._check import MechRewardError
+from mechreward.findings import RANKINGS
 from mechreward.results import Results, Row
 from mechreward.show import tokens
 from mechreward.show.figures import ablation_bars, histogram, layers_heatmap, pruning_curve
 from mechreward.show.report import Section, number, readable, report
+from mechreward.show.style import looks
 from mechreward.show.tokens import ColoredTokens, colored_tokens, token_strip
 
 HOSTILE = ["<think>", "</script><script>alert(1)</script>", '"', "' onload='x", "a\nb", "\n", "🎯", "\x00\u202e"]
@@ -391,3 +393,8 @@ def test_circuitsvis_draws_offline_in_a_browser(tmp_path):
 def test_a_badge_has_the_colour_of_its_sign_and_zero_has_none():
     page = token_strip(["a\n", "b\n", "c\n"], [0.5, 0.5, 0.5], {0: "+0.00", 1: "+0.42", 2: "-0.42"}, title="")
     assert [page.count(colour) for colour in ("#555555", "#005A8E", "#A34700")] == [1, 1, 1]
+
+
+def test_every_ranking_has_a_colour_of_its_own() -> None:
+    look = looks(["value", "rotated", "random", "shuffled", *RANKINGS])
+    assert len({colour for colour, _, _ in look.values()}) == len(look) == 4 + len(RANKINGS)

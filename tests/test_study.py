@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from mechreward.reading import write
 from mechreward.reproduction import demo
 from mechreward.results import Results, Row
 from mechreward.rollouts.value import Values
-from mechreward.study import Plan, Study, command
+from mechreward.study import PAPER, Plan, Study, command
 
 SMALL = Plan(train=24, validation=12, test=12, k=4, ablated=12, confidence=24, draws=3, random_draws=1, curve_draws=1)
 
@@ -138,6 +139,14 @@ def test_overwrite_removes_only_the_run(tmp_path: Path) -> None:
 def test_command_names_what_differs() -> None:
     assert command(Plan()) == "mechreward demo --out DIR"
     assert command(Plan(k=8, random_draws=3)) == "mechreward demo --out DIR --k 8 --random-draws 3"
+
+
+def test_the_command_of_the_paper_names_what_differs_from_its_own_sizes() -> None:
+    own = replace(PAPER, model="mixed-rl", task="chain")
+    assert command(own, ["R1", "R4"]) == "mechreward paper R1 R4 --model mixed-rl --task chain"
+    assert command(replace(own, k=16, draws=99, seed=3), ["R2"]) == (
+        "mechreward paper R2 --model mixed-rl --task chain --seed 3 --k 16 --draws 99"
+    )
 
 
 def test_a_null_reads_as_a_null(done: Path) -> None:

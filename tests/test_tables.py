@@ -91,6 +91,46 @@ def test_R4_controls_other_rankings_and_other_tasks():
     ]
 
 
+def test_R4_the_damage_meter_of_every_ablation():
+    """A meter of one set has no interval; of several the row says lowest and highest. Other metrics have no line."""
+    bare, op = Interval(0.5, nan, nan, 150), {"op": "zero"}
+    rows = rows_from(
+        about("R4"),
+        [
+            ("baseline", "accuracy", around(0.5, 150), {}),
+            ("baseline", "parse_rate", bare, {}),
+            ("value", "kl", Interval(0.000123, nan, nan, 150), op),
+            ("value", "change_norm", Interval(1.5, nan, nan, 150), op),
+            ("value", "truncation_rate", Interval(0.0, nan, nan, 150), op),
+            ("value", "length", Interval(31.25, nan, nan, 150), op),
+            ("value", "eos_rate", bare, op | {"on": "chain"}),
+            ("matched", "kl", Interval(0.02, 0.01, 0.03, 150), op | {"sets": 19}),
+            ("matched", "accuracy", around(0.4, 150), op | {"sets": 19}),
+            ("wanda", "parse_rate", bare, op | {"neurons": 8, "shared": 1}),
+        ],
+    )
+    assert [line for line in lines(*rows) if "wanda | 1 of" not in line and "| chain |" not in line] == [
+        "| 3.mlp | – | nothing | – | – | 0.500 | – | – | – | 150 |",
+        "| 3.mlp | zero | value | 0.00012 | 1.500 | – | – | 0.000 | 31.250 | 150 |",
+        "| 3.mlp | zero | value, on chain | – | – | – | 0.500 | – | – | 150 |",
+        "| 3.mlp | zero | matched (19 sets) | 0.02 [0.01, 0.03] | – | – | – | – | – | 150 |",
+        "| 3.mlp | zero | wanda | – | – | 0.500 | – | – | – | 150 |",
+    ]
+
+
+def test_R3_every_cell_has_its_interval_and_its_p():
+    rows = []
+    for split, share, score in (("validation", 1.0, 0.4), ("test", 1.0, 0.5), ("test", 0.01, 0.2)):
+        tested = {"p": 0.001, "p_holm": 0.0123} if split == "test" else {}
+        detail = {"split": split, "share": share} | tested
+        rows += rows_from(about("R3"), [("value", "spearman", around(score), detail)])
+    assert lines(*rows) == [
+        "| 3.mlp | validation | 0.400 [0.300, 0.500] | – | 50 |",
+        "| 3.mlp | test | 0.500 [0.400, 0.600] p=0.012 | 0.200 [0.100, 0.300] p=0.012 | 50 |",
+    ]
+    assert "| at | split | all | top 1% | n |" in numbers(Results({}, tuple(rows)))
+
+
 def test_R5_the_gap_the_test_and_the_overlap_stand_in_one_line():
     overlap = {"with": "terminal", "shared": 6, "expected": 0.027, "p": 6.7e-06}
     rows = rows_from(

@@ -24,6 +24,8 @@ ARMS: dict[str, tuple[str, Any, str]] = {
     "mean_difference": ("#A6298C", "-", "X"),
     "l1_penalised": ("#1795A8", (0, (5, 1.5)), "*"),
     "gradient_x_activation": ("#6A3D9A", ":", "h"),
+    "correlation": ("#B8860B", "-", "D"),
+    "td_over_tokens": ("#1a1a1a", (0, (3, 1, 1, 1)), "s"),
     "random": ("#767676", "-.", "v"),
     "sink_free_random": ("#767676", ":", "<"),
     "rotated": ("#9C6A00", "--", "p"),

@@ -1,0 +1,62 @@
+"""The page's table at a glance and its commands, from made-up rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mechreward import paper
+from mechreward.account import write_page
+from mechreward.results import Results, Row, rows_from
+from mechreward.stats import Interval
+from mechreward.study import PAPER
+
+
+def page(rows: list[Row], folder: Path, **manifest: Any) -> str:
+    results = Results({"versions": {"mechreward": "0"}} | manifest, tuple(rows))
+    return write_page(results, folder / "page.md", "mechreward paper ...").read_text()
+
+
+def evidence(reading: str = "sparse", few: float = 0.3) -> list[Row]:
+    """A `sparsity` row, and a linear curve whose random draws say something else; its ends have intervals."""
+    detail = {"neurons": 8, "reading": reading, "p": 0.05, "random": 0.11, "rotated": 0.22, "few": few, "full": 0.4}
+    ends = {"shape": "linear", "fit": "retrained"}
+    return rows_from(
+        paper.shared("R2", "made-up", "rows", "3.mlp", 0),
+        [
+            ("value", "sparsity", Interval(0.8, 0.6, 1.0, 50), detail),
+            ("value", "spearman", Interval(0.4, 0.35, 0.45, 50), ends | {"ratio": 0.0, "neurons": 768}),
+            ("value", "spearman", Interval(0.3, 0.25, 0.36, 50), ends | {"ratio": 0.99, "neurons": 8}),
+            ("random", "spearman", Interval(0.99, nan, nan, 50), ends | {"ratio": 0.99, "neurons": 8, "draw": 0}),
+        ],
+    )
+
+
+def test_at_a_glance_holds_what_sparsity_is_made_of(tmp_path: Path):
+    text = page(evidence(), tmp_path)
+    numbers = "0.40 [0.35, 0.45] | 0.30 [0.25, 0.36] | 0.11 | 0.22 | 0.80 [0.60, 1.00] | sparse |"
+    assert f"| made-up on rows | MLP units, 3.mlp | {numbers}" in text and "0.99 |" not in text
+    assert "| 0.40 [0.35, 0.45] | 0.31 | 0.11 |" in page(evidence(few=0.31), tmp_path), "another read-out: no interval"
+
+
+def test_sparsity_of_what_reads_nothing_is_a_dash(tmp_path: Path):
+    assert "| 0.11 | 0.22 | – | nothing |" in page(evidence("nothing"), tmp_path)
+
+
+@pytest.mark.parametrize(("k", "words"), [(32, ""), (16, " --k 16")])
+def test_commands_carry_the_sizes_of_the_run(tmp_path: Path, k: int, words: str):
+    plan = asdict(replace(PAPER, model="made-up", task="rows", k=k))
+    text = page(evidence(), tmp_path, runs={"made-up.rows": {"plan": plan}})
+    assert text.count(f"`mechreward paper R2 --model made-up --task rows{words}`") == 2, "at a glance, and the home"
+    assert "Repeated by `mechreward paper R2" in text.partition("## At a glance")[2].partition("## made-up")[0]
+
+
+def test_captions_name_R13_where_it_is_the_same_rows(tmp_path: Path):
+    rows = evidence()
+    again = [replace(row, experiment="R13", detail=row.detail | {"as": "R2"}) for row in rows]
+    assert "R2, R13, MLP units: Spearman with V-hat, linear" in page([*rows, *again], tmp_path)
+    assert "R13, MLP units" not in page(rows, tmp_path)
