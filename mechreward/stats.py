@@ -15,11 +15,11 @@ from typing import SupportsFloat
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import root_scalar
-from scipy.stats import binomtest, hypergeom, norm, rankdata, t
+from scipy.stats import binomtest, hypergeom, norm, rankdata
 
+from mechreward._bounds import auroc_bounds, bootstrap_levels, score_interval
 from mechreward._check import one_of, require
 from mechreward._columns import Column, binary, columns, fraction, grouped, unit
-from mechreward._paired import score_interval
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,21 @@ class Interval:
 
 def auroc(score: Column, label: Column) -> float:
     """P(a positive outscores a negative), ties one half. `score` [n], `label` [n] 0/1; nan if one class."""
-    return within_auroc(score, label, np.zeros(np.shape(score)))
+    score, label = columns(score=score, label=label)
+    binary(label=label)
+    positive = label.sum()
+    wins, pairs = rankdata(score) @ label - positive * (positive + 1) / 2, positive * (len(label) - positive)
+    return float(wins / pairs) if pairs else nan
+
+
+def auroc_interval(score: Column, label: Column, cluster: Column, *, level: float = 0.95) -> Interval:
+    """`auroc` with its interval for rows clustered by problem (see `auroc_bounds`): no draws, and closer to its level
+    than a bootstrap of few problems (docs/calibration.md). `Interval.n` counts clusters."""
+    estimate = auroc(score, label)
+    fraction(level=level)
+    score, label = columns(score=score, label=label)
+    member, _, sizes = grouped(cluster, len(score))
+    return Interval(estimate, *auroc_bounds(score, label, member, level), len(sizes))
 
 
 def within_auroc(score: Column, label: Column, group: Column) -> float:
@@ -135,7 +149,7 @@ def cluster_bootstrap(
     level: float = 0.95,
     with_cluster: bool = False,
 ) -> Interval:
-    """Bootstrap interval of `statistic(*arrays)`, resampling whole clusters with replacement (see `_tails`).
+    """Bootstrap interval of `statistic(*arrays)`, resampling whole clusters with replacement (see `bootstrap_levels`).
 
     `arrays`: one array or several, each [n ...]; `cluster` [n]: problem ids of any sortable kind. The
     estimate is the statistic of the data as given, `Interval.n` the number of clusters. Draws that give nan
@@ -161,29 +175,16 @@ def cluster_bootstrap(
         copy = [np.repeat(np.arange(m), sizes[pick])] if with_cluster else []
         return float(statistic(*(column[rows] for column in columns), *copy))
 
-    picks = rng.integers(m, size=(draws if m > 1 else 0, m))
+    if np.isnan(estimate) or m == 1:
+        return Interval(estimate, nan, nan, m)
+    picks = rng.integers(m, size=(draws, m))
     values = np.array([draw(pick) for pick in picks])
     kept = ~np.isnan(values)
-    if np.isnan(estimate) or m == 1 or kept.mean() < 1 / 2:
+    if kept.mean() < 1 / 2:
         return Interval(estimate, nan, nan, m)
-    at = _tails(values[kept], picks[kept], estimate, sizes, level)
+    at = bootstrap_levels(values[kept], picks[kept], estimate, sizes, level)
     low, high = np.quantile(values[kept], at, method="weibull")  # the default's tails hold .028 of 300 draws, not .025
     return Interval(estimate, float(low), float(high), m)
-
-
-def _tails(values: np.ndarray, picks: np.ndarray, estimate: float, sizes: np.ndarray, level: float) -> np.ndarray:
-    """Which two quantiles of the draws bound the interval. Plain percentiles cover too seldom (docs/calibration.md).
-
-    Bias-corrected and accelerated (Efron 1987; influences from the draws, no jackknife); normal quantiles widened to
-    t's (Hesterberg 2015) with as many clusters as equal ones would count for (Kish), which is our choice.
-    """
-    edge, equal = 0.5 / len(values), float(np.mean(values == estimate))
-    bias = norm.ppf(np.clip(np.mean(values < estimate) + equal / 2, edge, 1 - edge))
-    influence = np.bincount(picks.ravel(), np.repeat(values - values.mean(), len(sizes)), len(sizes))
-    skew = (influence**3).sum() / max(6 * (influence**2).sum() ** 1.5, 1e-300)
-    count = max(2.0, sizes.sum() ** 2 / (sizes**2).sum())
-    z = bias + np.array([-1, 1]) * t.ppf((1 + level) / 2, count - 1) * sqrt(count / (count - 1))
-    return norm.cdf(bias + z / np.maximum(1 - skew * z, 1e-9))
 
 
 def paired_difference(

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "mechreward"
 MAX_LINES = 300
 TOP = ""
 FLOORS = (
-    (TOP, ("_check", "_columns", "_files", "_paired", "_progress", "_workers", "stats", "results")),
+    (TOP, ("_check", "_bounds", "_columns", "_files", "_progress", "_workers", "stats", "results")),
     ("tasks", ("base", "countdown", "chain", "paths")),
     ("models", ("site", "hooked", "adapter", "cache", "lean", "edits", "clock", "capture", "draw", "engine")),
     ("rollouts", ("trajectory", "sample", "value")),

@@ -66,7 +66,10 @@ def R12(homes: Mapping[str, Home], seed: int = 0, draws: int = 19) -> list[Row]:
             others = [_reads(goal, np.array(control.neurons.indices)) for control in controls]
             for metric, (statistic, column) in METRICS.items():
                 y = getattr(goal.test, column)
-                score = stats.cluster_bootstrap(statistic, [own, y], goal.test.group, draws=300, seed=seed)
+                if statistic is stats.auroc:
+                    score = stats.auroc_interval(own, y, goal.test.group)
+                else:
+                    score = stats.cluster_bootstrap(statistic, [own, y], goal.test.group, draws=300, seed=seed)
                 spread = over_draws([statistic(other, y) for other in others])
                 beside = _beside(controls)
                 both_arms = [("value", metric, score, detail), ("matched", metric, spread, detail | beside)]

@@ -12,7 +12,7 @@ from mechreward.uses.confidence import confidence
 
 def R7(probe: ValueProbe, acts: Any, runs: Rollouts, about: dict[str, Any]) -> list[Row]:
     """Confidence: AUROC of the value read-out at s_0, beside what the surface of problem and answer gives."""
-    scores = confidence(probe, acts, runs, seed=about["seed"])
+    scores = confidence(probe, acts, runs)
     known = {"value": "before", "problem_length": "before", "difficulty": "before"}
     numbers = [(arm, "auroc_s0", score, {"known": known.get(arm, "after")}) for arm, score in scores.items()]
     return rows_from(about, numbers)

@@ -57,6 +57,8 @@ def measured(
         statistic: Callable[..., float], keep: np.ndarray, *columns: np.ndarray, within: bool = False
     ) -> Interval:
         arrays, group = [column[keep] for column in columns], data.group[keep]
+        if draws and statistic is stats.auroc:
+            return stats.auroc_interval(arrays[0], arrays[1], group)
         if draws:
             return stats.cluster_bootstrap(statistic, arrays, group, draws=draws, seed=seed, with_cluster=within)
         number = statistic(*arrays, *([group] if within else []))

@@ -78,9 +78,6 @@ def increment(
     def gain(more: np.ndarray, less: np.ndarray, label: np.ndarray) -> float:
         return stats.auroc(more, label) - stats.auroc(less, label)
 
-    found = {
-        name: stats.cluster_bootstrap(stats.auroc, [score, held[2]], group, draws=300, seed=seed)
-        for name, score in told.items()
-    }
+    found = {name: stats.auroc_interval(score, held[2], group) for name, score in told.items()}
     both = [told["surface_and_value"], told["surface"], held[2]]
     return found | {"increment": stats.cluster_bootstrap(gain, both, group, draws=300, seed=seed)}

@@ -12,7 +12,7 @@ from mechreward.rollouts.trajectory import Rollouts
 from mechreward.stats import Interval
 
 
-def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts, seed: int = 0) -> dict[str, Interval]:
+def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts) -> dict[str, Interval]:
     """AUROC of the terminal reward for what may be known, grouped by when it is known.
 
     Before the first token: `value` (the probe at s_0), `problem_length` (prompt tokens, longer = less sure),
@@ -39,6 +39,4 @@ def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts, seed: int =
         "mean_logprob": np.array([float(run.logprobs.mean()) for run in runs]),
         "answer_length": np.array([-float(run.length) for run in runs]),
     }
-    return {
-        name: stats.cluster_bootstrap(stats.auroc, [score, reward], group, seed=seed) for name, score in scores.items()
-    }
+    return {name: stats.auroc_interval(score, reward, group) for name, score in scores.items()}
