@@ -23,8 +23,6 @@ from mechreward.study import Study
 from mechreward.tasks import TASKS
 from mechreward.tasks.base import SPLITS
 
-PATCHED = 3  # matched sets whose states are patched too (R14)
-
 
 def data(study: Study) -> list[Row]:
     """What the rollouts and values of each split look like."""
@@ -224,7 +222,7 @@ def R14(study: Study) -> list[Row]:
         pushes, tokens = paper.steering_arms(model, train, value, dopamine, plan.draws, plan.random_draws, plan.seed)
         about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")[:100]
         sets = {
-            arm: (own, [one.neurons for one in pushes if one.arm == control][:PATCHED])
+            arm: (own, [one.neurons for one in pushes if one.arm == control])
             for arm, own, control in (("value", value, "matched"), ("dopamine", dopamine, "matched_dopamine"))
         }
         shares = paper.by_share(model, train, fitted(study, value.site), value.site, draws=plan.draws, seed=plan.seed)

@@ -39,12 +39,12 @@ def split(name="train", n=40):
     return paper.observe(here.model, runs, mr.estimate(here.model, runs, k=6, what=None), [Site.parse(SITE)])
 
 
-def pushes():
+def pushes(inert: int = 2):
     train, own = split(), plant().truth.value_neurons[SITE]
     acts, toward = train.at_states[SITE], np.where(train.values.live, train.values.mean, np.nan)
     push = own_push(own, acts, toward)
-    inert = [i for i in range(acts.width) if i not in own.indices][:2]
-    others = [like(push, NeuronSet.of(acts, [i], "other"), acts, toward, "matched", i) for i in inert]
+    free = [i for i in range(acts.width) if i not in own.indices][:inert]
+    others = [like(push, NeuronSet.of(acts, [i], "other"), acts, toward, "matched", i) for i in free]
     return push, others
 
 
@@ -103,8 +103,9 @@ def test_shares_of_as_many_neurons_are_one():
 
 
 def test_patches_go_both_ways_and_equal_states_stay():
-    """The policy reads V from these neurons alone: the set does what all neurons do, pair by pair."""
-    push, others = pushes()
+    """The policy reads V from these neurons alone: the set does what all neurons do, pair by pair. As it does something
+    it stands beside all matched sets; one that does nothing, beside the first few."""
+    push, others = pushes(5)
     about = paper.shared("R14", "planted", "planted", SITE, 0)
     sets = {"value": (push.neurons, [one.neurons for one in others])}
     rows = paper.both_patched(plant().model, split("test"), sets, about, pairs=20, k=8)
@@ -113,6 +114,10 @@ def test_patches_go_both_ways_and_equal_states_stay():
     for into, own in (("low", up), ("high", down)):
         assert only(rows, arm="all neurons", metric="patched", into=into).estimate == pytest.approx(own.estimate)
         assert only(rows, arm="matched", metric="patched", into=into).estimate == pytest.approx(0, abs=0.1)
+        assert only(rows, arm="matched", metric="patched_back", into=into).n == 5
+    inert = {"value": (others[0].neurons, [one.neurons for one in others])}
+    still = paper.both_patched(plant().model, split("test"), inert, about, pairs=20, k=8)
+    assert {row.n for row in still if row.arm == "matched"} == {3}
     assert abs(only(rows, arm="value", metric="patched", into="equal").estimate) < up.estimate / 2
     for metric in ("patched_back", "patched_ended"):
         for into in ("low", "high"):
@@ -168,7 +173,7 @@ def test_random_weights_read_the_same_answers_and_the_same_values():
 def test_other_tasks_are_measured_where_the_model_solves_any():
     here, own = plant(), plant().truth.value_neurons[SITE]
     problems = here.task.problems("test", 30)
-    options = {"draws": 3, "random_draws": 1, "what": None}
+    options = {"draws": 6, "random_draws": 1, "what": None}
     effect = ablate(here.model, here.task.problems("test", 20, 1), own, ops=("zero",), **options)
     acts = mr.record(here.model, split().runs, SITE, rows="tokens", what=None)[SITE]
     about = paper.shared("R4", "planted", "planted", SITE, 0)
@@ -178,7 +183,11 @@ def test_other_tasks_are_measured_where_the_model_solves_any():
         assert abs(found.estimate - exact) < 4 * np.sqrt(max(exact * (1 - exact), 0.01) / 30)
     change = only(rows, arm="value", metric="change_elsewhere")
     assert change.estimate == pytest.approx(value.estimate - base.estimate)
-    assert only(rows, arm="matched", metric="accuracy_elsewhere").detail["sets"] == 3
+    beside = only(rows, arm="matched", metric="accuracy_elsewhere")
+    assert change.detail["p_mcnemar"] <= 0.05 and beside.detail["sets"] == 6, "seen, so all matched sets are run"
+    unread = ablate(here.model, problems[:8], NeuronSet.of(acts, here.truth.decoys["length"], "length"), **options)
+    still = paper.elsewhere(here.model, {"itself": problems}, unread, acts, about)
+    assert only(still, arm="matched", metric="accuracy_elsewhere").detail["sets"] == 5
     lost = [problem for problem in problems if not mr.sample(here.model, [problem], what=None).rewards[0]][:4]
     few = paper.elsewhere(here.model, {"lost": lost}, effect, acts, about)
     assert [(row.arm, row.estimate) for row in few] == [("baseline", 0.0)]

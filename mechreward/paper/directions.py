@@ -16,7 +16,7 @@ from mechreward.causal.intervene import Intervention, zero
 from mechreward.causal.push import Push, by_arm
 from mechreward.causal.trials import both_ways
 from mechreward.models.edits import Edit
-from mechreward.paper.split import bare, over_draws
+from mechreward.paper.split import SEEN, bare, over_draws
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.probe import DopamineProbe
@@ -32,7 +32,6 @@ STRENGTHS = (-3, -2, -1, 1, 2, 3)
 PLACES = ("all", "early", "late")
 BESIDE = {"matched": "value", "matched_dopamine": "dopamine"}  # whose rank is among which sets
 CURVE = 2  # matched sets that every strength is tried on
-RANKED = 0.05  # a contrast whose McNemar p is at most this is ranked among all matched sets
 
 
 def R10(
@@ -128,7 +127,7 @@ def R14(
     The rows of arms of several draws, which have one displacement with the set they stand for, are means over them,
     between the lowest and the highest: matched sets over the first `CURVE`; random ones, and V-hat, KL and the norm of
     the change of both, at the middle strength alone.
-    Where the contrast of the set itself is told from 0 (McNemar, p <= `RANKED`, not corrected), at any strength and
+    Where the contrast of the set itself is told from 0 (McNemar, p <= `SEEN`, not corrected), at any strength and
     place, all draws are run there and the contrast of the matched sets holds its `p_rank`: a set that moves nothing
     needs no more controls to be told so (our choice).
 
@@ -199,7 +198,7 @@ def R14(
             if single:
                 p = {s: stats.mcnemar(found[-s][0].reward, found[s][0].reward) for s in up}
                 told |= {(arm, place, s): (gaps[place, s][0].estimate, p[s]) for s in up}
-        sure = [key for key in told if key[0] == BESIDE.get(arm) and told[key][1] <= RANKED]
+        sure = [key for key in told if key[0] == BESIDE.get(arm) and told[key][1] <= SEEN]
         for _, place, s in sure if not single else ():
             gaps[place, s] = _gaps(steer(draws, (-s, s), place), s, ids, seed)
         for (place, s), each in gaps.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -14,8 +15,8 @@ from mechreward.causal.effect import CleanText
 from mechreward.causal.intervene import zero
 from mechreward.causal.push import Push, by_arm
 from mechreward.causal.trials import at_kl, both_ways, kl, patched
-from mechreward.paper.directions import BESIDE, CURVE, RANKED
-from mechreward.paper.split import Split, bare, over_draws
+from mechreward.paper.directions import BESIDE, CURVE
+from mechreward.paper.split import SEEN, Split, bare, over_draws
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 from mechreward.results import Row, rows_from
@@ -25,6 +26,7 @@ from mechreward.tasks import Problem
 
 OPS = ("zero", "down", "up")
 TEXTS = 12  # clean answers that the KL of matched damage is taken over
+PATCHED = 3  # matched sets that are patched first, to see whether more are needed
 
 
 def share_dose(
@@ -40,7 +42,7 @@ def share_dose(
     `accuracy_zeroed` and its `change_zeroed` against the model as it is, and `contrast_at_share`, accuracy steered up
     minus down; the damage meter of each (`op` zero, down, up). The matched sets' rows are means over the first `CURVE`
     draws, between the lowest and the highest; where the set itself changes accuracy, or has a contrast (McNemar,
-    p <= `RANKED`, not corrected), over all draws, with its `p_rank` among them.
+    p <= `SEEN`, not corrected), over all draws, with its `p_rank` among them.
 
     Args:
         sets: share -> the set's push, and then those of its matched sets (`paper.by_share`).
@@ -72,7 +74,7 @@ def share_dose(
             ],
         )
         others = found[1:].reward
-        sure = min(p.values()) <= RANKED and len(pushes) > len(found.reward)
+        sure = min(p.values()) <= SEEN and len(pushes) > len(found.reward)
         if sure:
             others = np.concatenate([others, run(pushes[1 + CURVE :]).reward])
         if len(others):
@@ -153,7 +155,8 @@ def both_patched(
     `patched` is what V-hat of the continuation, which is its accuracy, changes by; `patched_back` and `patched_ended`
     what the shares that turn back, and that end by themselves, change by; `from` and `into` in `detail`; bootstrap by
     problem. The arm `all neurons` is the whole site, `matched` the mean of the matched sets between the lowest and the
-    highest. No rows where there are not two pairs.
+    highest: the first `PATCHED`, and all of them where the set's own change of V-hat has its interval beyond 0. No rows
+    where there are not two pairs.
 
     Args:
         sets: arm -> the set and its matched sets.
@@ -162,18 +165,25 @@ def both_patched(
     for arm, (neurons, controls) in sets.items():
         acts = test.at_states[str(neurons.site)]
         for back, (source, goal) in ((False, ("high", "low")), (True, ("low", "high"))):
-            found = patched(
-                model, test.runs, test.values, acts, neurons, controls,
-                pairs=pairs, k=k, seed=seed, back=back, what=what and f"{what}: {arm}, {source} into {goal}",
+            title = what and f"{what}: {arm}, {source} into {goal}"
+            put = partial(
+                patched, model, test.runs, test.values, acts, neurons,
+                pairs=pairs, k=k, seed=seed, back=back, what=title,
             )  # fmt: skip
+            found = put(controls=controls[:PATCHED])
             if found is None or found.same < 2:
                 continue
             pairs_in = slice(found.same)  # others are of two problems, and bring what is the problem's
-            detail: dict[str, Any] = {"from": source, "into": goal, "at": str(neurons.site), "k": k}
-            detail |= {"pairs": found.same}
             here, group = about | {"site": str(neurons.site)}, found.group[pairs_in]
             v = np.stack([found.low, found.few, found.whole, *found.matched])
-            for metric, seen in (("patched", v), ("patched_back", found.back), ("patched_ended", found.ended)):
+            tables = {"patched": v, "patched_back": found.back, "patched_ended": found.ended}
+            moved = _over((v[1] - v[0])[pairs_in], group, seed)
+            if not moved.low <= 0 <= moved.high and (more := put(controls=controls[PATCHED:])):
+                added = {"patched": more.matched, "patched_back": more.back[3:], "patched_ended": more.ended[3:]}
+                tables = {name: np.concatenate([table, added[name]]) for name, table in tables.items()}
+            detail: dict[str, Any] = {"from": source, "into": goal, "at": str(neurons.site), "k": k}
+            detail |= {"pairs": found.same}
+            for metric, seen in tables.items():
                 own, whole, *others = (seen[1:, pairs_in] - seen[0, pairs_in]).astype(float)
                 changes = [(arm, own)] + ([("all neurons", whole)] if arm == "value" else [])
                 rows += rows_from(here, [(name, metric, _over(one, group, seed), detail) for name, one in changes])

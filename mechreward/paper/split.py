@@ -22,6 +22,7 @@ from mechreward.stats import Interval
 
 SHARES = (0.01, 0.02, 0.05)
 CUT = 0.3
+SEEN = 0.05  # uncorrected p of a set at which it is ranked among all matched sets, not the first few alone
 
 
 @dataclass(frozen=True)
