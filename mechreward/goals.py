@@ -40,7 +40,7 @@ def covers(row: Row) -> str:
     return "too seldom" if row.high < BAND[0] else "too often" if row.low > BAND[1] else "unclear"
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
+def over_seeds(values: Sequence[float | None]) -> Interval:
     """Mean over seeds with Student's interval; of fewer than three the range."""
     x, n = np.array(values, dtype=float), len(values)
     mean = float(x.mean())
