@@ -144,13 +144,19 @@ def _cell(column: int) -> Callable[[np.random.Generator, int], tuple[float, floa
     return one
 
 
-def _most(rng: np.random.Generator, run: int) -> tuple[float, float]:
-    """R9: the largest |Spearman| of any neuron with delta, among those with delta moved."""
-    w = walks(PROBLEMS, rng)
-    held = _held(w, w.delta(w.estimate(rng)), _wandering(w, rng, NEURONS))
-    null = [_largest(held.x, shuffled(held, seed=run * 1000 + draw).y) for draw in range(SHUFFLES)]
-    p = stats.rank_among(_largest(held.x, held.y), np.array(null), tail="high")[1]
-    return p, p - 1 / (1 + SHUFFLES)
+def _most(stays: bool) -> Callable[[np.random.Generator, int], tuple[float, float]]:
+    """R9: the largest |Spearman| of any neuron with delta, among those with delta moved; neurons that keep to an
+    answer, or that are new at every step."""
+
+    def one(rng: np.random.Generator, run: int) -> tuple[float, float]:
+        w = walks(PROBLEMS, rng)
+        x = _wandering(w, rng, NEURONS) if stays else rng.normal(size=(len(w.v), NEURONS))
+        held = _held(w, w.delta(w.estimate(rng)), x)
+        null = [_largest(held.x, shuffled(held, seed=run * 1000 + draw).y) for draw in range(SHUFFLES)]
+        p = stats.rank_among(_largest(held.x, held.y), np.array(null), tail="high")[1]
+        return p, p - 1 / (1 + SHUFFLES)
+
+    return one
 
 
 def _apart(rng: np.random.Generator, run: int) -> tuple[float, float]:
@@ -165,13 +171,13 @@ def _apart(rng: np.random.Generator, run: int) -> tuple[float, float]:
 
 
 def _transferred(rng: np.random.Generator, run: int, width: int = 128, k: int = 6) -> tuple[float, float]:
-    """R12: the overlap of two sets that were drawn alike, among sets matched to one of them in magnitude."""
+    """R12: the overlap of sets that share nothing but to prefer large neurons, among sets matched to one of them."""
     size = np.exp(rng.normal(0, 1, width))
     x = torch.from_numpy(rng.normal(size=(200, width)) * size).float()
     labels = np.arange(200)
     acts = Activations(x, Site(0, "mlp"), "tokens", labels, labels % 20, labels, ModelId("made", "", "float32", ""))
-    around = NeuronSet.of(acts, rng.choice(width, k, replace=False).tolist(), "around these both are drawn")
-    source, goal = (one.neurons for one in matched(around, acts, 2, run, reach=8))
+    picks = [rng.choice(width, k, replace=False, p=size / size.sum()).tolist() for _ in range(2)]
+    source, goal = (NeuronSet.of(acts, picked, "the larger the likelier") for picked in picks)
     alike = np.array([source.iou(one.neurons) for one in matched(goal, acts, 19, run)])
     own = source.iou(goal)
     return stats.rank_among(own, alike, tail="high")[1], float(np.sum(alike > own)) / (1 + len(alike))
@@ -180,7 +186,8 @@ def _transferred(rng: np.random.Generator, run: int, width: int = 128, k: int = 
 EXPERIMENTS: dict[str, Callable[[np.random.Generator, int], tuple[float, float]]] = {
     "R3, a read-out with the step number in it": _cell(0),
     "R3, another": _cell(1),
-    "R9, largest of 16 neurons": _most,
+    "R9, largest of 16 neurons that keep to an answer": _most(True),
+    "R9, largest of 16 new at every step": _most(False),
     "R12, overlap among matched sets": _transferred,
     "difference of two models": _apart,
 }

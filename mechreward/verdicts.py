@@ -21,10 +21,10 @@ UNCALIBRATED = [
     "",
     "- Rankings: probes of other sizes, lambdas and penalties than the defaults; the dopamine probe on z-scores within "
     "a response (R8); read-outs by other criteria than the share of planted neurons found.",
-    "- Intervals: at fewer than 40 problems; of a set against the mean of its controls on read-outs (R10, "
-    "certificate), whose like here is the paired difference to matched sets; of V-hat steered or patched (R14), means "
-    "by problem as V-hat's; of the difference of two models, but for its p. Bounds called lowest and highest draw are "
-    "no intervals.",
+    "- Intervals: at fewer than 40 problems; of what a set adds to its controls where it is steered or patched "
+    "(certificate), whose like here is the paired difference to matched sets; of V-hat steered (R14), a mean by "
+    "problem as V-hat's; of the difference of two models, but for its p. Bounds called lowest and highest draw are no "
+    "intervals.",
     "- P-values: ranks of a set among matched ones (R4, R10, R14, certificate) hold where the set is one of its "
     "matches but for chance. `rank_among` is calibrated, that assumption is not, but by the certificates of plants "
     "that must not pass. Families after Holm are bounded by it whatever depends on what, and not simulated.",
@@ -233,13 +233,17 @@ def _covered(row: Row) -> tuple[object, object, object]:
 
 def _levels(results: Results) -> list[str]:
     return [
-        "P-values where there is nothing. A discrete p cannot reach every level, and exact tests stay below it: no "
-        "rate may be above its level, which the first Kolmogorov-Smirnov p asks (one-sided, against small values "
-        "being too frequent). The second asks more: that a p drawn between what it is and what it would be without "
-        "its own mass is uniform (two-sided), as it is for an exact test, discrete or not. Holm's smallest of a "
-        "family is bounded by its level and not uniform, by construction. R3 and R9 move targets between answers of "
-        "unequal length, R12's matched sets never hold the set's own neurons, the difference of two models is a "
-        "normal approximation, and `evidence` shuffles as R3 does: all approximate, as good as their figures here.",
+        "P-values where there is nothing. A discrete p cannot reach every level, and exact tests stay below it; what "
+        "counts first is that no rate is above its level. The first Kolmogorov-Smirnov p is one-sided, against values "
+        "being too small anywhere between 0 and 1. The second asks more: that a p drawn between what it is and what "
+        "it would be without its own mass is uniform (two-sided), as it is for an exact test, discrete or not.",
+        "",
+        "Exact: `rank_among`, McNemar, the hypergeometric. Holm's smallest of a family is bounded by its level and "
+        "not uniform, by construction. The others are approximate, and as good as their figures. R3 and R9 move "
+        "targets between answers of unequal length, cut or repeated: repeats go well with whatever keeps to an "
+        "answer, so that what was not moved seems small beside them, and p crowd in the middle or near 1 (R9 sees it "
+        "in neurons that keep to an answer, not in others). R12's matched sets never hold the set's own neurons. The "
+        "difference of two models is a normal approximation from bootstrapped bounds. `evidence` shuffles as R3 does.",
         "",
         *_table(
             ("p-value", "level", "share at or below it", "KS, too small", "KS, uniform"),

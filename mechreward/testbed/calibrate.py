@@ -119,12 +119,13 @@ def dopamine_rankings(data: Data, site: str, fit: Examples) -> dict[str, Float[n
     for shape in SHAPES:
         for cut in (0.0, CUT):
             name = f"{shape} probe, delta" + (f" with |delta| > {cut}" if cut else "")
-            found |= _both(name, DopamineProbe(cut, shape).fit_examples(fit), fit)
+            seen = fit.only(np.abs(fit.y) > cut) if cut else fit  # the rows it is fitted to
+            found |= _both(name, DopamineProbe(cut, shape).fit_examples(fit), seen)
     return found | _alone(fit)
 
 
 def _both(name: str, probe: ValueProbe | DopamineProbe, fit: Examples) -> dict[str, np.ndarray]:
-    """The two rankings of one fitted probe."""
+    """The two rankings of a probe that was fitted to `fit`."""
     return {
         f"{name}, L1": probe.scores_,
         f"{name}, gradient x activation": rankings.gradient_x_activation(probe, fit),

@@ -68,6 +68,13 @@ def _lost(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndar
     return [clean + w.read(0 * w.v, 0.3, rng), clean, w.delta(w.estimate(rng))], w.group
 
 
+def _beside(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    """A read-out of delta after an ablation, and after those of five matched sets."""
+    clean = w.read(w.delta(w.v), 0.2, rng)
+    own, *others = (clean + w.read(0 * w.v, noise, rng) for noise in (0.3, *[0.1] * 5))
+    return [own, np.stack(others, 1), w.delta(w.estimate(rng))], w.group
+
+
 def _undone(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
     """Zeroing moves a read-out by what it said of V; later layers give three tenths of that back."""
     direct = w.read(0.5 - w.v, 0.05, rng)
@@ -104,6 +111,11 @@ def _change(after: np.ndarray, before: np.ndarray, y: np.ndarray) -> float:
     return stats.spearman(after, y) - stats.spearman(before, y)
 
 
+def _beyond(own: np.ndarray, others: np.ndarray, y: np.ndarray) -> float:
+    """R10's `beyond_matched`."""
+    return stats.spearman(own, y) - float(np.mean(stats.spearmans(others, y)))
+
+
 def _spread(read: np.ndarray, y: np.ndarray) -> float:
     """R1's `spread`."""
     return float(read.std() / y.std()) if y.std() > 0 else float("nan")
@@ -135,6 +147,7 @@ CASES = {
     "Spearman with delta": Case(stats.spearman, _dopamine),
     "Spearman with delta, disattenuated": Case(noiseless_spearman, _noiseless),
     "change of Spearman with delta (R10)": Case(_change, _lost),
+    "Spearman with delta beyond matched sets (R10)": Case(_beyond, _beside),
     "ratio of standard deviations (R1)": Case(_spread, _value(0.1)),
     "part restored (R4)": Case(_restored, _undone),
     "share of the whole patch (certificate)": Case(_share, _patched),
