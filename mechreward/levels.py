@@ -185,7 +185,7 @@ def _transferred(rng: np.random.Generator, run: int, width: int = 128, k: int = 
 
 EXPERIMENTS: dict[str, Callable[[np.random.Generator, int], tuple[float, float]]] = {
     "R3, a read-out with the step number in it": _cell(0),
-    "R3, another": _cell(1),
+    "R3, a read-out without it": _cell(1),
     "R9, largest of 16 neurons that keep to an answer": _most(True),
     "R9, largest of 16 new at every step": _most(False),
     "R12, overlap among matched sets": _transferred,

@@ -257,7 +257,7 @@ def _levels(results: Results) -> list[str]:
 
 
 def _p(p: float) -> str:
-    return f"{p:.2g}" if p < 0.01 else f"{p:.2f}"
+    return "<1e-9" if p < 1e-9 else f"{p:.2g}" if p < 0.01 else f"{p:.2f}"
 
 
 def _table(heads: Sequence[str], body: Iterable[Sequence[object]]) -> list[str]:
