@@ -14,11 +14,12 @@ import numpy as np
 from mechreward._check import require
 from mechreward._files import read_json, write_json
 from mechreward._workers import side_by_side
+from mechreward.levels import null_pvalues, of_ranks, rejections
 from mechreward.results import Results, Row
 from mechreward.testbed import calibrate as pipeline
-from mechreward.testbed.calibrate import EXPECTED, NULLS, RECOMMENDED, Sizes
+from mechreward.testbed.calibrate import DEFAULT, EXPECTED, NULLS, RECOMMENDED, VALUE_SITES, Sizes
 from mechreward.testbed.certify_rates import FALSE, TRUE, certificates, pooled
-from mechreward.testbed.coverage import coverage, null_pvalues, rejections
+from mechreward.testbed.coverage import SPREADS, coverage, spread_coverage
 from mechreward.testbed.detection import RANKINGS, detection, model_pool, null_pool
 
 PLAN = "plan.json"
@@ -28,14 +29,15 @@ PART = 10  # certificates in one stage: what is lost by a stop
 
 @dataclass(frozen=True)
 class Plan:
-    """What a calibration depends on: `seeds` of every plant with value, `per_null` times as many of one without, and
-    `certified` of every plant that has a certificate."""
+    """What a calibration depends on: `seeds` of every plant whose values are estimated from continuations, `per_seed`
+    times as many where V-hat comes from its exact law (what `evidence` says, false alarms), and `certified` of every
+    plant that has a certificate."""
 
     seeds: int = 3
     full: bool = False
 
     @property
-    def per_null(self) -> int:
+    def per_seed(self) -> int:
         return 10 if self.full else 2
 
     @property
@@ -48,23 +50,35 @@ class Plan:
 
     def stages(self) -> dict[str, Callable[[], list[Row]]]:
         """Every part by name, in the order they run."""
-        sizes, many = self.sizes, self.per_null * self.seeds
+        sizes, many = self.sizes, self.per_seed * self.seeds
         found: dict[str, Callable[[], list[Row]]] = {}
-        for name in EXPECTED:
+        for name in VALUE_SITES:
             found[f"plant-{name}"] = lambda n=name: pipeline.plants(n, self.seeds, sizes)
+        for name in EXPECTED:
+            found[f"evidence-{name}"] = lambda n=name: pipeline.recognition(n, many, sizes)
         for name in NULLS:
             found[f"null-{name}"] = lambda n=name: pipeline.alarms(n, many, sizes)
-        tests, repeats = (2000, 50) if self.full else (500, 20)
-        names = tuple(RANKINGS) if self.full else (RECOMMENDED,)
+        repeats = 50 if self.full else 20
         grid = [(n, per) for n in ((10, 20, 40, 80) if self.full else (20, 40)) for per in (1, 2)]
-        found["detection-null"] = lambda: detection([null_pool(80, 2, sizes.k)], grid, names, repeats)
-        found["detection-model"] = lambda: detection(
-            [model_pool(MODEL, 40 if self.full else 20, 2, 2 * sizes.k)], grid, names, repeats
-        )
+        for kind in RANKINGS:
+            quick = [name for name in RANKINGS[kind] if name != DEFAULT[kind]] if self.full else [RECOMMENDED]
+            found[f"detection-null-{kind}"] = lambda k=kind, names=quick: detection(
+                [null_pool(k, 80, 2, sizes.k)], grid, names, repeats
+            )
+            found[f"detection-model-{kind}"] = lambda k=kind, names=quick: detection(
+                [model_pool(k, MODEL, 40 if self.full else 20, 2, 2 * sizes.k)], grid, names, repeats
+            )
+            if self.full:  # nets are slow
+                found[f"detection-net-{kind}"] = lambda k=kind: detection(
+                    [null_pool(k, 80, 1, sizes.k)], [(n, 1) for n in (20, 40, 80)], [DEFAULT[k]], 20
+                )
+        tests = 2000 if self.full else 400
         found["p-values"] = lambda: [row for name, p in null_pvalues(tests).items() for row in rejections(name, p)]
         runs = {40: 800, 200: 500} if self.full else {60: 60}
         for n, times in runs.items():
-            found[f"coverage-{n}"] = lambda n=n, times=times: coverage((n,), times, 300 if self.full else 150)
+            found[f"coverage-{n}"] = lambda n=n, times=times: coverage((n,), times)
+            for name in SPREADS:
+                found[f"coverage-{n}-{name}"] = lambda n=n, times=times, s=name: [spread_coverage(s, n, times)]
         for name in (*TRUE, *FALSE):
             for first in range(0, self.certified, PART):
                 seeds = range(first, min(first + PART, self.certified))
@@ -106,11 +120,11 @@ def collect(out: Path | str, plan: Plan) -> Results:
     alarms = [row for row in rows if row.metric == "false_alarm_rate"]
     for key in ("p", "p_few") if alarms else ():
         p = np.concatenate([row.detail[key] for row in alarms])
-        rows += rejections(f"evidence.{key}", p, of="all plants without value")
+        rows += rejections(f"evidence.{key}", of_ranks(p, alarms[0].detail["draws"]), of="all plants without value")
     manifest = {
         "title": "mechreward calibrate",
         "command": f"mechreward calibrate --out DIR{' --full' if plan.full else ''} --seeds {plan.seeds}",
-        "plan": asdict(plan) | {"sizes": asdict(plan.sizes), "seeds of a null": plan.per_null * plan.seeds},
+        "plan": asdict(plan) | {"sizes": asdict(plan.sizes), "seeds by the exact law": plan.per_seed * plan.seeds},
         "cpu_seconds": {name: kept.manifest["seconds"] for name, kept in done.items()},
         "missing": [name for name in paths if name not in done],
         "versions": {name: version(name) for name in ("mechreward", "torch", "numpy", "scipy", "scikit-learn")},

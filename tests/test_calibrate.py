@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mechreward import calibration, cli, stats, verdicts
+from mechreward import calibration, cli, goals, stats, verdicts
 from mechreward._check import MechRewardError
 from mechreward.calibration import Plan
 from mechreward.probing import rankings
@@ -16,7 +16,9 @@ from mechreward.results import Results, Row
 from mechreward.stats import Interval
 from mechreward.testbed import calibrate, coverage, detection, process
 from mechreward.testbed.calibrate import RESID, Sizes, drawn, gather, hit, share_of
+from mechreward.testbed.cases import CASES
 from mechreward.testbed.planted import planted
+from mechreward.testbed.walks import walks
 
 TINY = Sizes(train=25, test=15, k=4, ablated=15, draws=19)
 
@@ -30,7 +32,7 @@ def data():
 
 
 def test_walks_have_the_values_of_the_process():
-    w = coverage.walks(20_000, np.random.default_rng(0))
+    w = walks(20_000, np.random.default_rng(0))
     for level in process.LEVELS:  # a state's value is the chance of a reward from there
         here = w.reward[np.isclose(w.v, level)]
         assert abs(here.mean() - level) < 5 * math.sqrt(level * (1 - level) / len(here)) + 0.005
@@ -42,7 +44,7 @@ def test_walks_have_the_values_of_the_process():
 
 
 def test_answers_to_one_problem_begin_alike():
-    w = coverage.walks(50, np.random.default_rng(1), per=3)
+    w = walks(50, np.random.default_rng(1), per=3)
     begin = w.v[w.step == 0].reshape(50, 3)
     assert (begin == begin[:, :1]).all() and len(np.unique(w.walk)) == 150 and w.group.max() == 49
 
@@ -105,17 +107,41 @@ def test_one_part_of_the_coverage_gives_rows():
         coverage.coverage((40,), 10, 40, only="std")
 
 
-# P-values
+def test_the_truth_is_nearer_than_a_twentieth_of_an_interval():
+    """Other simulations of the same size differ by less than that from each other."""
+    for name in ("AUROC added to the surface (R1)", "part restored (R4)"):
+        case = CASES[name]
+        found = []
+        for seed in range(6):
+            rng = np.random.default_rng(seed)
+            columns, _ = case.draw(walks(40 * coverage.OVER, rng), rng)
+            found.append(case.statistic(*columns))
+        rng = np.random.default_rng(9)
+        columns, group = case.draw(walks(40, rng), rng)
+        one = stats.cluster_bootstrap(case.statistic, columns, group, draws=200)
+        assert np.std(found) < (one.high - one.low) / 2 / 20
+        assert abs(coverage.truth(case, 40 * coverage.OVER) - np.mean(found)) < (one.high - one.low) / 2 / 10
 
 
-def test_p_values_keep_their_level_and_a_wrong_one_is_caught():
-    for name, p in coverage.null_pvalues(400).items():
-        for row in coverage.rejections(name, p):
-            assert row.low <= row.detail["level"], name
-            assert row.estimate == np.mean(p <= row.detail["level"] + 1e-12)
-            assert row.detail["ks_too_small"] > 0.01
-    bold = coverage.rejections("bold", np.random.default_rng(0).random(400) ** 2)
-    assert bold[0].low > 0.05 and bold[0].detail["ks_too_small"] < 1e-6
+def test_statistics_restated_are_those_of_the_experiments():
+    from mechreward.causal import repair
+    from mechreward.paper import reads
+
+    a, b = np.random.default_rng(0).normal(size=(2, 50))
+    assert CASES["part restored (R4)"].statistic(a, b) == pytest.approx(repair._undone(a, b))
+    assert CASES["ratio of standard deviations (R1)"].statistic(a, b) == reads._spread(a, b)
+    assert CASES["share of the whole patch (certificate)"].statistic(a + 3, b + 6) == (a + 3).mean() / (b + 6).mean()
+    assert CASES["change of Spearman with delta (R10)"].statistic(b, a, b) == pytest.approx(1 - stats.spearman(a, b))
+    assert CASES["AUROC added to the surface (R1)"].statistic(b, -b, (b > 0).astype(int)) == 1
+
+
+@pytest.mark.parametrize("name", coverage.SPREADS)
+def test_the_interval_of_a_plants_sparsity_holds_that_of_all_its_problems(name, monkeypatch):
+    monkeypatch.setattr(coverage, "POOL", (("train", 40), ("test", 200)))
+    row = coverage.spread_coverage(name, 40, 10)
+    assert (row.arm, row.n) == (f"sparsity (evidence) of planted-{name}", 10) and row.estimate >= 0.7
+    low, high = {"value": (0.75, 1.1), "redundant": (-0.5, 0.25), "rotated": (-0.25, 0.25)}[name]
+    assert low < row.detail["truth"] < high
 
 
 # Recall and precision
@@ -154,7 +180,7 @@ def test_values_drawn_from_their_law_have_the_rows_and_mean_of_estimates(data):
 
 def test_the_recommended_ranking_finds_the_planted_neurons_and_magnitude_the_decoys(data):
     rows = {row.arm: row for row in calibrate.recall([data]) if row.metric == "recall"}
-    assert len(rows) == (8 + 2 + 5) + (2 + 2 + 3)
+    assert len(rows) == (2 * 5 * 2 + 3 + 4) + (2 * 2 * 2 + 3)
     assert rows[f"value: {calibrate.RECOMMENDED}"].estimate == 1 and rows["value: magnitude"].estimate == 0
     assert {"large", "massive"} <= set(rows["value: magnitude"].detail["fooled_by"])
 
@@ -170,10 +196,9 @@ def test_the_rankings_of_the_papers_net_and_the_lasso_find_the_planted_neurons(d
 
 
 def test_evidence_calls_value_that_is_only_encoded_sparse_and_the_ablation_says_it_is_not_used():
-    fit, held = (gather(planted("encoded"), split, n, 8, 0, exact=True) for split, n in (("train", 40), ("test", 25)))
-    (seen,) = calibrate.recognition([fit], [held])
-    assert seen.estimate == 1 and seen.detail["readings"] == {"sparse": 1}
-    zero, mean = calibrate.use([fit], TINY)
+    (seen,) = calibrate.recognition("encoded", 1, replace(TINY, train=40, test=25, k=8))
+    assert seen.estimate == 1 and seen.detail["readings"] == {"sparse": 1} and len(seen.detail["sparsity"]) == 1
+    zero, mean = calibrate.use([gather(planted("encoded"), "train", 40, 8, 0, exact=True)], TINY)
     assert zero.detail["expected"] == "not used" and zero.estimate == mean.estimate == 1
     assert zero.detail["change"] == 0 and zero.detail["kl"] < 1e-6
 
@@ -185,14 +210,16 @@ def test_alarms_count_readings():
     with pytest.raises(MechRewardError, match="plant without value"):
         calibrate.alarms("value", 1, TINY)
     with pytest.raises(MechRewardError, match="plant with value"):
-        calibrate.plants("null", 1, TINY)
+        calibrate.recognition("null", 1, TINY)
+    with pytest.raises(MechRewardError, match="plant with a planted set"):
+        calibrate.plants("redundant", 1, TINY)
 
 
 # Detection limits
 
 
 def test_a_detection_limit_is_the_smallest_share_with_power_from_there_on():
-    pool = detection.null_pool(12, 2, 8)
+    pool = detection.null_pool("value", 12, 2, 8)
     row = detection.detection_limit(pool, "correlation", 12, 2, shares=(0.0, 0.9), repeats=10)
     assert (row.estimate, row.low, row.high) == (0.9, 0.0, 0.9) and row.detail["trajectories"] == 24
     none = detection.detection_limit(pool, "correlation", 12, 1, shares=(0.0,), repeats=10)
@@ -203,10 +230,29 @@ def test_a_detection_limit_is_the_smallest_share_with_power_from_there_on():
         detection.detection_limit(pool, "correlation", 12, 3)
 
 
-def test_nothing_in_the_null_pool_knows_what_is_planted():
-    pool = detection.null_pool(80, 1, 8)
+@pytest.mark.parametrize("kind", ["value", "dopamine"])
+def test_nothing_in_the_null_pool_knows_what_is_planted(kind):
+    pool = detection.null_pool(kind, 80, 1, 8)
     r = rankings.correlation(replace(pool.data, y=pool.target))
     assert r.max() < 0.25
+    assert len(pool.target) == len(pool.data) == pool.acts.x.shape[0] and 0.25 < pool.reliability < 0.95
+    with pytest.raises(MechRewardError, match="kind of neuron"):
+        detection.null_pool("delta", 2, 1, 8)
+
+
+def test_planted_delta_is_found_and_no_delta_is_not():
+    pool = detection.null_pool("dopamine", 20, 1, 8)
+    for name in detection.RANKINGS["dopamine"]:
+        row = detection.detection_limit(pool, name, 20, 1, shares=(0.0, 0.9), repeats=5)
+        assert (row.estimate, row.low, row.detail["planted"]) == (0.9, 0.0, "dopamine"), name
+
+
+def test_a_pool_of_a_trained_model_plants_one_half_and_ranks_by_the_other():
+    for kind in detection.RANKINGS:
+        pool = detection.model_pool(kind, "countdown-base", 4, 1, 4)
+        assert len(pool.target) == len(pool.data) == pool.acts.x.shape[0] and pool.kind == kind
+        assert set(np.round(np.abs(pool.data.y) * 2 % 1, 3)) <= {0.0, 1.0} or kind == "dopamine"
+        assert not np.array_equal(pool.target, pool.data.y)
 
 
 # The command
@@ -219,15 +265,27 @@ def made(metric, estimate, n=100, arm="x", model="planted-value", site=RESID, **
 
 ROWS = [
     *(
-        made("recall", 1.0, 4, f"{what}: correlation", planted=what, k=3, all=4, fooled_by={})
+        made("recall", 1.0, 4, f"{what}: {name}", planted=what, k=3, all=4, fooled_by={})
         for what in ("value", "dopamine")
+        for name in ("correlation", calibrate.DEFAULT[what])
     ),
-    made("false_alarm_rate", 0.02, arm="evidence", readings={"nothing": 98, "sparse": 2}, p=[0.5, 1.0], p_few=[0.1, 1]),
-    made("recognition_rate", 1.0, 4, "evidence", expected="sparse", readings={"sparse": 4}, sparsity=1.0),
+    made(
+        "false_alarm_rate",
+        0.02,
+        arm="evidence",
+        readings={"nothing": 98, "sparse": 2},
+        p=[0.5, 1.0],
+        p_few=[0.1, 1],
+        draws=19,
+    ),
+    made(
+        "recognition_rate", 1.0, 4, "evidence", expected="sparse", readings={"sparse": 4}, sparsity=[0.9, 1.0, 1.1, 1.0]
+    ),
     made("recognition_rate", 1.0, 4, "zero ablation", expected="used", change=-0.5, baseline=0.5, kl=1.0),
-    made("null_rejection_rate", 0.04, arm="mcnemar", level=0.05, ks_too_small=0.5),
-    made("detection_limit", 0.1, arm="correlation", problems=20, trajectories=40, power={}),
+    made("null_rejection_rate", 0.04, arm="mcnemar", level=0.05, ks_too_small=0.5, ks_uniform=0.3),
+    made("detection_limit", 0.1, arm="correlation", planted="value", problems=20, trajectories=40, power={}),
     made("interval_coverage", 0.95, arm="auroc", problems=40, above=2, below=3),
+    made("interval_coverage", 0.95, arm="proportion of 0.3", problems=40, exact=True),
     made("pass_rate", 0.98, arm="all", verdicts={"pass": 98, "other": 2}),
     made("pass_rate", 1.0, arm="causal", verdicts={"pass": 100}),
     made("pass_rate", 0.01, arm="causal", model="planted-null", verdicts={"pass": 1, "fail": 99}),
@@ -239,23 +297,37 @@ def test_verdicts_say_what_was_not_reached():
     assert all(line.startswith("reached") for line in verdicts.verdicts(Results(about, tuple(ROWS))))
     worse = {
         0: replace(ROWS[0], detail=ROWS[0].detail | {"fooled_by": {"large": 1}}),
-        2: made("false_alarm_rate", 0.2, arm="evidence", readings={"nothing": 80, "sparse": 20}),
-        3: replace(ROWS[3], estimate=0.5, detail=ROWS[3].detail | {"readings": {"unclear": 4}, "sparsity": 0.7}),
-        5: made("null_rejection_rate", 0.2, arm="mcnemar", level=0.05, ks_too_small=0.0),
-        7: made("interval_coverage", 0.8, arm="auroc", problems=40, above=2, below=18),
-        8: made("pass_rate", 0.94, arm="all", verdicts={"pass": 94, "other": 6}),
-        10: made("pass_rate", 0.02, arm="causal", model="planted-null", verdicts={"pass": 2, "fail": 98}),
+        3: replace(ROWS[3], detail=ROWS[3].detail | {"all": 3}),
+        4: made("false_alarm_rate", 0.2, arm="evidence", readings={"nothing": 80, "sparse": 20}),
+        5: replace(ROWS[5], estimate=0.5, detail=ROWS[5].detail | {"readings": {"unclear": 4}, "sparsity": [0.6, 0.8]}),
+        7: made("null_rejection_rate", 0.2, arm="mcnemar", level=0.05, ks_too_small=0.0, ks_uniform=0.01),
+        9: made("interval_coverage", 0.8, arm="auroc", problems=40, above=2, below=18),
+        11: made("pass_rate", 0.94, arm="all", verdicts={"pass": 94, "other": 6}),
+        13: made("pass_rate", 0.02, arm="causal", model="planted-null", verdicts={"pass": 2, "fail": 98}),
     }
     bad = [worse.get(i, row) for i, row in enumerate(ROWS)]
     lines = verdicts.verdicts(Results(about, tuple(bad)))
-    assert sum(line.startswith("NOT reached") for line in lines) == 8
-    assert "NOT reached: its mean sparsity is 0.70, near 1 (.25)." in lines
+    assert sum(line.startswith("NOT reached") for line in lines) == 10
+    assert (
+        "NOT reached: its mean sparsity is 0.700 [0.600, 0.800] n=2 seeds (lowest and highest), near 1 (.25)." in lines
+    )
+    assert any(line.startswith("NOT reached: 0 of 1 p-values are uniform") for line in lines)
+    assert any("mlp probe, delta, L1, what `select` goes by" in line for line in lines)
     assert any("decoys taken: large" in line for line in lines) and any(
         "auroc at n=40 (0.800)" in line for line in lines
     )
     assert [verdicts.covers(made("interval_coverage", x)) for x in (0.95, 0.8, 1.0, 0.92)] == [
         "yes", "too seldom", "unclear", "unclear",
     ]  # fmt: skip
+
+
+def test_a_mean_over_seeds_has_students_interval_or_a_range():
+    x = [0.2, 0.5, 0.9, 0.6]
+    found = goals.over_seeds(x)
+    half = 3.182 * np.std(x, ddof=1) / 2  # t of three degrees of freedom, by table
+    assert (found.low, found.high) == pytest.approx((0.55 - half, 0.55 + half), abs=1e-3) and found.n == 4
+    assert goals.over_seeds([0.2, 0.5]) == Interval(0.35, 0.2, 0.5, 2)
+    assert math.isnan(goals.over_seeds([None, 0.5, 0.4]).estimate)  # as it comes out of JSON
 
 
 @pytest.fixture
@@ -266,13 +338,13 @@ def small(monkeypatch):
     def stages(plan):
         def first():
             ran.append("first")
-            return ROWS[:3]
+            return ROWS[:5]
 
         def second():
             ran.append("second")
             if len(ran) == 2:
                 raise KeyboardInterrupt
-            return ROWS[3:]
+            return ROWS[5:]
 
         return {"first": first, "second": second}
 
@@ -285,7 +357,7 @@ def test_a_stopped_calibration_goes_on_where_it_stopped(small, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         calibration.calibrate(out, Plan(), say=lambda _: None)
     part = calibration.collect(out, Plan())
-    assert part.manifest["missing"] == ["second"] and part.rows[:3] == tuple(ROWS[:3])
+    assert part.manifest["missing"] == ["second"] and part.rows[:5] == tuple(ROWS[:5])
     assert "**Not in this page yet**: second." in verdicts.page(part, tmp_path / "part.md").read_text()
     results = calibration.calibrate(out, Plan(), say=lambda _: None)
     assert results.manifest["missing"] == [] and small == ["first", "second", "second"]
@@ -303,9 +375,10 @@ def test_the_command_writes_the_page(small, tmp_path):
     text = docs.read_text()
     assert "mechreward calibrate --out DIR --seeds 2 --docs docs/calibration.md" in text
     for row in ROWS:
-        if row.metric != "detection_limit":
+        if row.metric != "detection_limit" and "exact" not in row.detail:
             assert str(row.interval) in text
-    assert "| planted-value | 20 | 40 | 0.1 (" in text
+    assert "| planted-value | 20 | 40 | 0.1 (" in text and "| proportion of 0.3 | 40 | 0.950 | - | - | yes |" in text
+    assert "## What is not calibrated" in text
     assert json.loads((out / "results.json").read_text())["schema"] == 1
 
 
@@ -326,9 +399,11 @@ def test_wrong_arguments_are_one_clear_line(tmp_path, small):
 
 def test_every_part_of_a_plan_has_a_name():
     names = list(Plan().stages())
-    assert names[:5] == [f"plant-{name}" for name in calibrate.EXPECTED] and len(names) == len(set(names))
+    assert names[:3] == [f"plant-{name}" for name in calibrate.VALUE_SITES] and len(names) == len(set(names))
+    assert names[3:8] == [f"evidence-{name}" for name in calibrate.EXPECTED]
     full = list(Plan(full=True).stages())
-    assert set(names) < {*full, "coverage-60"}
+    assert set(names) < {*full, "coverage-60", *(f"coverage-60-{name}" for name in coverage.SPREADS)}
+    assert {"detection-net-value", "detection-net-dopamine"} < set(full) - set(names)
     assert [name for name in full if "sink-" in name] == [
         f"certificate-sink-{first:03d}" for first in range(0, 100, 10)
     ]

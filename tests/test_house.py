@@ -40,8 +40,8 @@ FLOORS = (
     (
         "testbed",
         (
-            *("vocabulary", "traces", "process", "layout", "planted"),
-            *("calibrate", "coverage", "detection", "certify_rates", "train", "card"),
+            *("vocabulary", "traces", "process", "walks", "layout", "planted"),
+            *("calibrate", "cases", "coverage", "detection", "certify_rates", "train", "card"),
         ),
     ),
     ("contests", ("ground", "passes", "generation", "fits")),
@@ -67,7 +67,7 @@ FLOORS = (
             *("study", "experiments", "reproduction", "findings_causal"),
             *("findings_compared", "findings_steered", "findings"),
             *("cells", "tables_causal", "tables", "comparisons", "pictures"),
-            *("reading", "account", "bench", "calibration", "verdicts", "cli"),
+            *("reading", "account", "bench", "levels", "calibration", "goals", "verdicts", "cli"),
         ),
     ),
 )

@@ -327,6 +327,33 @@ def test_prefixes_have_values_and_deltas():
         here.truth.value(run.tokens[:2])
 
 
+@pytest.mark.parametrize("name", ["value", "null"])
+def test_an_answer_that_is_over_is_worth_its_reward_whatever_follows(name):
+    here, runs = plant(name), runs_of(name, 60)
+    for run in runs:
+        text = " ".join(WORDS[token] for token in run.tokens[run.prompt_len :].tolist() if token != process.EOS)
+        reward = float(here.task.verify(runs.problems[0], text).outcome == "correct")
+        assert int(run.tokens[-1]) == process.EOS and here.truth.value(run.tokens) == reward
+        assert here.truth.value(run.tokens[:-1]) == reward and here.truth.delta(run.tokens) == 0
+        more = torch.cat([run.tokens, torch.tensor([process.EOS, FIRST])])
+        assert here.truth.value(more) == reward and here.truth.delta(more) == 0
+        steps = [here.truth.delta(run.tokens[:end]) for end in range(run.prompt_len + 1, len(run.tokens) + 1)]
+        assert sum(steps) == pytest.approx(reward - here.truth.value(run.tokens[: run.prompt_len]), abs=2e-3)
+    assert {run.reward for run in runs} == {0, 1}
+
+
+def test_an_answer_that_stops_before_an_end_is_wrong():
+    here, words = plant("value"), ["<bos>", "q1", "8.a", "7.b"]
+    prefix = torch.tensor([WORDS.index(word) for word in words])
+    stopped = torch.cat([prefix, torch.tensor([process.EOS, WORDS.index("right.a")])])
+    assert here.task.verify(here.task.problems("train", 1)[0], "7.b").outcome == "incorrect"
+    assert here.truth.value(stopped[:-1]) == here.truth.value(stopped) == 0 < here.truth.value(prefix)
+    assert here.truth.delta(stopped[:-1]) == pytest.approx(-here.truth.value(prefix)) and here.truth.delta(stopped) == 0
+    assert process.prefix(stopped[:2].numpy())[1] == -1
+    with pytest.raises(mr.MechRewardError, match="whole prompt"):
+        here.truth.delta(stopped[:2])
+
+
 def test_rollouts_and_neurons_are_saved_and_loaded(tmp_path):
     here, runs = plant("value"), runs_of("value", 60)
     again = mr.Rollouts.load(runs.save(tmp_path / "runs.safetensors"), here.task)

@@ -6,9 +6,8 @@ are Wilson's with seeds as trials, which is conservative for shares of three neu
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, floor
 from typing import Any
@@ -25,8 +24,8 @@ from mechreward.probing import rankings
 from mechreward.probing.activations import record
 from mechreward.probing.evidence import Evidence, evidence
 from mechreward.probing.neurons import count, ranking
-from mechreward.probing.probe import DopamineProbe, ProbeWarning, ValueProbe
-from mechreward.probing.targets import TARGETS, Examples, states, steps
+from mechreward.probing.probe import DopamineProbe, ValueProbe
+from mechreward.probing.targets import TARGETS, Examples, states, steps, tokens
 from mechreward.results import Row
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
@@ -40,6 +39,8 @@ DOPAMINE_SITES = {"value": (RESID,), "value-mlp": (RESID, "1.mlp"), "encoded": (
 EXPECTED = {"value": "sparse", "value-mlp": "sparse", "encoded": "sparse"}
 EXPECTED |= {"redundant": "redundant", "rotated": "distributed"}
 RECOMMENDED = "correlation"  # the ranking that docs/calibration.md recommends
+DEFAULT = {"value": "mlp probe, mc, L1", "dopamine": "mlp probe, delta, L1"}  # what `select` goes by if not told other
+CUT = 0.3  # the paper's, on |delta|
 NULLS = ("null", "large", "sink", "length")
 SHAPES = ("mlp", "linear")
 USED = ("used", "not used")
@@ -71,10 +72,6 @@ class Data:
         acts = record(self.plant.model, self.runs, site, rows="steps", what=None)[site]
         return steps(acts, self.values)
 
-    def next_token(self, site: str) -> Float[np.ndarray, " width"]:
-        acts = record(self.plant.model, self.runs, site, rows="tokens", what=None)[site]
-        return rankings.next_token(acts, self.runs)
-
 
 def gather(plant: PlantedModel, split: str, n: int, k: int, seed: int, exact: bool = False) -> Data:
     """Sample and estimate. With `exact`, V-hat is drawn from its exact law (Binomial(k, V) of either half) instead of
@@ -96,38 +93,51 @@ def drawn(runs: Rollouts, v: Float[np.ndarray, " row"], k: int, seed: int) -> Va
     return Values(trajectory, step, first, second, reward, group, k, seed)
 
 
-def value_rankings() -> dict[str, Callable[[Data, str, Examples], np.ndarray]]:
-    """Every way the package ranks neurons by value: (data, site, its examples) -> score [width]. Gradient x activation
-    is that of one target, V-hat."""
-    found: dict[str, Callable[[Data, str, Examples], np.ndarray]] = {}
+def value_rankings(data: Data, site: str, fit: Examples) -> dict[str, Float[np.ndarray, " width"]]:
+    """Scores by every way the package ranks neurons by value, from the states of a site (`fit`)."""
+    model, at = data.plant.model, Site.parse(site)
+    every = record(model, data.runs, at, rows="tokens", what=None)[site]
+    found: dict[str, np.ndarray] = {}
     for shape in SHAPES:
         for target in TARGETS:
             probe = ValueProbe(target, shape)  # type: ignore[arg-type]
-            found[f"{shape} probe, {target}, L1"] = lambda _, __, fit, p=probe: p.fit_examples(fit).scores_
-        found[f"{shape} probe, mc, gradient x activation"] = _moved(ValueProbe("mc", shape))
-    found["L1-penalised"] = lambda _, __, fit: rankings.l1_penalised(fit)
-    found["mean difference"] = lambda _, __, fit: rankings.mean_difference(fit)
-    found["correlation"] = lambda _, __, fit: rankings.correlation(fit)
-    found["magnitude"] = lambda _, __, fit: rankings.magnitude(fit)
-    found["next token"] = lambda data, site, _: data.next_token(site)
-    return found
+            found |= _both(f"{shape} probe, {target}", probe.fit_examples(fit), fit)
+        over = tokens(every, data.values)
+        found |= _both(f"{shape} probe, td over tokens", ValueProbe("td", shape).fit_examples(over), over)
+    return found | {
+        **_alone(fit),
+        "magnitude": rankings.magnitude(fit),
+        "weight magnitude": rankings.weight_magnitude(model, at),
+        "wanda": rankings.wanda(model, every),
+        "next token": rankings.next_token(every, data.runs),
+    }
 
 
-def dopamine_rankings() -> dict[str, Callable[[Data, str, Examples], np.ndarray]]:
-    """The same for TD errors."""
-    found: dict[str, Callable[[Data, str, Examples], np.ndarray]] = {}
+def dopamine_rankings(data: Data, site: str, fit: Examples) -> dict[str, Float[np.ndarray, " width"]]:
+    """The same for TD errors, from the steps of a site; the probes with the paper's cut too."""
+    found: dict[str, np.ndarray] = {}
     for shape in SHAPES:
-        probe = DopamineProbe(shape=shape)
-        found[f"{shape} probe, delta, L1"] = lambda _, __, fit, p=probe: p.fit_examples(fit).scores_
-        found[f"{shape} probe, delta, gradient x activation"] = _moved(DopamineProbe(shape=shape))
-    found["L1-penalised"] = lambda _, __, fit: rankings.l1_penalised(fit)
-    found["mean difference"] = lambda _, __, fit: rankings.mean_difference(fit)
-    found["correlation"] = lambda _, __, fit: rankings.correlation(fit)
-    return found
+        for cut in (0.0, CUT):
+            name = f"{shape} probe, delta" + (f" with |delta| > {cut}" if cut else "")
+            seen = fit.only(np.abs(fit.y) > cut) if cut else fit  # the rows it is fitted to
+            found |= _both(name, DopamineProbe(cut, shape).fit_examples(fit), seen)
+    return found | _alone(fit)
 
 
-def _moved(probe: ValueProbe | DopamineProbe) -> Callable[[Data, str, Examples], np.ndarray]:
-    return lambda _, __, fit: rankings.gradient_x_activation(probe.fit_examples(fit), fit)
+def _both(name: str, probe: ValueProbe | DopamineProbe, fit: Examples) -> dict[str, np.ndarray]:
+    """The two rankings of a probe that was fitted to `fit`."""
+    return {
+        f"{name}, L1": probe.scores_,
+        f"{name}, gradient x activation": rankings.gradient_x_activation(probe, fit),
+    }
+
+
+def _alone(fit: Examples) -> dict[str, np.ndarray]:
+    return {
+        "L1-penalised": rankings.l1_penalised(fit),
+        "mean difference": rankings.mean_difference(fit),
+        "correlation": rankings.correlation(fit),
+    }
 
 
 def recall(datas: Sequence[Data]) -> list[Row]:
@@ -140,13 +150,13 @@ def recall(datas: Sequence[Data]) -> list[Row]:
     plant = datas[0].plant
     rows = []
     for what, sites, ways in (
-        ("value", VALUE_SITES[plant.name], value_rankings()),
-        ("dopamine", DOPAMINE_SITES[plant.name], dopamine_rankings()),
+        ("value", VALUE_SITES[plant.name], value_rankings),
+        ("dopamine", DOPAMINE_SITES[plant.name], dopamine_rankings),
     ):
         for site in sites:
-            fits = [data.states(site) if what == "value" else data.steps(site) for data in datas]
-            for name, score in ways.items():
-                rows += _found(what, site, name, datas, [score(d, site, f) for d, f in zip(datas, fits, strict=True)])
+            each = [ways(data, site, data.states(site) if what == "value" else data.steps(site)) for data in datas]
+            for name in each[0]:
+                rows += _found(what, site, name, datas, [scores[name] for scores in each])
     return rows
 
 
@@ -185,15 +195,20 @@ def share_of(each: Sequence[float]) -> Interval:
     return Interval(total / n, low, stats.proportion(ceil(total - 1e-9), n).high, n)
 
 
-def recognition(trains: Sequence[Data], tests: Sequence[Data], draws: int = 19) -> list[Row]:
-    """How often `evidence` reads a plant as what it is. `detail` counts every reading."""
-    want = EXPECTED[trains[0].plant.name]
-    each = [_evidence(fit, held, draws) for fit, held in zip(trains, tests, strict=True)]
+def recognition(name: str, seeds: int, sizes: Sizes) -> list[Row]:
+    """How often `evidence` reads a plant as what it is. `detail` counts every reading and keeps every `sparsity`.
+
+    V-hat comes from its exact law (see `gather`), so that many seeds are cheap.
+
+    Raises:
+        MechRewardError: a plant that has no value, or no seeds.
+    """
+    one_of("plant with value", name, EXPECTED)
+    each = _evidences(name, seeds, sizes, "recognition")
     readings = Counter(one.reading for one in each)
-    rate = stats.proportion(readings[want], len(each))
-    sparsity = [one.sparsity.estimate for one in each]
-    more = {"expected": want, "readings": dict(readings), "sparsity": float(np.mean(sparsity))}
-    return [row(trains[0].plant, RESID, "evidence", "recognition_rate", rate, more)]
+    rate = stats.proportion(readings[EXPECTED[name]], len(each))
+    more = {"expected": EXPECTED[name], "readings": dict(readings), "sparsity": [e.sparsity.estimate for e in each]}
+    return [row(f"planted-{name}", RESID, "evidence", "recognition_rate", rate, more)]
 
 
 def use(datas: Sequence[Data], sizes: Sizes) -> list[Row]:
@@ -240,33 +255,21 @@ def alarms(name: str, seeds: int, sizes: Sizes) -> list[Row]:
         MechRewardError: a plant that has value, or no seeds.
     """
     one_of("plant without value", name, NULLS)
-    require(seeds >= 1, f"seeds must be at least 1; {seeds} was given.")
-    each = []
-    for seed in progress(f"false alarms: {name}", "seed", range(seeds)):
-        plant = planted(name, seed)
-        splits = (("train", sizes.train), ("test", sizes.test))
-        fit, held = (gather(plant, split, n, sizes.k, seed, True) for split, n in splits)
-        each.append(_evidence(fit, held, sizes.draws))
+    each = _evidences(name, seeds, sizes, "false alarms")
     readings = Counter(one.reading for one in each)
     rate = stats.proportion(seeds - readings["nothing"], seeds)
-    more = {"readings": dict(readings), "nominal": 0.05, "p": [e.p for e in each], "p_few": [e.p_few for e in each]}
+    more: dict[str, Any] = {"readings": dict(readings), "nominal": 0.05, "draws": sizes.draws}
+    more |= {"p": [one.p for one in each], "p_few": [one.p_few for one in each]}
     return [row(f"planted-{name}", RESID, "evidence", "false_alarm_rate", rate, more)]
 
 
 def plants(name: str, seeds: int, sizes: Sizes) -> list[Row]:
-    """Recall, recognition and use of one plant with value, over `seeds`."""
-    one_of("plant with value", name, EXPECTED)
+    """Recall and use of one plant with value, over `seeds`; V-hat from the model's own continuations."""
+    one_of("plant with a planted set", name, VALUE_SITES)
     require(seeds >= 1, f"seeds must be at least 1; {seeds} was given.")
-    trains, tests = [], []
-    for seed in progress(f"rollouts and values: {name}", "seed", range(seeds)):
-        plant = planted(name, seed)
-        trains.append(gather(plant, "train", sizes.train, sizes.k, seed))
-        tests.append(gather(plant, "test", sizes.test, sizes.k, seed))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ProbeWarning)
-        rows = recall(trains) if name in VALUE_SITES else []
-        rows += recognition(trains, tests, sizes.draws)
-        return rows + (use(trains, sizes) if name in VALUE_SITES else [])
+    numbers = progress(f"rollouts and values: {name}", "seed", range(seeds))
+    datas = [gather(planted(name, seed), "train", sizes.train, sizes.k, seed) for seed in numbers]
+    return recall(datas) + use(datas, sizes)
 
 
 def row(plant: PlantedModel | str, site: str, arm: str, metric: str, value: Interval, detail: dict[str, Any]) -> Row:
@@ -276,5 +279,13 @@ def row(plant: PlantedModel | str, site: str, arm: str, metric: str, value: Inte
     return Row(**shared, arm=arm, metric=metric, **asdict(value), detail=detail | {"n": "seeds"})
 
 
-def _evidence(fit: Data, held: Data, draws: int) -> Evidence:
-    return evidence(fit.states(RESID), held.states(RESID), draws=draws, seed=fit.runs.seed)
+def _evidences(name: str, seeds: int, sizes: Sizes, what: str) -> list[Evidence]:
+    """`evidence` of one plant, a seed each, on V-hat of its exact law."""
+    require(seeds >= 1, f"seeds must be at least 1; {seeds} was given.")
+    found = []
+    for seed in progress(f"{what}: {name}", "seed", range(seeds)):
+        plant = planted(name, seed)
+        splits = (("train", sizes.train), ("test", sizes.test))
+        fit, held = (gather(plant, split, n, sizes.k, seed, True).states(RESID) for split, n in splits)
+        found.append(evidence(fit, held, draws=sizes.draws, seed=seed))
+    return found

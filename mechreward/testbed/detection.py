@@ -1,4 +1,4 @@
-"""How little of a coordinate's variance can V be, so that a ranking still finds the coordinate?"""
+"""How little of a coordinate's variance can V or delta be, so that a ranking still finds the coordinate?"""
 
 from __future__ import annotations
 
@@ -7,73 +7,100 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from mechreward import stats, tasks
-from mechreward._check import require
+from mechreward._check import one_of, require
 from mechreward._progress import progress
 from mechreward.models.adapter import load
 from mechreward.probing import rankings
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import count, ranking
-from mechreward.probing.probe import ValueProbe
-from mechreward.probing.targets import Examples, states
+from mechreward.probing.probe import DopamineProbe, ValueProbe
+from mechreward.probing.targets import Examples, states, steps
 from mechreward.results import Row
 from mechreward.rollouts.sample import sample
-from mechreward.rollouts.value import Values, estimate
+from mechreward.rollouts.value import estimate
 from mechreward.testbed.calibrate import RESID, drawn
-from mechreward.testbed.coverage import walks
 from mechreward.testbed.planted import plant, planted
+from mechreward.testbed.walks import walks
 
 SHARES = (0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48, 0.64)
 POWER = 0.9
-RANKINGS: dict[str, Callable[[Examples], np.ndarray]] = {
-    "correlation": rankings.correlation,
-    "mean difference": rankings.mean_difference,
-    "linear probe, mc, L1": lambda data: ValueProbe("mc", "linear").fit_examples(data).scores_,
+RANKINGS: dict[str, dict[str, Callable[[Examples], np.ndarray]]] = {
+    "value": {
+        "correlation": rankings.correlation,
+        "mean difference": rankings.mean_difference,
+        "linear probe, mc, L1": lambda data: ValueProbe("mc", "linear").fit_examples(data).scores_,
+        "mlp probe, mc, L1": lambda data: ValueProbe().fit_examples(data).scores_,
+    },
+    "dopamine": {
+        "correlation": rankings.correlation,
+        "mean difference": rankings.mean_difference,
+        "linear probe, delta, L1": lambda data: DopamineProbe(shape="linear").fit_examples(data).scores_,
+        "mlp probe, delta, L1": lambda data: DopamineProbe().fit_examples(data).scores_,
+    },
 }
 
 
 @dataclass(frozen=True)
 class Pool:
-    """States that go on: their activations, what is planted (`target` [row]), and what rankings see of it (`data`)."""
+    """States or steps: their activations, what is planted (`target` [row]: V or delta, as `kind` says), and what
+    rankings see of it (`data`)."""
 
     name: str
     task: str
+    kind: str
     acts: Activations
     target: Float[np.ndarray, " row"]
     data: Examples
     reliability: float
 
 
-def null_pool(problems: int, per: int, k: int, seed: int = 0) -> Pool:
-    """Rollouts of the null twin, and V of other answers of the same process: no coordinate knows it. V-hat has its
-    exact law, Binomial(k, V)."""
+def null_pool(kind: str, problems: int, per: int, k: int, seed: int = 0) -> Pool:
+    """Rollouts of the null twin, and V or delta (`kind` "value" or "dopamine") of other answers of the same process: no
+    coordinate knows it. V-hat has its exact law, Binomial(k, V)."""
+    one_of("kind of neuron", kind, RANKINGS)
     twin = planted("null", seed)
     runs = sample(twin.model, twin.task.problems("train", problems, seed), k=per, seed=seed, what=None)
-    v = walks(4 * len(runs), np.random.default_rng([seed, 19])).v[: sum(len(run.step_ends) for run in runs)]
+    others, rng = walks(4 * len(runs), np.random.default_rng([seed, 19])), np.random.default_rng([seed, 20])
+    v = others.v[: sum(len(run.step_ends) for run in runs)]
     values = drawn(runs, v, k, seed)
-    acts = record(twin.model, runs, RESID, what=None)[RESID]
-    return _pool("planted-null", "planted", acts, values, v)
+    if kind == "value":
+        acts = record(twin.model, runs, RESID, what=None)[RESID]
+        data, target, acts = states(acts, values), v[values.live], _only(acts, values.live)
+    else:
+        acts = record(twin.model, runs, RESID, rows="steps", what=None)[RESID]
+        data, delta = steps(acts, values), others.delta(others.v)
+        target = delta[: len(data)]
+        data = replace(data, y=others.delta(rng.binomial(k, others.v) / k)[: len(data)])
+    return Pool("planted-null", "planted", kind, acts, target, data, float(np.corrcoef(target, data.y)[0, 1] ** 2))
 
 
-def model_pool(name: str, problems: int, per: int, k: int, site: str = "2.resid_post", seed: int = 0) -> Pool:
-    """Rollouts of a bundled Countdown model. V is unknown: V-hat of one half of `k` continuations is planted, and the
-    rankings see that of the other half, so that noise lowers what can be found (`reliability`)."""
+def model_pool(
+    kind: str, name: str, problems: int, per: int, k: int, site: str = "2.resid_post", seed: int = 0
+) -> Pool:
+    """Rollouts of a bundled Countdown model. V is unknown: V-hat (or its delta) of one half of `k` continuations is
+    planted, and the rankings see that of the other half, so that noise lowers what can be found (`reliability`)."""
+    one_of("kind of neuron", kind, RANKINGS)
     model, task = load(name), tasks.Countdown()
     runs = sample(model, task.problems("train", problems, seed), k=per, seed=seed, what=None)
     values = estimate(model, runs, k=k, seed=seed, what=f"detection limit: values of {name}")
     half = replace(values, first=values.second, second=np.zeros_like(values.second), k=k // 2)
-    acts = record(model, runs, site, what=None)[site]
-    return _pool(name, task.name, acts, half, values.first / (k - k // 2))
+    if kind == "value":
+        acts = record(model, runs, site, what=None)[site]
+        data, target = states(acts, half), values.halves()[0][values.live]
+        acts = _only(acts, values.live)
+    else:
+        acts = record(model, runs, site, rows="steps", what=None)[site]
+        data, target = steps(acts, half), values.delta_halves()[0][values.is_step]
+    return Pool(name, task.name, kind, acts, target, data, stats.spearman(target, data.y))
 
 
-def _pool(name: str, task: str, acts: Activations, values: Values, v: np.ndarray) -> Pool:
-    live = values.live
-    labels = {key: getattr(acts, key)[live] for key in ("trajectory", "position", "step")}
-    data = states(acts, values)
-    reliable = float(np.corrcoef(v[live], data.y)[0, 1] ** 2) if task == "planted" else stats.spearman(v[live], data.y)
-    return Pool(name, task, replace(acts, x=data.x, **labels), v[live], data, reliable)
+def _only(acts: Activations, keep: np.ndarray) -> Activations:
+    labels = {key: getattr(acts, key)[keep] for key in ("trajectory", "position", "step")}
+    return replace(acts, x=acts.x[torch.from_numpy(keep)], **labels)
 
 
 def detection_limit(
@@ -106,19 +133,23 @@ def detection_limit(
         for repeat in range(repeats):
             rng = np.random.default_rng([seed, repeat, problems, per])
             keep = np.isin(pool.data.group, rng.choice(groups, problems, replace=False)) & (nth < per)
-            labels = {key: getattr(pool.acts, key)[keep] for key in ("trajectory", "position", "step")}
-            data = pool.data.only(keep)
+            data, acts = pool.data.only(keep), _only(pool.acts, keep)
             spread = data.x.std(0).numpy()
             column = int(rng.choice(np.flatnonzero(spread > 1e-3 * np.median(spread))))
-            made = plant(replace(pool.acts, x=data.x, **labels), column, pool.target[keep], share, seed=repeat)
-            order = ranking(RANKINGS[name](replace(data, x=made.x)))
+            made = plant(acts, column, pool.target[keep], share, seed=repeat)
+            order = ranking(RANKINGS[pool.kind][name](replace(data, x=made.x)))
             hits += column in order[: count(len(order), 0.01)]
         powers[share] = stats.proportion(hits, repeats)
         if hits < POWER * repeats:
             break
         limit = share
     below = [share for share in ordered if share < limit]
-    detail: dict[str, Any] = {"problems": problems, "trajectories": problems * per, "reliability": pool.reliability}
+    detail: dict[str, Any] = {
+        "planted": pool.kind,
+        "problems": problems,
+        "trajectories": problems * per,
+        "reliability": pool.reliability,
+    }
     detail |= {"power": {f"{share:g}": str(one) for share, one in powers.items()}, "n": "repeats"}
     shared = {"experiment": "calibrate", "model": pool.name, "task": pool.task, "site": str(pool.acts.site)}
     low = (max(below) if below else 0.0) if limit == limit else float("nan")
@@ -127,8 +158,9 @@ def detection_limit(
 
 
 def detection(pools: Sequence[Pool], sizes: Sequence[tuple[int, int]], names: Sequence[str], repeats: int) -> list[Row]:
-    """`detection_limit` over pools, (problems, trajectories a problem) and rankings."""
-    grid = [(pool, name, n, per) for pool in pools for name in names for n, per in sizes]
+    """`detection_limit` over pools, (problems, trajectories a problem) and those of the rankings `names` that their
+    kind has."""
+    grid = [(pool, name, n, per) for pool in pools for name in names if name in RANKINGS[pool.kind] for n, per in sizes]
     grid = [(p, name, n, per) for p, name, n, per in grid if n <= len(np.unique(p.data.group))]
     bar = progress("detection limits", "cell", grid)
     return [detection_limit(pool, name, n, per, repeats=repeats) for pool, name, n, per in bar]

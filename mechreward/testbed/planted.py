@@ -55,15 +55,19 @@ class Truth:
         return layout.transitions(self.weights, *changes)
 
     def value(self, tokens: Int[torch.Tensor, " pos"]) -> float:
-        """V of a prefix: a prompt and any part of an answer. The token limit counts (`process.values`)."""
+        """V of a prefix: a prompt and any part of an answer. The token limit counts (`process.values`). Once the answer
+        is over it is the reward, whatever follows."""
         word, said = process.prefix(tokens.numpy())
         require(said >= 0, "a prefix holds the whole prompt: its last word, a state, has V; code words have none.")
         return float(self.clean[max(0, Planted.max_tokens - said), word])
 
     def delta(self, tokens: Int[torch.Tensor, " pos"]) -> float:
-        """TD error of a prefix's last token: gamma V_t - V_(t-1), and r - V_(t-1) at the end of the answer."""
-        over = not process.goes_on()[int(tokens[-1])]
-        return (1.0 if over else GAMMA) * self.value(tokens) - self.value(tokens[:-1])
+        """TD error of a prefix's last token: gamma V_t - V_(t-1), and r - V_(t-1) at the end of the answer. What
+        follows the end (`<eos>`) belongs to no step and has 0."""
+        word, said = process.prefix(tokens.numpy())
+        if said == process.prefix(tokens[:-1].numpy())[1] >= 0:
+            return 0.0
+        return (GAMMA if process.goes_on()[word] else 1.0) * self.value(tokens) - self.value(tokens[:-1])
 
     def values(self, runs: Rollouts) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]:
         """V and delta of every state of `runs`, in the rows of `estimate`: delta is NaN at s_0."""

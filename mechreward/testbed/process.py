@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -96,6 +97,7 @@ def wins() -> Bool[np.ndarray, " word"]:
     return np.array([word.split(".")[0] in RIGHT for word in WORDS])
 
 
+@cache
 def goes_on() -> Bool[np.ndarray, " word"]:
     """Words after which an answer goes on. After all others it is over, whatever else is said."""
     return np.array([word.split(".")[0] in WORTH and word.split(".")[0] not in ENDS for word in WORDS])
@@ -114,8 +116,19 @@ def values(moves: Float[np.ndarray, "word word"], horizon: int) -> Float[np.ndar
 
 
 def prefix(tokens: Int[np.ndarray, " pos"]) -> tuple[int, int]:
-    """Last word of a prefix, and how many words of the answer it has (0 at the end of the prompt)."""
-    return int(tokens[-1]), int((np.asarray(tokens) >= FIRST).sum()) - 1
+    """The word that the value of a prefix rests on, and how many words of the answer were said up to it (0 at the end
+    of the prompt, -1 before its state).
+
+    That is the last word, or the first one that ends the answer: what follows an end, as `<eos>` does, changes nothing.
+    """
+    tokens = np.asarray(tokens)
+    states = np.flatnonzero(tokens >= FIRST)
+    if not len(states):
+        return int(tokens[-1]), -1
+    answer = tokens[states[0] :]  # from the prompt's state on
+    over = np.flatnonzero(~goes_on()[answer])
+    said = int(over[0]) if len(over) else len(answer) - 1
+    return int(answer[said]), said
 
 
 class Planted(Task):
