@@ -179,7 +179,8 @@ def calibrate(
     """Run the whole pipeline on models whose truth is known: what it finds, what fools it, whether intervals cover."""
     from mechreward.calibration import Plan as Calibration
     from mechreward.calibration import calibrate as run
-    from mechreward.verdicts import page, verdicts
+    from mechreward.calibration_page import page
+    from mechreward.verdicts import verdicts
 
     results = run(out, Calibration(seeds, full), say=typer.echo)
     for line in verdicts(results):

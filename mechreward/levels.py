@@ -178,7 +178,7 @@ def _transferred(rng: np.random.Generator, run: int, width: int = 128, k: int = 
     acts = Activations(x, Site(0, "mlp"), "tokens", labels, labels % 20, labels, ModelId("made", "", "float32", ""))
     picks = [rng.choice(width, k, replace=False, p=size / size.sum()).tolist() for _ in range(2)]
     source, goal = (NeuronSet.of(acts, picked, "the larger the likelier") for picked in picks)
-    alike = np.array([source.iou(one.neurons) for one in matched(goal, acts, 19, run)])
+    alike = np.array([source.iou(one.neurons) for one in matched(goal, acts, 19, run, own=True)])
     own = source.iou(goal)
     return stats.rank_among(own, alike, tail="high")[1], float(np.sum(alike > own)) / (1 + len(alike))
 

@@ -1,265 +1,150 @@
-"""docs/calibration.md: what a calibration found, and how it was found. Its verdicts are those of `goals`."""
+"""What a calibration is held against: one line for each target, reached or not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from mechreward._files import write_atomic
-from mechreward.causal.claims import CLAIMS
-from mechreward.goals import KINDS, counted, covers, over_seeds, verdicts
+import numpy as np
+from scipy.stats import binomtest, t
+
+from mechreward import stats
 from mechreward.results import Results, Row
-from mechreward.testbed.calibrate import RECOMMENDED
-from mechreward.testbed.certify_rates import SIZES
+from mechreward.stats import Interval
+from mechreward.testbed.calibrate import DEFAULT, RECOMMENDED
+from mechreward.testbed.certify_rates import FALSE
+from mechreward.testbed.coverage import BAND
 
-__all__ = ["covers", "page", "verdicts"]
-
-
-KS = ("ks_too_small", "ks_uniform")
-UNCALIBRATED = [
-    "## What is not calibrated",
-    "",
-    "- Rankings: probes of other sizes, lambdas and penalties than the defaults; the dopamine probe on z-scores within "
-    "a response (R8); read-outs by other criteria than the share of planted neurons found.",
-    "- Intervals: at fewer than 40 problems; of what a set adds to its controls where it is steered or patched "
-    "(certificate), whose like here is the paired difference to matched sets; of V-hat steered (R14), a mean by "
-    "problem as V-hat's; of the difference of two models, but for its p. Bounds called lowest and highest draw are no "
-    "intervals.",
-    "- P-values: ranks of a set among matched ones (R4, R10, R14, certificate) hold where the set is one of its "
-    "matches but for chance. `rank_among` is calibrated, that assumption is not, but by the certificates of plants "
-    "that must not pass. Families after Holm are bounded by it whatever depends on what, and not simulated.",
-    "- Detection limits: of nets on a trained model, of MLP units, and of sets of several neurons.",
-    "- All of it is about these plants: one process, 64 coordinates, planted neurons without rivals but the decoys.",
-]
+KINDS = ("value", "dopamine")
+NEAR = {"sparse": 1, "redundant": 0, "distributed": 0}  # what sparsity beyond redundancy should be
 
 
-def page(results: Results, path: Path | str) -> Path:
-    """`docs/calibration.md` from the results of a run."""
-    plan, seconds = results.manifest["plan"], results.manifest["cpu_seconds"]
-    sizes = plan["sizes"]
-    lines = [
-        "# Calibration",
-        "",
-        f"Made by `{results.manifest['command']} --docs docs/calibration.md` ({sum(seconds.values()) / 60:.0f} "
-        "CPU-minutes). The models are `mr.testbed.planted(...)`: weights set by hand, so that value neurons, dopamine "
-        "neurons, decoys, V and delta are known. Everything else goes through the package's own verbs: "
-        f"{sizes['train']} problems to fit, {sizes['test']} to test, V-hat from {sizes['k']} continuations. Rates are "
-        "estimate [95% interval] and n; what has no interval is called by its name (a limit, a mean, a p). With few "
-        "seeds the intervals are wide; read them, not the estimates.",
-        "",
-        *_missing(results),
-        "## Verdicts",
-        "",
-        *(f"- {line}" for line in verdicts(results)),
-        "",
-        "## Which ranking to use",
-        "",
-        f"**{RECOMMENDED}** (`probing.rankings`), |Spearman's correlation| of each neuron alone with V-hat or delta: "
-        "no probe, no seed, no scale. `select` goes by the L1 norm of the first-layer columns of a net. Recall of the "
-        "planted neurons when as many are taken as were planted (precision is the same number then). Bounds are "
-        "Wilson's with seeds as trials, rounded outwards. `fooled by` counts decoys among those taken, over all seeds "
-        "of the row.",
-        "",
-    ]
-    for what in KINDS:
-        lines += _rankings(results, what)
-    lines += [
-        "",
-        "The nets begin with first-layer weights a hundredth of PyTorch's. From its own, the L1 norm of a column stays "
-        "that of the random weights it began with, however well the probe reads V.",
-        "",
-        "## What the printed evidence says",
-        "",
-        *_table(
-            ("plant", "by", "should say", "share of seeds that do", "more"),
-            (
-                (row.model, row.arm, row.detail["expected"], row.interval, _more(row))
-                for row in results.where(metric="recognition_rate")
-            ),
-        ),
-        "",
-        "V-hat of the rows of `evidence` comes from its exact law, Binomial(k, V), so that there can be many seeds; "
-        "that of the others from the model's own continuations.",
-        "",
-        "`evidence` tells what can be read and how it is spread. It cannot tell `encoded` from `value`: both are "
-        "sparse. That takes the ablation, where `used` means McNemar's p at most .05 and the lowest accuracy of all "
-        "matched sets. An ablation without effect says that nothing reads these neurons; one with an effect says that "
-        "something does, not that it reads V. KL alone is no such sign: next-token neurons move it as well.",
-        "",
-        "## False alarms",
-        "",
-        *_table(
-            ("plant without value", "says anything but `nothing`", "readings"),
-            (
-                (row.model, row.interval, counted(row.detail["readings"]))
-                for row in results.where(metric="false_alarm_rate")
-            ),
-        ),
-        "",
-        "V-hat of these comes from its exact law, Binomial(k, .5).",
-        "",
-        *_levels(results),
-        *_limits(results),
-        *_certificates(results),
-        "## Coverage of 95% intervals",
-        "",
-        "Simulated answers of the planted process, without a model but for `sparsity`, which is read off the plant it "
-        "names; n counts simulated data sets. `above` and `below` count intervals that lie wholly on that side of the "
-        "truth. `proportion` and paired outcomes are sums over all outcomes of so many problems: exact, without an "
-        "interval of their own. Bootstraps have 200 draws, the fewest that the package takes.",
-        "",
-        *_table(
-            ("interval", "problems", "coverage", "above", "below", "93 to 97%"),
-            (
-                (row.arm, row.detail["problems"], *_covered(row), covers(row))
-                for row in results.where(metric="interval_coverage")
-            ),
-        ),
-        "",
-        "Where a row says `too seldom`, read its interval as narrower than 95%. `unclear` means that this many runs "
-        "cannot tell. AUROC over all states pools pairs, so that long answers weigh more than others, which may be why "
-        "its intervals lie above the truth more often than below; AUROC within problems gives every problem the same "
-        "weight. Wilson's interval and Tango's of paired outcomes are discrete: at single values they cover more or "
-        "less than their level; at 40 problems none of five common ones (Wilson, Agresti-Coull, Jeffreys, mid-P, "
-        "Clopper-Pearson) stays in 93 to 97% at every rate, and where one or two pairs differ no interval that a score "
-        "or an exact test agrees with covers as seldom. The interval of `evidence`'s sparsity is that of other test "
-        "problems; fit, random sets and bases are held fixed. "
-        "Disattenuated correlations are held against what many problems show, which is within .01 of the correlation "
-        "with the exact delta.",
-        "",
-        *UNCALIBRATED,
-    ]
-    return write_atomic(path, "\n".join(lines) + "\n")
-
-
-def _missing(results: Results) -> list[str]:
-    missing = results.manifest.get("missing")
-    return [f"**Not in this page yet**: {', '.join(missing)}. The same command makes them.", ""] if missing else []
-
-
-def _rankings(results: Results, what: str) -> list[str]:
-    rows = [row for row in results.where(metric="recall") if row.detail["planted"] == what]
-    places = list(dict.fromkeys((row.model, row.site) for row in rows))
-    body = []
-    for arm in dict.fromkeys(row.arm for row in rows):
-        own = {(row.model, row.site): row for row in rows if row.arm == arm}
-        fooled: dict[str, int] = {}
-        for row in own.values():
-            for name, times in row.detail["fooled_by"].items():
-                fooled[name] = fooled.get(name, 0) + times
-        body.append((arm, *(own[place].interval if place in own else "" for place in places), counted(fooled)))
-    heads = [f"{model.removeprefix('planted-')}, {site}" for model, site in places]
-    return [*_table(("ranking", *heads, "fooled by"), body), ""]
-
-
-def _limits(results: Results) -> list[str]:
-    tables = [line for what in KINDS for line in _limits_of(results, what)]
-    if not tables:
-        return []
+def verdicts(results: Results) -> list[str]:
+    """One line a target: reached or not, with the figures."""
     return [
-        "## Detection limits",
-        "",
-        "The smallest share of one coordinate's variance that must be V (or delta, over the tokens of a step) for a "
-        "ranking to have it in its top 1% in 90% of repeats: that share, and in brackets the next smaller one on the "
-        "grid, where power was missing. On the null twin (64 coordinates) V and delta are those of other answers; on a "
-        "trained model half of the continuations are planted and the other half ranked by.",
-        "",
-        *tables,
-        "A linear probe also uses coordinates that share the planted one's noise, which the planted models have plenty "
-        "of: its lower limits there do not carry over.",
-        "",
+        *(_recall(results, what, RECOMMENDED, "the recommended ranking") for what in KINDS),
+        *(_recall(results, what, DEFAULT[what], "what `select` goes by if not told other") for what in KINDS),
+        _alarms(results),
+        *_recognised(results),
+        _levels(results),
+        _uniform(results),
+        *_certified(results),
+        _coverage(results),
     ]
 
 
-def _limits_of(results: Results, what: str) -> list[str]:
-    rows = [row for row in results.where(metric="detection_limit") if row.detail["planted"] == what]
+def covers(row: Row) -> str:
+    """`yes`: 93 to 97% of the runs. Otherwise `too seldom` or `too often` if that is beyond the sampling error of the
+    runs, else `unclear`."""
+    if BAND[0] <= row.estimate <= BAND[1]:
+        return "yes"
+    return "too seldom" if row.high < BAND[0] else "too often" if row.low > BAND[1] else "unclear"
+
+
+def over_seeds(values: Sequence[float | None]) -> Interval:
+    """Mean over seeds with Student's interval; of fewer than three the range."""
+    x, n = np.array(values, dtype=float), len(values)
+    mean = float(x.mean())
+    if n < 3:
+        return Interval(mean, float(x.min()), float(x.max()), n)
+    half = float(t.ppf(0.975, n - 1) * x.std(ddof=1) / n**0.5)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def _recall(results: Results, what: str, name: str, role: str) -> str:
+    rows = results.where(metric="recall", arm=f"{what}: {name}")
     if not rows:
-        return []
-    names = list(dict.fromkeys(row.arm for row in rows))
-    cells: dict[tuple[str, int, int], dict[str, Row]] = {}
-    for row in rows:
-        place = (row.model, row.detail["problems"], row.detail["trajectories"])
-        cells.setdefault(place, {})[row.arm] = row
-    body = [
-        (
-            *place,
-            *(_limit(here[name]) if name in here else "" for name in names),
-            ", ".join(str(n) for n in dict.fromkeys(row.n for row in here.values())),
+        return f"{_reached(False)}: planted {what} neurons were not looked for by {name}, {role}."
+    whole, seeds = sum(row.detail["all"] for row in rows), sum(row.n for row in rows)
+    fooled = sorted({name for row in rows for name in row.detail["fooled_by"]})
+    return (
+        f"{_reached(whole == seeds and not fooled)}: planted {what} neurons found by {name}, {role}: all of them in "
+        f"{stats.proportion(whole, seeds)} of planted sets; decoys taken: {', '.join(fooled) or 'none'}."
+    )
+
+
+def _alarms(results: Results) -> str:
+    rows = results.where(metric="false_alarm_rate")
+    false, n = sum(round(row.estimate * row.n) for row in rows), sum(row.n for row in rows)
+    rate = stats.proportion(false, n)
+    near = "; the nominal level is within sampling error" if rate.estimate > 0.05 >= rate.low else ""
+    return f"{_reached(rate.estimate <= 0.05)}: false alarms where there is no value: {rate}, nominally .05{near}."
+
+
+def _recognised(results: Results) -> list[str]:
+    lines = []
+    for row in results.where(metric="recognition_rate"):
+        said = f"; it said {counted(row.detail['readings'])}" if "readings" in row.detail else ""
+        lines.append(
+            f"{_reached(row.estimate == 1)}: {row.model} is {row.detail['expected']}, by {row.arm}: {row.interval} of "
+            f"seeds{said}."
         )
-        for place, here in cells.items()
+        if "sparsity" in row.detail:
+            mean, goal = over_seeds(row.detail["sparsity"]), NEAR[row.detail["expected"]]
+            near = abs(mean.estimate - goal) <= 0.25
+            kind = "Student's interval" if mean.n > 2 else "lowest and highest"
+            lines.append(f"{_reached(near)}: its mean sparsity is {mean} seeds ({kind}), near {goal} (.25).")
+    return lines
+
+
+def _levels(results: Results) -> str:
+    rows = results.where(metric="null_rejection_rate")
+    above = [
+        binomtest(round(row.estimate * row.n), row.n, row.detail["level"], alternative="greater").pvalue for row in rows
     ]
-    heads = (f"{what} planted in", "problems", "trajectories", *names, "repeats")
-    return [*_table(heads, body), ""]
-
-
-def _certificates(results: Results) -> list[str]:
-    rows = results.where(metric="pass_rate")
-    if not rows:
-        return []
-    body = []
-    for plant in dict.fromkeys(row.model for row in rows):
-        own = {row.arm: row for row in rows if row.model == plant}
-        body.append((plant, *(own[claim].interval if claim in own else "" for claim in (*CLAIMS, "all"))))
-    sizes = ", ".join(f"{key} {value}" for key, value in SIZES.items())
-    return [
-        "## Certificates",
-        "",
-        f"How often each claim of `mr.certify` passes, over seeds of model, problems and certificate ({sizes}).",
-        "`value` and `value-mlp` are certified whole, for the neurons that carry V. Of the others causal and specific",
-        "are tried: for neurons that carry V and are not read (`encoded`), that change words and not outcomes",
-        "(`null`), and that are large at position 0 or everywhere (`sink`, `large`).",
-        "",
-        *_table(("plant", *CLAIMS, "all five"), body),
-        "",
+    bad = [
+        f"{row.arm} ({row.interval} at {row.detail['level']:g})"
+        for row, p in zip(rows, stats.holm(above) if rows else (), strict=True)
+        if p <= 0.05
     ]
+    return (
+        f"{_reached(not bad)}: {len(rows) - len(bad)} of {len(rows)} null rates keep their level (exact binomial, Holm "
+        f"at .05){_list(bad)}."
+    )
 
 
-def _limit(row: Row) -> str:
-    return "none of the grid" if row.estimate != row.estimate else f"{row.estimate:g} ({row.low:g})"
+def _uniform(results: Results) -> str:
+    each = {row.arm: row.detail["ks_uniform"] for row in results.where(metric="null_rejection_rate")}
+    adjusted = dict(zip(each, stats.holm(list(each.values())), strict=True)) if each else {}
+    bad = [name for name, p in adjusted.items() if p <= 0.05]
+    return (
+        f"{_reached(not bad)}: {len(each) - len(bad)} of {len(each)} p-values are uniform under the null within "
+        f"sampling error (two-sided Kolmogorov-Smirnov of the randomised p, Holm at .05){_list(bad)}."
+    )
 
 
-def _more(row: Row) -> str:
-    if "readings" in row.detail:
-        return f"{counted(row.detail['readings'])}; mean sparsity {over_seeds(row.detail['sparsity'])}"
-    change, base, kl = (row.detail[key] for key in ("change", "baseline", "kl"))
-    return f"accuracy {base:.2f}, changed by {change:+.2f}; KL {kl:.2g}"
+def _certified(results: Results) -> list[str]:
+    lines = []
+    for row in results.where(metric="pass_rate", arm="all"):
+        lines.append(
+            f"{_reached(row.estimate >= 0.95)}: {row.model} passes all five claims in {row.interval} of seeds."
+        )
+    for row in results.where(metric="pass_rate", arm="causal"):
+        if row.model.removeprefix("planted-") in FALSE:
+            lines.append(f"{_reached(row.estimate <= 0.01)}: {row.model} passes `causal` in {row.interval} of seeds.")
+    return lines
 
 
-def _covered(row: Row) -> tuple[object, object, object]:
-    if row.detail.get("exact"):
-        return f"{row.estimate:.3f}", "-", "-"
-    return row.interval, row.detail["above"], row.detail["below"]
-
-
-def _levels(results: Results) -> list[str]:
-    return [
-        "P-values where there is nothing. A discrete p cannot reach every level, and exact tests stay below it; what "
-        "counts first is that no rate is above its level. The first Kolmogorov-Smirnov p is one-sided, against values "
-        "being too small anywhere between 0 and 1. The second asks more: that a p drawn between what it is and what "
-        "it would be without its own mass is uniform (two-sided), as it is for an exact test, discrete or not.",
-        "",
-        "Exact: `rank_among`, McNemar, the hypergeometric. Holm's smallest of a family is bounded by its level and "
-        "not uniform, by construction. The others are approximate, and as good as their figures. R3 and R9 move "
-        "targets between answers of unequal length, cut or repeated: repeats go well with whatever keeps to an "
-        "answer, so that what was not moved seems small beside them, and p crowd in the middle or near 1 (R9 sees it "
-        "in neurons that keep to an answer, not in others). R12's matched sets never hold the set's own neurons. The "
-        "difference of two models is a normal approximation from bootstrapped bounds. `evidence` shuffles as R3 does.",
-        "",
-        *_table(
-            ("p-value", "level", "share at or below it", "KS, too small", "KS, uniform"),
-            (
-                (row.arm, f"{row.detail['level']:g}", row.interval, *(_p(row.detail[key]) for key in KS))
-                for row in results.where(metric="null_rejection_rate")
-            ),
-        ),
-        "",
+def _coverage(results: Results) -> str:
+    rows = results.where(metric="interval_coverage")
+    each = [covers(row) for row in rows]
+    missed = [
+        f"{row.arm} at n={row.detail['problems']} ({row.estimate:.3f})"
+        for row, word in zip(rows, each, strict=True)
+        if word.startswith("too")
     ]
+    return (
+        f"{_reached(not missed)}: {each.count('yes')} of {len(rows)} intervals cover in 93 to 97% of runs, "
+        f"{each.count('unclear')} cannot be told from that with these runs{_list(missed)}."
+    )
 
 
-def _p(p: float) -> str:
-    return "<1e-9" if p < 1e-9 else f"{p:.2g}" if p < 0.01 else f"{p:.2f}"
+def counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {times}" for name, times in counts.items()) or "none"
 
 
-def _table(heads: Sequence[str], body: Iterable[Sequence[object]]) -> list[str]:
-    rows = [heads, ["---"] * len(heads), *body]
-    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+def _list(names: Sequence[str]) -> str:
+    return f"; not: {', '.join(names)}" if names else ""
+
+
+def _reached(yes: bool) -> str:
+    return "reached" if yes else "NOT reached"

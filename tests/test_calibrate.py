@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mechreward import calibration, cli, goals, stats, verdicts
+from mechreward import calibration, calibration_page, cli, stats, verdicts
 from mechreward._check import MechRewardError
 from mechreward.calibration import Plan
 from mechreward.probing import rankings
@@ -323,11 +323,11 @@ def test_verdicts_say_what_was_not_reached():
 
 def test_a_mean_over_seeds_has_students_interval_or_a_range():
     x = [0.2, 0.5, 0.9, 0.6]
-    found = goals.over_seeds(x)
+    found = verdicts.over_seeds(x)
     half = 3.182 * np.std(x, ddof=1) / 2  # t of three degrees of freedom, by table
     assert (found.low, found.high) == pytest.approx((0.55 - half, 0.55 + half), abs=1e-3) and found.n == 4
-    assert goals.over_seeds([0.2, 0.5]) == Interval(0.35, 0.2, 0.5, 2)
-    assert math.isnan(goals.over_seeds([None, 0.5, 0.4]).estimate)  # as it comes out of JSON
+    assert verdicts.over_seeds([0.2, 0.5]) == Interval(0.35, 0.2, 0.5, 2)
+    assert math.isnan(verdicts.over_seeds([None, 0.5, 0.4]).estimate)  # as it comes out of JSON
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ def test_a_stopped_calibration_goes_on_where_it_stopped(small, tmp_path):
         calibration.calibrate(out, Plan(), say=lambda _: None)
     part = calibration.collect(out, Plan())
     assert part.manifest["missing"] == ["second"] and part.rows[:5] == tuple(ROWS[:5])
-    assert "**Not in this page yet**: second." in verdicts.page(part, tmp_path / "part.md").read_text()
+    assert "**Not in this page yet**: second." in calibration_page.page(part, tmp_path / "part.md").read_text()
     results = calibration.calibrate(out, Plan(), say=lambda _: None)
     assert results.manifest["missing"] == [] and small == ["first", "second", "second"]
     assert calibration.calibrate(out, Plan(), say=lambda _: None).rows == results.rows and len(small) == 3

@@ -67,7 +67,7 @@ FLOORS = (
             *("study", "experiments", "reproduction", "findings_causal"),
             *("findings_compared", "findings_steered", "findings"),
             *("cells", "tables_causal", "tables", "comparisons", "pictures"),
-            *("reading", "account", "bench", "levels", "calibration", "goals", "verdicts", "cli"),
+            *("reading", "account", "bench", "levels", "calibration", "verdicts", "calibration_page", "cli"),
         ),
     ),
 )

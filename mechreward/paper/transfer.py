@@ -42,12 +42,12 @@ def R12(homes: Mapping[str, Home], seed: int = 0, draws: int = 19) -> list[Row]:
     its bounds are the lowest and the highest draw. On the diagonal stands each home's own set.
 
     `iou` has two chances: any neurons (hypergeometric, in its `detail`), and neurons as large as the goal's (arm
-    `matched`: the source set with `draws` sets matched to the goal's own, with the rank p; 19 draws reach .05). As
-    matched sets never hold the goal's own neurons, this chance is somewhat too low where many are shared. `matched`
-    rows keep the mean match `error`, and `is_matched` false where any draw is over `controls.MATCHED`.
+    `matched`: the source set with `draws` sets matched to the goal's own, where a neuron may stand for itself, with the
+    rank p; 19 draws reach .05). `matched` rows keep the mean match `error`, and `is_matched` false where any draw is
+    over `controls.MATCHED`.
     """
     rows = []
-    rivals = {name: matched(goal.neurons, goal.tokens, draws, seed) for name, goal in homes.items()}
+    rivals = {name: matched(goal.neurons, goal.tokens, draws, seed, own=True) for name, goal in homes.items()}
     for source in homes.values():
         for name, goal in homes.items():
             about = {"experiment": "R12", "model": goal.model, "task": goal.task, "site": str(goal.neurons.site)}

@@ -81,6 +81,8 @@ def _simulated(name: str, n: int, runs: int, draws: int, seed: int) -> Row:
     def once(run: int) -> Interval:
         rng = np.random.default_rng([seed, run, n])
         columns, cluster = case.draw(walks(n, rng, case.per), rng)
+        if case.statistic is stats.auroc:
+            return stats.auroc_interval(columns[0], columns[1], cluster)
         return stats.cluster_bootstrap(
             case.statistic, columns, cluster, draws=draws, seed=run, with_cluster=case.with_cluster
         )
