@@ -52,7 +52,8 @@ def page(results: Results, path: Path | str) -> Path:
         "## Which ranking to use",
         "",
         f"**{RECOMMENDED}** (`probing.rankings`), |Spearman's correlation| of each neuron alone with V-hat or delta: "
-        "no probe, no seed, no scale. `select` goes by the L1 norm of the first-layer columns of a net. Recall of the "
+        'no probe, no seed, no scale; `select(probe, by="correlation")`. Without that, `select` goes by the L1 norm of '
+        "the probe's first-layer columns, as the paper does, and so do the experiments. Recall of the "
         "planted neurons when as many are taken as were planted (precision is the same number then). Bounds are "
         "Wilson's with seeds as trials, rounded outwards. `fooled by` counts decoys among those taken, over all seeds "
         "of the row.",

@@ -172,7 +172,7 @@ def bench(
 @app.command()
 def calibrate(
     out: Path = typer.Option(Path("runs/calibrate"), help="Folder for everything the run writes."),
-    seeds: int = typer.Option(3, help="Planted models of each kind; more of those without value."),
+    seeds: int = typer.Option(3, help="Planted models of each kind; more where V-hat comes from its exact law."),
     full: bool = typer.Option(False, help="More problems, runs and rankings: what docs/calibration.md was made with."),
     docs: Path | None = typer.Option(None, help="Write the results as a page of Markdown too."),
 ) -> None:

@@ -11,6 +11,7 @@ import rows as made
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from mechreward._check import MechRewardError
 from mechreward.models.site import Site
@@ -175,6 +176,22 @@ def test_select_takes_the_best_scored_and_says_so():
     assert (chosen & chosen).direction == ()
     assert select(probe, 1.0).indices == tuple(range(300))
     assert set(chosen.indices) < set(select(probe, 0.02).indices)
+
+
+def test_select_by_correlation_asks_each_neuron_alone():
+    """Against SciPy, neuron by neuron; a constant one comes last."""
+    x = torch.randn(5, 300, generator=torch.Generator().manual_seed(0))
+    x[:, 7] = 1.0
+    values = made.two()
+    acts = made.activations(x, trajectory=[0, 0, 0, 1, 1], step=[0, 1, 2, 0, 1])
+    probe = ValueProbe("mc", "linear").fit(acts, values)
+    chosen = select(probe, 0.01, by="correlation")
+    alone = [0 if i == 7 else abs(spearmanr(x[values.live][:, i], values.mean[values.live])[0]) for i in range(300)]
+    assert chosen.indices == tuple(sorted(np.argsort(-np.array(alone).round(9), kind="stable")[:3].tolist()))
+    assert chosen.scores == pytest.approx([alone[i] for i in chosen.indices])
+    assert "by correlation" in chosen.how and len(chosen.direction) == 3
+    with pytest.raises(MechRewardError, match="correlation"):
+        select(probe, by="corelation")
 
 
 def test_select_needs_a_probe_fitted_to_activations():

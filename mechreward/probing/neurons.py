@@ -11,12 +11,14 @@ import torch
 from jaxtyping import Float
 
 from mechreward import stats
-from mechreward._check import MechRewardError, require
+from mechreward._check import MechRewardError, one_of, require
 from mechreward._files import read_json, write_json
 from mechreward.models.adapter import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.probe import DopamineProbe, ValueProbe
+
+BY = ("L1", "correlation")  # what `select` may rank by
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,18 +123,25 @@ def count(width: int, top: float) -> int:
     return max(1, round(top * width))
 
 
-def select(probe: ValueProbe | DopamineProbe, top: float = 0.01) -> NeuronSet:
-    """The share `top` of neurons with the largest scores of a probe that was fitted to `Activations`.
+def select(probe: ValueProbe | DopamineProbe, top: float = 0.01, by: str = "L1") -> NeuronSet:
+    """The share `top` of neurons that rank first for a probe that was fitted to `Activations`.
 
-    Ties go to the lower index. Raises MechRewardError if the probe was not fitted, or fitted to bare rows.
+    `by` "L1", the probe's own scores: the L1 norm of a neuron's first-layer weights (the paper, section 2). Or
+    "correlation", |Spearman's correlation| of each neuron alone with V-hat or delta over the rows of the fit: the probe
+    has no say in it, and no decoy of the planted models takes it in (docs/calibration.md; our choice).
+
+    Ties go to the lower index. Raises MechRewardError if the probe was not fitted, or fitted to bare rows, or for
+    another `by`.
     """
+    one_of("ranking", by, BY)
     require(hasattr(probe, "site_"), "select needs a probe fitted with fit(activations, values).")
-    best = ranking(probe.scores_)[: count(len(probe.scores_), top)]
     kind, target = type(probe).__name__, getattr(probe, "target", "delta")
-    how = f"top {top:.3g} of a {probe.shape} {kind} on {target}, column L1"
+    ranked = probe.scores_ if by == "L1" else probe.correlation_
+    best = ranking(ranked)[: count(len(ranked), top)]
+    words = f"of a {probe.shape} {kind} on {target}, column L1" if by == "L1" else f"by correlation, {kind} on {target}"
     chosen = tuple(sorted(int(i) for i in best))
-    scores, direction = (tuple(float(each[i]) for i in chosen) for each in (probe.scores_, probe.direction_))
-    return NeuronSet(probe.site_, chosen, len(probe.scores_), probe.model_id_, scores, how, direction)
+    scores, direction = (tuple(float(each[i]) for i in chosen) for each in (ranked, probe.direction_))
+    return NeuronSet(probe.site_, chosen, len(ranked), probe.model_id_, scores, f"top {top:.3g} {words}", direction)
 
 
 def ranking(scores: np.ndarray) -> np.ndarray:

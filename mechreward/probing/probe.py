@@ -12,6 +12,7 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import Ridge
 
+from mechreward import stats
 from mechreward._check import MechRewardError, one_of, require
 from mechreward.models.adapter import ModelId
 from mechreward.models.site import Site
@@ -138,6 +139,7 @@ class _Probe(RegressorMixin, BaseEstimator):
         self.site_: Site = acts.site
         self.model_id_: ModelId = acts.model_id
         self.direction_ = directions(data.x, data.y)
+        self.correlation_ = np.nan_to_num(np.abs(stats.spearmans(data.x.numpy(), data.y)))
         spread, wanted = float(self.predict(data.x).std()), float(data.y.std())
         target = getattr(self, "target", "delta")
         other = ", or target='mc'" if target in ("td", "td-lambda", "terminal") else ""
