@@ -22,6 +22,7 @@ from mechreward.show.matrix import matrix
 from mechreward.show.style import BLACK, BLUE, VERMILLION, blank, looks, order, styled, to_svg
 
 KINDS = ("resid_pre", "resid_mid", "mlp", "resid_post")  # the order in which a block computes them
+NULLS = ("random", "rotated", "shuffled")
 
 
 def pruning_curve(rows: Sequence[Row], metric: str, *, by: str | None = None) -> str:
@@ -61,7 +62,8 @@ def pruning_curve(rows: Sequence[Row], metric: str, *, by: str | None = None) ->
                 _distinct(points[share], f"arm {arm!r}, {share:.3g} kept", "give `by` the detail key that differs")
             mean, low, high = _pooled([points[share] for share in shares])
             strong = arm in ("value", "dopamine")
-            axes.fill_between(shares, low, high, color=colour, alpha=0.16 if strong else 0.09, linewidth=0)
+            shade = 0.16 if strong else 0.09 if arm in NULLS else 0.04  # many rankings lie on each other
+            axes.fill_between(shares, low, high, color=colour, alpha=shade, linewidth=0)
             axes.plot(
                 shares,
                 mean,
