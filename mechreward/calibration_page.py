@@ -24,7 +24,8 @@ UNCALIBRATED = [
     "intervals.",
     "- P-values: ranks of a set among matched ones (R4, R10, R14, certificate) hold where the set is one of its "
     "matches but for chance. `rank_among` is calibrated, that assumption is not, but by the certificates of plants "
-    "that must not pass. Families after Holm are bounded by it whatever depends on what, and not simulated.",
+    "that must not pass; nor what a set reads elsewhere above all of its matched sets (R12). Families after Holm are "
+    "bounded by it whatever depends on what; one of ten independent p is simulated.",
     "- Detection limits: of nets on a trained model, of MLP units, and of sets of several neurons.",
     "- All of it is about these plants: one process, 64 coordinates, planted neurons without rivals but the decoys.",
 ]
@@ -115,14 +116,14 @@ def page(results: Results, path: Path | str) -> Path:
         ),
         "",
         "Where a row says `too seldom`, read its interval as narrower than 95%. `unclear` means that this many runs "
-        "cannot tell. AUROC has Obuchowski's interval for clustered rows on the logit scale, all others but those of "
-        "outcomes a bootstrap by problem. Wilson's interval and Tango's of paired outcomes are discrete: at single "
-        "values they cover more or less than their level; at 40 problems none of five common ones (Wilson, "
-        "Agresti-Coull, Jeffreys, mid-P, Clopper-Pearson) stays in 93 to 97% at every rate, and where one or two pairs "
-        "differ no interval that a score or an exact test agrees with covers as seldom. The interval of `evidence`'s "
-        "sparsity is that of other test problems; fit, random sets and bases are held fixed. Disattenuated "
-        "correlations are held against what many problems show, which is within .01 of the correlation "
-        "with the exact delta.",
+        "cannot tell. AUROC has Obuchowski's interval for clustered rows on the logit scale; AUROC within problems "
+        "and all others but those of outcomes have a bootstrap by problem. Wilson's interval and Tango's of paired "
+        "outcomes are discrete: at single values they cover more or less than their level; at 40 problems none of "
+        "five common ones (Wilson, Agresti-Coull, Jeffreys, mid-P, Clopper-Pearson) stays in 93 to 97% at every rate, "
+        "and where one or two pairs differ no interval that a score or an exact test agrees with covers as seldom. "
+        "The interval of `evidence`'s sparsity is that of other test problems; fit, random sets and bases are held "
+        "fixed. Disattenuated correlations are held against what many problems show, which is within .01 of the "
+        "correlation with the exact delta.",
         "",
         *UNCALIBRATED,
     ]
@@ -239,7 +240,7 @@ def _levels(results: Results) -> list[str]:
         "not uniform, by construction. The others are approximate, and as good as their figures. R3 and R9 move "
         "targets between answers of unequal length, cut or repeated: repeats go well with whatever keeps to an "
         "answer, so that what was not moved seems small beside them, and p crowd in the middle or near 1 (R9 sees it "
-        "in neurons that keep to an answer, not in others). R12's matched sets never hold the set's own neurons. The "
+        "in neurons that keep to an answer, not in others). In R12's chance overlap a neuron may stand for itself. The "
         "difference of two models is a normal approximation from bootstrapped bounds. `evidence` shuffles as R3 does.",
         "",
         *_table(

@@ -141,7 +141,7 @@ def R4(study: Study) -> list[Row]:
         about, acts = study.about("R4", site), _tokens(study, "train", site)
         problems = {name: study.plan.problems(tasks.get(name), "ablated") for name in others}
         rows = paper.elsewhere(study.model, problems, done, acts, about, f"{kind}: other tasks")
-        return rows + paper.repair(study.model, train, test, kind, chosen(study)[kind][1], about)
+        return rows + paper.repair(study.model, train, test, kind, chosen(study)[kind][1], about, study.plan.draws)
 
     def rankings(kind: str) -> list[Row]:
         done, problems = effect(study, kind), study.plan.problems(study.task, "ablated")

@@ -160,15 +160,15 @@ def _elsewhere(results: Results, kind: str, name: str) -> list[tuple[bool, str]]
     if not rows:
         return []
     p = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
-    said, good, seen, sets = [], False, [], RANKED
+    said, good, seen, sets = [], False, [], []
     for row, value in zip(rows, p, strict=True):
         beside = results.where(experiment="R4", metric="accuracy_elsewhere", site=row.site)
         same = {one.arm: one for one in beside if one.detail.get("op") == row.detail["op"] and _on(one) == _on(row)}
         own, other = same["value"], same["matched"]
-        sets = min(sets, other.detail["sets"])
         lower = bool(value < 0.05 and own.estimate < other.low)
         good = good or (lower and other.detail["sets"] >= RANKED)
         seen += [_on(row)] if lower else []
+        sets += [other.detail["sets"]] if lower else []
         said.append(
             f"{_on(row)}, {row.detail['op']} {bounds(row)} (p={value:.2g}) to {own.estimate:.2f} [{own.low:.2f}, "
             f"{own.high:.2f}], {other.detail['sets']} matched sets to {span(other)}"
@@ -176,7 +176,8 @@ def _elsewhere(results: Results, kind: str, name: str) -> list[tuple[bool, str]]
     words = "is felt" if good else "is not shown to be felt"
     low = ""
     if seen and not good:
-        low = f"; lower, and below each matched set, on {', '.join(dict.fromkeys(seen))}{few(sets)}"
+        low = f"; lower, and below each matched set, on {', '.join(dict.fromkeys(seen))}{few(min(sets))}"
+    low = "; the rank is not corrected for tasks" if good else low
     return [
         (
             good,
@@ -199,9 +200,9 @@ def _repaired(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
     beside = [of_matched(results, row, "restored", "at") for row in rows]
     p = stats.holm(np.array([_rank_p(row, other) for row, other in zip(rows, beside, strict=True)]))
     said = []
-    for row, other, value in zip(rows, beside, p, strict=True):
+    for row, other in zip(rows, beside, strict=True):
         sets = f", {other.detail['sets']} matched sets up to {other.high:.2f}" if other else ""
-        rank = f" (rank p={value:.2g})" if other and "p_rank" in other.detail else ""
+        rank = f" (rank p={other.detail['p_rank']:.2g})" if other and "p_rank" in other.detail else ""
         said.append(f"{row.site} {row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]{sets}{rank}")
     good = bool(p.min() <= 0.05)
     return [
@@ -209,7 +210,8 @@ def _repaired(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
             good,
             f"Self-repair: the part that layer {last} has undone of what zeroing the value {name} of an earlier layer "
             f"takes from the read-out of V-hat, by layer: {'; '.join(said)}; {'' if good else 'not '}shown to be above "
-            f"0 and above matched sets, Holm over {len(rows)} layers ({cite(results, 'R4', kind)}).",
+            f"0 and above matched sets: smallest rank p={p.min():.2g} after Holm over {len(rows)} layers "
+            f"({cite(results, 'R4', kind)}).",
         )
     ]
 

@@ -47,8 +47,8 @@ def auroc(score: Column, label: Column) -> float:
 
 
 def auroc_interval(score: Column, label: Column, cluster: Column, *, level: float = 0.95) -> Interval:
-    """`auroc` with its interval for rows clustered by problem (see `auroc_bounds`): no draws, and closer to its level
-    than a bootstrap of few problems (docs/calibration.md). `Interval.n` counts clusters."""
+    """`auroc` with its interval for rows clustered by problem (see `auroc_bounds`; how often it covers:
+    docs/calibration.md). `Interval.n` counts clusters."""
     estimate = auroc(score, label)
     fraction(level=level)
     score, label = columns(score=score, label=label)

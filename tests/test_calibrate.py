@@ -289,6 +289,7 @@ ROWS = [
     made("pass_rate", 0.98, arm="all", verdicts={"pass": 98, "other": 2}),
     made("pass_rate", 1.0, arm="causal", verdicts={"pass": 100}),
     made("pass_rate", 0.01, arm="causal", model="planted-null", verdicts={"pass": 1, "fail": 99}),
+    made("null_rejection_rate", 0.04, arm="holm, smallest of 10", level=0.05, ks_too_small=0.5, ks_uniform=1e-12),
 ]
 
 

@@ -14,6 +14,7 @@ from mechreward import paper
 from mechreward.causal.effect import CleanText, ablate
 from mechreward.causal.push import like, own_push
 from mechreward.models.site import Site
+from mechreward.paper.directions import CURVE
 from mechreward.paper.doses import TEXTS
 from mechreward.probing.neurons import NeuronSet
 
@@ -91,6 +92,9 @@ def test_controls_get_the_damage_of_the_set_and_are_no_match_for_it():
     assert {row.arm for row in rows} == {"value", "random"}  # nothing reads the matched ones: no strength is enough
     factor = beside.detail["factor"]
     assert factor > 1 and kl(able, 0.95 * factor) < own.detail["kl"] <= kl(able, factor)
+    many = [push, *(like(push, token, acts, toward, "matched", draw) for draw in range(3))]
+    rows = paper.same_damage(here.model, problems, many, about, runs=train.runs, tokens=tokens, strength=1)
+    assert only(rows, arm="matched").detail["sets"] == 3 > CURVE, "a contrast that is seen stands beside all"
 
 
 def test_shares_of_as_many_neurons_are_one():

@@ -82,14 +82,16 @@ def test_R8_with_and_without_the_cut(cut: float, plain: float, said: str):
     ("whole", "running", "said"),
     [
         (0.7, 0.4, "higher with the future in it: a leak, which no online reader has"),
-        (0.1, 0.4, "lower with the future in it"),
+        (0.35, 0.0, "where the first step of an answer is 0 by construction; not told from the other"),
+        (0.1, 0.4, "not told apart"),
         (0.45, 0.4, "not told apart"),
     ],
 )
-def test_R8_a_leak_from_the_future_is_named_where_it_shows(whole: float, running: float, said: str):
+def test_R8_a_leak_from_the_future_is_named_where_no_other_standard_reads_as_much(
+    whole: float, running: float, said: str
+):
     good, sentence = told(steps(0.3, 0.3, whole, running), "Standardised over the whole response")
-    plain = f"on the training split, which all else here does, {around(0.3)}"
-    assert sentence.endswith(
-        f"is {around(whole)}, over no more than what has been said so far {around(running)}, {plain}: {said} (R8)."
-    )
-    assert good == (said != "not told apart") and "0.98" not in sentence
+    plain = f"on the training split, which sees no future either, {around(0.3)}"
+    assert f"is {around(whole)}, over no more than what has been said so far {around(running)}, {plain}: " in sentence
+    assert sentence.endswith(f"{said} (R8).")
+    assert good == ("leak" in said) and "0.98" not in sentence

@@ -14,11 +14,10 @@ def found():
 
 
 def test_p_values_keep_their_level(found):
-    """All but R12's, which is known to be somewhat too small (docs/calibration.md)."""
     for name, each in found.items():
         assert ((each.without <= each.p + 1e-12) & (each.without >= 0) & (each.p <= 1)).all(), name
         for row in rejections(name, each):
-            assert row.low <= row.detail["level"] or name.startswith("R12"), name
+            assert row.low <= row.detail["level"], name
             assert row.estimate == np.mean(each.p <= row.detail["level"] + 1e-12)
 
 

@@ -189,7 +189,7 @@ def test_select_by_correlation_asks_each_neuron_alone():
     alone = [0 if i == 7 else abs(spearmanr(x[values.live][:, i], values.mean[values.live])[0]) for i in range(300)]
     assert chosen.indices == tuple(sorted(np.argsort(-np.array(alone).round(9), kind="stable")[:3].tolist()))
     assert chosen.scores == pytest.approx([alone[i] for i in chosen.indices])
-    assert "by correlation" in chosen.how and len(chosen.direction) == 3
+    assert "by correlation with V-hat" in chosen.how and len(chosen.direction) == 3
     with pytest.raises(MechRewardError, match="correlation"):
         select(probe, by="corelation")
 

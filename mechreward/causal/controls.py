@@ -71,7 +71,8 @@ def matched(
     reach: int | None = None,
     own: bool = False,
 ) -> list[Control]:
-    """`draws` different sets, matched one to one on a size of each neuron, without the set and without sinks.
+    """`draws` different sets, matched one to one on a size of each neuron, from neurons outside the set that are no
+    sinks.
 
     Each neuron is replaced by one of the nearest candidates by |log size ratio|; the neighbourhood is as small as the
     number of draws allows (twice the draws, shared among the neurons). 19 draws let a rank reach p = .05, 99 p = .01.

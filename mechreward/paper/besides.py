@@ -62,7 +62,9 @@ def other_rankings(
             shared = float(np.mean([len(set(one.indices) & set(effect.neurons.indices)) for one in each]))
             detail: dict[str, Any] = {"op": op, "neurons": len(each[0]), "shared": shared}
             gap = stats.paired_difference(np.mean(found, axis=0), own.outcomes, ids, seed=about["seed"])
-            rows += rows_from(about, [(arm, key, bare(value, n), detail) for key, value in here.damage().items()])
+            several = {"sets": len(each)} if len(each) > 1 else {}
+            damage = here.damage().items()
+            rows += rows_from(about, [(arm, key, bare(value, n), detail | several) for key, value in damage])
             if len(each) == 1:
                 accuracy = stats.proportion(int(found[0].sum()), n)
                 rows += rows_from(about, [(arm, "accuracy", accuracy, detail)])
@@ -97,7 +99,6 @@ def elsewhere(
         rows += rows_from(about, [("baseline", "accuracy_elsewhere", stats.proportion(int(base.sum()), n), detail)])
         for op in ops if base.mean() >= LEAST else ():
             drawn = [replace(effect.neurons, indices=arm.indices, scores=()) for arm in effect.draws("matched", op)]
-
             edits = [(ABLATIONS[op](one, acts, about["seed"]).edit(),) for one in (effect.neurons, *drawn)]
             run = partial(both_ways, model, problems, seed=about["seed"], what=what and f"{what}: {name}")
             answers = run(edits[: 1 + FEW])

@@ -102,7 +102,7 @@ def same_damage(
 ) -> list[Row]:
     """R14 at matched damage: accuracy steered up minus down, on shared problems with common random numbers, of each set
     and of the first `CURVE` draws of each control, made as much stronger as gives them the set's KL on `TEXTS`
-    clean answers (`causal.trials.at_kl`).
+    clean answers (`causal.trials.at_kl`); of all matched draws where the set has a contrast (McNemar, p <= `SEEN`).
 
     `contrast_at_kl` with the `kl` in nats per token of the set; a control's row is the mean over its draws, between the
     lowest and the highest, with the mean `factor` on the strength. Draws that do not come to that KL are left out, and
@@ -113,9 +113,10 @@ def same_damage(
         strength: of the set, and of a control that does as much damage as it is.
     """
     ids, seed, text = np.array([problem.id for problem in problems]), about["seed"], CleanText(model, runs, TEXTS)
-    rows, wanted = [], 0.0
+    rows, wanted, seen = [], 0.0, set()
     for arm, draws in by_arm(pushes).items():
-        acts, own, few = tokens[str(draws[0].neurons.site)], arm in BESIDE.values(), draws[:CURVE]
+        acts, own = tokens[str(draws[0].neurons.site)], arm in BESIDE.values()
+        few = draws if BESIDE.get(arm) in seen else draws[:CURVE]
         damage = [kl(text, one, acts, strength) for one in few]
         if own:
             wanted = damage[0]
@@ -129,7 +130,9 @@ def same_damage(
         if own:
             down, up = found[0]
             score = stats.paired_difference(up, down, ids, seed=seed)
-            detail |= {"p_mcnemar": stats.mcnemar(down, up)}
+            p = stats.mcnemar(down, up)
+            detail |= {"p_mcnemar": p}
+            seen |= {arm} if p <= SEEN else set()
         else:
             score = over_draws((found[:, 1] - found[:, 0]).mean(1).tolist())
             detail |= {"factor": float(np.mean([factor for _, factor in able])), "sets": len(able)}

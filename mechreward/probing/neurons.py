@@ -127,8 +127,9 @@ def select(probe: ValueProbe | DopamineProbe, top: float = 0.01, by: str = "L1")
     """The share `top` of neurons that rank first for a probe that was fitted to `Activations`.
 
     `by` "L1", the probe's own scores: the L1 norm of a neuron's first-layer weights (the paper, section 2). Or
-    "correlation", |Spearman's correlation| of each neuron alone with V-hat or delta over the rows of the fit: the probe
-    has no say in it, and no decoy of the planted models takes it in (docs/calibration.md; our choice).
+    "correlation", |Spearman's correlation| of each neuron alone with V-hat at states (the reward at tokens) or with
+    delta over steps, of the rows given to `fit`: the probe and its target have no say in it (our choice; see
+    docs/calibration.md).
 
     Ties go to the lower index. Raises MechRewardError if the probe was not fitted, or fitted to bare rows, or for
     another `by`.
@@ -136,9 +137,13 @@ def select(probe: ValueProbe | DopamineProbe, top: float = 0.01, by: str = "L1")
     one_of("ranking", by, BY)
     require(hasattr(probe, "site_"), "select needs a probe fitted with fit(activations, values).")
     kind, target = type(probe).__name__, getattr(probe, "target", "delta")
+    words = (
+        f"of a {probe.shape} {kind} on {target}, column L1"
+        if by == "L1"
+        else f"by correlation with {probe.correlated_}"
+    )
     ranked = probe.scores_ if by == "L1" else probe.correlation_
     best = ranking(ranked)[: count(len(ranked), top)]
-    words = f"of a {probe.shape} {kind} on {target}, column L1" if by == "L1" else f"by correlation, {kind} on {target}"
     chosen = tuple(sorted(int(i) for i in best))
     scores, direction = (tuple(float(each[i]) for i in chosen) for each in (ranked, probe.direction_))
     return NeuronSet(probe.site_, chosen, len(ranked), probe.model_id_, scores, f"top {top:.3g} {words}", direction)

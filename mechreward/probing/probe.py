@@ -134,18 +134,20 @@ class _Probe(RegressorMixin, BaseEstimator):
                 loss.backward()
                 optimizer.step()
 
-    def _remember(self, acts: Activations, data: Examples) -> None:
-        """Also warn of a fit that stayed near its mean, as TD on few trajectories does: later numbers rest on it."""
+    def _remember(self, acts: Activations, data: Examples, target: str) -> None:
+        """What `data` says of every neuron alone, `target` naming its `y`. Also warn of a fit that stayed near its
+        mean, as TD on few trajectories does: later numbers rest on it."""
         self.site_: Site = acts.site
         self.model_id_: ModelId = acts.model_id
         self.direction_ = directions(data.x, data.y)
         self.correlation_ = np.nan_to_num(np.abs(stats.spearmans(data.x.numpy(), data.y)))
+        self.correlated_ = target
         spread, wanted = float(self.predict(data.x).std()), float(data.y.std())
-        target = getattr(self, "target", "delta")
-        other = ", or target='mc'" if target in ("td", "td-lambda", "terminal") else ""
+        name = getattr(self, "target", "delta")
+        other = ", or target='mc'" if name in ("td", "td-lambda", "terminal") else ""
         if spread < CONSTANT * wanted:
             warnings.warn(
-                f"this {target} probe is near constant: its read-out has standard deviation "
+                f"this {name} probe is near constant: its read-out has standard deviation "
                 f"{spread:.3g} over the {len(data)} rows it was fitted to, what it should read {wanted:.3g}. Fit more "
                 f"trajectories{other}.",
                 ProbeWarning,
@@ -193,7 +195,7 @@ class ValueProbe(_Probe):
         require(not (over and self.target == "mc"), "V-hat exists at states only: record with rows='states', or td.")
         data = tokens(acts, values) if over else states(acts, values)
         self.fit_examples(data)
-        self._remember(acts, data)
+        self._remember(acts, data, "the reward" if over else "V-hat")
         return self
 
     def fit_examples(self, data: Examples) -> ValueProbe:
@@ -237,7 +239,7 @@ class DopamineProbe(_Probe):
         """
         data = steps(acts, values)
         self.fit_examples(data)
-        self._remember(acts, data)
+        self._remember(acts, data, "delta")
         return self
 
     def fit_examples(self, data: Examples) -> DopamineProbe:

@@ -1,7 +1,8 @@
 """Do 95% intervals cover? Simulated on the Markov process of `process.py`, all but `sparsity`'s without a model.
 
 An interval is made from few problems, as the package makes it, and held against the same statistic of a thousand times
-as many: its error is then a thirtieth of the interval's standard error (`spread_coverage` knows the truth itself).
+as many answers: its error is then a thirtieth of the interval's standard error, a sixteenth where a problem has four
+(`spread_coverage` knows the truth itself).
 """
 
 from __future__ import annotations
