@@ -120,7 +120,6 @@ def test_a_planted_model_is_a_home_like_any_other(tmp_path: Path):
     for row in found.where(experiment="R4", arm="matched", metric="restored"):
         assert row.detail["sets"] in (5, 6)  # the first few alone, or all
         assert ("p_rank" in row.detail) == (row.detail["sets"] == 6)
-        assert row.detail["sets"] in (5, 19)
 
 
 @pytest.mark.parametrize(
