@@ -16,8 +16,8 @@ from mechreward.causal.controls import matched
 from mechreward.comparisons import difference
 from mechreward.models.adapter import ModelId
 from mechreward.models.site import Site
-from mechreward.paper.reads import _moved
-from mechreward.paper.surprise import _largest
+from mechreward.paper.reads import p_moved
+from mechreward.paper.surprise import largest
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.pruning import shuffled
@@ -138,7 +138,7 @@ def _cell(column: int) -> Callable[[np.random.Generator, int], tuple[float, floa
     def one(rng: np.random.Generator, run: int) -> tuple[float, float]:
         w = walks(PROBLEMS, rng)
         read = _wandering(w, rng, 2)[:, column]
-        p = float(_moved(read[None], _held(w, w.estimate(rng), read[:, None]), SHUFFLES, run)[0])
+        p = float(p_moved(read[None], _held(w, w.estimate(rng), read[:, None]), SHUFFLES, run)[0])
         return p, p - 1 / (1 + SHUFFLES)
 
     return one
@@ -152,8 +152,8 @@ def _most(stays: bool) -> Callable[[np.random.Generator, int], tuple[float, floa
         w = walks(PROBLEMS, rng)
         x = _wandering(w, rng, NEURONS) if stays else rng.normal(size=(len(w.v), NEURONS))
         held = _held(w, w.delta(w.estimate(rng)), x)
-        null = [_largest(held.x, shuffled(held, seed=run * 1000 + draw).y) for draw in range(SHUFFLES)]
-        p = stats.rank_among(_largest(held.x, held.y), np.array(null), tail="high")[1]
+        null = [largest(held.x, shuffled(held, seed=run * 1000 + draw).y) for draw in range(SHUFFLES)]
+        p = stats.rank_among(largest(held.x, held.y), np.array(null), tail="high")[1]
         return p, p - 1 / (1 + SHUFFLES)
 
     return one

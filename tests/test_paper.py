@@ -106,7 +106,7 @@ class Grid(paper.Split):
 
 def test_the_test_grid_holds_where_value_is_planted_and_nowhere_else():
     """p against a loop over SciPy's Spearman, Holm by hand; what validation gives is the same numbers without p."""
-    from mechreward.paper.reads import _moved
+    from mechreward.paper.reads import p_moved
     from mechreward.paper.split import SHARES
     from mechreward.probing.pruning import shuffled
 
@@ -128,7 +128,7 @@ def test_the_test_grid_holds_where_value_is_planted_and_nowhere_else():
     data = held.states(sites[1])
     reads = np.stack([np.random.default_rng(s).normal(size=len(data)) for s in range(3)] + [np.zeros(len(data))])
     reads[1] += 2 * data.y
-    found = _moved(reads, data, 39, 5)
+    found = p_moved(reads, data, 39, 5)
     for read, value in zip(reads[:3], found, strict=False):
         null = [spearmanr(read, shuffled(data, 5 * 39 + d).y).statistic for d in range(39)]
         assert value == (1 + sum(n >= spearmanr(read, data.y).statistic for n in null)) / 40
@@ -138,7 +138,7 @@ def test_the_test_grid_holds_where_value_is_planted_and_nowhere_else():
 def test_the_default_draws_let_holm_reach_05(monkeypatch: pytest.MonkeyPatch):
     asked = []
     monkeypatch.setattr("mechreward.paper.reads.SHARES", ())
-    monkeypatch.setattr("mechreward.paper.reads._moved", lambda read, h, n, s: asked.append(n) or np.ones(len(read)))
+    monkeypatch.setattr("mechreward.paper.reads.p_moved", lambda read, h, n, s: asked.append(n) or np.ones(len(read)))
     monkeypatch.setattr("mechreward.paper.reads.ValueProbe.fit_examples", lambda self, data: self)
     monkeypatch.setattr("mechreward.paper.reads.ValueProbe.predict", lambda self, x: x[:, 42].numpy())
     for cells in (1, 60):

@@ -148,7 +148,7 @@ def R3(
             found.append((site, score, {"share": share, "split": split}))
             read.append(said)
     if split == "test" and found:
-        p = _moved(np.stack(read), held.states(sites[0]), draws or max(1999, 40 * len(found) - 1), about["seed"])
+        p = p_moved(np.stack(read), held.states(sites[0]), draws or max(1999, 40 * len(found) - 1), about["seed"])
         for (_, _, detail), one, holm in zip(found, p, stats.holm(p), strict=True):
             detail |= {"p": float(one), "p_holm": float(holm)}
     return [
@@ -223,7 +223,7 @@ def _within(
     return rows_from(about, [(arm, "auroc_within", score, detail)])
 
 
-def _moved(read: np.ndarray, held: Examples, draws: int, seed: int) -> np.ndarray:
+def p_moved(read: np.ndarray, held: Examples, draws: int, seed: int) -> np.ndarray:
     """Randomisation p [cell], one-sided, of the Spearman of every read-out [cell row] with the targets of `held`, among
     `draws` with targets moved between trajectories; the same moves for all cells, ranked once."""
     moved = [shuffled(held, seed * draws + draw).y for draw in range(draws)]

@@ -103,8 +103,8 @@ def R9(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int 
     neuron = int(np.nanargmax(np.abs(seen)))
     sign = float(np.sign(seen[neuron]))
     own = stats.cluster_bootstrap(stats.spearman, [sign * held.x[:, neuron].numpy(), held.y], held.group)
-    most = _largest(held.x, held.y)
-    null = [_largest(held.x, shuffled(held, seed=about["seed"] * 1000 + d).y) for d in range(draws)]
+    most = largest(held.x, held.y)
+    null = [largest(held.x, shuffled(held, seed=about["seed"] * 1000 + d).y) for d in range(draws)]
     p = stats.rank_among(most, np.array(null), tail="high")[1]
     spread = Interval(float(np.mean(null)), float(np.quantile(null, 0.025)), float(np.quantile(null, 0.975)), draws)
     z = (held.x[:, neuron] - fit.x[:, neuron].mean()) / fit.x[:, neuron].std().clamp(min=1e-8)
@@ -140,5 +140,5 @@ def best_dopamine(train: Split, validation: Split, sites: Sequence[Site], kind: 
     return max(own, key=score)
 
 
-def _largest(x: Float[torch.Tensor, "row width"], y: np.ndarray) -> float:
+def largest(x: Float[torch.Tensor, "row width"], y: np.ndarray) -> float:
     return float(np.nanmax(np.abs(stats.spearmans(x.numpy(), y))))
