@@ -3,6 +3,7 @@ quantiles of a bootstrap bound its interval."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import nan, sqrt
 
 import numpy as np
@@ -32,7 +33,8 @@ def auroc_bounds(
     score: Float[np.ndarray, " row"], label: np.ndarray, member: Int[np.ndarray, " row"], level: float
 ) -> tuple[float, float]:
     """Bounds of an AUROC of rows in clusters 0, 1, ... (`member`): Obuchowski's (1997) variance, which is DeLong's
-    (1988) where each cluster has one row, on the logit scale with the t quantile of the clusters (our choice).
+    (1988) where each cluster has one row, on the logit scale with the t quantile. Clusters count as many as equal ones
+    would (`kish`; scale, quantile and count are our choice).
 
     NaN where fewer than two clusters hold either class. Where the classes are apart, the variance is none and the bound
     is where the score of Hanley and McNeil's (1982) variance is not rejected (Newcombe 2006), with clusters as n.
@@ -55,11 +57,17 @@ def auroc_bounds(
         np.bincount(member, np.where(side, beaten - area, 0), clusters) / n
         for side, n in zip((positive, ~positive), counts, strict=True)
     )
-    of_won, of_lost, of_both = (n / (n - 1) for n in (*sides, clusters))
+    count = [kish(np.bincount(rows)) for rows in (member[positive], member[~positive], member)]
+    of_won, of_lost, of_both = (n / (n - 1) for n in count)
     variance = max(of_won * won @ won + of_lost * lost @ lost + 2 * of_both * won @ lost, 0.0)
-    reach = t.ppf((1 + level) / 2, clusters - 1) * sqrt(variance) / (area * (1 - area))
+    reach = t.ppf((1 + level) / 2, count[-1] - 1) * sqrt(variance) / (area * (1 - area))
     low, high = expit(logit(area) + np.array([-1, 1]) * reach)
     return float(low), float(high)
+
+
+def kish(sizes: Int[np.ndarray, " cluster"]) -> float:
+    """How many clusters of equal size would count for as much (Kish 1965), at least 2."""
+    return max(2.0, sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def _apart(positive: int, negative: int, level: float) -> float:
@@ -73,6 +81,28 @@ def _apart(positive: int, negative: int, level: float) -> float:
     return float(root_scalar(excess, bracket=(0, 1)).root)
 
 
+def resampled(
+    statistic: Callable[..., float],
+    columns: Sequence[np.ndarray],
+    member: Int[np.ndarray, " row"],
+    starts: Int[np.ndarray, " cluster"],
+    sizes: Int[np.ndarray, " cluster"],
+    picks: Int[np.ndarray, "draw cluster"],
+    with_cluster: bool,
+) -> Float[np.ndarray, " draw"]:
+    """The statistic of the rows of every draw of clusters; `with_cluster` numbers the copies, last."""
+    order = np.argsort(member, kind="stable")
+    columns = [column[order] for column in columns]
+
+    def draw(pick: np.ndarray) -> float:
+        ends = sizes[pick].cumsum()
+        rows = np.arange(ends[-1]) + np.repeat(starts[pick] - ends + sizes[pick], sizes[pick])
+        copy = [np.repeat(np.arange(len(sizes)), sizes[pick])] if with_cluster else []
+        return float(statistic(*(column[rows] for column in columns), *copy))
+
+    return np.array([draw(pick) for pick in picks])
+
+
 def bootstrap_levels(
     values: Float[np.ndarray, " draw"],
     picks: Int[np.ndarray, "draw cluster"],
@@ -83,12 +113,12 @@ def bootstrap_levels(
     """Which two quantiles of the draws bound the interval. Plain percentiles cover too seldom (docs/calibration.md).
 
     Bias-corrected and accelerated (Efron 1987; influences from the draws, no jackknife); normal quantiles widened to
-    t's (Hesterberg 2015) with as many clusters as equal ones would count for (Kish), which is our choice.
+    t's (Hesterberg 2015) with `kish` clusters, which is our choice.
     """
     edge, equal = 0.5 / len(values), float(np.mean(values == estimate))
     bias = norm.ppf(np.clip(np.mean(values < estimate) + equal / 2, edge, 1 - edge))
     influence = np.bincount(picks.ravel(), np.repeat(values - values.mean(), len(sizes)), len(sizes))
     skew = (influence**3).sum() / max(6 * (influence**2).sum() ** 1.5, 1e-300)
-    count = max(2.0, sizes.sum() ** 2 / (sizes**2).sum())
+    count = kish(sizes)
     z = bias + np.array([-1, 1]) * t.ppf((1 + level) / 2, count - 1) * sqrt(count / (count - 1))
     return norm.cdf(bias + z / np.maximum(1 - skew * z, 1e-9))

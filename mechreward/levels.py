@@ -12,7 +12,6 @@ from jaxtyping import Float
 from scipy.stats import binom, hypergeom, kstest
 
 from mechreward import stats
-from mechreward.causal.controls import matched
 from mechreward.comparisons import difference
 from mechreward.models.adapter import ModelId
 from mechreward.models.site import Site
@@ -22,6 +21,7 @@ from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.pruning import shuffled
 from mechreward.probing.targets import Examples
+from mechreward.probing.transfer import overlap
 from mechreward.results import Row
 from mechreward.testbed.coverage import DRAWS
 from mechreward.testbed.walks import Walks, walks
@@ -56,7 +56,7 @@ def null_pvalues(runs: int = 1000, seed: int = 0) -> dict[str, Pvalues]:
 
     Quick ones have `runs`: `rank_among` 19 exchangeable draws, exact McNemar on 60 paired outcomes with equal chances
     to win and lose, the smallest of ten after Holm, the hypergeometric of two random sets. Those of experiments have a
-    quarter: R3's moved targets, R9's largest of many neurons, R12's rank of an overlap among matched sets, and the
+    quarter: R3's moved targets, R9's largest of many neurons, R12's overlap of sets as large, and the
     comparison of two models.
     """
     rng, few = np.random.default_rng([seed, 13]), max(20, runs // 4)
@@ -171,16 +171,15 @@ def _apart(rng: np.random.Generator, run: int) -> tuple[float, float]:
 
 
 def _transferred(rng: np.random.Generator, run: int, width: int = 128, k: int = 6) -> tuple[float, float]:
-    """R12: the overlap of sets that share nothing but to prefer large neurons, among sets matched to one of them."""
+    """R12: the overlap of sets that share nothing but to prefer large neurons, against chance of neurons as large."""
     size = np.exp(rng.normal(0, 1, width))
     x = torch.from_numpy(rng.normal(size=(200, width)) * size).float()
     labels = np.arange(200)
     acts = Activations(x, Site(0, "mlp"), "tokens", labels, labels % 20, labels, ModelId("made", "", "float32", ""))
     picks = [rng.choice(width, k, replace=False, p=size / size.sum()).tolist() for _ in range(2)]
     source, goal = (NeuronSet.of(acts, picked, "the larger the likelier") for picked in picks)
-    alike = np.array([source.iou(one.neurons) for one in matched(goal, acts, 19, run, own=True)])
-    own = source.iou(goal)
-    return stats.rank_among(own, alike, tail="high")[1], float(np.sum(alike > own)) / (1 + len(alike))
+    found = overlap(source, goal, acts.rms().numpy())
+    return found.p, found.p - found.law[found.shared]
 
 
 EXPERIMENTS: dict[str, Callable[[np.random.Generator, int], tuple[float, float]]] = {
@@ -188,6 +187,6 @@ EXPERIMENTS: dict[str, Callable[[np.random.Generator, int], tuple[float, float]]
     "R3, a read-out without it": _cell(1),
     "R9, largest of 16 neurons that keep to an answer": _most(True),
     "R9, largest of 16 new at every step": _most(False),
-    "R12, overlap among matched sets": _transferred,
+    "R12, overlap of sets as large": _transferred,
     "difference of two models": _apart,
 }

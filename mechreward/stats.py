@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import root_scalar
 from scipy.stats import binomtest, hypergeom, norm, rankdata
 
-from mechreward._bounds import auroc_bounds, bootstrap_levels, score_interval
+from mechreward._bounds import auroc_bounds, bootstrap_levels, resampled, score_interval
 from mechreward._check import one_of, require
 from mechreward._columns import Column, binary, columns, fraction, grouped, unit
 
@@ -166,25 +166,25 @@ def cluster_bootstrap(
     fraction(level=level)
     member, starts, sizes = grouped(cluster, n)
     estimate = float(statistic(*columns, *([member] if with_cluster else [])))
-    order, m, rng = np.argsort(member, kind="stable"), len(sizes), np.random.default_rng(seed)
-    columns = [column[order] for column in columns]
-
-    def draw(pick: np.ndarray) -> float:
-        ends = sizes[pick].cumsum()
-        rows = np.arange(ends[-1]) + np.repeat(starts[pick] - ends + sizes[pick], sizes[pick])
-        copy = [np.repeat(np.arange(m), sizes[pick])] if with_cluster else []
-        return float(statistic(*(column[rows] for column in columns), *copy))
-
+    m = len(sizes)
     if np.isnan(estimate) or m == 1:
         return Interval(estimate, nan, nan, m)
-    picks = rng.integers(m, size=(draws, m))
-    values = np.array([draw(pick) for pick in picks])
+    picks = np.random.default_rng(seed).integers(m, size=(draws, m))
+    values = resampled(statistic, columns, member, starts, sizes, picks, with_cluster)
     kept = ~np.isnan(values)
     if kept.mean() < 1 / 2:
         return Interval(estimate, nan, nan, m)
     at = bootstrap_levels(values[kept], picks[kept], estimate, sizes, level)
     low, high = np.quantile(values[kept], at, method="weibull")  # the default's tails hold .028 of 300 draws, not .025
     return Interval(estimate, float(low), float(high), m)
+
+
+def clustered(statistic: Callable[..., float], arrays: Sequence[np.ndarray], cluster: Column, **how: Any) -> Interval:
+    """The interval of a statistic of rows clustered by problem: `auroc_interval` for `auroc`, which needs no draws, and
+    for any other `cluster_bootstrap`, to which `how` goes."""
+    if statistic is auroc:
+        return auroc_interval(arrays[0], arrays[1], cluster)
+    return cluster_bootstrap(statistic, arrays, cluster, **how)
 
 
 def paired_difference(

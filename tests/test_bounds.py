@@ -23,8 +23,12 @@ def made(rng, n: int, rows: int = 1, shift: float = 1.0):
     return score, label, cluster
 
 
+def kish(sizes: list[int]) -> float:
+    return sum(sizes) ** 2 / sum(size**2 for size in sizes)
+
+
 def by_definition(score, label, cluster) -> float:
-    """Obuchowski (1997), equations for one marker, with loops."""
+    """Obuchowski (1997), equations for one marker, with loops; clusters count as many as equal ones would."""
 
     def beats(x, y):
         return 1.0 if x > y else 0.5 if x == y else 0.0
@@ -40,18 +44,22 @@ def by_definition(score, label, cluster) -> float:
         one = sum(sum(beats(x, y) for y in every_y) / n for x in xs[i]) - len(xs[i]) * area
         two = sum(sum(beats(x, y) for x in every_x) / m for y in ys[i]) - len(ys[i]) * area
         s10, s01, s11 = s10 + one**2, s01 + two**2, s11 + one * two
-    i10, i01, i = sum(len(v) > 0 for v in xs.values()), sum(len(v) > 0 for v in ys.values()), len(ids)
+    i10, i01, i = (kish([len(part[i]) for i in ids]) for part in (xs, ys, {i: score[cluster == i] for i in ids}))
     s10, s01, s11 = i10 / ((i10 - 1) * m) * s10, i01 / ((i01 - 1) * n) * s01, i / (i - 1) * s11
     return s10 / m + s01 / n + 2 / (m * n) * s11
 
 
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 3, 0])
 def test_the_variance_is_obuchowskis(rows: int):
-    score, label, cluster = made(np.random.default_rng(rows), 30, rows)
+    score, label, cluster = made(np.random.default_rng(rows), 30, rows or 4)
+    keep = np.arange(len(score)) % 4 <= cluster % 4 if rows == 0 else slice(None)  # one to four rows a problem
+    score, label, cluster = score[keep], label[keep], cluster[keep]
     score = score.round(1)  # ties
     found, area = stats.auroc_interval(score, label, cluster), roc_auc_score(label, score)
     assert found.estimate == pytest.approx(area) and found.n == 30
-    reach = t.ppf(0.975, 29) * math.sqrt(by_definition(score, label, cluster)) / (area * (1 - area))
+    count = kish(np.bincount(cluster).tolist())
+    assert (count < 27) == (rows == 0)
+    reach = t.ppf(0.975, count - 1) * math.sqrt(by_definition(score, label, cluster)) / (area * (1 - area))
     assert (found.low, found.high) == pytest.approx(tuple(expit(logit(area) + np.array([-1, 1]) * reach)))
 
 

@@ -259,12 +259,3 @@ def test_sizes_that_cannot_be():
         matched(chosen, acts, on="displacement")
     with pytest.raises(MechRewardError, match="no row of position 0"):
         sizes(replace(acts, position=acts.position + 1), "first")
-
-
-def test_in_a_chance_overlap_a_neuron_may_stand_for_itself():
-    """One neuron among its four nearest: without `own` never drawn; with it one of five, so all five sets come."""
-    acts = made.tokens(torch.randn(400, 12, generator=torch.Generator().manual_seed(0)), 20)
-    one = made.neurons(5, width=12)
-    near = {control.neurons.indices for control in matched(one, acts, 4, reach=4)}
-    assert len(near) == 4 and (5,) not in near
-    assert {control.neurons.indices for control in matched(one, acts, 5, reach=4, own=True)} == near | {(5,)}

@@ -203,25 +203,38 @@ def test_shuffled_moves_whole_trajectories(split):
     assert not np.array_equal(shuffled(data, seed=2).y, noise.y)
 
 
-def test_shuffled_with_ragged_trajectories_keeps_rewards_and_the_shape_in_time():
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(1, 7, 60)
-    trajectory = np.repeat(np.arange(60), lengths)
+def ragged(lengths: np.ndarray) -> Examples:
+    """Each row's target says whose it is and of which step: the trajectory, and the step in tenths."""
+    trajectory = np.repeat(np.arange(len(lengths)), lengths)
     step = np.concatenate([np.arange(n) for n in lengths])
-    right = rng.integers(0, 2, 60)
-    base = made.planted(len(trajectory))
-    y = trajectory + step / 10.0
     last = np.append(trajectory[1:] != trajectory[:-1], True)
-    data = Examples(base.x, y, right[trajectory], trajectory, trajectory, step, last)
+    x = made.planted(len(trajectory)).x
+    return Examples(x, trajectory + step / 100, trajectory % 2, trajectory, trajectory, step, last)
+
+
+def test_shuffled_moves_targets_between_trajectories_of_equal_length():
+    lengths = np.random.default_rng(0).integers(1, 7, 60)
+    data = ragged(lengths)
     noise = shuffled(data, seed=3)
     givers = []
     for rows, rewards in zip(per_trajectory(noise, noise.y), per_trajectory(noise, noise.reward), strict=True):
-        giver = {int(value) for value in rows}
-        assert len(giver) == 1
-        givers += giver
-        assert rows == sorted(rows), "time runs forward"
-        assert rows[0] == givers[-1], "from the giver's first state"
-        assert set(rewards) == {right[givers[-1]]}
-        if len(rows) > 1:
-            assert round(rows[-1] % 1 * 10) == lengths[givers[-1]] - 1, "to its last"
-    assert sorted(givers) == list(range(60)), "every trajectory gives once: the multiset of rewards is kept"
+        (giver,) = {int(value) for value in rows}
+        assert rows == pytest.approx([giver + step / 100 for step in range(lengths[giver])]), "whole, and in order"
+        assert set(rewards) == {giver % 2}
+        givers.append(giver)
+    assert lengths[givers].tolist() == lengths.tolist() and sorted(givers) == list(range(60))
+    assert sum(giver == place for place, giver in enumerate(givers)) < 20
+
+
+def test_shuffled_keeps_no_rare_length_to_itself():
+    """Lengths 2 (five times), 3, 4, 5 (once each), 6 (four times) and 9: the rare ones mix with the next longer, the
+    last with the one before; every target is still used once, and the five of length 2 stay among themselves."""
+    lengths = np.array([2, 9, 2, 3, 6, 2, 6, 4, 2, 6, 5, 2, 6])
+    data = ragged(lengths)
+    draws = [shuffled(data, seed) for seed in range(40)]
+    for noise in draws:
+        assert sorted(noise.y) == sorted(data.y) and sorted(noise.reward) == sorted(data.reward)
+        givers = {place: set(noise.y[data.trajectory == place].astype(int).tolist()) for place in range(len(lengths))}
+        assert all((lengths[list(found)] == 2).all() == (lengths[place] == 2) for place, found in givers.items())
+    kept = np.mean([noise.y == data.y for noise in draws], axis=0)
+    assert kept[lengths[data.trajectory] > 2].max() < 0.4, "no row keeps its own target often"

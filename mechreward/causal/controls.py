@@ -69,7 +69,6 @@ def matched(
     on: str = "rms",
     change: Callable[[NeuronSet], Intervention] | None = None,
     reach: int | None = None,
-    own: bool = False,
 ) -> list[Control]:
     """`draws` different sets, matched one to one on a size of each neuron, from neurons outside the set that are no
     sinks.
@@ -86,7 +85,6 @@ def matched(
         change: for on="displacement", the intervention as a function of the set, such as `zero`, or
             `lambda neurons: mean(neurons, acts)`. Zeroing displaces by the rms, a mean ablation by the deviation.
         reach: size of the neighbourhood, where the default is too wide for a narrow site.
-        own: whether a neuron may stand for itself too: for chance overlaps, which else come out too low.
 
     Raises:
         MechRewardError: too few other neurons for that many different sets, an empty set, activations of another
@@ -107,7 +105,7 @@ def matched(
         distances = []
         for target in rng.permutation(neurons.indices):
             near = [int(i) for i in free[np.argsort(np.abs(size[free] - size[target]))] if int(i) not in used][:reach]
-            pick = int(rng.choice([*near, int(target)] if own else near))
+            pick = int(rng.choice(near))
             used.add(pick)
             distances.append(abs(size[pick] - size[target]))
         found.setdefault(tuple(sorted(used)), float(np.mean(distances)))

@@ -124,10 +124,10 @@ def R3(
 
     On "validation" the rows serve to choose. On "test" no cell is picked, and `detail` holds what each is worth: `p`,
     one-sided, of the cell's Spearman among those with targets moved between problems (`pruning.shuffled` of the held
-    rows; nothing is refitted), and `p_holm`, Holm over all cells of these sites. The null moves whole trajectories: it
-    keeps the shape of V-hat in time, so a read-out that only follows the step number does not hold. It is a permutation
-    in the strict sense only where all trajectories are equally long; a longer or shorter giver is cut or repeated, and
-    p is then approximate. Unreadable cells (a constant read-out) have p 1. The test is our own choice.
+    rows; nothing is refitted), and `p_holm`, Holm over all cells of these sites. The null moves whole trajectories
+    among those of equal length: it keeps the shape of V-hat in time and what the length tells, so a read-out that only
+    follows the step number, or the length, does not hold. Unreadable cells (a constant read-out) have p 1. The test is
+    our own choice.
 
     Args:
         split: the name of `held`, in `detail`.

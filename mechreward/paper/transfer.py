@@ -41,35 +41,30 @@ def R12(homes: Mapping[str, Home], seed: int = 0, draws: int = 19) -> list[Row]:
     rows and measured on its test rows; `matched` does the same with `draws` sets of equal activation magnitude there,
     its bounds are the lowest and the highest draw. On the diagonal stands each home's own set.
 
-    `iou` has two chances: any neurons (hypergeometric, in its `detail`), and neurons as large as the goal's (arm
-    `matched`: the source set with `draws` sets matched to the goal's own, where a neuron may stand for itself, with the
-    rank p; 19 draws reach .05). `matched` rows keep the mean match `error`, and `is_matched` false where any draw is
-    over `controls.MATCHED`.
+    `iou` has two chances: any neurons (hypergeometric, in its `detail`), and neurons as large at the goal (arm
+    `matched`: mean and 2.5% to 97.5% of the exact law, and its `p`; see `probing.transfer.overlap`). The other
+    `matched` rows keep the mean match `error`, and `is_matched` false where any draw is over `controls.MATCHED`.
     """
     rows = []
-    rivals = {name: matched(goal.neurons, goal.tokens, draws, seed, own=True) for name, goal in homes.items()}
     for source in homes.values():
-        for name, goal in homes.items():
+        for goal in homes.values():
             about = {"experiment": "R12", "model": goal.model, "task": goal.task, "site": str(goal.neurons.site)}
             about |= {"seed": seed}
             detail: dict[str, Any] = {"from_model": source.model, "from_task": source.task}
             detail["neurons"] = len(source.neurons)
             both = overlap(source.neurons, goal.neurons)
             chance = {"shared": both.shared, "expected": both.expected, "p": both.p}
-            alike = [overlap(source.neurons, control.neurons).iou for control in rivals[name]]
-            beside = _beside(rivals[name]) | {"p": stats.rank_among(both.iou, alike, tail="high")[1]}
+            large = overlap(source.neurons, goal.neurons, goal.tokens.rms().numpy())
+            beside = {"interval": "2.5% to 97.5% of the law of chance", "p": large.p}
             ious = [("value", "iou", bare(both.iou, both.width), detail | chance)]
-            rows += rows_from(about, [*ious, ("matched", "iou", over_draws(alike), detail | beside)])
+            rows += rows_from(about, [*ious, ("matched", "iou", large.chance, detail | beside)])
             here = NeuronSet.of(goal.tokens, source.neurons.indices, f"from {source.model} on {source.task}")
             own = _reads(goal, np.array(here.indices))
             controls = matched(here, goal.tokens, draws, seed)
             others = [_reads(goal, np.array(control.neurons.indices)) for control in controls]
             for metric, (statistic, column) in METRICS.items():
                 y = getattr(goal.test, column)
-                if statistic is stats.auroc:
-                    score = stats.auroc_interval(own, y, goal.test.group)
-                else:
-                    score = stats.cluster_bootstrap(statistic, [own, y], goal.test.group, draws=300, seed=seed)
+                score = stats.clustered(statistic, [own, y], goal.test.group, draws=300, seed=seed)
                 spread = over_draws([statistic(other, y) for other in others])
                 beside = _beside(controls)
                 both_arms = [("value", metric, score, detail), ("matched", metric, spread, detail | beside)]

@@ -21,6 +21,7 @@ from mechreward.stats import Interval
 
 Probe = ValueProbe | DopamineProbe
 RATIOS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
+ALIKE = 5  # trajectories of one length, at least, for targets to be moved among them alone
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,8 @@ def measured(
         statistic: Callable[..., float], keep: np.ndarray, *columns: np.ndarray, within: bool = False
     ) -> Interval:
         arrays, group = [column[keep] for column in columns], data.group[keep]
-        if draws and statistic is stats.auroc:
-            return stats.auroc_interval(arrays[0], arrays[1], group)
         if draws:
-            return stats.cluster_bootstrap(statistic, arrays, group, draws=draws, seed=seed, with_cluster=within)
+            return stats.clustered(statistic, arrays, group, draws=draws, seed=seed, with_cluster=within)
         number = statistic(*arrays, *([group] if within else []))
         return Interval(number, float("nan"), float("nan"), len(np.unique(group)))
 
@@ -163,16 +162,28 @@ def clone(probe: Probe) -> Probe:
 
 
 def shuffled(data: Examples, seed: int) -> Examples:
-    """Targets and rewards moved to other problems as whole trajectories (cut or repeated to the same length), so that
-    they keep their shape in time; a trajectory keeps its own target only by the chance of the permutation."""
+    """Targets and rewards moved to other problems as whole trajectories, so that they keep their shape in time.
+
+    A permutation of trajectories of equal length: a test by such shuffles is exact for whatever, given the length of an
+    answer, has nothing to do with its targets, and every row's target is used once. A length of fewer than `ALIKE`
+    trajectories goes together with the next longer, all rows in one line there, without regard to where an answer ends
+    (our choice: otherwise rare lengths keep their own targets; repeats and cuts instead made p of what keeps to an
+    answer much too large, docs/calibration.md has the levels).
+    """
     rng = np.random.default_rng([seed, 2])
-    starts = np.flatnonzero(np.append(True, data.trajectory[1:] != data.trajectory[:-1]))
-    bounds = [*starts.tolist(), len(data)]
+    answers = np.split(np.arange(len(data)), np.flatnonzero(np.diff(data.trajectory)) + 1)
+    lengths = np.array([len(rows) for rows in answers])
+    pools: list[list[int]] = [[]]
+    for length in np.unique(lengths):
+        if len(pools[-1]) >= ALIKE:
+            pools.append([])
+        pools[-1] += np.flatnonzero(lengths == length).tolist()
+    if len(pools) > 1 and len(pools[-1]) < ALIKE:
+        pools[-2:] = [pools[-2] + pools[-1]]
     source = np.empty(len(data), dtype=int)
-    for place, giver in enumerate(rng.permutation(len(starts))):
-        length = bounds[place + 1] - bounds[place]
-        rows = np.arange(bounds[giver], bounds[giver + 1])
-        source[bounds[place] : bounds[place + 1]] = rows[np.linspace(0, len(rows) - 1, length).round().astype(int)]
+    for pool in pools:
+        place, giver = (np.concatenate([answers[i] for i in rng.permutation(pool)]) for _ in range(2))
+        source[place] = giver
     return replace(data, y=data.y[source], reward=data.reward[source])
 
 

@@ -82,11 +82,7 @@ def _simulated(name: str, n: int, runs: int, draws: int, seed: int) -> Row:
     def once(run: int) -> Interval:
         rng = np.random.default_rng([seed, run, n])
         columns, cluster = case.draw(walks(n, rng, case.per), rng)
-        if case.statistic is stats.auroc:
-            return stats.auroc_interval(columns[0], columns[1], cluster)
-        return stats.cluster_bootstrap(
-            case.statistic, columns, cluster, draws=draws, seed=run, with_cluster=case.with_cluster
-        )
+        return stats.clustered(case.statistic, columns, cluster, draws=draws, seed=run, with_cluster=case.with_cluster)
 
     found = covered(once, true, runs, f"coverage: {name}, {n} problems")
     return _row(name, n, true, seed, found, {"draws": draws})
