@@ -155,16 +155,19 @@ def _transfer(rows: Sequence[Row], path: Path) -> list[str]:
     for row in rows:
         place = f"{row.detail['from_model']} {row.detail['from_task']}", f"{row.model} {row.task}"
         cells.setdefault((row.arm, row.metric), {})[place] = row
-    draws = max((row.n for row in rows if row.arm == "matched"), default=0)
+    draws = max((row.n for row in rows if row.arm == "matched" and row.metric != "iou"), default=0)
     lines = [
         f"Value sets of {rows[0].detail['neurons']} {NAMES[kind]} at {rows[0].site}, chosen in the row's home, used in "
         "the column's: there a linear probe is refitted to these neurons. Ringed: above every one of the sets of "
         f"equal activation magnitude ({draws} draws: p = {1 / (1 + draws):.2g}, not corrected for the number of "
-        "cells).",
+        f"cells); an overlap, p at most {LEVEL} by the exact law of neurons as large at the column's, not corrected "
+        "either.",
         *_unmatched(rows),
         "",
     ]
-    same = "IoU of the sets; below it chance from any neurons (hypergeometric) and from sets as large as the column's"
+    same = (
+        "IoU of the sets; below it chance from any neurons (hypergeometric) and from neurons as large at the column's"
+    )
     for name, metric, title, labels in (
         ("overlap", "iou", same, ("set of", "set of")),
         ("read", "spearman", "Spearman with V-hat of what the row's neurons read in the column's home", USED),
@@ -204,13 +207,14 @@ def _transferred(cells: dict[tuple[str, str], dict[tuple[str, str], Row]]) -> st
     iou, like = cells["value", "iou"], cells.get(("matched", "iou"), {})
     away = [place for place in iou if place[0] != place[1]]
     pairs = [place for place in away if place[0] < place[1]]
-    more = int((stats.holm([iou[place].detail["p"] for place in pairs]) < LEVEL).sum()) if pairs else 0
-    said = f"Of {len(pairs)} pairs of homes, {more} share more neurons than chance (hypergeometric, Holm at {LEVEL})"
+    said = (
+        f"Of {len(pairs)} pairs of homes, {_hold([iou[place].detail['p'] for place in pairs])} share more neurons than "
+        f"chance (hypergeometric, Holm at {LEVEL})"
+    )
     if like:
-        both = [(a, b) for a, b in pairs if all(_beyond(iou[p], like.get(p)) for p in ((a, b), (b, a)))]
+        worse = [max(like[p].detail["p"] for p in ((a, b), (b, a)) if p in like) for a, b in pairs]
         said += (
-            f"; {len(both)} share more than every set matched in magnitude, whichever of the two is matched (so few "
-            "draws cannot survive Holm: not corrected)"
+            f"; {_hold(worse)} more than chance among neurons as large, at whichever of the two homes (exact, Holm too)"
         )
     said += f". Of {len(away)} transfers, "
     parts = []
@@ -221,13 +225,18 @@ def _transferred(cells: dict[tuple[str, str], dict[tuple[str, str], Row]]) -> st
     return said + " and ".join(parts) + " (not corrected)."
 
 
+def _hold(p: Sequence[float]) -> int:
+    """How many of a family hold after Holm."""
+    return int((stats.holm(p) < LEVEL).sum()) if len(p) else 0
+
+
 def _unmatched(rows: Sequence[Row]) -> list[str]:
     """A sentence where controls missed their match."""
     off = [row for row in rows if row.detail.get("is_matched") is False]
     if not off:
         return []
     worst = max(row.detail["error"] for row in off)
-    total = sum(row.arm == "matched" for row in rows)
+    total = sum("is_matched" in row.detail for row in rows)
     return [
         f"In {len(off)} of {total} comparisons the control sets are not matched (mean log error up to {worst:.2f}): "
         "they are called unmatched, and such cells are neither ringed nor counted."
@@ -235,7 +244,10 @@ def _unmatched(rows: Sequence[Row]) -> list[str]:
 
 
 def _beyond(own: Row, other: Row | None) -> bool:
-    """Above every matched set, and these are matched (rows of older runs do not say: taken as such)."""
+    """Above every matched set, and these are matched (rows of older runs do not say: taken as such); an overlap, by its
+    exact law."""
+    if own.metric == "iou":
+        return other is not None and other.detail["p"] <= LEVEL
     return other is not None and other.detail.get("is_matched", True) and own.estimate > other.high
 
 
@@ -243,7 +255,7 @@ def _note(own: Row, other: Row | None) -> str:
     """The small second line of a square: what chance gives there."""
     said = [f"{own.detail['expected']:.2f}"] if own.metric == "iou" else []
     if other is not None:
-        word = "matched" if other.detail.get("is_matched", True) else "unmatched"
+        word = "as large" if own.metric == "iou" else "matched" if other.detail.get("is_matched", True) else "unmatched"
         said.append(f"{word} {other.estimate:.2f}")
     return ", ".join(said)
 

@@ -14,6 +14,10 @@ from mechreward.results import Results, Row
 
 RANKINGS = ("magnitude", "mean_difference", "correlation", "l1_penalised", "gradient_x_activation", "td_over_tokens")
 NAMES = {"resid_post": "residual-stream coordinates", "mlp": "MLP units"}
+RIVALS = {
+    "random_weights": "a model of random weights shows when it reads the same answers",
+    "same_length": "a probe fitted to targets of other answers of the same length, so than that length tells",
+}
 WORDS = {
     "nothing": "absent",
     "sparse": "sparse",
@@ -27,7 +31,8 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
     """Sentences for what holds and for what does not, by rules that are the same for every model and task.
 
     Readable: the 95% interval lies above chance (.5 for AUROC, 0 for Spearman). Learnt: that for V-hat lies above the
-    whole interval of a model of random weights. Beyond the surface: the value read-out's interval lies above the best
+    whole interval of a model of random weights, and above that of a probe fitted to targets moved among answers of
+    equal length. Beyond the surface: the value read-out's interval lies above the best
     surface baseline's estimate. Adds to the surface: the interval of the increment lies above 0. Told apart (targets,
     the paper's cut): the intervals do not meet; a leak, where the z-score over the response lies above both that see
     no future. The target matters: McNemar at .05 after Holm over targets. At one damage: up beats down, McNemar at .05
@@ -84,20 +89,16 @@ def _readable(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
 
 
 def _learnt(results: Results, trained: Sequence[Row], name: str) -> list[tuple[bool, str]]:
-    """Does a model of random weights show as much of V-hat?"""
+    """Does a model of random weights show as much of V-hat, or the length of an answer?"""
     told = []
     for row in (row for row in trained if row.metric == "spearman"):
-        others = results.where(experiment="R1", arm="random_weights", metric="spearman", site=row.site)
-        for other in (other for other in others if other.detail["shape"] == row.detail["shape"]):
-            good = row.low > other.high
-            words = "more" if good else "not shown to be more"
-            told.append(
-                (
-                    good,
-                    f"What {name} at {row.site} show of V-hat (Spearman {row.interval}) is {words} than a model of "
-                    f"random weights shows when it reads the same answers ({other.interval}; R1).",
-                )
-            )
+        for arm, rival in RIVALS.items():
+            others = results.where(experiment="R1", arm=arm, metric="spearman", site=row.site)
+            for other in (other for other in others if other.detail["shape"] == row.detail["shape"]):
+                good = row.low > other.high
+                words = "more" if good else "not shown to be more"
+                text = f"What {name} at {row.site} show of V-hat (Spearman {row.interval}) is {words} than {rival}"
+                told.append((good, f"{text} ({other.interval}; R1)."))
     return told
 
 

@@ -152,7 +152,7 @@ def _most(stays: bool) -> Callable[[np.random.Generator, int], tuple[float, floa
         w = walks(PROBLEMS, rng)
         x = _wandering(w, rng, NEURONS) if stays else rng.normal(size=(len(w.v), NEURONS))
         held = _held(w, w.delta(w.estimate(rng)), x)
-        null = [largest(held.x, shuffled(held, seed=run * 1000 + draw).y) for draw in range(SHUFFLES)]
+        null = [largest(held.x, shuffled(held, run * 1000 + draw, by_length=True).y) for draw in range(SHUFFLES)]
         p = stats.rank_among(largest(held.x, held.y), np.array(null), tail="high")[1]
         return p, p - 1 / (1 + SHUFFLES)
 

@@ -14,7 +14,7 @@ from mechreward.results import Results, Row
 from mechreward.show.estimates import Line, estimates
 
 Picture = tuple[str, str, str]  # caption, file name, SVG
-NULLS = ("shuffled", "random_weights")
+NULLS = ("shuffled", "same_length", "random_weights")
 KNOWN = {"before": "known before the first token", "after": "known after the answer"}
 
 

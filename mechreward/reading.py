@@ -114,7 +114,8 @@ def _probe_section(results: Results, kind: str, name: str, again: str) -> Sectio
     return Section(
         f"R1 and R2. A value probe on {name}, and how few neurons it needs",
         'Each target under both shapes, on test; "shuffled" is the same probe fitted to targets moved between '
-        "problems. In the curve the probe is refitted to each subset, or masked (all other inputs at their mean). "
+        'problems, "same length" among answers of equal length: what their length tells. In the curve the probe is '
+        "refitted to each subset, or masked (all other inputs at their mean). "
         '"random" are subsets nobody chose, "rotated" the best coordinates of random bases, "magnitude" the most '
         "active neurons; mean difference, correlation, L1-penalised, gradient x activation and TD over tokens are "
         "other rankings. A flat curve means sparsity only where it leaves all of these behind.",

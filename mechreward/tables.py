@@ -39,8 +39,9 @@ def _probes(results: Results) -> list[str]:
             cells[-1] += ", near constant"
         lines.append([site, target if arm == "value" else f"{target}, {words(arm)}", shape, *cells, str(n)])
     return table(
-        "R1, probes on test. Shuffled: the same probe fitted to targets of other problems. Spread: standard deviation "
-        f"of the read-out over that of V-hat; below {CONSTANT} a probe says nearly the same of every state.",
+        "R1, probes on test. Shuffled: the same probe fitted to targets of other problems; same length: of other "
+        "answers of equal length, which shows what their length tells. Spread: standard deviation of the read-out "
+        f"over that of V-hat; below {CONSTANT} a probe says nearly the same of every state.",
         "at | target | shape | Spearman with V-hat | AUROC of the verdict at s_0 | at every state | at the last | "
         "within a problem | spread | n",
         lines,
@@ -95,12 +96,13 @@ def transfers(rows: Sequence[Row]) -> list[str]:
             own, other = (at.get((source, goal, arm, metric)) for arm in ("value", "matched"))
             unmatched = other is not None and other.detail.get("is_matched") is False
             beside = cell(other, shared_n([other])) + (" unmatched" if unmatched else "")
-            cells += [beside] if metric == "iou" else [cell(own, shared_n([own])), beside]
+            cells += [beside, p_value(other, "p")] if metric == "iou" else [cell(own, shared_n([own])), beside]
         lines.append([*cells, str(shared_n([at.get((source, goal, "value", "spearman"))]))])
     made = table(
         "R12, every transfer. Matched: mean over sets, between the lowest and the highest. An IoU has no sampling "
-        "interval: p is hypergeometric, as large or larger, not corrected.",
-        "set of, used in | IoU | chance | p | matched IoU | Spearman with V-hat | matched | AUROC of the verdict | "
+        "interval: chance and p are hypergeometric, as large or larger; as large: from neurons of the set's sizes at "
+        "the home where it is used, mean with 2.5% to 97.5% of the exact law, and p. Not corrected.",
+        "set of, used in | IoU | chance | p | as large | p | Spearman with V-hat | matched | AUROC of the verdict | "
         "matched | n",
         lines,
     )

@@ -188,7 +188,7 @@ def per_trajectory(data: Examples, column: np.ndarray) -> list[list[float]]:
 
 def test_shuffled_moves_whole_trajectories(split):
     data = split[0]
-    noise = shuffled(data, seed=1)
+    noise = shuffled(data, seed=1, by_length=True)
     before, after = per_trajectory(data, data.reward), per_trajectory(noise, noise.reward)
     assert Counter(map(tuple, before)) == Counter(map(tuple, after)), "equal lengths: a permutation of trajectories"
     assert before != after
@@ -199,8 +199,8 @@ def test_shuffled_moves_whole_trajectories(split):
     pairs = {(value, right) for value, right in zip(data.y, data.reward, strict=True)}
     assert {(value, right) for value, right in zip(noise.y, noise.reward, strict=True)} == pairs
     assert abs(np.corrcoef(noise.y, data.y)[0, 1]) < 0.3
-    assert np.array_equal(shuffled(data, seed=1).y, noise.y)
-    assert not np.array_equal(shuffled(data, seed=2).y, noise.y)
+    assert np.array_equal(shuffled(data, 1, by_length=True).y, noise.y)
+    assert not np.array_equal(shuffled(data, 2, by_length=True).y, noise.y)
 
 
 def ragged(lengths: np.ndarray) -> Examples:
@@ -215,7 +215,7 @@ def ragged(lengths: np.ndarray) -> Examples:
 def test_shuffled_moves_targets_between_trajectories_of_equal_length():
     lengths = np.random.default_rng(0).integers(1, 7, 60)
     data = ragged(lengths)
-    noise = shuffled(data, seed=3)
+    noise = shuffled(data, seed=3, by_length=True)
     givers = []
     for rows, rewards in zip(per_trajectory(noise, noise.y), per_trajectory(noise, noise.reward), strict=True):
         (giver,) = {int(value) for value in rows}
@@ -231,7 +231,7 @@ def test_shuffled_keeps_no_rare_length_to_itself():
     last with the one before; every target is still used once, and the five of length 2 stay among themselves."""
     lengths = np.array([2, 9, 2, 3, 6, 2, 6, 4, 2, 6, 5, 2, 6])
     data = ragged(lengths)
-    draws = [shuffled(data, seed) for seed in range(40)]
+    draws = [shuffled(data, seed, by_length=True) for seed in range(40)]
     for noise in draws:
         assert sorted(noise.y) == sorted(data.y) and sorted(noise.reward) == sorted(data.reward)
         givers = {place: set(noise.y[data.trajectory == place].astype(int).tolist()) for place in range(len(lengths))}

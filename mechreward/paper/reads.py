@@ -38,6 +38,9 @@ def R1(
 ) -> list[Row]:
     """A value probe works: every target under both shapes, the paper's with shuffled labels, and what it adds.
 
+    `shuffled` knows nothing of the answer; `same_length` has targets moved among answers of equal length, and so shows
+    what their length tells (`pruning.shuffled`): hard problems may take longer.
+
     `every`: activations at every token of the training rollouts, for TD over tokens as the paper has it, read at states
     like all others (`td over tokens`); our other targets take one row a state.
 
@@ -62,9 +65,11 @@ def R1(
         if (target, shape) == ("mc", "mlp"):
             rows += _increment(probe, validation, test, site, about)
             rows += _within(about, "value", probe, several)
-    probe = ValueProbe("mc", "mlp").fit_examples(shuffled(fit, seed=about["seed"]))
-    rows += measured(about, "shuffled", measures(probe, held), {"target": "mc", "shape": "mlp"})
-    return rows + _within(about, "shuffled", probe, several)
+    for arm, by_length in (("shuffled", False), ("same_length", True)):
+        probe = ValueProbe("mc", "mlp").fit_examples(shuffled(fit, about["seed"], by_length))
+        rows += measured(about, arm, measures(probe, held), {"target": "mc", "shape": "mlp"})
+        rows += _within(about, arm, probe, several)
+    return rows
 
 
 def random_weights(model: Any, train: Split, test: Split, site: Site, about: dict[str, Any]) -> list[Row]:
@@ -226,7 +231,7 @@ def _within(
 def p_moved(read: np.ndarray, held: Examples, draws: int, seed: int) -> np.ndarray:
     """Randomisation p [cell], one-sided, of the Spearman of every read-out [cell row] with the targets of `held`, among
     `draws` with targets moved between trajectories; the same moves for all cells, ranked once."""
-    moved = [shuffled(held, seed * draws + draw).y for draw in range(draws)]
+    moved = [shuffled(held, seed * draws + draw, by_length=True).y for draw in range(draws)]
     own, null = _ranked(read), _ranked(np.stack([held.y, *moved]))
     rho = own @ null.T
     reached = ~(rho[:, 1:] < rho[:, :1] - 1e-12)  # NaN counts against the cell

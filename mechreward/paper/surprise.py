@@ -104,7 +104,7 @@ def R9(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int 
     sign = float(np.sign(seen[neuron]))
     own = stats.cluster_bootstrap(stats.spearman, [sign * held.x[:, neuron].numpy(), held.y], held.group)
     most = largest(held.x, held.y)
-    null = [largest(held.x, shuffled(held, seed=about["seed"] * 1000 + d).y) for d in range(draws)]
+    null = [largest(held.x, shuffled(held, about["seed"] * 1000 + d, by_length=True).y) for d in range(draws)]
     p = stats.rank_among(most, np.array(null), tail="high")[1]
     spread = Interval(float(np.mean(null)), float(np.quantile(null, 0.025)), float(np.quantile(null, 0.975)), draws)
     z = (held.x[:, neuron] - fit.x[:, neuron].mean()) / fit.x[:, neuron].std().clamp(min=1e-8)

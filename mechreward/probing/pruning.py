@@ -161,27 +161,20 @@ def clone(probe: Probe) -> Probe:
     return cast(Probe, base.clone(probe))
 
 
-def shuffled(data: Examples, seed: int) -> Examples:
-    """Targets and rewards moved to other problems as whole trajectories, so that they keep their shape in time.
+def shuffled(data: Examples, seed: int, by_length: bool = False) -> Examples:
+    """Targets and rewards moved to other problems, trajectory after trajectory, every row's used once.
 
-    A permutation of trajectories of equal length: a test by such shuffles is exact for whatever, given the length of an
-    answer, has nothing to do with its targets, and every row's target is used once. A length of fewer than `ALIKE`
-    trajectories goes together with the next longer, all rows in one line there, without regard to where an answer ends
-    (our choice: otherwise rare lengths keep their own targets; repeats and cuts instead made p of what keeps to an
-    answer much too large, docs/calibration.md has the levels).
+    All trajectories are put in a random order and laid over all others, without regard to where one ends: what is left
+    knows nothing of the answer. `by_length` moves whole trajectories among those of equal length, so that targets keep
+    their shape in time and all that the length of an answer tells (much, where hard problems take longer): a test by
+    such shuffles is exact for whatever, given the length, has nothing to do with the targets. Lengths of fewer than
+    `ALIKE` trajectories go together with the next longer, laid over each other as above. Both are our own choice:
+    repeats and cuts to equal length instead make p of what keeps to an answer much too large.
     """
     rng = np.random.default_rng([seed, 2])
     answers = np.split(np.arange(len(data)), np.flatnonzero(np.diff(data.trajectory)) + 1)
-    lengths = np.array([len(rows) for rows in answers])
-    pools: list[list[int]] = [[]]
-    for length in np.unique(lengths):
-        if len(pools[-1]) >= ALIKE:
-            pools.append([])
-        pools[-1] += np.flatnonzero(lengths == length).tolist()
-    if len(pools) > 1 and len(pools[-1]) < ALIKE:
-        pools[-2:] = [pools[-2] + pools[-1]]
     source = np.empty(len(data), dtype=int)
-    for pool in pools:
+    for pool in _alike([len(rows) for rows in answers]) if by_length else [np.arange(len(answers))]:
         place, giver = (np.concatenate([answers[i] for i in rng.permutation(pool)]) for _ in range(2))
         source[place] = giver
     return replace(data, y=data.y[source], reward=data.reward[source])
@@ -208,3 +201,13 @@ def masked(x: torch.Tensor, neurons: np.ndarray, mean: torch.Tensor) -> torch.Te
 def restrict(data: Examples, neurons: np.ndarray) -> Examples:
     """The same rows with only these neurons, in index order."""
     return replace(data, x=data.x[:, np.sort(neurons)])
+
+
+def _alike(lengths: Sequence[int]) -> list[np.ndarray]:
+    """Trajectories of one length each, or of a few neighbouring lengths where that makes fewer than `ALIKE`."""
+    ends: list[int] = []
+    for length in np.unique(lengths):
+        if np.sum((np.array(lengths) <= length) & (np.array(lengths) > (ends[-1] if ends else 0))) >= ALIKE:
+            ends.append(int(length))
+    pool = np.minimum(np.searchsorted(ends, lengths), max(len(ends) - 1, 0))
+    return [np.flatnonzero(pool == number) for number in np.unique(pool)]

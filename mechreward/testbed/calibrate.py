@@ -204,7 +204,7 @@ def recognition(name: str, seeds: int, sizes: Sizes) -> list[Row]:
         MechRewardError: a plant that has no value, or no seeds.
     """
     one_of("plant with value", name, EXPECTED)
-    each = _evidences(name, seeds, sizes, "recognition")
+    each = _evidences(name, range(seeds), sizes, "recognition")
     readings = Counter(one.reading for one in each)
     rate = stats.proportion(readings[EXPECTED[name]], len(each))
     more = {"expected": EXPECTED[name], "readings": dict(readings), "sparsity": [e.sparsity.estimate for e in each]}
@@ -249,13 +249,15 @@ def use(datas: Sequence[Data], sizes: Sizes) -> list[Row]:
 def alarms(name: str, seeds: int, sizes: Sizes) -> list[Row]:
     """How often `evidence` says anything but `nothing` of a plant without value, nominally .05.
 
-    V-hat comes from its exact law (see `gather`), so that many seeds are cheap. `detail` keeps every p.
+    V-hat comes from its exact law (see `gather`), so that many seeds are cheap. Every plant has seeds of its own: those
+    of one seed have the same answers. `detail` keeps every p.
 
     Raises:
         MechRewardError: a plant that has value, or no seeds.
     """
     one_of("plant without value", name, NULLS)
-    each = _evidences(name, seeds, sizes, "false alarms")
+    first = NULLS.index(name) * seeds
+    each = _evidences(name, range(first, first + seeds), sizes, "false alarms")
     readings = Counter(one.reading for one in each)
     rate = stats.proportion(seeds - readings["nothing"], seeds)
     more: dict[str, Any] = {"readings": dict(readings), "nominal": 0.05, "draws": sizes.draws}
@@ -279,11 +281,11 @@ def row(plant: PlantedModel | str, site: str, arm: str, metric: str, value: Inte
     return Row(**shared, arm=arm, metric=metric, **asdict(value), detail=detail | {"n": "seeds"})
 
 
-def _evidences(name: str, seeds: int, sizes: Sizes, what: str) -> list[Evidence]:
+def _evidences(name: str, seeds: Sequence[int], sizes: Sizes, what: str) -> list[Evidence]:
     """`evidence` of one plant, a seed each, on V-hat of its exact law."""
-    require(seeds >= 1, f"seeds must be at least 1; {seeds} was given.")
+    require(len(seeds) > 0, f"seeds must be at least 1; {len(seeds)} was given.")
     found = []
-    for seed in progress(f"{what}: {name}", "seed", range(seeds)):
+    for seed in progress(f"{what}: {name}", "seed", seeds):
         plant = planted(name, seed)
         splits = (("train", sizes.train), ("test", sizes.test))
         fit, held = (gather(plant, split, n, sizes.k, seed, True).states(RESID) for split, n in splits)
