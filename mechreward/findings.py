@@ -138,8 +138,8 @@ def _evidence(results: Results, row: Row, name: str) -> tuple[bool, str]:
     full, few = (bounds(same) if (same := held(results, row, d[key])) else f"{d[key]:.3f}" for key in ("full", "few"))
     return d["reading"] == "sparse", (
         f"A linear probe calls V-hat in {name} at {row.site} {WORDS[d['reading']]}: all read it with Spearman "
-        f"{full} (p={d['p']:.2g} among shuffles), {d['neurons']} with {few}, as many random ones on "
-        f"average {d['random']:.3f}, the best {d['neurons']} coordinates of random bases on average "
+        f"{full} (p={d['p']:.2g} among shuffles), the {d['neurons']} that correlate best with {few}, as many random "
+        f"ones on average {d['random']:.3f}, the best {d['neurons']} coordinates of random bases on average "
         f"{d['rotated']:.3f}; sparsity beyond redundancy {beyond} ({cite(results, 'R2', kind_of(row))})."
     )
 
@@ -147,8 +147,9 @@ def _evidence(results: Results, row: Row, name: str) -> tuple[bool, str]:
 def held(results: Results, evidence: Row, score: float) -> Row | None:
     """The point of the linear curve that is this score of a `sparsity` row, whose detail has no intervals."""
     here = {"experiment": "R2", "model": evidence.model, "task": evidence.task, "site": evidence.site}
-    points = curve_rows(results.where(**here, arm="value", metric="spearman"), "linear")
-    return next((row for row in points if abs(row.estimate - score) < 1e-9), None)
+    points = curve_rows(results.where(**here, metric="spearman"), "linear")
+    ours = (row for row in points if row.arm in ("value", "correlation") and abs(row.estimate - score) < 1e-9)
+    return next(ours, None)
 
 
 def _surface(results: Results) -> list[tuple[bool, str]]:

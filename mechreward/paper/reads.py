@@ -101,8 +101,9 @@ def R2(
 
     The set is that of the net fitted to V-hat, here and everywhere. `every`, activations at every token of the training
     rollouts, adds the paper's own ranking, that of the net fitted by TD over tokens (`td_over_tokens`).
-    `sparsity` (linear, the top 1%) is the part of the gap between redundancy or another basis and the full probe that
-    the few neurons close; its detail holds the reading in a word and the rank of the full probe among shuffles.
+    `sparsity` (linear, the top 1% by correlation) is the part of the gap between redundancy or another basis and the
+    full probe that the few neurons close; its detail holds the reading in a word and the rank of the full probe among
+    shuffles.
     """
     fit, held = train.states(site), test.states(site)
     others = {}

@@ -20,6 +20,7 @@ from mechreward._progress import progress
 from mechreward.probing.evidence import read_outs, sparsity
 from mechreward.probing.neurons import ranking
 from mechreward.probing.probe import ValueProbe
+from mechreward.probing.rankings import correlation
 from mechreward.results import Row
 from mechreward.stats import Interval
 from mechreward.testbed.calibrate import RESID, gather
@@ -100,7 +101,7 @@ def spread_coverage(name: str, n: int, runs: int, seed: int = 0) -> Row:
     one_of("plant", name, SPREADS)
     plant = planted(name)
     fit, held = (gather(plant, *size, 8, number, True).states(RESID) for number, size in enumerate(POOL))
-    chosen = ranking(ValueProbe("mc", "linear").fit_examples(fit).scores_)[:3]  # as `evidence` chooses
+    chosen = ranking(correlation(fit))[:3]  # as `evidence` chooses
     reads = read_outs(fit, held, chosen, ValueProbe("mc", "linear"), 19)
     owned = np.split(np.arange(len(held)), np.flatnonzero(np.diff(held.group)) + 1)  # rows of every problem
 
