@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mechreward._files import write_atomic
 from mechreward.causal.claims import CLAIMS
+from mechreward.probing.pruning import ALIKE
+from mechreward.probing.transfer import ALIKE as NEIGHBOURS
 from mechreward.results import Results, Row
 from mechreward.testbed.calibrate import RECOMMENDED
 from mechreward.testbed.certify_rates import SIZES
@@ -80,7 +82,8 @@ def page(results: Results, path: Path | str) -> Path:
         "V-hat of the rows of `evidence` comes from its exact law, Binomial(k, V), so that there can be many seeds; "
         "that of the others from the model's own continuations.",
         "",
-        "`evidence` tells what can be read and how it is spread. It cannot tell `encoded` from `value`: both are "
+        "`evidence` holds the few that correlate best with V-hat, of all coordinates and of random bases. It tells "
+        "what can be read and how it is spread. It cannot tell `encoded` from `value`: both are "
         "sparse. That takes the ablation, where `used` means McNemar's p at most .05 and the lowest accuracy of all "
         "matched sets. An ablation without effect says that nothing reads these neurons; one with an effect says that "
         "something does, not that it reads V. KL alone is no such sign: next-token neurons move it as well.",
@@ -237,11 +240,10 @@ def _levels(results: Results) -> list[str]:
         "it would be without its own mass is uniform (two-sided), as it is for an exact test, discrete or not.",
         "",
         "Exact: `rank_among`, McNemar, the hypergeometric. Holm's smallest of a family is bounded by its level and "
-        "not uniform, by construction. The others are approximate, and as good as their figures. R3 and R9 move "
-        "targets between answers of unequal length, cut or repeated: repeats go well with whatever keeps to an "
-        "answer, so that what was not moved seems small beside them, and p crowd in the middle or near 1 (R9 sees it "
-        "in neurons that keep to an answer, not in others). In R12's chance overlap a neuron may stand for itself. The "
-        "difference of two models is a normal approximation from bootstrapped bounds. `evidence` shuffles as R3 does.",
+        "not uniform, by construction. R3 and R9 move targets among answers of equal length, which is exact but for "
+        f"lengths that fewer than {ALIKE} answers have; `evidence` moves them among all answers. R12's overlap takes "
+        f"every {NEIGHBOURS} neurons next in size for alike, the rest is exact. The difference of two models is a "
+        "normal approximation from bootstrapped bounds.",
         "",
         *_table(
             ("p-value", "level", "share at or below it", "KS, too small", "KS, uniform"),

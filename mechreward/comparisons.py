@@ -61,8 +61,8 @@ def grids(results: Results) -> list[tuple[str, str, str]]:
         )
         title = (
             f"R3, test, every cell: Spearman with V-hat from {_title(share)}; {len(ring)} of {len(rows)} cells hold, "
-            f"of the whole grid {len(held)} of {len(test)} (targets moved between problems, one-sided, Holm over the "
-            f"grid at {LEVEL})"
+            f"of the whole grid {len(held)} of {len(test)} (targets moved between answers of equal length, one-sided, "
+            f"Holm over the grid at {LEVEL})"
         )
         drawn.append((title, f"R3-test-{round(100 * share)}", picture))
     rows = [row for row in _grid(results, "validation") if row.detail["share"] == 1]

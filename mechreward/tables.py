@@ -178,7 +178,7 @@ def _single(results: Results) -> list[str]:
         lines.append([site, *named, cell(own, n), width, shuffles, p_value(most, "p"), str(n)])
     return table(
         "R9, one neuron chosen on train; and the largest |Spearman| of all on test, with its rank p among the largest "
-        "under shuffles (mean, 2.5% to 97.5% of shuffles).",
+        "under shuffles among answers of equal length (mean, 2.5% to 97.5% of shuffles).",
         "at | neuron | train, absolute | its Spearman on test | largest on test | largest under shuffles | p of the "
         "largest | n",
         lines,

@@ -94,9 +94,9 @@ def R9(train: Split, test: Split, site: Site, about: dict[str, Any], draws: int 
     """A single neuron that follows surprise: chosen on train, reported on test, beside a max-statistic null.
 
     `spearman` is that of the neuron, with the sign it had on train, with delta on test. `max_spearman` is the largest
-    |Spearman| of any neuron on test, and its p the rank among `draws` shuffles of delta between problems, each with
-    the maximum over all neurons: with d neurons, one of them always looks good. `trace` is the neuron over the steps
-    of the first `ITEMS` test answers, chosen blind.
+    |Spearman| of any neuron on test, and its p the rank among `draws` shuffles of delta between answers of equal
+    length, each with the maximum over all neurons: with d neurons, one of them always looks good. `trace` is the neuron
+    over the steps of the first `ITEMS` test answers, chosen blind.
     """
     fit, held = train.steps(site), test.steps(site)
     seen = stats.spearmans(fit.x.numpy(), fit.y)
