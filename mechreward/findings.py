@@ -51,7 +51,8 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
     over shares. A single neuron: the one chosen on train has on test, with its sign, an interval above 0 and an
     estimate above 97.5% of what the largest of all neurons has under shuffles. What must stand before or above
     every draw needs 19 of them: among fewer the first rank has p > .05, and what is seen is told among what was not
-    found. Experiments that are not there are not spoken of."""
+    found. Experiments that are not there are not spoken of.
+    """
     told: list[tuple[bool, str]] = []
     for kind, name in NAMES.items():
         told += _readable(results, kind, name)
