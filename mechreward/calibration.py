@@ -74,7 +74,7 @@ class Plan:
                 )
         tests = 2000 if self.full else 400
         found["p-values"] = lambda: [row for name, p in null_pvalues(tests).items() for row in rejections(name, p)]
-        runs = {40: (2000, 600), 200: (600, 300)} if self.full else {60: (60, 60)}  # the second of `evidence`: slow
+        runs = {40: (2000, 600), 200: (600, 600)} if self.full else {60: (60, 60)}  # the second of `evidence`: slow
         for n, (times, fewer) in runs.items():
             found[f"coverage-{n}"] = lambda n=n, times=times: coverage((n,), times)
             for name in SPREADS:
