@@ -16,8 +16,8 @@ RANKINGS = ("magnitude", "mean_difference", "correlation", "l1_penalised", "grad
 NAMES = {"resid_post": "residual-stream coordinates", "mlp": "MLP units"}
 RIVALS = {
     "random_weights": "a model of random weights shows when it reads the same answers",
-    "same_length": "a probe does that was fitted to targets of other answers of equal length, which is what their length "
-    "tells",
+    "same_length": "a probe does that was fitted to targets of other answers of equal length, which is what their "
+    "length tells",
 }
 WORDS = {
     "nothing": "absent",
