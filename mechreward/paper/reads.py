@@ -129,7 +129,7 @@ def R3(
     """Over layers: Spearman with V-hat on `held` at every site, for all neurons (share 1) and each share of the top.
 
     On "validation" the rows serve to choose. On "test" no cell is picked, and `detail` holds what each is worth: `p`,
-    one-sided, of the cell's Spearman among those with targets moved between problems (`pruning.shuffled` of the held
+    one-sided, of the cell's Spearman among those with targets moved between answers (`pruning.shuffled` of the held
     rows; nothing is refitted), and `p_holm`, Holm over all cells of these sites. The null moves whole trajectories
     among those of equal length: it keeps the shape of V-hat in time and what the length tells, so a read-out that only
     follows the step number, or the length, does not hold. Unreadable cells (a constant read-out) have p 1. The test is
