@@ -1,5 +1,5 @@
-"""Bounds that no library we use has: of a difference of paired proportions, of an AUROC of clustered rows, and which
-quantiles of a bootstrap bound its interval."""
+"""Bounds that no library we use has: of a difference of paired proportions, of an AUROC of clustered rows, and the
+draws of a bootstrap by cluster with the quantiles that bound its interval."""
 
 from __future__ import annotations
 

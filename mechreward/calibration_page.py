@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mechreward._files import write_atomic
 from mechreward.causal.claims import CLAIMS
-from mechreward.probing.pruning import ALIKE
-from mechreward.probing.transfer import ALIKE as NEIGHBOURS
+from mechreward.probing.transfer import ALIKE
 from mechreward.results import Results, Row
 from mechreward.testbed.calibrate import RECOMMENDED
 from mechreward.testbed.certify_rates import SIZES
@@ -239,11 +238,11 @@ def _levels(results: Results) -> list[str]:
         "being too small anywhere between 0 and 1. The second asks more: that a p drawn between what it is and what "
         "it would be without its own mass is uniform (two-sided), as it is for an exact test, discrete or not.",
         "",
-        "Exact: `rank_among`, McNemar, the hypergeometric. Holm's smallest of a family is bounded by its level and "
-        "not uniform, by construction. R3 and R9 move targets among answers of equal length, which is exact but for "
-        f"lengths that fewer than {ALIKE} answers have; `evidence` moves them among all answers. R12's overlap takes "
-        f"every {NEIGHBOURS} neurons next in size for alike, the rest is exact. The difference of two models is a "
-        "normal approximation from bootstrapped bounds.",
+        "Exact: `rank_among`, McNemar, the hypergeometric, and R3 and R9, which move targets among answers of equal "
+        "length. Holm's smallest of a family is bounded by its level and not uniform, by construction. Approximate: "
+        "`evidence`, whose targets are laid over all answers without regard to length; R12's overlap of sets as "
+        f"large, exact within groups of {ALIKE} neurons next in size; the difference of two models, normal from "
+        "bootstrapped bounds.",
         "",
         *_table(
             ("p-value", "level", "share at or below it", "KS, too small", "KS, uniform"),

@@ -212,10 +212,8 @@ def _transferred(cells: dict[tuple[str, str], dict[tuple[str, str], Row]]) -> st
         f"chance (hypergeometric, Holm at {LEVEL})"
     )
     if like:
-        worse = [max(like[p].detail["p"] for p in ((a, b), (b, a)) if p in like) for a, b in pairs]
-        said += (
-            f"; {_hold(worse)} more than chance among neurons as large, at whichever of the two homes (exact, Holm too)"
-        )
+        worse = [max(like[a, b].detail["p"], like[b, a].detail["p"]) for a, b in pairs if {(a, b), (b, a)} <= set(like)]
+        said += f"; {_hold(worse)} more than chance among neurons as large, by the larger p of the two homes (Holm too)"
     said += f". Of {len(away)} transfers, "
     parts = []
     for metric, what in (("spearman", "V-hat"), ("auroc_all", "the final verdict")):
@@ -227,7 +225,7 @@ def _transferred(cells: dict[tuple[str, str], dict[tuple[str, str], Row]]) -> st
 
 def _hold(p: Sequence[float]) -> int:
     """How many of a family hold after Holm."""
-    return int((stats.holm(p) < LEVEL).sum()) if len(p) else 0
+    return int((stats.holm(p) <= LEVEL).sum()) if len(p) else 0
 
 
 def _unmatched(rows: Sequence[Row]) -> list[str]:

@@ -114,7 +114,7 @@ def _probe_section(results: Results, kind: str, name: str, again: str) -> Sectio
     return Section(
         f"R1 and R2. A value probe on {name}, and how few neurons it needs",
         'Each target under both shapes, on test; "shuffled" is the same probe fitted to targets moved between '
-        'problems, "same length" among answers of equal length: what their length tells. In the curve the probe is '
+        'problems, "same length" among answers of equal length: what length and step tell. In the curve the probe is '
         "refitted to each subset, or masked (all other inputs at their mean). "
         '"random" are subsets nobody chose, "rotated" the best coordinates of random bases, "magnitude" the most '
         "active neurons; mean difference, correlation, L1-penalised, gradient x activation and TD over tokens are "

@@ -179,12 +179,13 @@ def cluster_bootstrap(
     return Interval(estimate, float(low), float(high), m)
 
 
-def clustered(statistic: Callable[..., float], arrays: Sequence[np.ndarray], cluster: Column, **how: Any) -> Interval:
-    """The interval of a statistic of rows clustered by problem: `auroc_interval` for `auroc`, which needs no draws, and
-    for any other `cluster_bootstrap`, to which `how` goes."""
+def clustered(
+    statistic: Callable[..., float], arrays: Sequence[np.ndarray], cluster: Column, *, level: float = 0.95, **how: Any
+) -> Interval:
+    """The interval of a statistic of rows clustered by problem: `auroc_interval` for `auroc`, else `cluster_bootstrap`'s."""
     if statistic is auroc:
-        return auroc_interval(arrays[0], arrays[1], cluster)
-    return cluster_bootstrap(statistic, arrays, cluster, **how)
+        return auroc_interval(arrays[0], arrays[1], cluster, level=level)
+    return cluster_bootstrap(statistic, arrays, cluster, level=level, **how)
 
 
 def paired_difference(

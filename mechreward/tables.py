@@ -40,7 +40,7 @@ def _probes(results: Results) -> list[str]:
         lines.append([site, target if arm == "value" else f"{target}, {words(arm)}", shape, *cells, str(n)])
     return table(
         "R1, probes on test. Shuffled: the same probe fitted to targets of other problems; same length: of other "
-        "answers of equal length, which shows what their length tells. Spread: standard deviation of the read-out "
+        "answers of equal length, which shows what length and step tell. Spread: standard deviation of the read-out "
         f"over that of V-hat; below {CONSTANT} a probe says nearly the same of every state.",
         "at | target | shape | Spearman with V-hat | AUROC of the verdict at s_0 | at every state | at the last | "
         "within a problem | spread | n",
@@ -100,9 +100,10 @@ def transfers(rows: Sequence[Row]) -> list[str]:
         lines.append([*cells, str(shared_n([at.get((source, goal, "value", "spearman"))]))])
     made = table(
         "R12, every transfer. Matched: mean over sets, between the lowest and the highest. An IoU has no sampling "
-        "interval: chance and p are hypergeometric, as large or larger; as large: from neurons of the set's sizes at "
-        "the home where it is used, mean with 2.5% to 97.5% of the exact law, and p. Not corrected.",
-        "set of, used in | IoU | chance | p | as large | p | Spearman with V-hat | matched | AUROC of the verdict | "
+        "interval. Chance of any neurons is hypergeometric; chance of neurons as large is that of the home where the "
+        "set is used, its mean with 2.5% to 97.5% of its law; p of an overlap so large or larger, not corrected.",
+        "set of, used in | IoU | chance, any neurons | p | chance, as large | p | Spearman with V-hat | matched | AUROC of "
+        "the verdict | "
         "matched | n",
         lines,
     )

@@ -39,7 +39,7 @@ def R1(
     """A value probe works: every target under both shapes, the paper's with shuffled labels, and what it adds.
 
     `shuffled` knows nothing of the answer; `same_length` has targets moved among answers of equal length, and so shows
-    what their length tells (`pruning.shuffled`): hard problems may take longer.
+    what length and step tell (`pruning.shuffled`): hard problems may take longer. One shuffle of each; R3 tests.
 
     `every`: activations at every token of the training rollouts, for TD over tokens as the paper has it, read at states
     like all others (`td over tokens`); our other targets take one row a state.

@@ -27,11 +27,12 @@ class Evidence:
     `full`: all neurons. `few`: the set, retrained. `random` and `rotated` [draw]: as many random neurons, and the best
     coordinates of random bases by correlation with the target, retrained; `shuffled` [draw]: the whole recipe fitted to
     targets of other problems.
-    `p` is the rank of `full` among the shuffles, `p_few` that of the set. `sparsity` (our choice): 1 sparse, 0 no
-    better than any neurons or basis, the better of `random` and `rotated`. Above 0 the part of the gap from there to
-    `full` that the set closes, a gap being at least `GAP` of `full` (a smooth maximum of the two, of power 4: no
-    bootstrap covers at a kink), so that redundancy, which leaves none, stays near 0; below 0 it is what the set misses
-    of what any neurons read, over `full`. NaN where `full` is below `LEAST`.
+    `p` is the rank of `full` among the shuffles, `p_few` that of the set. `sparsity` (our choice): 1 sparse (above
+    1 the few read better than all), 0 no better than any neurons or basis, the better of `random` and `rotated`.
+    Above 0 the part of the gap from there to `full` that the set closes, a gap being at least `GAP` of `full` (a
+    smooth maximum of the two, of power 4: no bootstrap covers at a kink), so that redundancy, which leaves none,
+    stays near 0; below 0 it is what the set misses of what any neurons read, over `full`. NaN where `full` is below
+    `LEAST`.
     """
 
     neurons: int

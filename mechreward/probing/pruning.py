@@ -21,7 +21,6 @@ from mechreward.stats import Interval
 
 Probe = ValueProbe | DopamineProbe
 RATIOS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
-ALIKE = 5  # trajectories of one length, at least, for targets to be moved among them alone
 
 
 @dataclass(frozen=True)
@@ -165,16 +164,19 @@ def shuffled(data: Examples, seed: int, by_length: bool = False) -> Examples:
     """Targets and rewards moved to other problems, trajectory after trajectory, every row's used once.
 
     All trajectories are put in a random order and laid over all others, without regard to where one ends: what is left
-    knows nothing of the answer. `by_length` moves whole trajectories among those of equal length, so that targets keep
-    their shape in time and all that the length of an answer tells (much, where hard problems take longer): a test by
-    such shuffles is exact for whatever, given the length, has nothing to do with the targets. Lengths of fewer than
-    `ALIKE` trajectories go together with the next longer, laid over each other as above. Both are our own choice:
-    repeats and cuts to equal length instead make p of what keeps to an answer much too large.
+    knows nothing of the answer. `by_length` moves whole trajectories among those of exactly equal length, so that
+    targets keep their shape in time and all that step and length of an answer tell (much, where hard problems take
+    longer): a test by such shuffles is exact for whatever, given the lengths, has nothing to do with the targets. A
+    trajectory keeps its own by the chance of the permutation, and always where no other is as long, which costs power
+    and no level. Both are our own choice; to cut, repeat or mix lengths makes p of what follows the step too small, or
+    of what keeps to an answer too large.
     """
     rng = np.random.default_rng([seed, 2])
     answers = np.split(np.arange(len(data)), np.flatnonzero(np.diff(data.trajectory)) + 1)
+    lengths = np.array([len(rows) for rows in answers])
+    pools = [np.flatnonzero(lengths == n) for n in np.unique(lengths)] if by_length else [np.arange(len(answers))]
     source = np.empty(len(data), dtype=int)
-    for pool in _alike([len(rows) for rows in answers]) if by_length else [np.arange(len(answers))]:
+    for pool in pools:
         place, giver = (np.concatenate([answers[i] for i in rng.permutation(pool)]) for _ in range(2))
         source[place] = giver
     return replace(data, y=data.y[source], reward=data.reward[source])
@@ -201,13 +203,3 @@ def masked(x: torch.Tensor, neurons: np.ndarray, mean: torch.Tensor) -> torch.Te
 def restrict(data: Examples, neurons: np.ndarray) -> Examples:
     """The same rows with only these neurons, in index order."""
     return replace(data, x=data.x[:, np.sort(neurons)])
-
-
-def _alike(lengths: Sequence[int]) -> list[np.ndarray]:
-    """Trajectories of one length each, or of a few neighbouring lengths where that makes fewer than `ALIKE`."""
-    ends: list[int] = []
-    for length in np.unique(lengths):
-        if np.sum((np.array(lengths) <= length) & (np.array(lengths) > (ends[-1] if ends else 0))) >= ALIKE:
-            ends.append(int(length))
-    pool = np.minimum(np.searchsorted(ends, lengths), max(len(ends) - 1, 0))
-    return [np.flatnonzero(pool == number) for number in np.unique(pool)]
