@@ -149,8 +149,8 @@ def _differences(results: Results, homes: Sequence[tuple[str, str]]) -> list[str
         "top 1% by correlation, from as many random ones and from the best 1% of random bases (means of 19 draws, "
         "which have no interval here). Sparsity is the part of the way from the better of the last two to all neurons "
         "that the top 1% goes (a way much shorter than a sixth of all neurons' Spearman counts as that sixth); above 1 "
-        "the few read better than all; below 0, the part of all neurons' Spearman that they fall short by. A dash: what "
-        "all neurons read is not shown to be above shuffled targets.",
+        "the few read better than all; below 0, the part of all neurons' Spearman that they fall short by. A dash: "
+        "what all neurons read is not shown to be above shuffled targets.",
         "",
         "| | neurons | all | top 1% | random 1% | best of random bases | sparsity beyond redundancy | reading |",
         "|" + " --- |" * 8,

@@ -182,7 +182,7 @@ def cluster_bootstrap(
 def clustered(
     statistic: Callable[..., float], arrays: Sequence[np.ndarray], cluster: Column, *, level: float = 0.95, **how: Any
 ) -> Interval:
-    """The interval of a statistic of rows clustered by problem: `auroc_interval` for `auroc`, else `cluster_bootstrap`'s."""
+    """The interval of a statistic of clustered rows: `auroc_interval` of `auroc`, `cluster_bootstrap` of any other."""
     if statistic is auroc:
         return auroc_interval(arrays[0], arrays[1], cluster, level=level)
     return cluster_bootstrap(statistic, arrays, cluster, level=level, **how)

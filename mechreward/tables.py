@@ -102,9 +102,8 @@ def transfers(rows: Sequence[Row]) -> list[str]:
         "R12, every transfer. Matched: mean over sets, between the lowest and the highest. An IoU has no sampling "
         "interval. Chance of any neurons is hypergeometric; chance of neurons as large is that of the home where the "
         "set is used, its mean with 2.5% to 97.5% of its law; p of an overlap so large or larger, not corrected.",
-        "set of, used in | IoU | chance, any neurons | p | chance, as large | p | Spearman with V-hat | matched | AUROC of "
-        "the verdict | "
-        "matched | n",
+        "set of, used in | IoU | chance, any neurons | p | chance, as large | p | Spearman with V-hat | matched | "
+        "AUROC of the verdict | matched | n",
         lines,
     )
     return ["<details><summary>Numbers</summary>", "", *made, "</details>", ""] if made else []

@@ -28,6 +28,13 @@ def test_exact_p_values_are_uniform_without_their_own_mass(found, name):
     assert kstest(found[name].p, "uniform").pvalue < 0.01 or name == "rank_among"
 
 
+def test_p_values_of_experiments_are_uniform_too(found):
+    """Of 60 runs each; below .005 by a chance of 1 in 200 for any one of them."""
+    names = [name for name in found if name.startswith(("R3", "R9", "R12"))]
+    assert len(names) == 5
+    assert all(rejections(name, found[name])[0].detail["ks_uniform"] > 0.005 for name in names)
+
+
 def test_wrong_ones_are_caught_on_either_side():
     p = np.random.default_rng(0).random(400)
     bold, shy, right = (rejections("x", Pvalues(each, each))[0] for each in (p**2, p**0.5, p))
