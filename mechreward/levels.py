@@ -132,13 +132,13 @@ def _wandering(w: Walks, rng: np.random.Generator, columns: int) -> Float[np.nda
     return x
 
 
-def _cell(column: int) -> Callable[[np.random.Generator, int], tuple[float, float]]:
-    """R3's p of one read-out: with the step number in it, or without."""
+def _cell(column: int, trend: float = 0.0) -> Callable[[np.random.Generator, int], tuple[float, float]]:
+    """R3's p of one read-out: with the step number in it, or without; V-hat with a `trend`, per step, or without."""
 
     def one(rng: np.random.Generator, run: int) -> tuple[float, float]:
         w = walks(PROBLEMS, rng)
         read = _wandering(w, rng, 2)[:, column]
-        p = float(p_moved(read[None], _held(w, w.estimate(rng), read[:, None]), SHUFFLES, run)[0])
+        p = float(p_moved(read[None], _held(w, w.estimate(rng) + trend * w.step, read[:, None]), SHUFFLES, run)[0])
         return p, p - 1 / (1 + SHUFFLES)
 
     return one
@@ -185,6 +185,7 @@ def _transferred(rng: np.random.Generator, run: int, width: int = 128, k: int = 
 EXPERIMENTS: dict[str, Callable[[np.random.Generator, int], tuple[float, float]]] = {
     "R3, a read-out with the step number in it": _cell(0),
     "R3, a read-out without it": _cell(1),
+    "R3, both V-hat and a read-out follow the step": _cell(0, 0.1),
     "R9, largest of 16 neurons that keep to an answer": _most(True),
     "R9, largest of 16 new at every step": _most(False),
     "R12, overlap of sets as large": _transferred,
