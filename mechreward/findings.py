@@ -15,7 +15,7 @@ from mechreward.results import Results, Row
 RANKINGS = ("magnitude", "mean_difference", "correlation", "l1_penalised", "gradient_x_activation", "td_over_tokens")
 NAMES = {"resid_post": "residual-stream coordinates", "mlp": "MLP units"}
 WORDS = {
-    "nothing": "not shown",
+    "nothing": "not shown to be there",
     "sparse": "sparse",
     "redundant": "redundant (any neurons will do)",
     "distributed": "distributed (few coordinates of neither this basis nor random ones hold it)",

@@ -56,8 +56,8 @@ def null_pvalues(runs: int = 1000, seed: int = 0) -> dict[str, Pvalues]:
 
     Quick ones have `runs`: `rank_among` 19 exchangeable draws, exact McNemar on 60 paired outcomes with equal chances
     to win and lose, the smallest of ten after Holm, the hypergeometric of two random sets. Those of experiments have a
-    quarter: R3's moved targets, R9's largest of many neurons, R12's overlap of sets as large, and the
-    comparison of two models.
+    quarter: R3's moved targets, R9's largest of many neurons, R12's overlap of sets as large, and the comparison
+    of two models.
     """
     rng, few = np.random.default_rng([seed, 13]), max(20, runs // 4)
     draws = rng.normal(size=(runs, 20))

@@ -152,5 +152,5 @@ def test_transfer_rows_of_an_older_run_still_make_a_page(tmp_path: Path):
     for row in old:
         row.detail.pop("is_matched", None)
     text = "\n".join(across(Results({}, tuple(old)), tmp_path / "page.md"))
-    assert "as large, at" not in text and "1 read V-hat better" in text
+    assert "more than chance among neurons as large" not in text and "1 read V-hat better" in text
     assert across(Results({}, ()), tmp_path / "page.md") == []

@@ -117,6 +117,7 @@ def test_a_planted_model_is_a_home_like_any_other(tmp_path: Path):
     assert {(row.model, row.task) for row in found.rows} == {("planted-value", "planted")}
     assert not [row for row in found.rows if "on" in row.detail]  # it knows no other task
     assert {"td", "td over tokens"} <= {row.detail.get("target") for row in found.where(experiment="R1")}
+    assert {"value", "shuffled", "same_length", "random_weights"} <= {row.arm for row in found.where(experiment="R1")}
     for row in found.where(experiment="R4", arm="matched", metric="restored"):
         assert row.detail["sets"] in (5, 6)  # the first few alone, or all
         assert ("p_rank" in row.detail) == (row.detail["sets"] == 6)
