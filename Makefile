@@ -42,6 +42,7 @@ lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright
+	.venv/bin/lint-imports
 
 # Leaves .venv and runs/ alone: both cost time to make again.
 clean:

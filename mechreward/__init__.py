@@ -1,12 +1,13 @@
 """Find the sparse reward subsystem of a language model, and find out whether to believe it."""
 
-from mechreward import paper, tasks, testbed
-from mechreward._check import MechRewardError
+from mechreward import experiments as paper
+from mechreward import tasks, testbed
+from mechreward.base.errors import MechRewardError
 from mechreward.causal.attach import attach
 from mechreward.causal.certificate import Certificate, certify
 from mechreward.causal.effect import ablate
 from mechreward.causal.intervene import Intervention, mean, patch, resample, scale, steer, zero
-from mechreward.models.adapter import load
+from mechreward.models.load import load
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, select

@@ -1,4 +1,5 @@
-"""Thin commands. A mistake gives one line and exit code 2; Ctrl-C loses nothing that was finished."""
+"""Thin commands. A mistake gives one line and exit code 2; Ctrl-C loses nothing that was
+finished."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from typing import NoReturn
 
 import typer
 
-from mechreward._check import MechRewardError
-from mechreward.contests.ground import Sizes
-from mechreward.study import PAPER, Plan, Study
+from mechreward.base.errors import MechRewardError
+from mechreward.bench.ground import Sizes
+from mechreward.experiments.plan import PAPER, Plan
+from mechreward.studies.study import Study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 DEFAULT = Plan()
@@ -30,29 +32,53 @@ def demo(
         DEFAULT.model,
         help="A bundled model, a model folder, owner/model on the hub, or planted-NAME: the truth is known.",
     ),
-    task: str | None = typer.Option(None, help="A bundled task; countdown, or a planted model's own, if not given."),
+    task: str | None = typer.Option(
+        None, help="A bundled task; countdown, or a planted model's own, if not given."
+    ),
     seed: int = typer.Option(DEFAULT.seed),
     train: int = typer.Option(DEFAULT.train, help="Problems to fit probes on."),
-    validation: int = typer.Option(DEFAULT.validation, help="Problems to choose layer and share on."),
+    validation: int = typer.Option(
+        DEFAULT.validation, help="Problems to choose layer and share on."
+    ),
     test: int = typer.Option(DEFAULT.test, help="Problems to report on."),
     k: int = typer.Option(DEFAULT.k, help="Continuations for each state's value."),
     ablated: int = typer.Option(DEFAULT.ablated, help="Test problems for the ablation."),
     confidence: int = typer.Option(DEFAULT.confidence, help="Test problems for confidence."),
-    draws: int = typer.Option(DEFAULT.draws, help="Matched control sets: 19 can reach p = .05, 99 p = .01."),
-    random_draws: int = typer.Option(DEFAULT.random_draws, help="Random control sets of each kind."),
-    curve_draws: int = typer.Option(DEFAULT.curve_draws, help="Random subsets and shuffles at each pruning ratio."),
+    draws: int = typer.Option(
+        DEFAULT.draws, help="Matched control sets: 19 can reach p = .05, 99 p = .01."
+    ),
+    random_draws: int = typer.Option(
+        DEFAULT.random_draws, help="Random control sets of each kind."
+    ),
+    curve_draws: int = typer.Option(
+        DEFAULT.curve_draws, help="Random subsets and shuffles at each pruning ratio."
+    ),
     overwrite: bool = typer.Option(False, help="Start the run in this folder anew."),
 ) -> None:
-    """Find value and dopamine neurons, ablate them beside every control, and write results.json and report.html."""
-    from mechreward.paper.choice import home_of
-    from mechreward.reading import write
-    from mechreward.reproduction import demo as run_demo
+    """Find value and dopamine neurons, ablate them beside every control, and write results.json and
+    report.html."""
+    from mechreward.experiments.choice import home_of
+    from mechreward.report.study_page import write
+    from mechreward.studies.paper import demo as run_demo
 
     where = task or home_of(model)
-    plan = Plan(model, where, seed, train, validation, test, k, ablated, confidence, draws, random_draws, curve_draws)
+    plan = Plan(
+        model,
+        where,
+        seed,
+        train,
+        validation,
+        test,
+        k,
+        ablated,
+        confidence,
+        draws,
+        random_draws,
+        curve_draws,
+    )
     study = Study.open(plan, out, overwrite, say=typer.echo)
     results = run_demo(study)
-    page = write(study, results)
+    page = write(study.out, study.plan, study.model, results, study.splits["test"])
     results = type(results).load(out / "results.json")
     for head, key in (("found", "found"), ("not found", "not_found")):
         for sentence in results.manifest[key]:
@@ -63,9 +89,13 @@ def demo(
 @app.command()
 def paper(
     names: list[str] = typer.Argument(help="R1 to R10, R12 to R14, all of these, and certificate."),
-    model: str | None = typer.Option(None, help="One model instead of the bundled ones, or planted-NAME."),
+    model: str | None = typer.Option(
+        None, help="One model instead of the bundled ones, or planted-NAME."
+    ),
     task: str | None = typer.Option(None, help="One bundled task."),
-    out: Path = typer.Option(Path("runs/paper"), help="Folder: one run for each model and task, and results.json."),
+    out: Path = typer.Option(
+        Path("runs/paper"), help="Folder: one run for each model and task, and results.json."
+    ),
     seed: int = typer.Option(PAPER.seed),
     train: int = typer.Option(PAPER.train, help="Problems to fit probes on."),
     validation: int = typer.Option(PAPER.validation, help="Problems to choose layer and share on."),
@@ -75,23 +105,45 @@ def paper(
     confidence: int = typer.Option(PAPER.confidence, help="Test problems for confidence."),
     draws: int = typer.Option(PAPER.draws, help="Matched control sets."),
     random_draws: int = typer.Option(PAPER.random_draws, help="Random control sets of each kind."),
-    curve_draws: int = typer.Option(PAPER.curve_draws, help="Random subsets, bases and shuffles at each ratio."),
-    docs: Path | None = typer.Option(None, help="Write the results as a page of Markdown with its pictures too."),
+    curve_draws: int = typer.Option(
+        PAPER.curve_draws, help="Random subsets, bases and shuffles at each ratio."
+    ),
+    docs: Path | None = typer.Option(
+        None, help="Write the results as a page of Markdown with its pictures too."
+    ),
 ) -> None:
     """Repeat the paper's experiments with all their controls, on bundled models or your own."""
-    from mechreward.account import write_page
-    from mechreward.findings import findings
-    from mechreward.paper.choice import home_of
-    from mechreward.reproduction import asked, reproduce
-    from mechreward.results import Results
+    from mechreward.experiments.choice import home_of
+    from mechreward.experiments.plan import asked
+    from mechreward.experiments.rows import Results
+    from mechreward.report.findings.rules import findings
+    from mechreward.report.results_page import write_page
+    from mechreward.studies.paper import reproduce
 
-    homes = asked(model, task) or [(model or DEFAULT.model, task or home_of(model or DEFAULT.model))]
-    plan = Plan("", "", seed, train, validation, test, k, ablated, confidence, draws, random_draws, curve_draws)
+    homes = asked(model, task) or [
+        (model or DEFAULT.model, task or home_of(model or DEFAULT.model))
+    ]
+    plan = Plan(
+        "",
+        "",
+        seed,
+        train,
+        validation,
+        test,
+        k,
+        ablated,
+        confidence,
+        draws,
+        random_draws,
+        curve_draws,
+    )
     results = reproduce(names, out, homes, plan, say=typer.echo)
     for name, where in homes:
         typer.echo(f"{name} on {where}")
         for head, sentences in zip(
-            ("found", "not found"), findings(Results({}, tuple(results.where(model=name, task=where)))), strict=True
+            ("found", "not found"),
+            findings(Results({}, tuple(results.where(model=name, task=where)))),
+            strict=True,
         ):
             for sentence in sentences:
                 typer.echo(f"  {head}: {sentence}")
@@ -103,25 +155,36 @@ def paper(
 
 @app.command()
 def certify(
-    out: Path = typer.Option(Path("runs/certificate"), help="Folder for certificate.json and certificate.md."),
-    model: str = typer.Option(DEFAULT.model, help="As for demo, or planted-NAME: a model whose truth is known."),
-    task: str | None = typer.Option(None, help="A bundled task; countdown, or a planted model's own, if not given."),
-    neurons: Path | None = typer.Option(None, help="A NeuronSet's JSON; if not given, one is chosen and kept too."),
+    out: Path = typer.Option(
+        Path("runs/certificate"), help="Folder for certificate.json and certificate.md."
+    ),
+    model: str = typer.Option(
+        DEFAULT.model, help="As for demo, or planted-NAME: a model whose truth is known."
+    ),
+    task: str | None = typer.Option(
+        None, help="A bundled task; countdown, or a planted model's own, if not given."
+    ),
+    neurons: Path | None = typer.Option(
+        None, help="A NeuronSet's JSON; if not given, one is chosen and kept too."
+    ),
     kind: str = typer.Option("resid_post", help="What to choose among: resid_post or mlp."),
     seed: int = typer.Option(0),
     train: int = typer.Option(80, help="Problems to fit on."),
-    validation: int = typer.Option(30, help="Problems to choose layer and share on, if a set is chosen."),
+    validation: int = typer.Option(
+        30, help="Problems to choose layer and share on, if a set is chosen."
+    ),
     test: int = typer.Option(80, help="Problems whose states are read and patched."),
     k: int = typer.Option(16, help="Continuations for each state's value."),
     n: int = typer.Option(200, help="Test problems for steering."),
     draws: int = typer.Option(99, help="Matched sets and other nulls; fewer than 99 cannot pass."),
     pairs: int = typer.Option(60, help="Pairs of states for patching."),
 ) -> None:
-    """Certify a set: decodable, sparse, causal, specific, sufficient; pass, fail, or what to run to settle it."""
-    from mechreward._check import one_of, require
-    from mechreward._files import write_atomic
+    """Certify a set: decodable, sparse, causal, specific, sufficient; pass, fail, or what to run to
+    settle it."""
+    from mechreward.base.errors import one_of, require
+    from mechreward.base.files import write_atomic
     from mechreward.causal.certificate import certify as hold
-    from mechreward.paper.choice import KINDS, by_name, find
+    from mechreward.experiments.choice import KINDS, by_name, find
     from mechreward.probing.neurons import NeuronSet
 
     require(not out.is_file(), f"{out} is a file; --out names a folder.")
@@ -131,7 +194,9 @@ def certify(
     if given is None:
         given = find(loaded, game, kind, seed=seed, train=train, validation=validation, k=k)
         given.save(out / "neurons.json")
-    found = hold(loaded, game, given, seed=seed, train=train, test=test, k=k, n=n, draws=draws, pairs=pairs)
+    found = hold(
+        loaded, game, given, seed=seed, train=train, test=test, k=k, n=n, draws=draws, pairs=pairs
+    )
     found.save(out / "certificate.json")
     page = write_atomic(out / "certificate.md", found.page())
     typer.echo(str(found))
@@ -141,12 +206,18 @@ def certify(
 @app.command()
 def bench(
     out: Path = typer.Option(Path("runs/bench"), help="Folder for results.json."),
-    only: list[str] = typer.Option([], help="A contest, P1 to P9 or growth; may be given several times. All if none."),
-    model: str = typer.Option("countdown-base", help="A bundled model, a model folder, or owner/model on the hub."),
+    only: list[str] = typer.Option(
+        [], help="A contest, P1 to P9 or growth; may be given several times. All if none."
+    ),
+    model: str = typer.Option(
+        "countdown-base", help="A bundled model, a model folder, or owner/model on the hub."
+    ),
     device: str = typer.Option("cpu", help="cpu or cuda."),
     repeats: int = typer.Option(SIZES.repeats, help="Interleaved rounds of every contest."),
     problems: int = typer.Option(SIZES.problems, help="Prompts and texts."),
-    batch: int = typer.Option(SIZES.batch, help="Rows at once, for us and for what we are compared to."),
+    batch: int = typer.Option(
+        SIZES.batch, help="Rows at once, for us and for what we are compared to."
+    ),
     sites: int = typer.Option(SIZES.sites, help="Residual layers captured, at most."),
     k: int = typer.Option(SIZES.k, help="Continuations for each state's value."),
     trajectories: int = typer.Option(SIZES.trajectories, help="Rollouts whose states are valued."),
@@ -154,15 +225,20 @@ def bench(
     texts: int = typer.Option(SIZES.texts, help="Texts or prompts under each intervention."),
     rows: int = typer.Option(SIZES.rows, help="Rows that probes are fitted to."),
     width: int = typer.Option(SIZES.width, help="Neurons that probes read."),
-    fits: int = typer.Option(SIZES.fits, help="MLP probes; a quarter as many targets of linear ones."),
+    fits: int = typer.Option(
+        SIZES.fits, help="MLP probes; a quarter as many targets of linear ones."
+    ),
     megabytes: int = typer.Option(SIZES.megabytes, help="Activations written and read, at least."),
     docs: Path | None = typer.Option(None, help="Write the results as a page of Markdown too."),
 ) -> None:
-    """Race capture, rollouts, values, fits and interventions against today's tools, a parity check beside each."""
-    from mechreward.bench import bench as race
-    from mechreward.bench import page
+    """Race capture, rollouts, values, fits and interventions against today's tools, a parity check
+    beside each."""
+    from mechreward.report.bench_page import page
+    from mechreward.studies.bench import bench as race
 
-    sizes = Sizes(repeats, problems, batch, sites, k, trajectories, arms, texts, rows, width, fits, megabytes)
+    sizes = Sizes(
+        repeats, problems, batch, sites, k, trajectories, arms, texts, rows, width, fits, megabytes
+    )
     results = race(out, only=only, model=model, device=device, sizes=sizes, say=typer.echo)
     typer.echo(f"results: {out / 'results.json'}")
     if docs:
@@ -172,15 +248,20 @@ def bench(
 @app.command()
 def calibrate(
     out: Path = typer.Option(Path("runs/calibrate"), help="Folder for everything the run writes."),
-    seeds: int = typer.Option(3, help="Planted models of each kind; more where V-hat comes from its exact law."),
-    full: bool = typer.Option(False, help="More problems, runs and rankings: what docs/calibration.md was made with."),
+    seeds: int = typer.Option(
+        3, help="Planted models of each kind; more where V-hat comes from its exact law."
+    ),
+    full: bool = typer.Option(
+        False, help="More problems, runs and rankings: what docs/calibration.md was made with."
+    ),
     docs: Path | None = typer.Option(None, help="Write the results as a page of Markdown too."),
 ) -> None:
-    """Run the whole pipeline on models whose truth is known: what it finds, what fools it, whether intervals cover."""
-    from mechreward.calibration import Plan as Calibration
-    from mechreward.calibration import calibrate as run
-    from mechreward.calibration_page import page
-    from mechreward.verdicts import verdicts
+    """Run the whole pipeline on models whose truth is known: what it finds, what fools it, whether
+    intervals cover."""
+    from mechreward.report.calibration_page import page
+    from mechreward.report.verdicts import verdicts
+    from mechreward.studies.calibrate import Plan as Calibration
+    from mechreward.studies.calibrate import calibrate as run
 
     results = run(out, Calibration(seeds, full), say=typer.echo)
     for line in verdicts(results):
@@ -206,7 +287,10 @@ def main() -> None:
 
 
 def _stopped() -> NoReturn:
-    print("mechreward: stopped. Finished stages are kept: the same command goes on from there.", file=sys.stderr)
+    print(
+        "mechreward: stopped. Finished stages are kept: the same command goes on from there.",
+        file=sys.stderr,
+    )
     sys.exit(STOPPED)
 
 

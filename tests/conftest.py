@@ -1,4 +1,5 @@
-"""Set before any import of the package: shapes are checked at run time, nothing reaches for the network, one thread."""
+"""Set before any import of the package: shapes are checked at run time, nothing reaches for the
+network, one thread."""
 
 import os
 
@@ -26,7 +27,8 @@ jaxtyping.install_import_hook("mechreward", "beartype.beartype")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item):
-    """`@pytest.mark.unchecked` calls the package as a user does, without the run-time types: for hostile input."""
+    """`@pytest.mark.unchecked` calls the package as a user does, without the run-time types: for
+    hostile input."""
     jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("unchecked") is not None)
     try:
         return (yield)
@@ -37,7 +39,7 @@ def pytest_runtest_call(item: pytest.Item):
 @pytest.fixture(autouse=True, scope="session")
 def one_core():
     """Work that is done side by side is done one after the other, but for tests/test_workers.py."""
-    from mechreward import _workers
+    from mechreward.base import workers as _workers
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_workers, "cores", lambda: 1)
@@ -55,7 +57,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def tiny_model(tiny_folder):
     """The tiny model as users load it: a TransformerBridge. Shared, so leave it as it is."""
-    from mechreward.models import adapter
+    from mechreward.models import load as adapter
 
     return adapter.load(tiny_folder)
 

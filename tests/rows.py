@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mechreward.models.adapter import ModelId
+from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
@@ -21,16 +21,25 @@ SITE = Site(3, "resid_post")
 
 
 def activations(x: Any, rows: str = "states", site: Site = SITE, **labels: Any) -> Activations:
-    """Activations `x` [row width]; every row is a trajectory of its own unless `labels` say more."""
+    """Activations `x` [row width]; every row is a trajectory of its own unless `labels` say
+    more."""
     x = torch.as_tensor(x, dtype=torch.float32)
-    known = {"trajectory": np.arange(len(x)), "position": np.zeros(len(x), int), "step": np.zeros(len(x), int)}
-    return Activations(x, site, rows, **(known | {k: np.asarray(v) for k, v in labels.items()}), model_id=MODEL)
+    known = {
+        "trajectory": np.arange(len(x)),
+        "position": np.zeros(len(x), int),
+        "step": np.zeros(len(x), int),
+    }
+    return Activations(
+        x, site, rows, **(known | {k: np.asarray(v) for k, v in labels.items()}), model_id=MODEL
+    )
 
 
 def tokens(x: Any, length: int, site: Site = SITE) -> Activations:
     """Rows of kind `tokens`: trajectories of `length` positions each."""
     count = len(x)
-    return activations(x, "tokens", site, trajectory=np.arange(count) // length, position=np.arange(count) % length)
+    return activations(
+        x, "tokens", site, trajectory=np.arange(count) // length, position=np.arange(count) % length
+    )
 
 
 def neurons(
@@ -60,7 +69,8 @@ def planted(
     seed: int = 0,
     per: int = 1,
 ) -> Examples:
-    """Random x in which only the `carriers` (which do not change within a trajectory) say anything about the reward.
+    """Random x in which only the `carriers` (which do not change within a trajectory) say anything
+    about the reward.
 
     V = sigmoid(3 sum of the carriers with alternating signs); `per` trajectories share a problem.
     """

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from mechreward import paper
-from mechreward.account import write_page
-from mechreward.results import Results, Row, rows_from
+from mechreward import experiments as paper
+from mechreward.experiments.plan import PAPER
+from mechreward.experiments.rows import Results, Row, rows_from
+from mechreward.report.results_page import write_page
 from mechreward.stats import Interval
-from mechreward.study import PAPER
 
 
 def page(rows: list[Row], folder: Path, **manifest: Any) -> str:
@@ -22,16 +22,40 @@ def page(rows: list[Row], folder: Path, **manifest: Any) -> str:
 
 
 def evidence(reading: str = "sparse", few: float = 0.3) -> list[Row]:
-    """A `sparsity` row, and a linear curve whose random draws say something else; its ends have intervals."""
-    detail = {"neurons": 8, "reading": reading, "p": 0.05, "random": 0.11, "rotated": 0.22, "few": few, "full": 0.4}
+    """A `sparsity` row, and a linear curve whose random draws say something else; its ends have
+    intervals."""
+    detail = {
+        "neurons": 8,
+        "reading": reading,
+        "p": 0.05,
+        "random": 0.11,
+        "rotated": 0.22,
+        "few": few,
+        "full": 0.4,
+    }
     ends = {"shape": "linear", "fit": "retrained"}
     return rows_from(
         paper.shared("R2", "made-up", "rows", "3.mlp", 0),
         [
             ("value", "sparsity", Interval(0.8, 0.6, 1.0, 50), detail),
-            ("value", "spearman", Interval(0.4, 0.35, 0.45, 50), ends | {"ratio": 0.0, "neurons": 768}),
-            ("value", "spearman", Interval(0.3, 0.25, 0.36, 50), ends | {"ratio": 0.99, "neurons": 8}),
-            ("random", "spearman", Interval(0.99, nan, nan, 50), ends | {"ratio": 0.99, "neurons": 8, "draw": 0}),
+            (
+                "value",
+                "spearman",
+                Interval(0.4, 0.35, 0.45, 50),
+                ends | {"ratio": 0.0, "neurons": 768},
+            ),
+            (
+                "value",
+                "spearman",
+                Interval(0.3, 0.25, 0.36, 50),
+                ends | {"ratio": 0.99, "neurons": 8},
+            ),
+            (
+                "random",
+                "spearman",
+                Interval(0.99, nan, nan, 50),
+                ends | {"ratio": 0.99, "neurons": 8, "draw": 0},
+            ),
         ],
     )
 
@@ -40,7 +64,9 @@ def test_at_a_glance_holds_what_sparsity_is_made_of(tmp_path: Path):
     text = page(evidence(), tmp_path)
     numbers = "0.40 [0.35, 0.45] | 0.30 [0.25, 0.36] | 0.11 | 0.22 | 0.80 [0.60, 1.00] | sparse |"
     assert f"| made-up on rows | MLP units, 3.mlp | {numbers}" in text and "0.99 |" not in text
-    assert "| 0.40 [0.35, 0.45] | 0.31 | 0.11 |" in page(evidence(few=0.31), tmp_path), "another read-out: no interval"
+    assert "| 0.40 [0.35, 0.45] | 0.31 | 0.11 |" in page(evidence(few=0.31), tmp_path), (
+        "another read-out: no interval"
+    )
 
 
 def test_sparsity_of_what_reads_nothing_is_a_dash(tmp_path: Path):
@@ -51,8 +77,13 @@ def test_sparsity_of_what_reads_nothing_is_a_dash(tmp_path: Path):
 def test_commands_carry_the_sizes_of_the_run(tmp_path: Path, k: int, words: str):
     plan = asdict(replace(PAPER, model="made-up", task="rows", k=k))
     text = page(evidence(), tmp_path, runs={"made-up.rows": {"plan": plan}})
-    assert text.count(f"`mechreward paper R2 --model made-up --task rows{words}`") == 2, "at a glance, and the home"
-    assert "Repeated by `mechreward paper R2" in text.partition("## At a glance")[2].partition("## made-up")[0]
+    assert text.count(f"`mechreward paper R2 --model made-up --task rows{words}`") == 2, (
+        "at a glance, and the home"
+    )
+    assert (
+        "Repeated by `mechreward paper R2"
+        in text.partition("## At a glance")[2].partition("## made-up")[0]
+    )
 
 
 def test_captions_name_R13_where_it_is_the_same_rows(tmp_path: Path):

@@ -14,7 +14,7 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.models.site import HOOKS, Site, all_sites
 from mechreward.probing import activations
 from mechreward.probing.activations import ROWS, Activations, forward, record
@@ -67,11 +67,18 @@ def test_record_is_run_with_cache_of_each_trajectory_alone(tiny_model, runs, alo
     for site in sites:
         acts = recording[site]
         expected = [by_hand(cache, run, site, rows) for cache, run in zip(alone, runs, strict=True)]
-        torch.testing.assert_close(acts.x, torch.cat([part[0] for part in expected]), atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            acts.x, torch.cat([part[0] for part in expected]), atol=2e-5, rtol=1e-4
+        )
         assert acts.position.tolist() == [position for part in expected for position in part[1]]
         assert acts.step.tolist() == [step for part in expected for step in part[2]]
         assert acts.trajectory.tolist() == [i for i, part in enumerate(expected) for _ in part[1]]
-        assert (acts.site, acts.rows, acts.width, acts.model_id) == (site, rows, site.width(tiny_model), runs.model_id)
+        assert (acts.site, acts.rows, acts.width, acts.model_id) == (
+            site,
+            rows,
+            site.width(tiny_model),
+            runs.model_id,
+        )
     assert tiny.no_hooks_left(tiny_model)
 
 
@@ -80,7 +87,9 @@ def test_the_site_may_be_written_in_any_form_and_is_read_back_in_any(tiny_model,
     recording = record(tiny_model, few, "1.mlp", what=None)
     assert len(recording) == 1
     assert recording["1.mlp"] is recording[Site(1, "mlp")] is recording[Site(1, "mlp").hook]
-    with pytest.raises(MechRewardError, match=r"unknown recorded site '1.resid_mid'.*Possible: 1.mlp"):
+    with pytest.raises(
+        MechRewardError, match=r"unknown recorded site '1.resid_mid'.*Possible: 1.mlp"
+    ):
         recording["1.resid_mid"]
 
 
@@ -124,7 +133,9 @@ def test_no_hook_is_left_when_an_intervention_raises(tiny_model, runs):
     assert tiny.no_hooks_left(tiny_model)
 
 
-@pytest.mark.parametrize(("site", "firings"), [("0.resid_pre", 0), ("0.resid_post", 0), ("1.resid_pre", 1)])
+@pytest.mark.parametrize(
+    ("site", "firings"), [("0.resid_pre", 0), ("0.resid_post", 0), ("1.resid_pre", 1)]
+)
 def test_layers_after_the_last_site_are_not_run(tiny_model, runs, site, firings):
     fired = []
 
@@ -138,7 +149,9 @@ def test_layers_after_the_last_site_are_not_run(tiny_model, runs, site, firings)
 
 
 def test_recording_needs_no_gradient_and_shares_nothing(tiny_model, runs):
-    both = record(tiny_model, runs.subset([0]), ["0.resid_post", "1.resid_pre"], rows="tokens", what=None)
+    both = record(
+        tiny_model, runs.subset([0]), ["0.resid_post", "1.resid_pre"], rows="tokens", what=None
+    )
     first, second = both["0.resid_post"].x, both["1.resid_pre"].x
     assert not first.requires_grad
     assert torch.equal(first, second)
@@ -179,7 +192,9 @@ def test_no_runs_are_refused(tiny_model, runs):
 
 
 def test_rms_by_hand():
-    assert made.activations([[3.0, 0.0], [4.0, 0.0]]).rms().tolist() == pytest.approx([12.5**0.5, 0.0])
+    assert made.activations([[3.0, 0.0], [4.0, 0.0]]).rms().tolist() == pytest.approx(
+        [12.5**0.5, 0.0]
+    )
 
 
 def test_file_round_trip(tmp_path, tiny_model, runs):
@@ -202,7 +217,11 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path):
     torch.save({"x": torch.ones(2)}, tmp_path / "zipped")
     made.two().save(tmp_path / "values")
     save_file({"x": torch.ones(2, 2)}, tmp_path / "bare")
-    save_file({"x": torch.ones(2, 2)}, tmp_path / "headless", metadata={"about": '{"kind": "activations"}'})
+    save_file(
+        {"x": torch.ones(2, 2)},
+        tmp_path / "headless",
+        metadata={"about": '{"kind": "activations"}'},
+    )
     told = {
         "absent": "cannot read",
         "cut": "damaged",
@@ -231,12 +250,18 @@ def test_what_outgrows_memory_goes_to_disk_and_is_the_same(tiny_model, runs, tmp
     for site in sites:
         for one in (outside[site], again[site]):
             torch.testing.assert_close(one.x, inside[site].x, atol=1e-6, rtol=1e-6)
-            assert all((getattr(one, key) == getattr(inside[site], key)).all() for key in ("trajectory", "position"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{site}.tokens.safetensors" for site in sites]
+            assert all(
+                (getattr(one, key) == getattr(inside[site], key)).all()
+                for key in ("trajectory", "position")
+            )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{site}.tokens.safetensors" for site in sites
+    ]
 
 
 def test_a_stopped_recording_goes_on_where_it_was(tiny_model, runs, tmp_path, monkeypatch):
-    """Stopped in the middle of its third pass, after rows of two are safe: those trajectories are not run again."""
+    """Stopped in the middle of its third pass, after rows of two are safe: those trajectories are
+    not run again."""
     about = {"rows": "tokens", "budget": 0, "store": tmp_path, "batch": 3, "what": None}
     passes = []
     monkeypatch.setattr(Filling, "FLUSH", 1)
@@ -260,11 +285,15 @@ def test_a_stopped_recording_goes_on_where_it_was(tiny_model, runs, tmp_path, mo
     whole = record(tiny_model, runs, "1.resid_post", **about)["1.resid_post"]
     assert passes == [3] * 4 and len(runs) == 12
     inside = record(tiny_model, runs, "1.resid_post", rows="tokens", what=None)["1.resid_post"]
-    torch.testing.assert_close(whole.x, inside.x, atol=1e-5, rtol=1e-5)  # other batches, other rounding
+    torch.testing.assert_close(
+        whole.x, inside.x, atol=1e-5, rtol=1e-5
+    )  # other batches, other rounding
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_stop_before_the_labels_are_written_leaves_none_of_them_zero(tiny_model, runs, tmp_path, monkeypatch):
+def test_a_stop_before_the_labels_are_written_leaves_none_of_them_zero(
+    tiny_model, runs, tmp_path, monkeypatch
+):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -287,8 +316,12 @@ def test_other_rollouts_do_not_resume_or_replace_a_recording(tiny_model, runs, t
     assert (tmp_path / "0.mlp.states.safetensors").read_bytes() == before
 
 
-def test_too_much_for_memory_or_disk_is_told_before_anything_runs(tiny_model, runs, tmp_path, monkeypatch):
-    with pytest.raises(MechRewardError, match=r"more than the budget of 0.00 GB: name a folder with store="):
+def test_too_much_for_memory_or_disk_is_told_before_anything_runs(
+    tiny_model, runs, tmp_path, monkeypatch
+):
+    with pytest.raises(
+        MechRewardError, match=r"more than the budget of 0.00 GB: name a folder with store="
+    ):
         record(tiny_model, runs, "0.mlp", budget=1000, what=None)
     kept = record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, what=None)["0.mlp"]
 

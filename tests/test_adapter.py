@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechreward import tasks
-from mechreward._check import MechRewardError
-from mechreward.models import adapter
-from mechreward.models.adapter import ModelId, model_id, randomised
-from mechreward.testbed.traces import SOLVERS, trace
-from mechreward.testbed.vocabulary import WORDS, tokenizer
+from mechreward.base.errors import MechRewardError
+from mechreward.bundled.traces import SOLVERS, trace
+from mechreward.bundled.vocabulary import WORDS, tokenizer
+from mechreward.models import load as adapter
+from mechreward.models.identity import ModelId, model_id, randomised
 
 TEXT = "countdown 24 from 3 8\n8 * 3 = 24 : 24\nanswer 24"
 
@@ -31,7 +31,9 @@ def copy(tiny_folder: Path, tmp_path: Path) -> Path:
 def test_logits_are_those_of_plain_huggingface(tiny_model, tiny_plain):
     tokens = torch.randint(0, len(WORDS), (3, 17), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(tiny_model(tokens), tiny_plain(tokens).logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            tiny_model(tokens), tiny_plain(tokens).logits, atol=1e-5, rtol=1e-5
+        )
 
 
 def test_what_is_loaded_offers_what_the_protocol_asks(tiny_model):
@@ -49,9 +51,13 @@ def test_the_tokenizer_of_the_folder_is_used_not_the_architectures_own(tiny_mode
 def test_encode_decode_and_pieces(tiny_model):
     for task in (tasks.get(name) for name in tasks.TASKS):
         for problem in task.problems("test", 5):
-            text = problem.prompt + trace(task, problem, random.Random(0), SOLVERS["hasty"][task.name])
+            text = problem.prompt + trace(
+                task, problem, random.Random(0), SOLVERS["hasty"][task.name]
+            )
             ids = adapter.encode(tiny_model, text)
-            assert adapter.decode(tiny_model, ids) == adapter.decode(tiny_model, ids.tolist()) == text
+            assert (
+                adapter.decode(tiny_model, ids) == adapter.decode(tiny_model, ids.tolist()) == text
+            )
             assert adapter.pieces(tiny_model, ids) == [WORDS[i] for i in ids]
     assert adapter.eos_id(tiny_model) == WORDS.index("<eos>")
 
@@ -84,14 +90,19 @@ def test_a_model_without_a_tokenizer_is_told_so():
 # Loading what cannot be loaded
 
 
-def test_unknown_names_list_the_bundled_and_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unknown_names_list_the_bundled_and_the_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     for name in ("practised", "exploring"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
     (tmp_path / "no model").mkdir()
     monkeypatch.setattr(adapter, "WEIGHTS", tmp_path)
     assert adapter.bundled() == ["exploring", "practised"]
-    with pytest.raises(MechRewardError, match=r"unknown model 'practiced'; did you mean 'practised'\? Possible: exp"):
+    with pytest.raises(
+        MechRewardError,
+        match=r"unknown model 'practiced'; did you mean 'practised'\? Possible: exp",
+    ):
         adapter.load("practiced")
     for name in (str(tmp_path / "nowhere"), "./nowhere", ""):
         with pytest.raises(MechRewardError, match=r"unknown model|no model folder"):
@@ -158,7 +169,9 @@ def test_check_names_both_models_and_what_differs():
     mine.check(ModelId("renamed", "aaaa", "bfloat16", "raw"), "probe")
     with pytest.raises(MechRewardError) as caught:
         mine.check(ModelId("other", "bbbb", "float32", "raw"), "probe")
-    assert str(caught.value) == ("this probe was made on tiny (weights aaaa); the model is other (weights bbbb).")
+    assert str(caught.value) == (
+        "this probe was made on tiny (weights aaaa); the model is other (weights bbbb)."
+    )
     with pytest.raises(MechRewardError, match=r"processing raw.*processing compatibility mode"):
         mine.check(ModelId("tiny", "aaaa", "float32", "compatibility mode"), "probe")
 
@@ -170,8 +183,12 @@ def test_compatibility_mode_is_another_processing_state(copy: Path):
 
 
 def test_a_model_without_huggingface_inside_cannot_be_sampled():
-    with pytest.raises(MechRewardError, match="SimpleNamespace is no HookedTransformer and has no HuggingFace"):
-        adapter.forward_step(SimpleNamespace(), torch.zeros(1, 1).long(), torch.ones(1, 1).long(), None)
+    with pytest.raises(
+        MechRewardError, match="SimpleNamespace is no HookedTransformer and has no HuggingFace"
+    ):
+        adapter.forward_step(
+            SimpleNamespace(), torch.zeros(1, 1).long(), torch.ones(1, 1).long(), None
+        )
 
 
 def test_left_padding_and_cache_change_nothing(tiny_model, tiny_plain):
@@ -181,7 +198,9 @@ def test_left_padding_and_cache_change_nothing(tiny_model, tiny_plain):
         padded = torch.cat([torch.zeros(4, dtype=torch.long), tokens])[None]
         mask = (torch.arange(13) >= 4).long()[None]
         first, cache = adapter.forward_step(tiny_model, padded[:, :8], mask[:, :8], None)
-        torch.testing.assert_close(first[0], tiny_plain(tokens[None, :4]).logits[0, -1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            first[0], tiny_plain(tokens[None, :4]).logits[0, -1], atol=1e-5, rtol=1e-5
+        )
         last, _ = adapter.forward_step(tiny_model, padded[:, 8:], mask, cache)
     torch.testing.assert_close(last[0], wanted, atol=1e-5, rtol=1e-5)
 
@@ -194,7 +213,12 @@ def test_random_weights_keep_shapes_and_spread_and_leave_the_model_alone(tiny_mo
         assert torch.equal(weight, same) and weight.shape == old.shape and weight.dtype == old.dtype
         if old.numel() > 1000:
             assert not torch.equal(weight, old)
-            assert weight.std().item() == pytest.approx(old.std().item(), rel=0.1)  # 4 standard errors
-            assert abs(weight.mean().item() - old.mean().item()) < 4.5 * old.std().item() / old.numel() ** 0.5
+            assert weight.std().item() == pytest.approx(
+                old.std().item(), rel=0.1
+            )  # 4 standard errors
+            assert (
+                abs(weight.mean().item() - old.mean().item())
+                < 4.5 * old.std().item() / old.numel() ** 0.5
+            )
     assert all(torch.equal(weight, before[name]) for name, weight in tiny_model.named_parameters())
     assert model_id(other).weights != model_id(tiny_model).weights

@@ -1,4 +1,5 @@
-"""Chosen positions of any pass: against a loop that runs the whole prefix again with a hand-written hook."""
+"""Chosen positions of any pass: against a loop that runs the whole prefix again with a hand-written
+hook."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ import tiny
 import torch
 from test_intervene import every
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.causal.attach import attach
 from mechreward.causal.intervene import Intervention, mean, patch, scale, steer, zero
-from mechreward.models.adapter import model_id
+from mechreward.models.identity import model_id
 from mechreward.models.site import Site
 from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.sample import sample, sample_arms
@@ -21,7 +22,12 @@ from mechreward.rollouts.sample import sample, sample_arms
 SITE, INDEX = Site(0, "resid_post"), (1, 2, 7)
 TOKENS = torch.tensor([[1, 5, 40, 8, 60, 61, 4], [1, 6, 33, 9, 70, 4, 12]])
 PUSH = torch.tensor([9.0, -7.0, 5.0])
-GREEDY: dict[str, Any] = {"do_sample": False, "stop_at_eos": False, "verbose": False, "return_type": "tokens"}
+GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "stop_at_eos": False,
+    "verbose": False,
+    "return_type": "tokens",
+}
 
 
 def on(model: Any, site: Site = SITE, indices: tuple[int, ...] = INDEX) -> NeuronSet:
@@ -66,7 +72,9 @@ def test_a_teacher_forced_pass_is_changed_at_the_positions_and_nowhere_else(tiny
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("at", [(3, 8, 9), (0,), (7,), (10, 3)])
 @torch.no_grad()
-def test_generation_is_that_of_the_whole_prefix_run_again(tiny_model, at: tuple[int, ...], cached: bool):
+def test_generation_is_that_of_the_whole_prefix_run_again(
+    tiny_model, at: tuple[int, ...], cached: bool
+):
     """Position 6 is the prompt's last; the token at 11 is never run."""
     with attach(tiny_model, steer(on(tiny_model), PUSH), at=at) as attached:
         said = tiny_model.generate(TOKENS, max_new_tokens=5, use_past_kv_cache=cached, **GREEDY)
@@ -89,7 +97,10 @@ def test_a_table_of_positions_follows_the_cache(tiny_model):
     with attach(tiny_model, change):
         said = tiny_model.generate(TOKENS, max_new_tokens=6, **GREEDY)
     assert torch.equal(said, slow(tiny_model, TOKENS, 6, [(SITE.hook, hook)]))
-    with pytest.raises(MechRewardError, match="use attach"), tiny_model.hooks(fwd_hooks=change.fwd_hooks()):
+    with (
+        pytest.raises(MechRewardError, match="use attach"),
+        tiny_model.hooks(fwd_hooks=change.fwd_hooks()),
+    ):
         tiny_model.generate(TOKENS, max_new_tokens=6, **GREEDY)
     assert tiny.no_hooks_left(tiny_model)
 
@@ -97,8 +108,15 @@ def test_a_table_of_positions_follows_the_cache(tiny_model):
 @torch.no_grad()
 def test_several_at_once_act_in_order_and_are_counted_apart(tiny_model):
     site = Site(1, "mlp")
-    first, second, third = zero(on(tiny_model)), steer(on(tiny_model), PUSH), scale(on(tiny_model, site, (4, 9)), -1)
-    with attach(tiny_model, first, second, third, at=[1, 4]) as attached, attach(tiny_model, third, at=[6]) as other:
+    first, second, third = (
+        zero(on(tiny_model)),
+        steer(on(tiny_model), PUSH),
+        scale(on(tiny_model, site, (4, 9)), -1),
+    )
+    with (
+        attach(tiny_model, first, second, third, at=[1, 4]) as attached,
+        attach(tiny_model, third, at=[6]) as other,
+    ):
         found = tiny_model(TOKENS)
 
     def at(place: Site, change: Any, positions: list[int]) -> tuple[str, Any]:
@@ -141,7 +159,8 @@ def test_the_packages_own_verbs_are_passes_like_any_other(tiny_model):
 
 @pytest.mark.parametrize("number", range(6))
 def test_every_operation_is_the_same_attached_and_as_an_edit(tiny_model, number: int):
-    """References by position reach 22 tokens; prompts and answers are longer, and the lean pass takes the edits."""
+    """References by position reach 22 tokens; prompts and answers are longer, and the lean pass
+    takes the edits."""
     problems, change = tiny.Even().problems("test", 5), every(tiny_model, SITE)[number]
     with attach(tiny_model, change):
         attached = sample(tiny_model, problems, seed=1, batch=2, what=None)
@@ -154,7 +173,9 @@ def test_every_operation_is_the_same_attached_and_as_an_edit(tiny_model, number:
 
 def test_never_fired_is_an_error_and_nothing_is_left(tiny_model):
     change = zero(on(tiny_model))
-    told = pytest.raises(MechRewardError, match=r"zero of 0\.resid_post never fired at positions 90, 91")
+    told = pytest.raises(
+        MechRewardError, match=r"zero of 0\.resid_post never fired at positions 90, 91"
+    )
     with told as error, attach(tiny_model, change, at=[91, 90]):
         tiny_model(TOKENS)
     assert "\n" not in str(error.value)
@@ -162,7 +183,10 @@ def test_never_fired_is_an_error_and_nothing_is_left(tiny_model):
     with pytest.raises(MechRewardError, match="never fired"), attach(tiny_model, change):
         pass
     far = patch(on(tiny_model), torch.zeros(3, 3))
-    with pytest.raises(MechRewardError, match=r"patch of 0\.resid_post never"), attach(tiny_model, far, at=[5]):
+    with (
+        pytest.raises(MechRewardError, match=r"patch of 0\.resid_post never"),
+        attach(tiny_model, far, at=[5]),
+    ):
         tiny_model(TOKENS)
 
 
@@ -185,14 +209,19 @@ def test_what_it_refuses(tiny_model, tiny_plain):
         ("no position was given", (change,), []),
         ("made on made-up", (foreign,), None),
     ]:
-        with pytest.raises(MechRewardError, match=wanted), attach(tiny_model, *interventions, at=at):
+        with (
+            pytest.raises(MechRewardError, match=wanted),
+            attach(tiny_model, *interventions, at=at),
+        ):
             tiny_model(TOKENS)
     assert tiny.no_hooks_left(tiny_model)
 
 
 @torch.no_grad()
 def test_a_reference_by_step_at_the_ends_of_steps(tiny_model):
-    reference = made.activations(torch.arange(4.0)[:, None].expand(4, 32), "states", SITE, step=[0, 1, 1, 2])
+    reference = made.activations(
+        torch.arange(4.0)[:, None].expand(4, 32), "states", SITE, step=[0, 1, 1, 2]
+    )
     reference = type(reference)(**vars(reference) | {"model_id": model_id(tiny_model)})
     change = mean(on(tiny_model), reference, by="step", ends=(2, 4, 6))
     with attach(tiny_model, change, at=(2, 4)) as attached:

@@ -8,7 +8,7 @@ import rows as made
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.probing.batched import folds, logistic, mlps, ridge
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 
@@ -19,7 +19,9 @@ ROWS, WIDTH = 240, 24
 def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Correlated inputs of different scales, off centre; three targets; the problem of each row."""
     generator = torch.Generator().manual_seed(0)
-    mixed = torch.randn(ROWS, WIDTH, generator=generator) @ torch.randn(WIDTH, WIDTH, generator=generator)
+    mixed = torch.randn(ROWS, WIDTH, generator=generator) @ torch.randn(
+        WIDTH, WIDTH, generator=generator
+    )
     x = mixed * torch.logspace(-1, 0.3, WIDTH) + torch.linspace(-5, 5, WIDTH)
     y = mixed[:, :3] * 0.3 + torch.randn(ROWS, 3, generator=generator)
     return x, y, torch.arange(ROWS) // 5 * 7
@@ -30,7 +32,10 @@ def test_folds_leave_out_every_problem_once(data):
     kept = folds(group, 4)
     assert torch.equal((~kept).sum(0), torch.ones(ROWS, dtype=torch.long))
     for rows in kept:
-        assert not set(group[rows].tolist()) & set(group[~rows].tolist()) and (~rows).sum() == ROWS // 4
+        assert (
+            not set(group[rows].tolist()) & set(group[~rows].tolist())
+            and (~rows).sum() == ROWS // 4
+        )
     for count in (1, 49):
         with pytest.raises(MechRewardError, match=f"{count} folds need"):
             folds(group, count)
@@ -44,17 +49,23 @@ def test_ridge_equals_scikit_learn(data):
     for f, rows in enumerate(kept):
         for a, alpha in enumerate(alphas):
             for t in range(3):
-                alone = Ridge(alpha=float(alpha)).fit(x[rows].double().numpy(), y[rows, t].double().numpy())
+                alone = Ridge(alpha=float(alpha)).fit(
+                    x[rows].double().numpy(), y[rows, t].double().numpy()
+                )
                 np.testing.assert_allclose(fits.coef[f, a, t], alone.coef_, atol=1e-8)
                 np.testing.assert_allclose(fits.intercept[f, a, t], alone.intercept_, atol=1e-8)
-                np.testing.assert_allclose(read[f, a, t], alone.predict(x.double().numpy()), atol=1e-7)
+                np.testing.assert_allclose(
+                    read[f, a, t], alone.predict(x.double().numpy()), atol=1e-7
+                )
 
 
 def test_ridge_with_more_inputs_than_rows(data):
     x, y, _ = data
     kept = torch.arange(20)[None] % 2 == torch.tensor([[0], [1]])
     fits = ridge(x[:20], y[:20], kept, torch.tensor([1.0]))
-    alone = Ridge(alpha=1.0, solver="svd").fit(x[:20:2].double().numpy(), y[:20:2, 1].double().numpy())
+    alone = Ridge(alpha=1.0, solver="svd").fit(
+        x[:20:2].double().numpy(), y[:20:2, 1].double().numpy()
+    )
     np.testing.assert_allclose(fits.coef[0, 0, 1], alone.coef_, atol=1e-8)
 
 
@@ -72,16 +83,23 @@ def test_logistic_equals_scikit_learn(data, scale: float):
         alone.fit(x[kept[:, f]].double().numpy(), labels[kept[:, f], f].numpy())
         np.testing.assert_allclose(fits.coef[f], alone.coef_[0], atol=1e-4)
         np.testing.assert_allclose(fits.intercept[f], alone.intercept_[0], atol=1e-4)
-        np.testing.assert_allclose(fits.predict(x)[f], alone.decision_function(x.double().numpy()), atol=1e-3)
+        np.testing.assert_allclose(
+            fits.predict(x)[f], alone.decision_function(x.double().numpy()), atol=1e-3
+        )
 
 
 def test_many_mlps_are_each_the_probe_fitted_alone():
-    """Different seeds (so other first weights and another order), different targets, trajectories of ragged length."""
+    """Different seeds (so other first weights and another order), different targets, trajectories
+    of ragged length."""
     data = made.planted(30, states=3, per=2)
     ragged = data.only(~((data.trajectory % 3 == 0) & (data.step == 2)))
     noisy = ragged.reward.astype(float)
     shape = {"hidden": 16, "rate": 2e-3, "epochs": 4, "batch": 7}
-    probes = [ValueProbe(seed=seed, target=target, **shape) for seed in (0, 3) for target in ("mc", "terminal")]
+    probes = [
+        ValueProbe(seed=seed, target=target, **shape)
+        for seed in (0, 3)
+        for target in ("mc", "terminal")
+    ]
     for probe in probes:
         probe.fit_examples(ragged)
     mean, scale = probes[0].mean_, probes[0].scale_
@@ -92,7 +110,9 @@ def test_many_mlps_are_each_the_probe_fitted_alone():
             torch.testing.assert_close(ours, alone, atol=2e-5, rtol=1e-4)
     alone = DopamineProbe(seed=5, **shape).fit_examples(ragged)
     (net,) = mlps((ragged.x - mean) / scale, y[:, :1], ragged.trajectory, [5], **shape)
-    np.testing.assert_allclose(net((ragged.x - mean) / scale)[:, 0].detach(), alone.predict(ragged.x), atol=1e-5)
+    np.testing.assert_allclose(
+        net((ragged.x - mean) / scale)[:, 0].detach(), alone.predict(ragged.x), atol=1e-5
+    )
 
 
 def test_mistakes_are_told(data):

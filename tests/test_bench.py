@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mechreward._check import MechRewardError
-from mechreward.bench import CONTESTS, bench, page
-from mechreward.contests.ground import ERROR, TOKENS, Sizes
-from mechreward.results import Results
+from mechreward.base.errors import MechRewardError
+from mechreward.bench.ground import ERROR, TOKENS, Sizes
+from mechreward.experiments.rows import Results
+from mechreward.report.bench_page import page
+from mechreward.studies.bench import CONTESTS, bench
 
 SMALL = Sizes(
     repeats=2,
@@ -64,10 +65,14 @@ def test_every_ratio_has_rates_and_a_parity_that_holds(results: Results, experim
         work = row.detail["work"]
         assert row.n == SMALL.repeats and 0 < row.low <= row.estimate <= row.high
         (own,) = [
-            r for r in results.where(experiment=experiment, arm="mechreward", metric="rate") if r.detail["work"] == work
+            r
+            for r in results.where(experiment=experiment, arm="mechreward", metric="rate")
+            if r.detail["work"] == work
         ]
         (their,) = [
-            r for r in results.where(experiment=experiment, arm=row.arm, metric="rate") if r.detail["work"] == work
+            r
+            for r in results.where(experiment=experiment, arm=row.arm, metric="rate")
+            if r.detail["work"] == work
         ]
         assert own.detail["unit"] == their.detail["unit"] and own.n == SMALL.repeats
         # A ratio of each round lies between those of the extremes.
@@ -81,16 +86,24 @@ def test_every_ratio_has_rates_and_a_parity_that_holds(results: Results, experim
 
 
 def test_work_is_counted(results: Results):
-    prefill = {row.arm: row.estimate for row in results.where(experiment="P4", metric="prefill_tokens")}
+    prefill = {
+        row.arm: row.estimate for row in results.where(experiment="P4", metric="prefill_tokens")
+    }
     assert 0 < prefill["mechreward"] < prefill["huggingface_generate"] / SMALL.k
     size = {row.arm: row.estimate for row in results.where(experiment="P6", metric="bytes")}
     assert 0 < size["step_rows"] < size["all_tokens"]
 
 
 def test_growth_says_what_stays_constant(results: Results):
-    tokens = {row.arm: row.estimate for row in results.where(experiment="growth", metric="prefill_tokens")}
-    assert {tokens[arm] for arm in ("width=64", "width=256", "k=1", "k=64", "length=16", "length=64")} == {63.0}
-    assert tokens["interventions=16"] == 16 * 63, "an intervention changes the prefix, so it is run for each"
+    tokens = {
+        row.arm: row.estimate for row in results.where(experiment="growth", metric="prefill_tokens")
+    }
+    assert {
+        tokens[arm] for arm in ("width=64", "width=256", "k=1", "k=64", "length=16", "length=64")
+    } == {63.0}
+    assert tokens["interventions=16"] == 16 * 63, (
+        "an intervention changes the prefix, so it is run for each"
+    )
 
 
 def test_what_limits_a_ratio_is_told(results: Results, tmp_path: Path):
@@ -98,16 +111,24 @@ def test_what_limits_a_ratio_is_told(results: Results, tmp_path: Path):
     text = page(results, tmp_path / "performance.md").read_text().split("What limits them:")[1]
     assert [line[:4] for line in text.strip().splitlines()] == ["- P3", "- P4", "- P2", "- P9"]
     for name in ("P3", "P4"):
-        shares = [row.estimate for row in results.rows if row.experiment == name and row.metric.startswith("share_")]
+        shares = [
+            row.estimate
+            for row in results.rows
+            if row.experiment == name and row.metric.startswith("share_")
+        ]
         assert len(shares) == 3 and sum(shares) == pytest.approx(1) and shares[0] > 0 < shares[1]
     for name in ("P2", "P9"):
-        passes = {row.arm: row.estimate for row in results.where(experiment=name, metric="row_passes")}
+        passes = {
+            row.arm: row.estimate for row in results.where(experiment=name, metric="row_passes")
+        }
         assert passes["mechreward"] - passes["plain_decode"] == SMALL.problems
 
 
 def test_the_run_says_its_sizes_and_machine(results: Results, said: list[str]):
     assert results.manifest["sizes"]["problems"] == SMALL.problems
-    assert results.manifest["machine"]["gpu"] == "not measured" and results.manifest["machine"]["cpu"]
+    assert (
+        results.manifest["machine"]["gpu"] == "not measured" and results.manifest["machine"]["cpu"]
+    )
     assert sum("ratio" in line and ("error" in line or "equal" in line) for line in said) == len(
         results.where(metric="ratio")
     )
@@ -117,7 +138,9 @@ def test_the_page_holds_every_ratio(results: Results, tmp_path: Path):
     text = page(results, tmp_path / "performance.md").read_text()
     assert "GPU: not measured" in text and results.manifest["machine"]["versions"]["torch"] in text
     rows = [line for line in text.splitlines() if line.startswith("| P")]
-    assert len(rows) == len(results.where(metric="ratio")) and all(line.count("|") == 7 for line in rows)
+    assert len(rows) == len(results.where(metric="ratio")) and all(
+        line.count("|") == 7 for line in rows
+    )
     assert not math.isnan(sum(row.estimate for row in results.where(metric="ratio")))
 
 
@@ -130,7 +153,9 @@ def test_only_and_sizes_are_arguments_of_the_command(tmp_path: Path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = Results.load(tmp_path / "b" / "results.json")
-    assert {row.experiment for row in results.rows} == {"P3"} and results.manifest["sizes"]["problems"] == 2
+    assert {row.experiment for row in results.rows} == {"P3"} and results.manifest["sizes"][
+        "problems"
+    ] == 2
     assert "P3 rollouts" in done.stdout and (tmp_path / "p.md").exists()
 
 

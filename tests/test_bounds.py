@@ -1,4 +1,5 @@
-"""Bounds of an AUROC of clustered rows: against the definitions by loops over pairs, algebra, and simulation."""
+"""Bounds of an AUROC of clustered rows: against the definitions by loops over pairs, algebra, and
+simulation."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from mechreward import stats
 
 
 def made(rng, n: int, rows: int = 1, shift: float = 1.0):
-    """`n` problems of `rows` rows: scores with noise that a problem shares, labels of either class."""
+    """`n` problems of `rows` rows: scores with noise that a problem shares, labels of either
+    class."""
     cluster = np.repeat(np.arange(n), rows)
     label = rng.integers(0, 2, n * rows)
     score = shift * label + rng.normal(size=n * rows) + rng.normal(size=n)[cluster]
@@ -28,7 +30,8 @@ def kish(sizes: list[int]) -> float:
 
 
 def by_definition(score, label, cluster) -> float:
-    """Obuchowski (1997), equations for one marker, with loops; clusters count as many as equal ones would."""
+    """Obuchowski (1997), equations for one marker, with loops; clusters count as many as equal ones
+    would."""
 
     def beats(x, y):
         return 1.0 if x > y else 0.5 if x == y else 0.0
@@ -44,7 +47,10 @@ def by_definition(score, label, cluster) -> float:
         one = sum(sum(beats(x, y) for y in every_y) / n for x in xs[i]) - len(xs[i]) * area
         two = sum(sum(beats(x, y) for x in every_x) / m for y in ys[i]) - len(ys[i]) * area
         s10, s01, s11 = s10 + one**2, s01 + two**2, s11 + one * two
-    i10, i01, i = (kish([len(part[i]) for i in ids]) for part in (xs, ys, {i: score[cluster == i] for i in ids}))
+    i10, i01, i = (
+        kish([len(part[i]) for i in ids])
+        for part in (xs, ys, {i: score[cluster == i] for i in ids})
+    )
     s10, s01, s11 = i10 / ((i10 - 1) * m) * s10, i01 / ((i01 - 1) * n) * s01, i / (i - 1) * s11
     return s10 / m + s01 / n + 2 / (m * n) * s11
 
@@ -52,15 +58,23 @@ def by_definition(score, label, cluster) -> float:
 @pytest.mark.parametrize("rows", [1, 3, 0])
 def test_the_variance_is_obuchowskis(rows: int):
     score, label, cluster = made(np.random.default_rng(rows), 30, rows or 4)
-    keep = np.arange(len(score)) % 4 <= cluster % 4 if rows == 0 else slice(None)  # one to four rows a problem
+    keep = (
+        np.arange(len(score)) % 4 <= cluster % 4 if rows == 0 else slice(None)
+    )  # one to four rows a problem
     score, label, cluster = score[keep], label[keep], cluster[keep]
     score = score.round(1)  # ties
     found, area = stats.auroc_interval(score, label, cluster), roc_auc_score(label, score)
     assert found.estimate == pytest.approx(area) and found.n == 30
     count = kish(np.bincount(cluster).tolist())
     assert (count < 27) == (rows == 0)
-    reach = t.ppf(0.975, count - 1) * math.sqrt(by_definition(score, label, cluster)) / (area * (1 - area))
-    assert (found.low, found.high) == pytest.approx(tuple(expit(logit(area) + np.array([-1, 1]) * reach)))
+    reach = (
+        t.ppf(0.975, count - 1)
+        * math.sqrt(by_definition(score, label, cluster))
+        / (area * (1 - area))
+    )
+    assert (found.low, found.high) == pytest.approx(
+        tuple(expit(logit(area) + np.array([-1, 1]) * reach))
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -100,7 +114,8 @@ def test_what_the_data_cannot_give():
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_auroc_intervals_cover(rows: int):
-    """1000 runs of a true coverage of .95 are at .93 or below by a chance of .3%, had the seed not been fixed."""
+    """1000 runs of a true coverage of .95 are at .93 or below by a chance of .3%, had the seed not
+    been fixed."""
     rng = np.random.default_rng(7)
     truth = stats.auroc(*made(rng, 400_000 // rows, rows)[:2])
     found = [stats.auroc_interval(*made(rng, 40, rows)) for _ in range(1000)]

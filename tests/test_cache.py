@@ -7,16 +7,21 @@ import random
 import pytest
 import torch
 
+from mechreward.bundled.vocabulary import WORDS
 from mechreward.models.cache import RowCache
 from mechreward.models.engine import Job, generate
-from mechreward.testbed.vocabulary import WORDS
 
 
 @pytest.mark.parametrize("room", [1, 3, 50])
-def test_rows_that_enter_grow_move_and_leave_keep_their_columns(monkeypatch: pytest.MonkeyPatch, room: int):
+def test_rows_that_enter_grow_move_and_leave_keep_their_columns(
+    monkeypatch: pytest.MonkeyPatch, room: int
+):
     monkeypatch.setattr(RowCache, "ROOM", room)
     rng, fresh = random.Random(room), iter(range(1, 10_000))
-    prefill = [(torch.tensor([float(next(fresh)) for _ in range(14)]).view(2, 1, 7, 1),) * 2 for _ in range(2)]
+    prefill = [
+        (torch.tensor([float(next(fresh)) for _ in range(14)]).view(2, 1, 7, 1),) * 2
+        for _ in range(2)
+    ]
     cache, rows = RowCache(5, 6, prefill), []
 
     def enter(places: list[int]) -> None:
@@ -48,8 +53,12 @@ def test_rows_that_enter_grow_move_and_leave_keep_their_columns(monkeypatch: pyt
 
 def test_a_small_buffer_gives_the_same_answers(tiny_model, monkeypatch: pytest.MonkeyPatch):
     rng = random.Random(0)
-    trunks = [torch.tensor([1, *(rng.randrange(4, len(WORDS)) for _ in range(n))]) for n in (3, 17, 9)]
-    jobs = [Job(trunks[i % 3], len(trunks[i % 3]), 5 + 9 * (i % 4), ("small", i)) for i in range(14)]
+    trunks = [
+        torch.tensor([1, *(rng.randrange(4, len(WORDS)) for _ in range(n))]) for n in (3, 17, 9)
+    ]
+    jobs = [
+        Job(trunks[i % 3], len(trunks[i % 3]), 5 + 9 * (i % 4), ("small", i)) for i in range(14)
+    ]
     wanted = generate(tiny_model, jobs, eos=2, batch=5)
     monkeypatch.setattr(RowCache, "ROOM", 4)
     for ours, theirs in zip(generate(tiny_model, jobs, eos=2, batch=5), wanted, strict=True):

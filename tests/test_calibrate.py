@@ -1,4 +1,5 @@
-"""The calibration's own arithmetic, held against counts by hand, intervals known to be wrong, and tiny runs."""
+"""The calibration's own arithmetic, held against counts by hand, intervals known to be wrong, and
+tiny runs."""
 
 import json
 import math
@@ -8,15 +9,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mechreward import calibration, calibration_page, cli, stats, verdicts
-from mechreward._check import MechRewardError
-from mechreward.calibration import Plan
+from mechreward import cli, stats
+from mechreward.base.errors import MechRewardError
+from mechreward.calibration import coverage, detection
+from mechreward.calibration import pipeline as calibrate
+from mechreward.calibration.cases import CASES
+from mechreward.calibration.pipeline import RESID, Sizes, drawn, gather, hit, share_of
+from mechreward.experiments.rows import Results, Row
 from mechreward.probing import rankings
-from mechreward.results import Results, Row
+from mechreward.report import calibration_page, verdicts
 from mechreward.stats import Interval
-from mechreward.testbed import calibrate, coverage, detection, process
-from mechreward.testbed.calibrate import RESID, Sizes, drawn, gather, hit, share_of
-from mechreward.testbed.cases import CASES
+from mechreward.studies import calibrate as calibration
+from mechreward.studies.calibrate import Plan
+from mechreward.testbed import process
 from mechreward.testbed.planted import planted
 from mechreward.testbed.walks import walks
 
@@ -40,7 +45,9 @@ def test_walks_have_the_values_of_the_process():
     delta = w.delta(w.v)
     assert abs(delta.mean()) < 5 * delta.std() / math.sqrt(len(delta))  # a martingale
     totals = np.bincount(w.walk, delta)
-    np.testing.assert_allclose(totals, w.reward[w.last] - w.v[w.step == 0], atol=1e-12)  # telescopes
+    np.testing.assert_allclose(
+        totals, w.reward[w.last] - w.v[w.step == 0], atol=1e-12
+    )  # telescopes
 
 
 def test_answers_to_one_problem_begin_alike():
@@ -78,7 +85,8 @@ def test_exact_coverage_of_wilson_is_that_of_simulation():
 
 
 def test_few_clusters_are_covered_where_plain_percentiles_are_too_narrow():
-    """Means of 10 problems: 90% with plain percentiles. 400 data sets: sd of the rate 1.1 points."""
+    """Means of 10 problems: 90% with plain percentiles. 400 data sets: sd of the rate 1.1
+    points."""
     plain = 0
 
     def once(run):
@@ -120,18 +128,26 @@ def test_the_truth_is_nearer_than_a_twentieth_of_an_interval():
         columns, group = case.draw(walks(40, rng), rng)
         one = stats.cluster_bootstrap(case.statistic, columns, group, draws=200)
         assert np.std(found) < (one.high - one.low) / 2 / 20
-        assert abs(coverage.truth(case, 40 * coverage.OVER) - np.mean(found)) < (one.high - one.low) / 2 / 10
+        assert (
+            abs(coverage.truth(case, 40 * coverage.OVER) - np.mean(found))
+            < (one.high - one.low) / 2 / 10
+        )
 
 
 def test_statistics_restated_are_those_of_the_experiments():
     from mechreward.causal import repair
-    from mechreward.paper import reads
+    from mechreward.experiments import value_probe as reads
 
     a, b = np.random.default_rng(0).normal(size=(2, 50))
     assert CASES["part restored (R4)"].statistic(a, b) == pytest.approx(repair._undone(a, b))
     assert CASES["ratio of standard deviations (R1)"].statistic(a, b) == reads._spread(a, b)
-    assert CASES["share of the whole patch (certificate)"].statistic(a + 3, b + 6) == (a + 3).mean() / (b + 6).mean()
-    assert CASES["change of Spearman with delta (R10)"].statistic(b, a, b) == pytest.approx(1 - stats.spearman(a, b))
+    assert (
+        CASES["share of the whole patch (certificate)"].statistic(a + 3, b + 6)
+        == (a + 3).mean() / (b + 6).mean()
+    )
+    assert CASES["change of Spearman with delta (R10)"].statistic(b, a, b) == pytest.approx(
+        1 - stats.spearman(a, b)
+    )
     assert CASES["AUROC added to the surface (R1)"].statistic(b, -b, (b > 0).astype(int)) == 1
 
 
@@ -139,7 +155,10 @@ def test_statistics_restated_are_those_of_the_experiments():
 def test_the_interval_of_a_plants_sparsity_holds_that_of_all_its_problems(name, monkeypatch):
     monkeypatch.setattr(coverage, "POOL", (("train", 40), ("test", 200)))
     row = coverage.spread_coverage(name, 40, 10)
-    assert (row.arm, row.n) == (f"sparsity (evidence) of planted-{name}", 10) and row.estimate >= 0.7
+    assert (row.arm, row.n) == (
+        f"sparsity (evidence) of planted-{name}",
+        10,
+    ) and row.estimate >= 0.7
     low, high = {"value": (0.75, 1.25), "redundant": (-0.1, 0.1), "rotated": (-0.25, 0.25)}[name]
     assert low < row.detail["truth"] < high
 
@@ -158,7 +177,12 @@ def test_recall_precision_and_decoys_by_hand(data):
     truth = data.plant.truth
     real, large = truth.value_neurons[RESID].indices, truth.decoys["large"][0]
     score = np.zeros(64)
-    score[[real[0], large, real[1], real[2]]] = [2, 4, 3, 1]  # first three: the decoy and two of three
+    score[[real[0], large, real[1], real[2]]] = [
+        2,
+        4,
+        3,
+        1,
+    ]  # first three: the decoy and two of three
     recall, precision, top = calibrate._found("value", RESID, "made", [data], [score])
     assert recall.estimate == precision.estimate == pytest.approx(2 / 3) and recall.detail["k"] == 3
     assert recall.detail["fooled_by"] == {"large": 1} and recall.detail["all"] == 0
@@ -172,7 +196,10 @@ def test_values_drawn_from_their_law_have_the_rows_and_mean_of_estimates(data):
     from mechreward.rollouts.value import estimate
 
     few = data.runs.subset(range(3))
-    real, law = estimate(data.plant.model, few, k=2, what=None), drawn(few, data.plant.truth.values(few)[0], 2, 0)
+    real, law = (
+        estimate(data.plant.model, few, k=2, what=None),
+        drawn(few, data.plant.truth.values(few)[0], 2, 0),
+    )
     for name in ("trajectory", "step", "reward", "group", "live"):
         np.testing.assert_array_equal(getattr(real, name), getattr(law, name))
     assert law.k == 2 and law.successes.max() <= 2
@@ -181,12 +208,16 @@ def test_values_drawn_from_their_law_have_the_rows_and_mean_of_estimates(data):
 def test_the_recommended_ranking_finds_the_planted_neurons_and_magnitude_the_decoys(data):
     rows = {row.arm: row for row in calibrate.recall([data]) if row.metric == "recall"}
     assert len(rows) == (2 * 5 * 2 + 3 + 4) + (2 * 2 * 2 + 3)
-    assert rows[f"value: {calibrate.RECOMMENDED}"].estimate == 1 and rows["value: magnitude"].estimate == 0
+    assert (
+        rows[f"value: {calibrate.RECOMMENDED}"].estimate == 1
+        and rows["value: magnitude"].estimate == 0
+    )
     assert {"large", "massive"} <= set(rows["value: magnitude"].detail["fooled_by"])
 
 
 def test_the_rankings_of_the_papers_net_and_the_lasso_find_the_planted_neurons(data):
-    """The net's did not while it began with PyTorch's own weights, which drowned what was learned."""
+    """The net's did not while it began with PyTorch's own weights, which drowned what was
+    learned."""
     rows = {row.arm: row for row in calibrate.recall([data]) if row.metric == "recall"}
     for arm in ("mlp probe, mc, L1", "mlp probe, mc, gradient x activation", "L1-penalised"):
         assert rows[f"value: {arm}"].estimate == 1 and not rows[f"value: {arm}"].detail["fooled_by"]
@@ -197,7 +228,11 @@ def test_the_rankings_of_the_papers_net_and_the_lasso_find_the_planted_neurons(d
 
 def test_evidence_calls_value_that_is_only_encoded_sparse_and_the_ablation_says_it_is_not_used():
     (seen,) = calibrate.recognition("encoded", 1, replace(TINY, train=40, test=25, k=8))
-    assert seen.estimate == 1 and seen.detail["readings"] == {"sparse": 1} and len(seen.detail["sparsity"]) == 1
+    assert (
+        seen.estimate == 1
+        and seen.detail["readings"] == {"sparse": 1}
+        and len(seen.detail["sparsity"]) == 1
+    )
     zero, mean = calibrate.use([gather(planted("encoded"), "train", 40, 8, 0, exact=True)], TINY)
     assert zero.detail["expected"] == "not used" and zero.estimate == mean.estimate == 1
     assert zero.detail["change"] == 0 and zero.detail["kl"] < 1e-6
@@ -235,7 +270,10 @@ def test_nothing_in_the_null_pool_knows_what_is_planted(kind):
     pool = detection.null_pool(kind, 80, 1, 8)
     r = rankings.correlation(replace(pool.data, y=pool.target))
     assert r.max() < 0.25
-    assert len(pool.target) == len(pool.data) == pool.acts.x.shape[0] and 0.25 < pool.reliability < 0.95
+    assert (
+        len(pool.target) == len(pool.data) == pool.acts.x.shape[0]
+        and 0.25 < pool.reliability < 0.95
+    )
     with pytest.raises(MechRewardError, match="kind of neuron"):
         detection.null_pool("delta", 2, 1, 8)
 
@@ -259,7 +297,10 @@ def test_a_pool_of_a_trained_model_plants_one_half_and_ranks_by_the_other():
 
 
 def made(metric, estimate, n=100, arm="x", model="planted-value", site=RESID, **detail):
-    low, high = stats.proportion(round(estimate * n), n).low, stats.proportion(round(estimate * n), n).high
+    low, high = (
+        stats.proportion(round(estimate * n), n).low,
+        stats.proportion(round(estimate * n), n).high,
+    )
     return Row("calibrate", model, "planted", site, arm, metric, estimate, low, high, n, 0, detail)
 
 
@@ -279,38 +320,83 @@ ROWS = [
         draws=19,
     ),
     made(
-        "recognition_rate", 1.0, 4, "evidence", expected="sparse", readings={"sparse": 4}, sparsity=[0.9, 1.0, 1.1, 1.0]
+        "recognition_rate",
+        1.0,
+        4,
+        "evidence",
+        expected="sparse",
+        readings={"sparse": 4},
+        sparsity=[0.9, 1.0, 1.1, 1.0],
     ),
-    made("recognition_rate", 1.0, 4, "zero ablation", expected="used", change=-0.5, baseline=0.5, kl=1.0),
+    made(
+        "recognition_rate",
+        1.0,
+        4,
+        "zero ablation",
+        expected="used",
+        change=-0.5,
+        baseline=0.5,
+        kl=1.0,
+    ),
     made("null_rejection_rate", 0.04, arm="mcnemar", level=0.05, ks_too_small=0.5, ks_uniform=0.3),
-    made("detection_limit", 0.1, arm="correlation", planted="value", problems=20, trajectories=40, power={}),
+    made(
+        "detection_limit",
+        0.1,
+        arm="correlation",
+        planted="value",
+        problems=20,
+        trajectories=40,
+        power={},
+    ),
     made("interval_coverage", 0.95, arm="auroc", problems=40, above=2, below=3),
     made("interval_coverage", 0.95, arm="proportion of 0.3", problems=40, exact=True),
     made("pass_rate", 0.98, arm="all", verdicts={"pass": 98, "other": 2}),
     made("pass_rate", 1.0, arm="causal", verdicts={"pass": 100}),
     made("pass_rate", 0.01, arm="causal", model="planted-null", verdicts={"pass": 1, "fail": 99}),
-    made("null_rejection_rate", 0.04, arm="holm, smallest of 10", level=0.05, ks_too_small=0.5, ks_uniform=1e-12),
+    made(
+        "null_rejection_rate",
+        0.04,
+        arm="holm, smallest of 10",
+        level=0.05,
+        ks_too_small=0.5,
+        ks_uniform=1e-12,
+    ),
 ]
 
 
 def test_verdicts_say_what_was_not_reached():
-    about = {"command": "mechreward calibrate", "plan": {"sizes": {"train": 1, "test": 1, "k": 2}}, "cpu_seconds": {}}
-    assert all(line.startswith("reached") for line in verdicts.verdicts(Results(about, tuple(ROWS))))
+    about = {
+        "command": "mechreward calibrate",
+        "plan": {"sizes": {"train": 1, "test": 1, "k": 2}},
+        "cpu_seconds": {},
+    }
+    assert all(
+        line.startswith("reached") for line in verdicts.verdicts(Results(about, tuple(ROWS)))
+    )
     worse = {
         0: replace(ROWS[0], detail=ROWS[0].detail | {"fooled_by": {"large": 1}}),
         3: replace(ROWS[3], detail=ROWS[3].detail | {"all": 3}),
         4: made("false_alarm_rate", 0.2, arm="evidence", readings={"nothing": 80, "sparse": 20}),
-        5: replace(ROWS[5], estimate=0.5, detail=ROWS[5].detail | {"readings": {"unclear": 4}, "sparsity": [0.6, 0.8]}),
-        7: made("null_rejection_rate", 0.2, arm="mcnemar", level=0.05, ks_too_small=0.0, ks_uniform=0.01),
+        5: replace(
+            ROWS[5],
+            estimate=0.5,
+            detail=ROWS[5].detail | {"readings": {"unclear": 4}, "sparsity": [0.6, 0.8]},
+        ),
+        7: made(
+            "null_rejection_rate", 0.2, arm="mcnemar", level=0.05, ks_too_small=0.0, ks_uniform=0.01
+        ),
         9: made("interval_coverage", 0.8, arm="auroc", problems=40, above=2, below=18),
         11: made("pass_rate", 0.94, arm="all", verdicts={"pass": 94, "other": 6}),
-        13: made("pass_rate", 0.02, arm="causal", model="planted-null", verdicts={"pass": 2, "fail": 98}),
+        13: made(
+            "pass_rate", 0.02, arm="causal", model="planted-null", verdicts={"pass": 2, "fail": 98}
+        ),
     }
     bad = [worse.get(i, row) for i, row in enumerate(ROWS)]
     lines = verdicts.verdicts(Results(about, tuple(bad)))
     assert sum(line.startswith("NOT reached") for line in lines) == 10
     assert (
-        "NOT reached: its mean sparsity is 0.700 [0.600, 0.800] n=2 seeds (lowest and highest), near 1 (.25)." in lines
+        "NOT reached: its mean sparsity is 0.700 [0.600, 0.800] n=2 seeds (lowest and highest), near 1 (.25)."
+        in lines
     )
     assert any(line.startswith("NOT reached: 0 of 1 p-values are uniform") for line in lines)
     assert any("mlp probe, delta, L1, what `select` goes by" in line for line in lines)
@@ -326,7 +412,9 @@ def test_a_mean_over_seeds_has_students_interval_or_a_range():
     x = [0.2, 0.5, 0.9, 0.6]
     found = verdicts.over_seeds(x)
     half = 3.182 * np.std(x, ddof=1) / 2  # t of three degrees of freedom, by table
-    assert (found.low, found.high) == pytest.approx((0.55 - half, 0.55 + half), abs=1e-3) and found.n == 4
+    assert (found.low, found.high) == pytest.approx(
+        (0.55 - half, 0.55 + half), abs=1e-3
+    ) and found.n == 4
     assert verdicts.over_seeds([0.2, 0.5]) == Interval(0.35, 0.2, 0.5, 2)
     assert math.isnan(verdicts.over_seeds([None, 0.5, 0.4]).estimate)  # as it comes out of JSON
 
@@ -359,26 +447,39 @@ def test_a_stopped_calibration_goes_on_where_it_stopped(small, tmp_path):
         calibration.calibrate(out, Plan(), say=lambda _: None)
     part = calibration.collect(out, Plan())
     assert part.manifest["missing"] == ["second"] and part.rows[:5] == tuple(ROWS[:5])
-    assert "**Not in this page yet**: second." in calibration_page.page(part, tmp_path / "part.md").read_text()
+    assert (
+        "**Not in this page yet**: second."
+        in calibration_page.page(part, tmp_path / "part.md").read_text()
+    )
     results = calibration.calibrate(out, Plan(), say=lambda _: None)
     assert results.manifest["missing"] == [] and small == ["first", "second", "second"]
-    assert calibration.calibrate(out, Plan(), say=lambda _: None).rows == results.rows and len(small) == 3
+    assert (
+        calibration.calibrate(out, Plan(), say=lambda _: None).rows == results.rows
+        and len(small) == 3
+    )
     pooled = [row for row in results.rows if row.arm == "evidence.p"]
-    assert [row.n for row in pooled] == [2, 2] and Results.load(out / "results.json").rows == results.rows
+    assert [row.n for row in pooled] == [2, 2] and Results.load(
+        out / "results.json"
+    ).rows == results.rows
 
 
 def test_the_command_writes_the_page(small, tmp_path):
     small.append("before")  # so that nothing is interrupted
     out, docs = tmp_path / "run", tmp_path / "page.md"
     small.append("before")
-    done = CliRunner().invoke(cli.app, ["calibrate", "--out", str(out), "--seeds", "2", "--docs", str(docs)])
+    done = CliRunner().invoke(
+        cli.app, ["calibrate", "--out", str(out), "--seeds", "2", "--docs", str(docs)]
+    )
     assert done.exit_code == 0 and "reached: planted value neurons" in done.stdout
     text = docs.read_text()
     assert "mechreward calibrate --out DIR --seeds 2 --docs docs/calibration.md" in text
     for row in ROWS:
         if row.metric != "detection_limit" and "exact" not in row.detail:
             assert str(row.interval) in text
-    assert "| planted-value | 20 | 40 | 0.1 (" in text and "| proportion of 0.3 | 40 | 0.950 | - | - | yes |" in text
+    assert (
+        "| planted-value | 20 | 40 | 0.1 (" in text
+        and "| proportion of 0.3 | 40 | 0.950 | - | - | yes |" in text
+    )
     assert "## What is not calibrated" in text
     assert json.loads((out / "results.json").read_text())["schema"] == 1
 
@@ -400,10 +501,16 @@ def test_wrong_arguments_are_one_clear_line(tmp_path, small):
 
 def test_every_part_of_a_plan_has_a_name():
     names = list(Plan().stages())
-    assert names[:3] == [f"plant-{name}" for name in calibrate.VALUE_SITES] and len(names) == len(set(names))
+    assert names[:3] == [f"plant-{name}" for name in calibrate.VALUE_SITES] and len(names) == len(
+        set(names)
+    )
     assert names[3:8] == [f"evidence-{name}" for name in calibrate.EXPECTED]
     full = list(Plan(full=True).stages())
-    assert set(names) < {*full, "coverage-60", *(f"coverage-60-{name}" for name in coverage.SPREADS)}
+    assert set(names) < {
+        *full,
+        "coverage-60",
+        *(f"coverage-60-{name}" for name in coverage.SPREADS),
+    }
     assert {"detection-net-value", "detection-net-dopamine"} < set(full) - set(names)
     assert [name for name in full if "sink-" in name] == [
         f"certificate-sink-{first:03d}" for first in range(0, 100, 10)

@@ -1,4 +1,5 @@
-"""The certificate on planted models, its judges on numbers written down by hand, its file, and hostile input."""
+"""The certificate on planted models, its judges on numbers written down by hand, its file, and
+hostile input."""
 
 from __future__ import annotations
 
@@ -13,19 +14,21 @@ import tiny
 import torch
 
 import mechreward as mr
-from mechreward import paper
+from mechreward import experiments as paper
+from mechreward.calibration.certificates import certificates, pooled, rates, suspects
 from mechreward.causal import claims, trials
-from mechreward.causal.answers import Answers, answer, beginnings
-from mechreward.causal.certificate import Certificate, certify, claim_rows
+from mechreward.causal.certificate import Certificate, certify
 from mechreward.causal.claims import CLAIMS, Claim
-from mechreward.causal.push import like, matched_pushes, own_push, rival
+from mechreward.causal.steering import like, matched_pushes, own_push, rival
 from mechreward.causal.trials import Patched, Steered
+from mechreward.experiments.certificate import claim_rows
 from mechreward.probing.evidence import Evidence
+from mechreward.rollouts.continuations import Answers, answer, beginnings
 from mechreward.rollouts.sample import sample_arms
 from mechreward.stats import Interval
-from mechreward.testbed.certify_rates import certificates, pooled, rates, suspects
 
-# Smaller than the documented n, with 99 draws all the same: the tests take seconds, the rates take minutes.
+# Smaller than the documented n, with 99 draws all the same: the tests take seconds, the rates take
+# minutes.
 SMALL = {"train": 24, "test": 24, "k": 6, "n": 30, "pairs": 24, "what": None}
 
 
@@ -37,7 +40,11 @@ def plant(name):
 @cache
 def certified(name) -> Certificate:
     here = plant(name)
-    fewer = {"train": 40, "test": 60, "k": 12, "pairs": 60} if name == "value" else {"draws": 19, "n": 60}
+    fewer = (
+        {"train": 40, "test": 60, "k": 12, "pairs": 60}
+        if name == "value"
+        else {"draws": 19, "n": 60}
+    )
     return certify(here.model, here.task, suspects(here), seed=1, **(SMALL | fewer))
 
 
@@ -53,7 +60,9 @@ def test_a_planted_value_set_passes_all_five():
     assert certified("value").passed
     numbers = certified("value")["causal"].numbers
     here, problems = plant("value"), plant("value").task.problems("test", 30, 3)
-    assert numbers["accuracy"] == np.mean(mr.sample(here.model, problems, seed=1, what=None).rewards)
+    assert numbers["accuracy"] == np.mean(
+        mr.sample(here.model, problems, seed=1, what=None).rewards
+    )
     assert numbers["draws_run"] == numbers["draws"] == 99 and numbers["p_rank"] == 0.01
     assert numbers["accuracy_zero"] < 0.05, "V reads 0 without the set: every answer ends wrong"
 
@@ -63,16 +72,26 @@ def test_encoded_but_unread_is_no_cause():
     assert found["decodable"] == "inconclusive", "19 draws cannot pass"
     assert found["causal"] == found["specific"] == found["sufficient"] == "fail"
     numbers = certified("encoded")["causal"].numbers
-    assert numbers["contrast"] == 0 and numbers["draws_run"] < 19, "it ties with the first draws: no need for more"
+    assert numbers["contrast"] == 0 and numbers["draws_run"] < 19, (
+        "it ties with the first draws: no need for more"
+    )
 
 
 def test_rows_hold_what_decides_and_the_verdict():
     found = certified("encoded")
-    rows = claim_rows(found, paper.shared("certificate", "planted-encoded", "planted", found.neurons.site, 1))
+    rows = claim_rows(
+        found, paper.shared("certificate", "planted-encoded", "planted", found.neurons.site, 1)
+    )
     assert [row.metric for row in rows] == list(CLAIMS) and {row.arm for row in rows} == {"value"}
     cause, numbers = rows[2], found["causal"].numbers
-    assert (cause.estimate, cause.low, cause.high) == tuple(numbers[f"contrast{end}"] for end in ("", "_low", "_high"))
-    assert cause.n == 60 and cause.detail["verdict"] == "fail" and cause.detail["reason"] == found["causal"].reason
+    assert (cause.estimate, cause.low, cause.high) == tuple(
+        numbers[f"contrast{end}"] for end in ("", "_low", "_high")
+    )
+    assert (
+        cause.n == 60
+        and cause.detail["verdict"] == "fail"
+        and cause.detail["reason"] == found["causal"].reason
+    )
     assert rows[4].n == found["sufficient"].numbers["pairs"] and rows[0].n == 24
 
 
@@ -85,9 +104,13 @@ def test_redundant_neurons_are_not_sparse():
     here = plant("redundant")
     neurons = here.truth.value_neurons["1.resid_post"]
     few = replace(neurons, indices=neurons.indices[:3])
-    found = certify(here.model, here.task, few, **(SMALL | {"draws": 19, "n": 10, "pairs": 4, "k": 4}))
+    found = certify(
+        here.model, here.task, few, **(SMALL | {"draws": 19, "n": 10, "pairs": 4, "k": 4})
+    )
     assert found["sparse"].verdict == "fail" and "redundan" in found["sparse"].reason
-    assert found["decodable"].verdict == "inconclusive" and "run draws=99" in found["decodable"].reason
+    assert (
+        found["decodable"].verdict == "inconclusive" and "run draws=99" in found["decodable"].reason
+    )
     assert found["causal"].verdict != "pass"
 
 
@@ -102,11 +125,15 @@ def test_suspects_hold_the_decoy():
 
 def test_answers_are_those_of_sample(tiny_model):
     problems = tiny.Even().problems("test", 6)
-    neurons = mr.NeuronSet(mr.Site(1, "mlp"), (1, 5), 48, mr.sample(tiny_model, problems, what=None).model_id)
+    neurons = mr.NeuronSet(
+        mr.Site(1, "mlp"), (1, 5), 48, mr.sample(tiny_model, problems, what=None).model_id
+    )
     edits = [(), (mr.zero(neurons).edit(),)]
     runs = sample_arms(tiny_model, problems, edits, seed=4, what=None)
     states = beginnings(tiny_model, problems)
-    found = answer(tiny_model, [(s, e, (4, s.problem.id, 0)) for e in edits for s in states]).shaped(2, 6)
+    found = answer(
+        tiny_model, [(s, e, (4, s.problem.id, 0)) for e in edits for s in states]
+    ).shaped(2, 6)
     assert found.reward.tolist() == [one.rewards for one in runs]
     assert found.length.tolist() == [[run.length for run in one] for one in runs]
     assert found.damage()["length"] == np.mean(found.length)
@@ -118,7 +145,9 @@ def test_back_is_counted_where_it_is_said():
     problems = here.task.problems("test", 30)
     runs = mr.sample(here.model, problems, seed=3, what=None)
     said = ["back" in here.model.tokenizer.decode(run.tokens[run.prompt_len :]) for run in runs]
-    found = answer(here.model, [(s, (), (3, s.problem.id, 0)) for s in beginnings(here.model, problems)])
+    found = answer(
+        here.model, [(s, (), (3, s.problem.id, 0)) for s in beginnings(here.model, problems)]
+    )
     assert found.back.tolist() == said and 0 < np.mean(said) < 1
 
 
@@ -162,7 +191,9 @@ def test_no_more_controls_than_the_site_has():
     neurons = plant("value").truth.value_neurons["1.resid_post"]
     one = own_push(replace(neurons, indices=neurons.indices[:1]), acts, toward)
     assert 40 < len(matched_pushes(one, tokens, acts, toward, 99)) < 63
-    most = own_push(replace(neurons, indices=tuple(i for i in range(64) if i % 2 or i % 4)), acts, toward)
+    most = own_push(
+        replace(neurons, indices=tuple(i for i in range(64) if i % 2 or i % 4)), acts, toward
+    )
     assert matched_pushes(most, tokens, acts, toward, 99) == []
 
 
@@ -173,7 +204,9 @@ def test_pairs_lie_far_apart_or_close_by():
     assert all(values.mean[high] - values.mean[low] >= trials.GAP for low, high in far)
     assert sum(values.group[a] == values.group[b] for a, b in far) == same
     near = trials.choose_like(values, 12)
-    assert near and all(a != b and abs(values.mean[a] - values.mean[b]) <= trials.ALIKE for a, b in near)
+    assert near and all(
+        a != b and abs(values.mean[a] - values.mean[b]) <= trials.ALIKE for a, b in near
+    )
     assert all(values.live[row] for pair in (*far, *near) for row in pair)
 
 
@@ -187,16 +220,23 @@ def said(rewards: str, ended: bool = True) -> Answers:
 
 
 def both(down: Answers, up: Answers) -> Answers:
-    return Answers(*(np.stack(pair) for pair in zip(vars(down).values(), vars(up).values(), strict=True)))
+    return Answers(
+        *(np.stack(pair) for pair in zip(vars(down).values(), vars(up).values(), strict=True))
+    )
 
 
 def trial(down: str, up: str, draws=(0.0,) * 99, planned: int = 99, **more) -> Steered:
     n = len(up)
     flat = both(said("01" * (n // 2)), said("01" * (n // 2)))
-    rest = {"rivals": {"next_token": flat, "magnitude": flat}, "ablated": {"zero": said("01" * (n // 2))}}
+    rest = {
+        "rivals": {"next_token": flat, "magnitude": flat},
+        "ablated": {"zero": said("01" * (n // 2))},
+    }
     given = {"own": both(said(down), said(up)), "draws": tuple(draws)} | rest | more
     ids = tuple(map(str, range(n)))
-    return Steered(ids, said("01" * (n // 2)), damage={}, planned=planned, kl={}, factor={}, **given)
+    return Steered(
+        ids, said("01" * (n // 2)), damage={}, planned=planned, kl={}, factor={}, **given
+    )
 
 
 def test_cause_needs_direction_rank_and_draws():
@@ -212,7 +252,11 @@ def test_cause_needs_direction_rank_and_draws():
     beaten = claims.causal(trial(zeros, ones, draws=(1.0,), planned=99))
     assert beaten.verdict == "fail" and "1 of 1 matched sets" in beaten.reason
     few = claims.causal(trial(zeros, ones, draws=(0.0,) * 19, planned=19))
-    assert few.verdict == "inconclusive" and "run draws=99" in few.reason and few.numbers["p_rank"] == 0.05
+    assert (
+        few.verdict == "inconclusive"
+        and "run draws=99" in few.reason
+        and few.numbers["p_rank"] == 0.05
+    )
     none = claims.causal(trial(zeros, ones, draws=(), planned=0))
     assert none.verdict == "inconclusive" and "certify fewer neurons" in none.reason
 
@@ -221,7 +265,9 @@ def test_what_power_cannot_settle_is_said_with_what_to_run():
     small = claims.causal(trial("01" * 10, "01" * 9 + "11"))
     assert small.verdict == "inconclusive"
     see, need = small.numbers["detectable"], int(small.reason.split("run n=")[1].rstrip("."))
-    assert need == pytest.approx(20 * (see / claims.MOVE) ** 2, abs=10) and "with n=20" in small.reason
+    assert (
+        need == pytest.approx(20 * (see / claims.MOVE) ** 2, abs=10) and "with n=20" in small.reason
+    )
     assert claims.causal(trial("01" * 200, "01" * 200)).verdict == "fail"
 
 
@@ -235,12 +281,18 @@ def test_damage_and_rivals_are_not_specific():
     assert "damage" in claims.specific(broken, cause, {}).reason
     same = replace(good, rivals=good.rivals | {"at_kl magnitude": good.own})
     assert "others move as much" in claims.specific(same, cause, {}).reason
-    weak = claims.specific(replace(good, factor={"magnitude": math.inf, "matched 0": 3.5}), cause, {})
+    weak = claims.specific(
+        replace(good, factor={"magnitude": math.inf, "matched 0": 3.5}), cause, {}
+    )
     assert weak.verdict == "pass" and "1 of 2 controls do less damage at 32 times" in weak.reason
-    assert weak.numbers["never_at_kl"] == ["magnitude"] and weak.numbers["factor"] == {"matched 0": 3.5}
+    assert weak.numbers["never_at_kl"] == ["magnitude"] and weak.numbers["factor"] == {
+        "matched 0": 3.5
+    }
     large = trial("0" * 200, "1" * 200)
     some = both(said("0" * 200), said("0" * 12 + "1" * 188))  # of the contrast of 1 it has .94
-    near = claims.specific(replace(large, rivals=large.rivals | {"at_kl magnitude": some}), cause, {})
+    near = claims.specific(
+        replace(large, rivals=large.rivals | {"at_kl magnitude": some}), cause, {}
+    )
     assert near.verdict == "pass", "a small difference that is sure is a difference"
     alone = replace(good, rivals={})
     assert claims.specific(alone, cause, {}).verdict == "inconclusive"
@@ -254,7 +306,9 @@ def patching(share: float, equal: float = 0.0, gain: float = 0.5, n: int = 40) -
     whole = low + gain + noise
     after = np.full(n, 0.5) + equal + noise
     few, none = low + share * (whole - low), np.zeros((4, n))
-    return Patched(low, few, whole, np.stack([low]), ids, np.full(n, 0.5), after, ids, n, none, none + 1)
+    return Patched(
+        low, few, whole, np.stack([low]), ids, np.full(n, 0.5), after, ids, n, none, none + 1
+    )
 
 
 def test_sufficiency_is_a_share_of_the_whole_patch():
@@ -265,7 +319,11 @@ def test_sufficiency_is_a_share_of_the_whole_patch():
     assert moved.verdict == "fail" and "whatever it brings" in moved.reason
     assert claims.sufficient(patching(0.9, gain=0.0), 8).verdict == "inconclusive"
     worse = claims.sufficient(patching(0.9, gain=-0.2), 8)
-    assert worse.verdict == "inconclusive" and "lowers V-hat" in worse.reason and "run" not in worse.reason
+    assert (
+        worse.verdict == "inconclusive"
+        and "lowers V-hat" in worse.reason
+        and "run" not in worse.reason
+    )
     good = patching(0.9)
     for others, verdict, told in (
         (good.matched[:0], "inconclusive", "no matched set"),
@@ -282,13 +340,17 @@ def test_sufficiency_is_a_share_of_the_whole_patch():
 def test_reading_needs_the_nulls_and_the_power():
     def found(rho, low, high, n=60):
         some, nothing = Interval(rho, low, high, n), (0.0,) * 99
-        return Evidence(3, some, some, nothing, nothing, nothing, nothing, Interval(1.0, 0.9, 1.1, n))
+        return Evidence(
+            3, some, some, nothing, nothing, nothing, nothing, Interval(1.0, 0.9, 1.1, n)
+        )
 
     good, nulls = found(0.6, 0.5, 0.7), (0.0,) * 99
     assert claims.decodable(good, 0.3, nulls).verdict == "pass"
     assert claims.decodable(good, 0.3, nulls[:19]).verdict == "inconclusive"
     assert claims.decodable(found(0.02, -0.1, 0.14), 0.0, nulls).verdict == "fail"
-    read = claims.decodable(found(0.35, 0.25, 0.44), 0.0, (0.1,) * 99)  # readable by rank, not beyond shuffles by skill
+    read = claims.decodable(
+        found(0.35, 0.25, 0.44), 0.0, (0.1,) * 99
+    )  # readable by rank, not beyond shuffles by skill
     assert read.verdict == "inconclusive"
     few = claims.sparse(replace(good, random=(0.0,) * 18))
     assert few.verdict == "inconclusive" and "run draws=19" in few.reason
@@ -296,20 +358,27 @@ def test_reading_needs_the_nulls_and_the_power():
     assert wide.verdict == "inconclusive" and "run test=" in wide.reason
     assert claims.sparse(good).verdict == "pass"
     assert claims.sparse(replace(good, sparsity=Interval(0.2, 0.1, 0.3, 60))).verdict == "fail"
-    assert claims.sparse(replace(good, sparsity=Interval(0.6, 0.3, 0.9, 60))).verdict == "inconclusive"
+    assert (
+        claims.sparse(replace(good, sparsity=Interval(0.6, 0.3, 0.9, 60))).verdict == "inconclusive"
+    )
     assert claims.sparse(replace(good, random=(0.5,) * 99)).verdict == "fail"
 
 
 def test_pass_rates_have_wilson_intervals_and_parts_are_pooled():
     every = dict.fromkeys(CLAIMS, "pass")
-    parts = [*rates("value", [every, every | {"sparse": "fail"}]), *rates("null", [{"causal": "fail"}] * 3)]
+    parts = [
+        *rates("value", [every, every | {"sparse": "fail"}]),
+        *rates("null", [{"causal": "fail"}] * 3),
+    ]
     by = {(row.model, row.arm): row for row in parts}
     assert by["planted-value", "all"].estimate == 0.5 and by["planted-value", "all"].n == 2
     row = by["planted-null", "causal"]
     assert (row.metric, row.estimate, row.detail["verdicts"]) == ("pass_rate", 0, {"fail": 3})
     assert row.high == pytest.approx(mr.testbed.certify_rates.stats.proportion(0, 3).high)
     assert ("planted-null", "all") not in by
-    whole = rates("value", [every, every | {"sparse": "fail"}, every | {"sparse": "inconclusive"}, every])
+    whole = rates(
+        "value", [every, every | {"sparse": "fail"}, every | {"sparse": "inconclusive"}, every]
+    )
     joined = pooled([*parts, *rates("value", [every | {"sparse": "inconclusive"}, every])])
     assert [row for row in joined if row.model == "planted-value"] == whole
 

@@ -15,15 +15,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from mechreward import _files
-from mechreward._check import MechRewardError, one_of, require
-from mechreward._files import digest, read_json, read_tensors, write_atomic, write_json, write_tensors
+from mechreward.base import files as _files
+from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.files import (
+    digest,
+    read_json,
+    read_tensors,
+    write_atomic,
+    write_json,
+    write_tensors,
+)
 
 
 @pytest.mark.parametrize(
     ("given_", "possible", "message"),
     [
-        ("tset", ["train", "test"], "unknown split 'tset'; did you mean 'test'? Possible: train, test."),
+        (
+            "tset",
+            ["train", "test"],
+            "unknown split 'tset'; did you mean 'test'? Possible: train, test.",
+        ),
         ("zzz", ["train", "test"], "unknown split 'zzz'. Possible: train, test."),
         (7, [], "unknown split '7'. Possible: none."),
     ],
@@ -56,7 +67,9 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, data:
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch, failing: str):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch, failing: str
+):
     path = write_atomic(tmp_path / "kept", "old")
 
     def fail(*_):
@@ -79,7 +92,9 @@ def test_json_round_trip_keeps_order_and_refuses_nan(tmp_path: Path):
     assert read_json(path, "test") == value
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[1, 2]", b"\xff\xfe", pickle.dumps({"a": 1}), b"PK\x03\x04"])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[1, 2]", b"\xff\xfe", pickle.dumps({"a": 1}), b"PK\x03\x04"]
+)
 def test_damaged_json_is_one_line(tmp_path: Path, damage: bytes):
     path = write_atomic(tmp_path / "x.json", damage)
     with pytest.raises(MechRewardError, match="is not a card file") as caught:
@@ -93,7 +108,11 @@ def test_damaged_json_is_one_line(tmp_path: Path, damage: bytes):
 @pytest.mark.parametrize("dtype", list(_files.DTYPES))
 def test_every_dtype_and_shape_is_read_by_safetensors_itself(tmp_path: Path, dtype: torch.dtype):
     numbers = torch.arange(24).reshape(2, 3, 4) % 2
-    tensors = {"b": numbers.to(dtype), "scalar": torch.tensor(1).to(dtype), "a": torch.zeros(0, 5, dtype=dtype)}
+    tensors = {
+        "b": numbers.to(dtype),
+        "scalar": torch.tensor(1).to(dtype),
+        "a": torch.zeros(0, 5, dtype=dtype),
+    }
     tensors |= {"turned": numbers[0].T.to(dtype), "wide": torch.ones(3, dtype=torch.float64)}
     path = write_tensors(tmp_path / "x.safetensors", tensors, {"kind": "ü"})
     theirs = load_file(path)

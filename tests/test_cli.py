@@ -13,24 +13,26 @@ import pytest
 from typer.testing import CliRunner
 
 from mechreward.cli import app
-from mechreward.reproduction import repeat
-from mechreward.results import Results
-from mechreward.study import Plan
+from mechreward.experiments.plan import Plan, repeat
+from mechreward.experiments.rows import Results
 
 COMMAND = [sys.executable, "-m", "mechreward.cli"]
-FEW = (
-    "--train 24 --validation 12 --test 12 --k 4 --ablated 12 --confidence 24 --draws 3 --random-draws 1 --curve-draws 1"
-)
+FEW = "--train 24 --validation 12 --test 12 --k 4 --ablated 12 --confidence 24 --draws 3 --random-draws 1 --curve-draws 1"
 
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        [*COMMAND, *words], capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["demo", "--model", "countdown-r1"], "unknown model 'countdown-r1'; did you mean 'countdown-rl'?"),
+        (
+            ["demo", "--model", "countdown-r1"],
+            "unknown model 'countdown-r1'; did you mean 'countdown-rl'?",
+        ),
         (["demo", "--task", "countdwn"], "unknown task 'countdwn'; did you mean 'countdown'?"),
         (["demo", "--train", "0"], "at least one problem: n=0"),
         (["demo", "--validation", "5000"], "They are the share of 3 numbers in 5000 problems."),
@@ -47,13 +49,19 @@ def test_mistakes_are_one_line(words: list[str], said: str, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists(), "a mistake leaves nothing behind"
 
 
-def test_the_page_of_paper_says_every_option_that_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def reproduce(names: list[str], out: Path, homes: list[tuple[str, str]], plan: Plan, say: object) -> Results:
+def test_the_page_of_paper_says_every_option_that_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reproduce(
+        names: list[str], out: Path, homes: list[tuple[str, str]], plan: Plan, say: object
+    ) -> Results:
         return Results({"versions": {"mechreward": "0"}, "command": repeat(names, homes, plan)}, ())
 
-    monkeypatch.setattr("mechreward.reproduction.reproduce", reproduce)
+    monkeypatch.setattr("mechreward.studies.paper.reproduce", reproduce)
     page = tmp_path / "page.md"
-    done = CliRunner().invoke(app, f"paper R2 R12 --model mixed-rl --k 16 --random-draws 4 --docs {page}".split())
+    done = CliRunner().invoke(
+        app, f"paper R2 R12 --model mixed-rl --k 16 --random-draws 4 --docs {page}".split()
+    )
     assert done.exit_code == 0, done.output
     again = f"mechreward paper R2 R12 --model mixed-rl --k 16 --random-draws 4 --docs {page}"
     assert f"Written by `{again}` from" in page.read_text()
@@ -89,7 +97,9 @@ def test_stopped_in_the_middle_and_resumed(tmp_path: Path) -> None:
         assert run.wait(60) == (130 if sign == signal.SIGINT else -signal.SIGKILL), told.read_text()
         assert ("stopped. Finished stages are kept" in told.read_text()) == (sign == signal.SIGINT)
         there = {p.name: p.read_bytes() for p in out.iterdir() if not p.name.startswith(".")}
-        assert f"{stage}.safetensors" in there and all(there[name] == data for name, data in kept.items())
+        assert f"{stage}.safetensors" in there and all(
+            there[name] == data for name, data in kept.items()
+        )
         kept = there
     last = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert last.returncode == 0, last.stderr

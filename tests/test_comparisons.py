@@ -1,4 +1,5 @@
-"""The page's grids, base against descendants, and transfer, on planted rows: what must hold and what must not."""
+"""The page's grids, base against descendants, and transfer, on planted rows: what must hold and
+what must not."""
 
 from __future__ import annotations
 
@@ -10,22 +11,32 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from mechreward import paper
-from mechreward.comparisons import across, against_base, difference, grids
-from mechreward.results import Results, Row, rows_from
+from mechreward import experiments as paper
+from mechreward.experiments.rows import Results, Row, rows_from
+from mechreward.report.between import across, against_base
+from mechreward.report.figures import grids
 from mechreward.stats import Interval
+from mechreward.stats.intervals import difference
 
 HOMES = (("countdown-base", "countdown"), ("countdown-rl", "countdown"), ("mixed-rl", "chain"))
 
 
-def cell(model: str, site: str, score: float, share: float = 1.0, reach: float = 0.1, **detail: object) -> Row:
+def cell(
+    model: str, site: str, score: float, share: float = 1.0, reach: float = 0.1, **detail: object
+) -> Row:
     about = paper.shared("R3", model, "countdown", site, 0)
     interval = Interval(score, score - reach, score + reach, 50)
-    return rows_from(about, [("value", "spearman", interval, {"share": share, "split": "test"} | detail)])[0]
+    return rows_from(
+        about, [("value", "spearman", interval, {"share": share, "split": "test"} | detail)]
+    )[0]
 
 
 def test_a_grid_marks_the_cells_that_hold_and_counts_them():
-    rows = [cell("m", f"{n}.{kind}", 0.5, p=0.01, p_holm=0.01) for n in (0, 1) for kind in ("mlp", "resid_post")]
+    rows = [
+        cell("m", f"{n}.{kind}", 0.5, p=0.01, p_holm=0.01)
+        for n in (0, 1)
+        for kind in ("mlp", "resid_post")
+    ]
     rows[3] = cell("m", "1.resid_post", 0.31, p=0.01, p_holm=0.051)
     rows += [cell("m", "0.mlp", 0.21, 0.01, p=0.5, p_holm=0.6)]
     seen = [cell("m", "0.mlp", 0.44, share, split="validation") for share in (1.0, 0.01)]
@@ -39,7 +50,9 @@ def test_a_grid_marks_the_cells_that_hold_and_counts_them():
     title, svg = drawn["R3-test-1"]
     assert "0 of 1 cells hold" in title and "#d55e00" not in svg.lower()
     assert "served to choose" in drawn["R3-validation"][0] and "0.44" in drawn["R3-validation"][1]
-    assert [name for _, name, _ in grids(Results({}, tuple(seen)))] == ["R3-validation"], "rows of an older run"
+    assert [name for _, name, _ in grids(Results({}, tuple(seen)))] == ["R3-validation"], (
+        "rows of an older run"
+    )
     assert grids(Results({}, ())) == []
 
 
@@ -56,7 +69,8 @@ def test_the_difference_of_two_intervals_by_hand():
 
 
 def test_independent_intervals_cover_the_true_difference():
-    """400 differences of two normal means: 95% intervals cover 93% or more, and p is below .05 in 7% or less."""
+    """400 differences of two normal means: 95% intervals cover 93% or more, and p is below .05 in
+    7% or less."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.3, 0.1, 400), rng.normal(0.3, 0.05, 400)
     found = [
@@ -70,28 +84,39 @@ def test_independent_intervals_cover_the_true_difference():
 def test_base_and_descendant_are_compared_in_every_cell_and_none_is_picked():
     sites = [f"{n}.{kind}" for n in range(4) for kind in ("mlp", "resid_post")]
     base = [cell("countdown-base", site, 0.3) for site in sites]
-    own = [cell("countdown-rl", site, 0.9 if site == "2.mlp" else 0.48 if site == "1.mlp" else 0.31) for site in sites]
+    own = [
+        cell("countdown-rl", site, 0.9 if site == "2.mlp" else 0.48 if site == "1.mlp" else 0.31)
+        for site in sites
+    ]
     few = [cell("countdown-rl", "0.mlp", 0.99, 0.01)]
     text = "\n".join(against_base(Results({}, (*base, *own, *few)), HOMES))
     assert text.count("| countdown-rl on countdown |") == 8 and "0.99" not in text
     assert "differs from the base at 2.mlp (+0.60), of 8 cells" in text
     line = next(line for line in text.splitlines() if "1.mlp" in line and line.startswith("|"))
     raw = 2 * norm.sf(0.18 * 1.959964 / np.hypot(0.1, 0.1))
-    assert raw < 0.05 / 2 and line.endswith(f"| {7 * raw:.2g} |"), "Holm: the second smallest of 8, times 7"
+    assert raw < 0.05 / 2 and line.endswith(f"| {7 * raw:.2g} |"), (
+        "Holm: the second smallest of 8, times 7"
+    )
     assert "chain" not in text
-    same = "\n".join(against_base(Results({}, (*base, *[r for r in own if r.site != "2.mlp"])), HOMES))
+    same = "\n".join(
+        against_base(Results({}, (*base, *[r for r in own if r.site != "2.mlp"])), HOMES)
+    )
     assert "no difference from the base is shown, of 7 cells" in same
 
 
 def test_without_a_test_grid_nothing_is_compared():
-    old = [cell(model, "0.mlp", 0.3, split="validation") for model in ("countdown-base", "countdown-rl")]
+    old = [
+        cell(model, "0.mlp", 0.3, split="validation")
+        for model in ("countdown-base", "countdown-rl")
+    ]
     text = "\n".join(against_base(Results({}, tuple(old)), HOMES))
     assert "for want of R3 rows" in text and "countdown-rl on countdown" in text and "|" not in text
     assert against_base(Results({}, tuple(old)), HOMES[1:]) == []
 
 
 def transfer(matched: bool = True) -> list[Row]:
-    """Homes a, b, c of task t: a and b share far more than matched sets, c shares nothing; b's neurons read in a."""
+    """Homes a, b, c of task t: a and b share far more than matched sets, c shares nothing; b's
+    neurons read in a."""
     rows = []
     for source in "abc":
         for goal in "abc":
@@ -104,10 +129,25 @@ def transfer(matched: bool = True) -> list[Row]:
                 about,
                 [
                     ("value", "iou", Interval(0.6 if twin else 0.0, np.nan, np.nan, 100), chance),
-                    ("matched", "iou", Interval(0.21, 0.1, 0.3, 100), detail | {"p": 0.005 if twin else 1.0}),
-                    ("value", "spearman", Interval(0.7 if (source, goal) == ("b", "a") else 0.2, 0.1, 0.9, 50), detail),
+                    (
+                        "matched",
+                        "iou",
+                        Interval(0.21, 0.1, 0.3, 100),
+                        detail | {"p": 0.005 if twin else 1.0},
+                    ),
+                    (
+                        "value",
+                        "spearman",
+                        Interval(0.7 if (source, goal) == ("b", "a") else 0.2, 0.1, 0.9, 50),
+                        detail,
+                    ),
                     ("matched", "spearman", Interval(0.3, 0.2, 0.4, 19), beside),
-                    ("value", "auroc_all", Interval(0.9 if goal == "c" else 0.5, 0.4, 1.0, 50), detail),
+                    (
+                        "value",
+                        "auroc_all",
+                        Interval(0.9 if goal == "c" else 0.5, 0.4, 1.0, 50),
+                        detail,
+                    ),
                     ("matched", "auroc_all", Interval(0.55, 0.5, 0.6, 19), beside),
                 ],
             )
@@ -116,8 +156,13 @@ def transfer(matched: bool = True) -> list[Row]:
 
 def test_transfer_counts_what_exceeds_matched_sets(tmp_path: Path):
     text = "\n".join(across(Results({}, tuple(transfer())), tmp_path / "page.md"))
-    assert "Of 3 pairs of homes, 1 share more neurons than chance (hypergeometric, Holm at 0.05); 1 more than" in text
-    assert "Of 6 transfers, 1 read V-hat better" in text and "2 read the final verdict better" in text
+    assert (
+        "Of 3 pairs of homes, 1 share more neurons than chance (hypergeometric, Holm at 0.05); 1 more than"
+        in text
+    )
+    assert (
+        "Of 6 transfers, 1 read V-hat better" in text and "2 read the final verdict better" in text
+    )
     assert "not matched" not in text and text.count("not corrected") == 4
     pictures = re.findall(r"\((pictures/[^)]+)\)", text)
     assert pictures == [f"pictures/R12-mlp-{name}.svg" for name in ("overlap", "read", "auroc")]
@@ -141,7 +186,10 @@ def test_every_transfer_is_folded_below_with_its_intervals(tmp_path: Path):
 
 def test_controls_that_are_not_matched_carry_no_claim(tmp_path: Path):
     text = "\n".join(across(Results({}, tuple(transfer(matched=False))), tmp_path / "page.md"))
-    assert "In 18 of 18 comparisons the control sets are not matched (mean log error up to 0.40)" in text
+    assert (
+        "In 18 of 18 comparisons the control sets are not matched (mean log error up to 0.40)"
+        in text
+    )
     assert "1 more than chance among neurons as large" in text and "0 read V-hat better" in text
     assert "unmatched 0.30" in (tmp_path / "pictures/R12-mlp-read.svg").read_text()
     assert "#d55e00" not in (tmp_path / "pictures/R12-mlp-read.svg").read_text().lower()

@@ -10,7 +10,7 @@ import rows as made
 import torch
 from sklearn.metrics import roc_auc_score
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.models.engine import Policy
 from mechreward.probing.activations import Activations
 from mechreward.probing.probe import ValueProbe
@@ -21,7 +21,16 @@ from mechreward.uses.confidence import confidence
 
 REWARD = [1, 0, 1, 1, 0, 0, 1, 0]
 PROMPT = [3, 5, 4, 3, 6, 5, 5, 4]
-SPOKEN = [[-0.1, -0.2], [-0.5], [-0.3, -0.1, -0.4], [-1.0], [-0.2, -0.9], [-0.1, -0.1], [-0.6, -0.6], [-2.0]]
+SPOKEN = [
+    [-0.1, -0.2],
+    [-0.5],
+    [-0.3, -0.1, -0.4],
+    [-1.0],
+    [-0.2, -0.9],
+    [-0.1, -0.1],
+    [-0.6, -0.6],
+    [-2.0],
+]
 DIFFICULTY = [1, 3, 2, 2, 3, 1, 2, 2]
 
 
@@ -33,7 +42,9 @@ def runs() -> Rollouts:
         ends = (PROMPT[i] - 1, len(tokens) - 1)
         verdict = Verdict("correct" if right else "incorrect")
         problem = Problem(f"p{i // 2}", "", "", {"difficulty": DIFFICULTY[i]})
-        trajectories.append(Trajectory(problem.id, tokens, PROMPT[i], ends, verdict, torch.tensor(SPOKEN[i])))
+        trajectories.append(
+            Trajectory(problem.id, tokens, PROMPT[i], ends, verdict, torch.tensor(SPOKEN[i]))
+        )
         problems.append(problem)
     return Rollouts(tuple(trajectories), tuple(problems), Policy(), made.MODEL)
 
@@ -43,7 +54,9 @@ def acts() -> Activations:
     """Two states a trajectory, s_0 and its end."""
     x = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
     trajectory, step = np.divmod(np.arange(16), 2)
-    ends = [[prompt - 1, prompt + len(said) - 1] for prompt, said in zip(PROMPT, SPOKEN, strict=True)]
+    ends = [
+        [prompt - 1, prompt + len(said) - 1] for prompt, said in zip(PROMPT, SPOKEN, strict=True)
+    ]
     return made.activations(x, trajectory=trajectory, step=step, position=np.array(ends).flatten())
 
 
@@ -51,7 +64,9 @@ def acts() -> Activations:
 def probe(acts) -> ValueProbe:
     reward = np.repeat(REWARD, 2)
     numbers = np.arange(16)
-    data = Examples(acts.x, reward * 0.9, reward, numbers // 4, numbers // 2, numbers % 2, numbers % 2 == 1)
+    data = Examples(
+        acts.x, reward * 0.9, reward, numbers // 4, numbers // 2, numbers % 2, numbers % 2 == 1
+    )
     return ValueProbe("mc", "linear").fit_examples(data)
 
 
@@ -70,9 +85,13 @@ def test_aurocs_are_sklearns(acts, probe, found):
         "answer_length": [-len(each) for each in SPOKEN],
     }
     expected = {name: roc_auc_score(REWARD, np.round(score, 5)) for name, score in scores.items()}
-    assert {name: interval.estimate for name, interval in found.items()} == pytest.approx(expected, abs=1e-9)
+    assert {name: interval.estimate for name, interval in found.items()} == pytest.approx(
+        expected, abs=1e-9
+    )
     assert len(set(expected.values())) > 3, "this example could not tell the baselines apart"
-    assert {interval.n for interval in found.values()} == {4}, "problems, not states or trajectories"
+    assert {interval.n for interval in found.values()} == {4}, (
+        "problems, not states or trajectories"
+    )
     assert all(interval.low <= interval.estimate <= interval.high for interval in found.values())
 
 

@@ -1,7 +1,8 @@
-"""One contract for every kind of TransformerLens model and many architectures: the engine against slow, plain passes.
+"""One contract for every kind of TransformerLens model and many architectures: the engine against
+slow, plain passes.
 
-Runs on whatever kinds the installed transformer-lens offers: HookedTransformer up to version 3, TransformerBridge with
-and without compatibility mode.
+Runs on whatever kinds the installed transformer-lens offers: HookedTransformer up to version 3,
+TransformerBridge with and without compatibility mode.
 """
 
 from __future__ import annotations
@@ -18,22 +19,34 @@ from test_edits import make, plain_hooks
 from test_engine import assert_same, slowly
 from test_intervene import every
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
+from mechreward.bundled.vocabulary import WORDS
 from mechreward.causal.attach import attach
 from mechreward.causal.intervene import steer, zero
 from mechreward.causal.patching import logit_difference, patching_sweep
-from mechreward.models.adapter import load, model_id
 from mechreward.models.engine import Job, Policy, generate
+from mechreward.models.identity import model_id
+from mechreward.models.load import load
 from mechreward.models.site import HOOKS, Site
 from mechreward.probing.activations import forward, record
 from mechreward.rollouts.sample import sample
-from mechreward.testbed.vocabulary import WORDS
 
 OLD = int(version("transformer-lens").split(".")[0]) < 4
 KINDS = ["bridge", "compatible", *(["hooked"] if OLD else [])]
 EOS = WORDS.index("<eos>")
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 96}
-SHAPE |= {"vocab_size": len(WORDS), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.25}
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 96,
+}
+SHAPE |= {
+    "vocab_size": len(WORDS),
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "initializer_range": 0.25,
+}
 GATED = SHAPE | {"num_key_value_heads": 2, "intermediate_size": 48}
 WINDOW = {"sliding_window": 6, "head_dim": 8, "query_pre_attn_scalar": 8}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,8 +64,13 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 def jobs_of(edits: tuple[Any, ...] = ()) -> list[Job]:
     """Ragged trunks and cuts, so that rows are padded, leave, and enter."""
     rng = random.Random(1)
-    trunks = [torch.tensor([1, *(rng.randrange(4, len(WORDS)) for _ in range(n))]) for n in (3, 11, 20)]
-    return [Job(trunks[i % 3], len(trunks[i % 3]) - i % 2, 4 + 3 * (i % 4), ("c", i), edits) for i in range(9)]
+    trunks = [
+        torch.tensor([1, *(rng.randrange(4, len(WORDS)) for _ in range(n))]) for n in (3, 11, 20)
+    ]
+    return [
+        Job(trunks[i % 3], len(trunks[i % 3]) - i % 2, 4 + 3 * (i % 4), ("c", i), edits)
+        for i in range(9)
+    ]
 
 
 def plain(model: Any) -> Any:
@@ -147,7 +165,8 @@ def test_plain_hooks_stay_on_while_generating(model):
 
 @torch.no_grad()
 def test_plain_hooks_of_every_operation_generate_with_a_cache_what_they_do_without(model):
-    """What depends on the position refuses single tokens, but for a resample without `by`: it takes the next rows."""
+    """What depends on the position refuses single tokens, but for a resample without `by`: it takes
+    the next rows."""
     for change in every(model, Site(0, "resid_post"), 0.7):
         said = []
         for cached in (True, False):
@@ -156,14 +175,19 @@ def test_plain_hooks_of_every_operation_generate_with_a_cache_what_they_do_witho
                     with pytest.raises(MechRewardError, match="use attach"):
                         model.generate(TOKENS, max_new_tokens=5, use_past_kv_cache=True, **GREEDY)
                     continue
-                said.append(model.generate(TOKENS, max_new_tokens=5, use_past_kv_cache=cached, **GREEDY))
+                said.append(
+                    model.generate(TOKENS, max_new_tokens=5, use_past_kv_cache=cached, **GREEDY)
+                )
         assert all(torch.equal(one, said[0]) for one in said), change.op
     assert tiny.no_hooks_left(model)
 
 
 def test_nothing_is_left_after_an_error(model):
     before = sum(len(module._forward_pre_hooks) for module in model.modules())
-    with pytest.raises(MechRewardError, match="never fired"), attach(model, zero(on(model)), at=[90]):
+    with (
+        pytest.raises(MechRewardError, match="never fired"),
+        attach(model, zero(on(model)), at=[90]),
+    ):
         model(TOKENS)
     for change in every(model, Site(0, "resid_post"), 0.7):
         with pytest.raises(ZeroDivisionError), attach(model, change):
@@ -175,7 +199,8 @@ def test_nothing_is_left_after_an_error(model):
 
 
 def test_the_engine_under_attached_interventions(model):
-    """Rows that stand at different positions in one batch, moved about, against the same change as an edit."""
+    """Rows that stand at different positions in one batch, moved about, against the same change as
+    an edit."""
     at, change = (3, 8, 12, 21), steer(on(model), PUSH)
     with attach(model, change, at=at):
         attached = generate(model, jobs_of(), eos=EOS, batch=4)
@@ -185,13 +210,18 @@ def test_the_engine_under_attached_interventions(model):
 @torch.no_grad()
 def test_a_sweep_is_run_with_hooks_one_by_one(model):
     clean, corrupted = TOKENS
-    metric, sites = logit_difference(7, 90), [str(Site(layer, kind)) for layer in (0, 1) for kind in HOOKS]
+    metric, sites = (
+        logit_difference(7, 90),
+        [str(Site(layer, kind)) for layer in (0, 1) for kind in HOOKS],
+    )
     sweep = patching_sweep(model, clean, corrupted, sites, metric, positions=[1, 2, 6], what=None)
     _, cache = model.run_with_cache(clean[None])
     for row, site in enumerate(sweep.sites):
         for column, position in enumerate(sweep.positions):
 
-            def hook(x: torch.Tensor, hook: Any, site: Site = site, position: int = position) -> torch.Tensor:
+            def hook(
+                x: torch.Tensor, hook: Any, site: Site = site, position: int = position
+            ) -> torch.Tensor:
                 x = x.clone()
                 x[:, position] = cache[site.hook][:, position]
                 return x
@@ -210,8 +240,12 @@ def test_records_are_run_with_cache(model, rows: Any):
         for i, run in enumerate(runs):
             cache = model.run_with_cache(run.tokens[None])[1]
             mine, alone = acts.x[acts.trajectory == i], cache[hook][0].float()
-            at = {"tokens": range(len(run.tokens)), "states": run.step_ends}.get(rows, range(1, run.steps + 1))
-            wanted = torch.stack([alone[run.span(t)].mean(0) if rows == "steps" else alone[t] for t in at])
+            at = {"tokens": range(len(run.tokens)), "states": run.step_ends}.get(
+                rows, range(1, run.steps + 1)
+            )
+            wanted = torch.stack(
+                [alone[run.span(t)].mean(0) if rows == "steps" else alone[t] for t in at]
+            )
             torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -240,19 +274,27 @@ def test_bundled_models_are_the_same_as_either_kind(name: str):
 
 
 def test_an_unknown_kind_is_told(tiny_folder):
-    with pytest.raises(MechRewardError, match="unknown kind of model 'hoked'; did you mean 'hooked'"):
+    with pytest.raises(
+        MechRewardError, match="unknown kind of model 'hoked'; did you mean 'hooked'"
+    ):
         load(tiny_folder, kind="hoked")
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
-def architecture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+def architecture(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, Any]:
     """A tiny random model as a bridge, and the same as plain HuggingFace."""
     import transformers
 
     name, shape = ARCHITECTURES[request.param]
     torch.manual_seed(3)
-    config = getattr(transformers, "Gemma3TextConfig" if name == "Gemma3" else f"{name}Config")(**shape)
-    bare = getattr(transformers, "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")(config).eval()
+    config = getattr(transformers, "Gemma3TextConfig" if name == "Gemma3" else f"{name}Config")(
+        **shape
+    )
+    bare = getattr(transformers, "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")(
+        config
+    ).eval()
     folder = tiny.save(bare, tmp_path_factory.mktemp(request.param) / "model")
     return load(folder), bare
 
@@ -295,7 +337,8 @@ def test_every_architecture_tells_its_positions(architecture):
 
 
 def test_an_edit_is_not_seen_by_what_was_caught_before_it(model):
-    """resid_post of a layer and resid_pre of the next share their memory: an edit in place would reach back."""
+    """resid_post of a layer and resid_pre of the next share their memory: an edit in place would
+    reach back."""
     runs = sample(model, tiny.Even().problems("train", 3), seed=3, what=None)
     hooks = plain_hooks((make(model, Site(1, "resid_pre"), 1),))
     both = ["0.resid_post", "1.resid_pre"]

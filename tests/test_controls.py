@@ -10,7 +10,7 @@ import pytest
 import rows as made
 import torch
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.causal.controls import MATCHED, match_report, matched, random, sinks, sizes
 from mechreward.causal.intervene import mean, scale, steer, zero
 from mechreward.models.site import Site
@@ -22,7 +22,9 @@ COUNT = 40 * LENGTH
 def with_rms(rms, sink: tuple[int, ...] = (), site: Site = made.SITE):
     """Activations +-rms at every position; a `sink` neuron is 1,000 times that at position 0."""
     rms = torch.as_tensor(rms, dtype=torch.float32)
-    sign = torch.randint(0, 2, (COUNT, len(rms)), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+    sign = (
+        torch.randint(0, 2, (COUNT, len(rms)), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+    )
     x = sign * rms
     x[::LENGTH, list(sink)] *= 1000
     return made.tokens(x, LENGTH, site)
@@ -34,7 +36,9 @@ def of(*indices: int, width: int):
 
 def test_a_neuron_that_is_huge_at_position_0_is_a_sink():
     rms = np.ones(32)
-    rms[3] = 1e-3  # a thousandth elsewhere: at position 0 it is as ordinary as the rest, and still a sink
+    rms[3] = (
+        1e-3  # a thousandth elsewhere: at position 0 it is as ordinary as the rest, and still a sink
+    )
     assert sinks(with_rms(rms, sink=(3, 20))) == (3, 20)
     assert sinks(with_rms(np.ones(32))) == ()
 
@@ -75,9 +79,15 @@ def test_matched_sets_are_exact_where_exact_matches_exist():
     for control in found:
         assert control.arm == "matched"
         assert control.error == pytest.approx(0, abs=1e-6)
-        assert sorted(i % 4 for i in control.neurons.indices) == [0, 1, 2, 3], "one of every magnitude"
+        assert sorted(i % 4 for i in control.neurons.indices) == [0, 1, 2, 3], (
+            "one of every magnitude"
+        )
         assert not set(control.neurons.indices) & {0, 1, 2, 3}
-        assert (control.neurons.site, control.neurons.width, len(control.neurons)) == (made.SITE, 200, 4)
+        assert (control.neurons.site, control.neurons.width, len(control.neurons)) == (
+            made.SITE,
+            200,
+            4,
+        )
         assert control.neurons.model_id == chosen.model_id
 
 
@@ -91,7 +101,8 @@ def test_the_error_by_hand():
 
 
 def test_only_the_nearest_stand_in():
-    """A ladder of magnitudes: with 1 neuron and 3 draws the 8 nearest free rungs may stand in, and no other."""
+    """A ladder of magnitudes: with 1 neuron and 3 draws the 8 nearest free rungs may stand in, and
+    no other."""
     ladder = np.exp(0.01 * np.arange(60))
     seen = set()
     for seed in range(40):
@@ -111,7 +122,9 @@ def test_the_error_grows_when_the_set_is_the_largest_neurons():
     for control in top:
         assert max(control.neurons.indices) < 56
         pairs = np.log(ladder[56:60]).sum() - np.log(ladder[list(control.neurons.indices)]).sum()
-        assert control.error == pytest.approx(pairs / 4, abs=1e-4), "all stand-ins are smaller: any pairing sums alike"
+        assert control.error == pytest.approx(pairs / 4, abs=1e-4), (
+            "all stand-ins are smaller: any pairing sums alike"
+        )
 
 
 def test_sinks_never_stand_in():
@@ -136,7 +149,8 @@ def test_random_sets_are_uniform_over_all_other_neurons():
     assert (counts[[2, 5, 7]] == 0).all()
     others = np.delete(counts, [2, 5, 7])
     assert others.sum() == 1200
-    # 400 draws of 3 of 9: mean 133, sd 9.4 each; five of them, over nine neurons, err 5 times in a million.
+    # 400 draws of 3 of 9: mean 133, sd 9.4 each; five of them, over nine neurons, err 5 times in a
+    # million.
     assert (abs(others - 400 / 3) < 5 * 9.43).all()
 
 
@@ -155,9 +169,18 @@ def test_draws_are_decided_by_the_seed():
 def test_more_sets_than_exist_are_refused_in_one_line():
     acts = with_rms(np.ones(20))
     calls = [
-        (lambda: matched(of(0, width=20), acts, draws=19), "19 neurons are left to match 1; 41 are needed"),
-        (lambda: matched(of(*range(18), width=20), acts, draws=1), "2 neurons are left to match 18"),
-        (lambda: random(of(*range(11), width=20), acts), "9 other neurons are left; a control needs 11"),
+        (
+            lambda: matched(of(0, width=20), acts, draws=19),
+            "19 neurons are left to match 1; 41 are needed",
+        ),
+        (
+            lambda: matched(of(*range(18), width=20), acts, draws=1),
+            "2 neurons are left to match 18",
+        ),
+        (
+            lambda: random(of(*range(11), width=20), acts),
+            "9 other neurons are left; a control needs 11",
+        ),
         (lambda: matched(of(0, width=20), acts, draws=0), "at least one matched draw is needed"),
         (lambda: matched(made.neurons(width=20), acts), "the set is empty"),
     ]
@@ -171,7 +194,9 @@ def test_activations_of_another_site_or_model_are_refused():
     acts = with_rms(np.ones(60))
     elsewhere = made.neurons(1, 2, width=60, site=Site(2, "resid_post"))
     for make in (matched, random):
-        with pytest.raises(MechRewardError, match=r"activations are of 3\.resid_post; the set is of 2\.resid_post"):
+        with pytest.raises(
+            MechRewardError, match=r"activations are of 3\.resid_post; the set is of 2\.resid_post"
+        ):
             make(elsewhere, acts)
         with pytest.raises(MechRewardError, match="is another"):
             make(of(1, 2, width=60), replace(acts, model_id=made.OTHER))
@@ -201,12 +226,20 @@ def test_a_match_is_on_what_was_asked_for(on):
     for control in matched(chosen, acts, draws=5, on=on):
         pairs = itertools.permutations(control.neurons.indices)
         errors = [np.abs(size[list(pair)] - size[[3, 17, 30]]).mean() for pair in pairs]
-        assert min(abs(control.error - error) for error in errors) < 1e-4, "the error of one of the pairings"
-        others = [np.log(by_hand(acts, other)) for other in ("rms", "variance", "first") if other != on]
-        loose += [np.sort(o[list(control.neurons.indices)]) - np.sort(o[[3, 17, 30]]) for o in others]
+        assert min(abs(control.error - error) for error in errors) < 1e-4, (
+            "the error of one of the pairings"
+        )
+        others = [
+            np.log(by_hand(acts, other)) for other in ("rms", "variance", "first") if other != on
+        ]
+        loose += [
+            np.sort(o[list(control.neurons.indices)]) - np.sort(o[[3, 17, 30]]) for o in others
+        ]
         tight.append(control.error)
         assert control.on == on and control.arm == ("matched" if on == "rms" else f"matched_{on}")
-    assert np.mean(tight) < 0.5 * np.abs(loose).mean(), "matched on one size is not matched on the others"
+    assert np.mean(tight) < 0.5 * np.abs(loose).mean(), (
+        "matched on one size is not matched on the others"
+    )
 
 
 def test_the_displacement_is_what_the_intervention_moves():
@@ -220,9 +253,14 @@ def test_the_displacement_is_what_the_intervention_moves():
     pushed = sizes(acts, "displacement", lambda neurons: steer(neurons, acts, 1.5, toward=toward))
     np.testing.assert_allclose(pushed, 1.5 * acts.x.std(0, correction=0), rtol=1e-4)
     placed = sizes(acts, "displacement", lambda neurons: mean(neurons, acts, by="position"))
-    assert (placed < deviation + 1e-6).all() and (placed < 0.99 * deviation).any(), "positions of the rows are used"
+    assert (placed < deviation + 1e-6).all() and (placed < 0.99 * deviation).any(), (
+        "positions of the rows are used"
+    )
     same = [c.neurons.indices for c in matched(of(3, 17, width=60), acts, on="rms")]
-    assert [c.neurons.indices for c in matched(of(3, 17, width=60), acts, on="displacement", change=zero)] == same
+    assert [
+        c.neurons.indices
+        for c in matched(of(3, 17, width=60), acts, on="displacement", change=zero)
+    ] == same
 
 
 @pytest.mark.parametrize("on", ["rms", "displacement", "variance", "first"])
@@ -240,7 +278,10 @@ def test_what_is_not_matched_is_not_called_so():
         assert not control.is_matched and control.error == pytest.approx(np.log(4), abs=1e-4)
         assert f"NOT matched (over {MATCHED}) on rms, error 1.386" in str(control)
         assert control.neurons.how.startswith("no match, the nearest (error 1.39), on rms of")
-    assert match_report(found) == "3 sets on rms: error 1.386, worst 1.386; NOT matched: 3 are over 0.25"
+    assert (
+        match_report(found)
+        == "3 sets on rms: error 1.386, worst 1.386; NOT matched: 3 are over 0.25"
+    )
     good = matched(of(6, width=60), with_rms(rms), draws=3)
     assert all(control.is_matched for control in good)
     assert "matched 0: matched on rms, error 0.000" in str(good[0])
@@ -253,7 +294,9 @@ def test_what_is_not_matched_is_not_called_so():
 
 def test_sizes_that_cannot_be():
     acts, chosen = with_rms(np.ones(60)), of(1, 2, width=60)
-    with pytest.raises(MechRewardError, match="unknown size to match on 'norm'; did you mean 'rms'"):
+    with pytest.raises(
+        MechRewardError, match="unknown size to match on 'norm'; did you mean 'rms'"
+    ):
         matched(chosen, acts, on="norm")
     with pytest.raises(MechRewardError, match="give change=, such as zero"):
         matched(chosen, acts, on="displacement")

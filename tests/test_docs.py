@@ -19,7 +19,9 @@ def blocks(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/hooks.md"])
-def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     code = blocks(page)
     assert code, f"{page} shows no code"
@@ -29,14 +31,18 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_ten_lines_are_no_more() -> None:
-    (first,) = [block for block in blocks("docs/hooks.md") if "attached:" in block and "steered" in block]
+    (first,) = [
+        block for block in blocks("docs/hooks.md") if "attached:" in block and "steered" in block
+    ]
     assert len([line for line in first.splitlines() if line.strip()]) <= 10
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -9,9 +9,9 @@ import tiny
 import torch
 from test_engine import EOS, JOBS, assert_same, slowly
 
-from mechreward._check import MechRewardError
-from mechreward.models.edits import Edit, RowEdits, forward_arms
+from mechreward.base.errors import MechRewardError
 from mechreward.models.engine import Job, Policy, generate
+from mechreward.models.row_edits import Edit, RowEdits, forward_arms
 from mechreward.models.site import Site
 
 SITES = [Site(0, "resid_pre"), Site(0, "mlp"), Site(1, "resid_mid"), Site(1, "resid_post")]
@@ -47,8 +47,20 @@ def plain_hooks(edits: tuple[Edit, ...]) -> list[tuple[str, Any]]:
 def test_each_row_is_changed_as_run_with_hooks_changes_it_alone(tiny_model, batch: int):
     a, b, c, d = (make(tiny_model, site, seed) for seed, site in enumerate(SITES))
     late, early = make(tiny_model, SITES[3], 9, (6, 7, 24)), make(tiny_model, SITES[2], 10, (0, 2))
-    kinds = [(), (a,), (b,), (c, d), (d, make(tiny_model, SITES[3], 7)), (late,), (early, b), (a, b, c, d)]
-    jobs = [Job(j.trunk, j.length, j.max_new, j.key, kinds[i % len(kinds)]) for i, j in enumerate(JOBS * 2)]
+    kinds = [
+        (),
+        (a,),
+        (b,),
+        (c, d),
+        (d, make(tiny_model, SITES[3], 7)),
+        (late,),
+        (early, b),
+        (a, b, c, d),
+    ]
+    jobs = [
+        Job(j.trunk, j.length, j.max_new, j.key, kinds[i % len(kinds)])
+        for i, j in enumerate(JOBS * 2)
+    ]
     jobs = [j for j in jobs if late not in j.edits or j.length > 7]
 
     def alone(job: Job) -> Any:
@@ -63,8 +75,13 @@ def test_each_row_is_changed_as_run_with_hooks_changes_it_alone(tiny_model, batc
 
 
 def test_an_edit_that_changes_nothing_changes_no_bit(tiny_model):
-    idle = [Edit(site, torch.ones(site.width(tiny_model)), torch.zeros(site.width(tiny_model))) for site in SITES]
-    ours = generate(tiny_model, [Job(j.trunk, j.length, j.max_new, j.key, tuple(idle)) for j in JOBS], eos=EOS)
+    idle = [
+        Edit(site, torch.ones(site.width(tiny_model)), torch.zeros(site.width(tiny_model)))
+        for site in SITES
+    ]
+    ours = generate(
+        tiny_model, [Job(j.trunk, j.length, j.max_new, j.key, tuple(idle)) for j in JOBS], eos=EOS
+    )
     for one, other in zip(ours, generate(tiny_model, JOBS, eos=EOS), strict=True):
         assert torch.equal(one.tokens, other.tokens)
         torch.testing.assert_close(one.logprobs, other.logprobs, atol=1e-6, rtol=0)
@@ -82,7 +99,9 @@ def test_padding_and_ended_rows_count_for_nothing():
     site = Site(0, "resid_pre")
     edit = Edit(site, torch.zeros(3), torch.ones(3))
     rows = RowEdits([(edit,), ()], torch.device("cpu"))
-    rows.set(torch.tensor([rows.code((edit,)), rows.code(())]), torch.tensor([[0, 1, -1], [0, 1, 2]]))
+    rows.set(
+        torch.tensor([rows.code((edit,)), rows.code(())]), torch.tensor([[0, 1, -1], [0, 1, 2]])
+    )
     ((name, hook),) = rows.hooks()
     x = torch.arange(18.0).view(2, 3, 3)
     out = hook(x, None)
@@ -108,9 +127,12 @@ def test_edits_of_one_site_need_one_width():
         RowEdits(edits, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("first", ["0.resid_pre", "0.mlp", "1.resid_pre", "1.resid_mid", "1.mlp", "1.resid_post"])
+@pytest.mark.parametrize(
+    "first", ["0.resid_pre", "0.mlp", "1.resid_pre", "1.resid_mid", "1.mlp", "1.resid_post"]
+)
 def test_arms_that_branch_at_a_layer_equal_run_with_hooks(tiny_model, first: str):
-    """Arms: none, one edit, another there, one more downstream as well, and one at chosen positions."""
+    """Arms: none, one edit, another there, one more downstream as well, and one at chosen
+    positions."""
     site, tokens = Site.parse(first), torch.arange(3, 20)
     width = site.width(tiny_model)
     a = Edit(site, torch.linspace(0, 1, width), torch.full((width,), 0.3))
@@ -132,7 +154,9 @@ def test_arms_that_branch_at_a_layer_equal_run_with_hooks(tiny_model, first: str
 
     for edits, found in zip(arms, logits, strict=True):
         with torch.no_grad():
-            alone = tiny_model.run_with_hooks(tokens[None], fwd_hooks=[hook(edit) for edit in edits])[0]
+            alone = tiny_model.run_with_hooks(
+                tokens[None], fwd_hooks=[hook(edit) for edit in edits]
+            )[0]
         torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
     assert tiny.no_hooks_left(tiny_model)
 

@@ -1,4 +1,5 @@
-"""Ablation beside its controls: on a tiny model, and the deciding figures on outcomes written down by hand."""
+"""Ablation beside its controls: on a tiny model, and the deciding figures on outcomes written down
+by hand."""
 
 from __future__ import annotations
 
@@ -12,14 +13,15 @@ import tiny
 import torch
 from scipy.stats import binomtest
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.causal import effect as module
 from mechreward.causal.attach import attach
 from mechreward.causal.effect import Arm, Effect, ablate
 from mechreward.causal.intervene import Intervention, resample, zero
-from mechreward.models import adapter
-from mechreward.models.adapter import eos_id, model_id
+from mechreward.models import load as adapter
+from mechreward.models.identity import model_id
 from mechreward.models.site import Site
+from mechreward.models.text import eos_id
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.sample import sample
@@ -62,7 +64,9 @@ def test_the_baseline_is_sample_alone(dumb, problems, nothing):
     ended = [run.tokens[-1] == eos for run in runs]
     assert damage["eos_rate"] == pytest.approx(np.mean(ended))
     assert damage["truncation_rate"] == pytest.approx(1 - np.mean(ended))
-    assert damage["length"] == pytest.approx(np.mean([len(run.tokens) - run.prompt_len for run in runs]))
+    assert damage["length"] == pytest.approx(
+        np.mean([len(run.tokens) - run.prompt_len for run in runs])
+    )
     assert damage["parse_rate"] == 1
 
 
@@ -85,11 +89,18 @@ def test_common_random_numbers(dumb, problems):
     """A change without effect draws the same tokens; one with an effect does not."""
     clean = sample(dumb, problems, seed=5, what=None)
     same = sample(dumb, problems, seed=5, hooks=zero(on(dumb, MLP, *DUMB)).fwd_hooks(), what=None)
-    other = sample(dumb, problems, seed=5, hooks=zero(on(dumb, MLP, *range(7))).fwd_hooks(), what=None)
+    other = sample(
+        dumb, problems, seed=5, hooks=zero(on(dumb, MLP, *range(7))).fwd_hooks(), what=None
+    )
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(clean, same, strict=True))
     assert not all(torch.equal(a.tokens, b.tokens) for a, b in zip(clean, other, strict=True))
-    first = [(int(a.tokens[a.prompt_len]), int(b.tokens[b.prompt_len])) for a, b in zip(clean, other, strict=True)]
-    assert any(a == b for a, b in first), "the same uniform number mostly draws the same first token"
+    first = [
+        (int(a.tokens[a.prompt_len]), int(b.tokens[b.prompt_len]))
+        for a, b in zip(clean, other, strict=True)
+    ]
+    assert any(a == b for a, b in first), (
+        "the same uniform number mostly draws the same first token"
+    )
 
 
 def test_every_control_is_there_under_every_operation(nothing):
@@ -102,13 +113,25 @@ def test_every_control_is_there_under_every_operation(nothing):
     for arm in nothing.arms:
         assert len(arm.indices) == 2
         assert arm.name == "value" or not set(arm.indices) & set(DUMB)
-        assert by_draw.setdefault((arm.name, arm.draw), arm.indices) == arm.indices, "one set, both operations"
-        assert set(arm.damage) == {"parse_rate", "eos_rate", "truncation_rate", "length", "kl", "change_norm"}
-    assert np.isfinite([arm.match_error for op in nothing.ops for arm in nothing.draws("matched", op)]).all()
+        assert by_draw.setdefault((arm.name, arm.draw), arm.indices) == arm.indices, (
+            "one set, both operations"
+        )
+        assert set(arm.damage) == {
+            "parse_rate",
+            "eos_rate",
+            "truncation_rate",
+            "length",
+            "kl",
+            "change_norm",
+        }
+    assert np.isfinite(
+        [arm.match_error for op in nothing.ops for arm in nothing.draws("matched", op)]
+    ).all()
 
 
 def test_resampling_is_run_with_the_same_rows_for_every_set(tiny_model, problems):
-    """Against answers sampled with the hook attached: another loop, and positions counted another way."""
+    """Against answers sampled with the hook attached: another loop, and positions counted another
+    way."""
     neurons = on(tiny_model, Site(0, "resid_post"), 0, 3, 8, 21)
     found = ablate(tiny_model, problems, neurons, ops=("resample",), seed=2, **FEW)
     clean = sample(tiny_model, problems, seed=2, what=None)
@@ -124,9 +147,12 @@ def test_resampling_is_run_with_the_same_rows_for_every_set(tiny_model, problems
 
 @torch.no_grad()
 def test_kl_and_outcomes_of_one_problem_against_the_plain_model(tiny_model, tiny_plain, problems):
-    """The oracle knows no TransformerLens: HuggingFace logits, a PyTorch hook, and the sum over the vocabulary."""
+    """The oracle knows no TransformerLens: HuggingFace logits, a PyTorch hook, and the sum over the
+    vocabulary."""
     site, index = Site(0, "resid_post"), (0, 3, 8, 21)
-    found = ablate(tiny_model, problems[:1], on(tiny_model, site, *index), ops=("zero",), seed=2, **FEW)
+    found = ablate(
+        tiny_model, problems[:1], on(tiny_model, site, *index), ops=("zero",), seed=2, **FEW
+    )
     (run,) = sample(tiny_model, problems[:1], seed=2, what=None)
 
     def edit(module, arguments, output):
@@ -153,22 +179,32 @@ def test_kl_and_outcomes_of_one_problem_against_the_plain_model(tiny_model, tiny
     moved = hidden[:, list(index)].norm(dim=-1).mean() / hidden.norm(dim=-1).mean()
     assert own.damage["change_norm"] == pytest.approx(float(moved), rel=1e-4)
     hooks = zero(found.neurons).fwd_hooks()
-    assert own.outcomes.tolist() == sample(tiny_model, problems[:1], seed=2, hooks=hooks, what=None).rewards
+    assert (
+        own.outcomes.tolist()
+        == sample(tiny_model, problems[:1], seed=2, hooks=hooks, what=None).rewards
+    )
 
 
 def by_hand() -> Effect:
     """Baseline 9 of 10; the set leaves 2; four matched draws leave 5, 2, 7 and 1."""
 
-    def arm(name: str, outcomes: str, draw: int = 0, error: float = float("nan"), op: str = "zero") -> Arm:
+    def arm(
+        name: str, outcomes: str, draw: int = 0, error: float = float("nan"), op: str = "zero"
+    ) -> Arm:
         damage = {"parse_rate": 1.0, "kl": 0.25}
         return Arm(name, op, draw, (draw, 9), np.array([int(c) for c in outcomes]), damage, error)
 
-    neurons = NeuronSet(Site(1, "mlp"), (2, 5), 48, adapter.ModelId("m", "w", "float32", "raw"), (), "by hand")
+    neurons = NeuronSet(
+        Site(1, "mlp"), (2, 5), 48, adapter.ModelId("m", "w", "float32", "raw"), (), "by hand"
+    )
     arms = [arm("value", "0000000011")]
     drawn = ["1111100000", "1100000000", "1111111000", "0000000001"]
     arms += [arm("matched", outcomes, i, error=0.1 * (i + 1)) for i, outcomes in enumerate(drawn)]
     arms += [arm("random", "1111111110"), arm("sink_free_random", "1111111111")]
-    same = {name: arm(name, "1111111110", error=0.2, op="mean") for name in ("value", "matched", "random")}
+    same = {
+        name: arm(name, "1111111110", error=0.2, op="mean")
+        for name in ("value", "matched", "random")
+    }
     arms += [*same.values(), arm("sink_free_random", "1111111110", op="mean")]
     ids = tuple(f"problem {i}" for i in range(10))
     return Effect(neurons, arm("baseline", "1111111110", op=""), tuple(arms), ids, (3,), 4)
@@ -181,14 +217,20 @@ def test_the_deciding_figures_by_hand():
     assert summary["change"].n == 10
     # eight answers lost, one won
     assert summary["p_mcnemar"] == pytest.approx(binomtest(8, 9).pvalue)
-    # of .5 .2 .7 .1 the draws at .2 and .1 are at least as low: third lowest of five, ties against us
+    # of .5 .2 .7 .1 the draws at .2 and .1 are at least as low: third lowest of five, ties against
+    # us
     assert (summary["rank"], summary["draws"]) == (3, 4)
     assert summary["p_rank"] == pytest.approx(3 / 5)
     assert summary["beyond_matched"].estimate == pytest.approx(0.2 - (0.5 + 0.2 + 0.7 + 0.1) / 4)
     assert summary["match_error"] == pytest.approx(0.25)
     assert summary["matched"]
     other = by_hand().summary("mean")
-    assert (other["change"].estimate, other["p_mcnemar"], other["rank"], other["draws"]) == (0, 1, 2, 1)
+    assert (other["change"].estimate, other["p_mcnemar"], other["rank"], other["draws"]) == (
+        0,
+        1,
+        2,
+        1,
+    )
 
 
 def test_a_bad_match_is_not_called_matched():
@@ -200,7 +242,8 @@ def test_a_bad_match_is_not_called_matched():
 
 
 def test_the_power_is_stated():
-    """Ten problems show no drop under .4 (exact McNemar: 5 lost gives p = .06); a thousand show .02 to .05."""
+    """Ten problems show no drop under .4 (exact McNemar: 5 lost gives p = .06); a thousand show .02
+    to .05."""
     assert not by_hand().power() < 0.4
     assert 0.02 < replace(by_hand(), problems=tuple(map(str, range(1000)))).power() < 0.05
 
@@ -225,7 +268,9 @@ def test_an_unknown_operation_of_an_effect():
 def same(a: Arm, b: Arm) -> bool:
     fields = ("name", "op", "draw", "indices", "damage")
     errors = np.array_equal([a.match_error], [b.match_error], equal_nan=True)
-    outcomes = np.array_equal(a.outcomes, b.outcomes) and a.outcomes.dtype.kind == b.outcomes.dtype.kind
+    outcomes = (
+        np.array_equal(a.outcomes, b.outcomes) and a.outcomes.dtype.kind == b.outcomes.dtype.kind
+    )
     return all(getattr(a, name) == getattr(b, name) for name in fields) and errors and outcomes
 
 
@@ -280,7 +325,13 @@ def test_what_cannot_be_ablated_is_told_before_anything_runs(monkeypatch, tiny_m
 
     monkeypatch.setattr(module, "sample", never)
     refused("the set is empty", tiny_model, problems, on(tiny_model, MLP))
-    refused("unknown operation 'zer'; did you mean 'zero'", tiny_model, problems, own, ops=("zero", "zer"))
+    refused(
+        "unknown operation 'zer'; did you mean 'zero'",
+        tiny_model,
+        problems,
+        own,
+        ops=("zero", "zer"),
+    )
     for part in ("weights", "processing"):
         foreign = replace(own, model_id=replace(own.model_id, name="stranger", **{part: "other"}))
         refused("made on stranger", tiny_model, problems, foreign)
@@ -289,8 +340,12 @@ def test_what_cannot_be_ablated_is_told_before_anything_runs(monkeypatch, tiny_m
 
 def test_no_problems_and_no_matched_draws(tiny_model, problems):
     refused("no problems were given", tiny_model, [], on(tiny_model, MLP, 1, 2))
-    refused("at least one matched draw", tiny_model, problems[:1], on(tiny_model, MLP, 1, 2), draws=0)
-    refused("neurons are left to match", tiny_model, problems[:1], on(tiny_model, MLP, 1, 2), draws=99)
+    refused(
+        "at least one matched draw", tiny_model, problems[:1], on(tiny_model, MLP, 1, 2), draws=0
+    )
+    refused(
+        "neurons are left to match", tiny_model, problems[:1], on(tiny_model, MLP, 1, 2), draws=99
+    )
 
 
 def test_no_hook_is_left_after_success_or_failure(monkeypatch, tiny_model, problems, dumb, nothing):

@@ -1,4 +1,5 @@
-"""The decode loop against a slow loop that shares nothing with it: no cache, one row, whole forward passes, numpy."""
+"""The decode loop against a slow loop that shares nothing with it: no cache, one row, whole forward
+passes, numpy."""
 
 from __future__ import annotations
 
@@ -13,14 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
+from mechreward.bundled.vocabulary import WORDS
 from mechreward.models import engine
 from mechreward.models.engine import Continuation, Job, Policy, draw, generate, key_generator
 from mechreward.models.site import Site
-from mechreward.testbed.vocabulary import WORDS
 
 EOS = WORDS.index("<eos>")
-POLICIES = [Policy(), Policy(temperature=0.6), Policy(temperature=1.7, top_p=0.8), Policy(top_p=0.3), Policy(0.0)]
+POLICIES = [
+    Policy(),
+    Policy(temperature=0.6),
+    Policy(temperature=1.7, top_p=0.8),
+    Policy(top_p=0.3),
+    Policy(0.0),
+]
 HOOK = Site(0, "resid_post").hook
 
 
@@ -28,7 +35,9 @@ def pick(logits: np.ndarray, policy: Policy, uniform: float) -> int:
     """The drawing rule as one would say it, in plain Python."""
     if policy.temperature == 0:
         return int(np.argmax(logits))
-    weights = np.exp(logits.astype(np.float64) / policy.temperature - np.max(logits / policy.temperature))
+    weights = np.exp(
+        logits.astype(np.float64) / policy.temperature - np.max(logits / policy.temperature)
+    )
     probs = weights / weights.sum()
     nucleus, mass = set(), 0.0
     for token in sorted(range(len(probs)), key=lambda i: -probs[i]):
@@ -57,9 +66,13 @@ def slowly(forward: Any, job: Job, policy: Policy) -> Continuation:
 
 
 def make_jobs() -> list[Job]:
-    """Four trunks of different lengths, cut at ragged places, also down to one token; limits from 1 up."""
+    """Four trunks of different lengths, cut at ragged places, also down to one token; limits from 1
+    up."""
     rng = random.Random(0)
-    trunks = [torch.tensor([1, *(rng.randrange(4, len(WORDS)) for _ in range(n - 1))]) for n in (1, 5, 14, 23)]
+    trunks = [
+        torch.tensor([1, *(rng.randrange(4, len(WORDS)) for _ in range(n - 1))])
+        for n in (1, 5, 14, 23)
+    ]
     jobs = []
     for number, trunk in enumerate(trunks):
         for sample in range(5):
@@ -124,7 +137,10 @@ def test_a_bare_huggingface_model_does_the_same(tiny_plain, expected):
 def test_the_jobs_meet_every_case(expected):
     lengths = [len(said.tokens) for said in expected]
     assert {said.finished for said in expected} == {True, False}
-    assert any(n == job.max_new for n, job in zip(lengths, JOBS, strict=True)) and len(set(lengths)) > 3
+    assert (
+        any(n == job.max_new for n, job in zip(lengths, JOBS, strict=True))
+        and len(set(lengths)) > 3
+    )
     assert any(job.length == 1 < len(job.trunk) or len(job.trunk) == 1 for job in JOBS)
 
 
@@ -150,9 +166,14 @@ def test_long_answers_outgrow_the_cache_buffer(tiny_model, forward):
 
 def test_greedy_equals_huggingface_generate(tiny_model, tiny_plain):
     for trunk in {id(job.trunk): job.trunk for job in JOBS}.values():
-        (ours,) = generate(tiny_model, [Job(trunk, len(trunk), 20, ())], eos=EOS, policy=Policy(temperature=0.0))
+        (ours,) = generate(
+            tiny_model, [Job(trunk, len(trunk), 20, ())], eos=EOS, policy=Policy(temperature=0.0)
+        )
         theirs = tiny_plain.generate(
-            trunk[None], attention_mask=torch.ones_like(trunk[None]), max_new_tokens=20, do_sample=False
+            trunk[None],
+            attention_mask=torch.ones_like(trunk[None]),
+            max_new_tokens=20,
+            do_sample=False,
         )
         assert ours.tokens.tolist() == theirs[0, len(trunk) :].tolist()
 
@@ -230,7 +251,9 @@ def test_a_shared_trunk_is_run_once(tiny_model, monkeypatch: pytest.MonkeyPatch)
     trunk, other = JOBS[-1].trunk, JOBS[5].trunk
     jobs = [Job(trunk, 2 + i, 4, ("a", i)) for i in range(20)] + [Job(other, 3, 6, ("b", 0))]
     said = generate(tiny_model, jobs, eos=-1, batch=64)
-    assert prefills == [(2, 20)], "one row for each trunk, no longer than its longest job without the last token"
+    assert prefills == [(2, 20)], (
+        "one row for each trunk, no longer than its longest job without the last token"
+    )
     assert steps == [21] * 4 + [1] * 2
     assert sum(steps) == sum(len(one.tokens) for one in said)
     del prefills[:], steps[:]
@@ -244,7 +267,9 @@ def test_a_shared_trunk_is_run_once(tiny_model, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(("length", "room"), [(0, 1), (4, 1), (-1, 1), (3, 0), (3, -1)])
 def test_bad_jobs_are_refused(tiny_model, length: int, room: int):
-    with pytest.raises(MechRewardError, match=f"continues 1 to 3 tokens by at least 1; got {length} and {room}"):
+    with pytest.raises(
+        MechRewardError, match=f"continues 1 to 3 tokens by at least 1; got {length} and {room}"
+    ):
         generate(tiny_model, [JOBS[0], Job(torch.tensor([1, 5, 6]), length, room, ())], eos=EOS)
 
 
@@ -278,17 +303,33 @@ uniforms = st.floats(0, 1, exclude_max=True)
 
 @settings(max_examples=200)
 @given(logit_rows, uniforms, st.floats(0.2, 3), st.floats(0.01, 1) | st.just(1.0))
-def test_draw_equals_the_plain_rule(logits: list[float], uniform: float, temperature: float, top_p: float):
+def test_draw_equals_the_plain_rule(
+    logits: list[float], uniform: float, temperature: float, top_p: float
+):
     policy, row = Policy(temperature, top_p), np.array(logits)
-    token = int(draw(torch.tensor([logits], dtype=torch.float64), policy, torch.tensor([uniform], dtype=torch.float64)))
-    nearby = {pick(row, policy, min(max(uniform + nudge, 0), 1 - 1e-12)) for nudge in (-1e-9, 0, 1e-9)}
-    nearby |= {pick(row, Policy(temperature, min(1.0, top_p * (1 + nudge))), uniform) for nudge in (-1e-9, 1e-9)}
+    token = int(
+        draw(
+            torch.tensor([logits], dtype=torch.float64),
+            policy,
+            torch.tensor([uniform], dtype=torch.float64),
+        )
+    )
+    nearby = {
+        pick(row, policy, min(max(uniform + nudge, 0), 1 - 1e-12)) for nudge in (-1e-9, 0, 1e-9)
+    }
+    nearby |= {
+        pick(row, Policy(temperature, min(1.0, top_p * (1 + nudge))), uniform)
+        for nudge in (-1e-9, 1e-9)
+    }
     assert token in nearby
 
 
 @given(logit_rows, uniforms)
 def test_a_tiny_nucleus_and_temperature_zero_are_greedy(logits: list[float], uniform: float):
-    row, at = torch.tensor([logits], dtype=torch.float64), torch.tensor([uniform], dtype=torch.float64)
+    row, at = (
+        torch.tensor([logits], dtype=torch.float64),
+        torch.tensor([uniform], dtype=torch.float64),
+    )
     best = row.max()
     assert row[0, int(draw(row, Policy(temperature=0.0), at))] == best
     assert row[0, int(draw(row, Policy(top_p=1e-9), at))] == best
@@ -344,9 +385,16 @@ def test_keys_make_independent_streams():
 def test_a_key_is_its_numbers_and_a_longer_stream_begins_with_the_shorter():
     wanted = key_generator((3, "x")).random(4)
     assert np.array_equal(key_generator((3, "x")).random(9)[:4], wanted)
-    assert wanted.round(12).tolist() == [0.805690150984, 0.76423757282, 0.571307437761, 0.281200374798]
+    assert wanted.round(12).tolist() == [
+        0.805690150984,
+        0.76423757282,
+        0.571307437761,
+        0.281200374798,
+    ]
 
 
 @pytest.mark.unchecked
 def test_numpy_integers_are_integers():
-    assert np.array_equal(key_generator((np.int64(3), "x")).random(4), key_generator((3, "x")).random(4))
+    assert np.array_equal(
+        key_generator((np.int64(3), "x")).random(4), key_generator((3, "x")).random(4)
+    )

@@ -9,16 +9,23 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mechreward import MechRewardError, paper
-from mechreward.pictures import pictures
-from mechreward.results import Results, Row, rows_from
-from mechreward.show.estimates import Line, estimates
+from mechreward import MechRewardError
+from mechreward import experiments as paper
+from mechreward.experiments.rows import Results, Row, rows_from
+from mechreward.report.figures import pictures
+from mechreward.show.forest import Line, estimates
 from mechreward.stats import Interval
 
 
-def row(estimate: float, reach: float = 0.1, arm: str = "value", metric: str = "spearman", **detail: Any) -> Row:
-    about = paper.shared(detail.pop("experiment", "R1"), "made-up", "rows", detail.pop("site", "3.mlp"), 0)
-    return rows_from(about, [(arm, metric, Interval(estimate, estimate - reach, estimate + reach, 50), detail)])[0]
+def row(
+    estimate: float, reach: float = 0.1, arm: str = "value", metric: str = "spearman", **detail: Any
+) -> Row:
+    about = paper.shared(
+        detail.pop("experiment", "R1"), "made-up", "rows", detail.pop("site", "3.mlp"), 0
+    )
+    return rows_from(
+        about, [(arm, metric, Interval(estimate, estimate - reach, estimate + reach, 50), detail)]
+    )[0]
 
 
 def said(svg: str) -> str:
@@ -26,25 +33,45 @@ def said(svg: str) -> str:
 
 
 def test_every_label_number_and_interval_is_there():
-    lines = [Line("first", row(0.254)), Line("second", row(-0.5, nan), "random"), Line("gone", row(nan))]
-    drawing = estimates({"head": lines, "": [Line("third", row(0.0), draws=(0.02, 0.04))]}, "score", chance=0.5)
+    lines = [
+        Line("first", row(0.254).interval),
+        Line("second", row(-0.5, nan).interval, "random"),
+        Line("gone", row(nan).interval),
+    ]
+    drawing = estimates(
+        {"head": lines, "": [Line("third", row(0.0).interval, draws=(0.02, 0.04))]},
+        "score",
+        chance=0.5,
+    )
     text = said(drawing)
-    for word in ("head", "first", "0.25 [0.15, 0.35]", "second", "−0.50", "gone", "–", "0.00 [−0.10, 0.10]", "chance"):
+    for word in (
+        "head",
+        "first",
+        "0.25 [0.15, 0.35]",
+        "second",
+        "−0.50",
+        "gone",
+        "–",
+        "0.00 [−0.10, 0.10]",
+        "chance",
+    ):
         assert word in text
     assert "nan" not in drawing.lower() and drawing == estimates(
-        {"head": lines, "": [Line("third", row(0.0), draws=(0.02, 0.04))]}, "score", chance=0.5
+        {"head": lines, "": [Line("third", row(0.0).interval, draws=(0.02, 0.04))]},
+        "score",
+        chance=0.5,
     )
     assert "upright tick" not in text and "upright tick: chance" in said(
-        estimates({"": [Line("a", row(0.1), mark=0.2)]}, "IoU")
+        estimates({"": [Line("a", row(0.1).interval, mark=0.2)]}, "IoU")
     )
 
 
 def test_a_line_says_no_interval_where_there_is_none():
-    assert "[" not in said(estimates({"": [Line("a", row(0.3, nan))]}, "score"))
+    assert "[" not in said(estimates({"": [Line("a", row(0.3, nan).interval)]}, "score"))
 
 
 def test_nothing_to_draw_is_an_error():
-    for groups in ({}, {"": [Line("gone", row(nan))]}):
+    for groups in ({}, {"": [Line("gone", row(nan).interval)]}):
         with pytest.raises(MechRewardError, match="nothing to draw"):
             estimates(groups, "score")
 
@@ -53,21 +80,43 @@ def test_every_experiment_without_a_curve_has_a_picture():
     rows = [row(0.5, target="mc", shape="mlp"), row(0.3, target="td over tokens", shape="mlp")]
     rows += [row(0.1, arm=arm, target="mc", shape="mlp") for arm in ("shuffled", "random_weights")]
     rows += [row(0.6, target="mc", shape="mlp", site="2.resid_post")]
-    rows += [row(0.05, arm="td", metric="gap", experiment="R5"), row(0.4, arm="td", metric="accuracy", experiment="R5")]
+    rows += [
+        row(0.05, arm="td", metric="gap", experiment="R5"),
+        row(0.4, arm="td", metric="accuracy", experiment="R5"),
+    ]
     rows += [row(0.2, nan, "next_token", "iou", experiment="R6", share=0.05, expected=0.03)]
     rows += [row(0.6, metric="auroc_s0", experiment="R7", known="before")]
     rows += [row(0.8, arm="mean_logprob", metric="auroc_s0", experiment="R7", known="after")]
     rows += [row(0.5, arm="baseline", experiment="R10"), row(0.2, experiment="R10", zeroed=5)]
-    rows += [row(score, arm="matched", experiment="R10", zeroed=5, draw=d) for d, score in enumerate((0.3, 0.4, 0.5))]
+    rows += [
+        row(score, arm="matched", experiment="R10", zeroed=5, draw=d)
+        for d, score in enumerate((0.3, 0.4, 0.5))
+    ]
     rows += [row(-0.3, metric="change", experiment="R10")]
     drawn = {name: (title, said(svg)) for title, name, svg in pictures(Results({}, tuple(rows)))}
     assert list(drawn) == ["R1-resid_post", "R1-mlp", "R5", "R6", "R7", "R10"]
     for name, words in {
-        "R1-mlp": ("mlp probe", "td over tokens", "0.50 [0.40, 0.60]", "mc, shuffled", "mc, random weights"),
+        "R1-mlp": (
+            "mlp probe",
+            "td over tokens",
+            "0.50 [0.40, 0.60]",
+            "mc, shuffled",
+            "mc, random weights",
+        ),
         "R5": ("MLP units, 3.mlp", "td", "0.05 [−0.05, 0.15]", "no difference"),
         "R6": ("top 5%", "0.20", "upright tick: chance"),
-        "R7": ("known before the first token", "value read-out at s_0", "0.80 [0.70, 0.90]", "known after the answer"),
-        "R10": ("zeroed: nothing", "zeroed: matched, 3 draws", "0.40 [0.30, 0.50]", "zeroed: value"),
+        "R7": (
+            "known before the first token",
+            "value read-out at s_0",
+            "0.80 [0.70, 0.90]",
+            "known after the answer",
+        ),
+        "R10": (
+            "zeroed: nothing",
+            "zeroed: matched, 3 draws",
+            "0.40 [0.30, 0.50]",
+            "zeroed: value",
+        ),
     }.items():
         assert all(word in drawn[name][1] for word in words), (name, drawn[name][1])
     assert "0.60 [0.50" not in drawn["R1-mlp"][1] and "0.60 [0.50" in drawn["R1-resid_post"][1]

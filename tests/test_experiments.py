@@ -1,4 +1,5 @@
-"""`mechreward paper` on a very small plan: two homes, every experiment, the page, a second call, and mistakes."""
+"""`mechreward paper` on a very small plan: two homes, every experiment, the page, a second call,
+and mistakes."""
 
 from __future__ import annotations
 
@@ -10,19 +11,27 @@ from xml.etree import ElementTree
 import pytest
 
 from mechreward import MechRewardError
-from mechreward.account import write_page
-from mechreward.experiments import EXPERIMENTS
-from mechreward.findings import findings
-from mechreward.reproduction import BUNDLED, repeat, reproduce
-from mechreward.results import Results
-from mechreward.study import PAPER, Plan
+from mechreward.experiments.plan import BUNDLED, PAPER, Plan, repeat
+from mechreward.experiments.rows import Results
+from mechreward.report.findings.rules import findings
+from mechreward.report.results_page import write_page
+from mechreward.studies.paper import reproduce
+from mechreward.studies.stages import EXPERIMENTS
 
 SMALL = Plan(
-    "", "", train=20, validation=10, test=10, k=4, ablated=8, confidence=16, draws=3, random_draws=1, curve_draws=1
+    "",
+    "",
+    train=20,
+    validation=10,
+    test=10,
+    k=4,
+    ablated=8,
+    confidence=16,
+    draws=3,
+    random_draws=1,
+    curve_draws=1,
 )
-SIZES = (
-    "--train 20 --validation 10 --test 10 --k 4 --ablated 8 --confidence 16 --draws 3 --random-draws 1 --curve-draws 1"
-)
+SIZES = "--train 20 --validation 10 --test 10 --k 4 --ablated 8 --confidence 16 --draws 3 --random-draws 1 --curve-draws 1"
 HOMES = (("countdown-base", "chain"), ("mixed-rl", "chain"))
 
 
@@ -40,7 +49,9 @@ def test_rows_of_every_home_and_experiment(results: Results, out: Path):
     there = {(row.model, row.experiment) for row in results.rows}
     for model, _ in HOMES:
         assert {(model, name) for name in ("R1", "R3", "R5", "R6", "R9", "R12")} <= there
-    assert [repr(row) for row in Results.load(out / "results.json").rows] == [repr(row) for row in results.rows]
+    assert [repr(row) for row in Results.load(out / "results.json").rows] == [
+        repr(row) for row in results.rows
+    ]
     assert set(results.manifest["runs"]) == {"countdown-base.chain", "mixed-rl.chain"}
 
 
@@ -72,13 +83,15 @@ def test_one_command_repeats_all_homes(homes: tuple[tuple[str, str], ...], words
 
 def test_homes_that_no_command_names_are_a_call_in_Python():
     assert repeat(["R3"], HOMES, SMALL).startswith(
-        "mechreward.reproduction.reproduce(['R3'], 'DIR', [('countdown-base'"
+        "mechreward.studies.paper.reproduce(['R3'], 'DIR', [('countdown-base'"
     )
 
 
-def test_a_second_call_computes_nothing(results: Results, out: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_second_call_computes_nothing(
+    results: Results, out: Path, monkeypatch: pytest.MonkeyPatch
+):
     for name in ("R3", "R5", "R6", "R9", "R12"):
-        monkeypatch.setattr(f"mechreward.paper.{name}", lambda *_: pytest.fail("made again"))
+        monkeypatch.setattr(f"mechreward.experiments.{name}", lambda *_: pytest.fail("made again"))
     again = reproduce(["R3", "R5", "R6", "R9", "R12"], out, HOMES, SMALL, say=lambda _: None)
     assert [repr(row) for row in again.rows] == [repr(row) for row in results.rows]
 
@@ -97,11 +110,16 @@ def test_the_page_names_every_picture_and_number(results: Results, tmp_path: Pat
 def test_sentences_speak_of_what_is_there(results: Results):
     found, missed = findings(Results({}, tuple(results.where(model="mixed-rl"))))
     told = " ".join(found + missed)
-    assert all(f"{name})" in told for name in ("R5", "R6", "R9")) and "R2)" not in told and "R4)" not in told
+    assert (
+        all(f"{name})" in told for name in ("R5", "R6", "R9"))
+        and "R2)" not in told
+        and "R4)" not in told
+    )
 
 
 def test_other_homes_are_another_comparison(results: Results, out: Path):
-    """R12 of two homes is not what R12 of the same two in another order, or of others, was kept as."""
+    """R12 of two homes is not what R12 of the same two in another order, or of others, was kept
+    as."""
     again = reproduce(["R12"], out, HOMES[::-1], SMALL, say=lambda _: None)
     kept, new = results.where(experiment="R12"), again.where(experiment="R12")
     assert len(list(out.glob("R12-*.rows.json"))) == 4
@@ -112,12 +130,29 @@ def test_other_homes_are_another_comparison(results: Results, out: Path):
 
 
 def test_a_planted_model_is_a_home_like_any_other(tmp_path: Path):
-    plan = Plan("", "", train=20, validation=10, test=10, k=4, ablated=8, draws=6, random_draws=1, curve_draws=1)
-    found = reproduce(["R1", "R4"], tmp_path, [("planted-value", "planted")], plan, say=lambda _: None)
+    plan = Plan(
+        "",
+        "",
+        train=20,
+        validation=10,
+        test=10,
+        k=4,
+        ablated=8,
+        draws=6,
+        random_draws=1,
+        curve_draws=1,
+    )
+    found = reproduce(
+        ["R1", "R4"], tmp_path, [("planted-value", "planted")], plan, say=lambda _: None
+    )
     assert {(row.model, row.task) for row in found.rows} == {("planted-value", "planted")}
     assert not [row for row in found.rows if "on" in row.detail]  # it knows no other task
-    assert {"td", "td over tokens"} <= {row.detail.get("target") for row in found.where(experiment="R1")}
-    assert {"value", "shuffled", "same_length", "random_weights"} <= {row.arm for row in found.where(experiment="R1")}
+    assert {"td", "td over tokens"} <= {
+        row.detail.get("target") for row in found.where(experiment="R1")
+    }
+    assert {"value", "shuffled", "same_length", "random_weights"} <= {
+        row.arm for row in found.where(experiment="R1")
+    }
     for row in found.where(experiment="R4", arm="matched", metric="restored"):
         assert row.detail["sets"] in (5, 6)  # the first few alone, or all
         assert ("p_rank" in row.detail) == (row.detail["sets"] == 6)
@@ -138,7 +173,7 @@ def test_mistakes(names: list[str], homes, said: str, tmp_path: Path):
 
 
 def test_all_names_are_experiments_of_the_paper():
-    from mechreward import paper
+    from mechreward import experiments as paper
 
     assert set(EXPERIMENTS) - {"certificate"} | {"R12"} == {
         name for name in paper.__all__ if re.fullmatch(r"R\d+", name)

@@ -8,11 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mechreward import MechRewardError, paper
-from mechreward.account import write_page
-from mechreward.findings import findings
-from mechreward.results import Results, Row, rows_from
-from mechreward.show.steering import share_curve, steering_curve
+from mechreward import MechRewardError
+from mechreward import experiments as paper
+from mechreward.experiments.rows import Results, Row, rows_from
+from mechreward.report.charts import share_curve, steering_curve
+from mechreward.report.findings.rules import findings
+from mechreward.report.results_page import write_page
 from mechreward.stats import Interval
 
 R10 = paper.shared("R10", "made-up", "rows", "3.mlp", 0)
@@ -28,7 +29,12 @@ def depends(high: float, rank: int, clean: float = 0.4, draws: int = 19) -> list
             ("baseline", "spearman", Interval(0.5, clean, 0.6, 40), {"neurons": 38, "steps": 90}),
             ("value", "change", Interval(-0.3, -0.4, -0.2, 40), detail),
             ("matched", "change", Interval(-0.1, -0.2, 0.0, 40), detail),
-            ("value", "beyond_matched", Interval(-0.2, -0.3, high, 40), {"rank": rank, "p_rank": 0.05, "draws": draws}),
+            (
+                "value",
+                "beyond_matched",
+                Interval(-0.2, -0.3, high, 40),
+                {"rank": rank, "p_rank": 0.05, "draws": draws},
+            ),
         ],
     )
 
@@ -47,7 +53,9 @@ def test_R10_speaks_of_one_layer_in_the_singular():
         replace(row, detail=row.detail | {"layers": 1} if "layers" in row.detail else row.detail)
         for row in depends(-0.1, 1)
     ]
-    assert "300 value neurons of 1 earlier layer changes" in findings(Results({}, tuple(rows)))[0][0]
+    assert (
+        "300 value neurons of 1 earlier layer changes" in findings(Results({}, tuple(rows)))[0][0]
+    )
 
 
 def test_R10_needs_draws_enough_for_a_rank():
@@ -61,11 +69,22 @@ def steers(p: float, matched: float) -> list[Row]:
     for strength in (-2, -1, 1, 2):
         up = 0.5 + strength / 10
         detail = {"strength": strength, "place": "all"}
-        rows += rows_from(R14, [("value", "accuracy", Interval(up, up - 0.1, up + 0.1, 40), detail)])
-        rows += rows_from(R14, [("matched", "accuracy", Interval(0.5, 0.45, 0.55, 40), detail | {"sets": 3})])
+        rows += rows_from(
+            R14, [("value", "accuracy", Interval(up, up - 0.1, up + 0.1, 40), detail)]
+        )
+        rows += rows_from(
+            R14, [("matched", "accuracy", Interval(0.5, 0.45, 0.55, 40), detail | {"sets": 3})]
+        )
     for strength in (1, 2):
         detail, gap = {"strength": strength, "place": "all", "sets": 1}, strength / 5
-        gaps = [("value", "contrast", Interval(gap, gap - 0.1, gap + 0.1, 40), detail | {"p_mcnemar": p})]
+        gaps = [
+            (
+                "value",
+                "contrast",
+                Interval(gap, gap - 0.1, gap + 0.1, 40),
+                detail | {"p_mcnemar": p},
+            )
+        ]
         rank = {"sets": 19, "p_rank": 0.05 if gap > matched else 0.1}
         gaps += [("matched", "contrast", Interval(0.0, -matched, matched, 19), detail | rank)]
         rows += rows_from(R14, gaps)
@@ -73,29 +92,43 @@ def steers(p: float, matched: float) -> list[Row]:
     return rows + rows_from(R14, [("value", "contrast", Interval(0.05, -0.1, 0.2, 40), early)])
 
 
-@pytest.mark.parametrize(("high", "rank", "holds"), [(-0.1, 1, True), (0.01, 1, False), (-0.1, 2, False)])
+@pytest.mark.parametrize(
+    ("high", "rank", "holds"), [(-0.1, 1, True), (0.01, 1, False), (-0.1, 2, False)]
+)
 def test_R10_needs_the_interval_and_the_rank(high: float, rank: int, holds: bool):
     found, missed = findings(Results({}, tuple(depends(high, rank))))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
     assert "Zeroing the 300 value neurons of 2 earlier layers" in (found + missed)[0]
 
 
-@pytest.mark.parametrize(("p", "matched", "holds"), [(0.01, 0.1, True), (0.02, 0.1, False), (0.01, 0.45, False)])
+@pytest.mark.parametrize(
+    ("p", "matched", "holds"), [(0.01, 0.1, True), (0.02, 0.1, False), (0.01, 0.45, False)]
+)
 def test_R14_needs_the_test_after_Holm_and_the_rank(p: float, matched: float, holds: bool):
-    """Three contrasts: p = .02 is .06 after Holm. The strength shown is the one with the largest contrast, .4 at 2."""
+    """Three contrasts: p = .02 is .06 after Holm. The strength shown is the one with the largest
+    contrast, .4 at 2."""
     found, missed = findings(Results({}, tuple(steers(p, matched))))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
-    assert "at strength 2 (standard deviations) and all positions, changes accuracy by 0.400" in (found + missed)[0]
+    assert (
+        "at strength 2 (standard deviations) and all positions, changes accuracy by 0.400"
+        in (found + missed)[0]
+    )
     assert "Holm over 3 strengths and places; 19 matched sets" in (found + missed)[0]
-    assert "largest at each place: all +0.40 [+0.30, +0.50], early +0.05 [-0.10, +0.20] (R14)" in (found + missed)[0]
+    assert (
+        "largest at each place: all +0.40 [+0.30, +0.50], early +0.05 [-0.10, +0.20] (R14)"
+        in (found + missed)[0]
+    )
 
 
 def test_R14_without_all_matched_sets_is_not_found():
     few = [
-        row if row.arm != "matched" else replace(row, detail=row.detail | {"p_rank": 1.0}) for row in steers(0.01, 0.1)
+        row if row.arm != "matched" else replace(row, detail=row.detail | {"p_rank": 1.0})
+        for row in steers(0.01, 0.1)
     ]
     assert not findings(Results({}, tuple(few)))[0]
-    assert not findings(Results({}, tuple(row for row in few if row.metric != "contrast" or row.arm == "value")))[0]
+    assert not findings(
+        Results({}, tuple(row for row in few if row.metric != "contrast" or row.arm == "value"))
+    )[0]
 
 
 @pytest.mark.parametrize(("high", "holds"), [(0.35, True), (0.45, False)])
@@ -113,19 +146,26 @@ def test_what_is_learnt_lies_above_all_of_random_weights(high: float, holds: boo
 def test_steering_is_drawn_through_the_baseline():
     drawn = steering_curve(steers(0.02, 0.1), "accuracy")
     ElementTree.fromstring(drawn)
-    assert drawn == steering_curve(steers(0.02, 0.1), "accuracy") and "value" in drawn and "matched" in drawn
+    assert (
+        drawn == steering_curve(steers(0.02, 0.1), "accuracy")
+        and "value" in drawn
+        and "matched" in drawn
+    )
     with pytest.raises(MechRewardError, match="no row has metric 'speed'"):
         steering_curve(steers(0.02, 0.1), "speed")
 
 
 def test_the_draws_of_a_control_are_one_at_strength_0():
-    """The band of a set holds the baseline's interval; that of its draws does not: nothing was drawn there."""
+    """The band of a set holds the baseline's interval; that of its draws does not: nothing was
+    drawn there."""
 
     def wide(low: float, arm: str) -> str:
         rows = [row for row in steers(0.02, 0.1) if row.arm in (arm, "baseline")]
         still = Interval(0.5, low, 0.6, 40)
         rest = [row for row in rows if row.arm != "baseline"]
-        return steering_curve(rows_from(R14, [("baseline", "accuracy", still, {"strength": 0})]) + rest, "accuracy")
+        return steering_curve(
+            rows_from(R14, [("baseline", "accuracy", still, {"strength": 0})]) + rest, "accuracy"
+        )
 
     assert wide(0.4, "matched") == wide(0.2, "matched")
     assert wide(0.4, "value") != wide(0.2, "value")
@@ -137,14 +177,27 @@ def test_the_page_reads_a_certificate(tmp_path):
     rows = rows_from(
         about,
         [
-            ("value", claim, Interval(0.1, 0.0, 0.2, 80), {"verdict": v, "reason": f"{claim} so.", "neurons": 7})
+            (
+                "value",
+                claim,
+                Interval(0.1, 0.0, 0.2, 80),
+                {"verdict": v, "reason": f"{claim} so.", "neurons": 7},
+            )
             for claim, v in told
         ],
     )
     manifest = {"versions": {"mechreward": "0"}}
-    text = write_page(Results(manifest, tuple(rows)), tmp_path / "p.md", "mechreward paper certificate").read_text()
-    assert "Certificate of 7 MLP units at 3.mlp. These neurons are not certified: a claim is refuted" in text
-    assert "(pass: decodable; fail: sparse; inconclusive: causal)" in text and "| sparse | fail | sparse so. |" in text
+    text = write_page(
+        Results(manifest, tuple(rows)), tmp_path / "p.md", "mechreward paper certificate"
+    ).read_text()
+    assert (
+        "Certificate of 7 MLP units at 3.mlp. These neurons are not certified: a claim is refuted"
+        in text
+    )
+    assert (
+        "(pass: decodable; fail: sparse; inconclusive: causal)" in text
+        and "| sparse | fail | sparse so. |" in text
+    )
     assert "`mechreward paper certificate --model made-up --task rows`" in text
 
 
@@ -174,9 +227,16 @@ def doses(gap: float, p: float, matched: float) -> list[Row]:
 
 @pytest.mark.parametrize(
     ("gap", "p", "matched", "holds"),
-    [(0.3, 0.02, 0.1, True), (0.3, 0.03, 0.1, False), (0.3, 0.02, 0.3, False), (-0.3, 0.02, 0.1, False)],
+    [
+        (0.3, 0.02, 0.1, True),
+        (0.3, 0.03, 0.1, False),
+        (0.3, 0.02, 0.3, False),
+        (-0.3, 0.02, 0.1, False),
+    ],
 )
-def test_a_dose_by_share_needs_the_test_after_Holm_the_sense_and_every_matched_set(gap, p, matched, holds):
+def test_a_dose_by_share_needs_the_test_after_Holm_the_sense_and_every_matched_set(
+    gap, p, matched, holds
+):
     found, missed = findings(Results({}, tuple(doses(gap, p, matched))))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
 
@@ -185,13 +245,19 @@ def test_a_dose_by_share_needs_the_test_after_Holm_the_sense_and_every_matched_s
     ("up", "down", "sets", "holds"),
     [(0.2, -0.2, 19, True), (0.2, 0.0, 19, False), (0.04, -0.2, 19, False), (0.2, -0.2, 3, False)],
 )
-def test_patching_must_move_both_ways_beyond_matched_sets(up: float, down: float, sets: int, holds: bool):
+def test_patching_must_move_both_ways_beyond_matched_sets(
+    up: float, down: float, sets: int, holds: bool
+):
     rows = []
     for into, change in (("low", up), ("high", down)):
         detail = {"from": "x", "into": into, "at": "3.mlp"}
-        rows += rows_from(R14, [("value", "patched", Interval(change, change - 0.03, change + 0.03, 30), detail)])
+        rows += rows_from(
+            R14, [("value", "patched", Interval(change, change - 0.03, change + 0.03, 30), detail)]
+        )
         rows += rows_from(R14, [("matched", "patched", Interval(0.0, -0.05, 0.05, sets), detail)])
-        rows += rows_from(R14, [("all neurons", "patched", Interval(2 * change, -1.0, 1.0, 30), detail)])
+        rows += rows_from(
+            R14, [("all neurons", "patched", Interval(2 * change, -1.0, 1.0, 30), detail)]
+        )
     found, missed = findings(Results({}, tuple(rows)))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
     whole = f"all neurons of the site by {2 * up:+.2f} [-1.00, +1.00] and {2 * down:+.2f} [-1.00, +1.00]"
@@ -209,16 +275,26 @@ def test_patching_must_move_both_ways_beyond_matched_sets(up: float, down: float
         (0.03, 0.1, 2, False),
     ],
 )
-def test_at_one_damage_a_set_must_beat_every_control_after_Holm(p: float, random: float, sets: int, holds: bool):
+def test_at_one_damage_a_set_must_beat_every_control_after_Holm(
+    p: float, random: float, sets: int, holds: bool
+):
     own, other = ({"strength": 2, "kl": 0.4, "p_mcnemar": each} for each in (p, 0.9))
     beside = {"strength": 2, "kl": 0.4, "factor": 3.0, "sets": 2, "never": 0}
     rows = rows_from(R14, [("value", "contrast_at_kl", Interval(0.3, 0.2, 0.4, 100), own)])
-    rows += rows_from(R14, [("matched", "contrast_at_kl", Interval(0.0, -0.1, 0.1, sets), beside | {"sets": sets})])
+    rows += rows_from(
+        R14,
+        [("matched", "contrast_at_kl", Interval(0.0, -0.1, 0.1, sets), beside | {"sets": sets})],
+    )
     rows += rows_from(R14, [("random", "contrast_at_kl", Interval(0.0, -0.1, random, 2), beside)])
     rows += rows_from(R14, [("dopamine", "contrast_at_kl", Interval(0.0, -0.1, 0.1, 100), other)])
     found, missed = findings(Results({}, tuple(rows)))
-    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))  # dopamine has no control here: nothing is said
-    assert f"p={2 * p:.2g} after Holm over 2 sets; {sets} matched sets, 3.0 times as strong" in (found + missed)[0]
+    assert (len(found), len(missed)) == (
+        (1, 0) if holds else (0, 1)
+    )  # dopamine has no control here: nothing is said
+    assert (
+        f"p={2 * p:.2g} after Holm over 2 sets; {sets} matched sets, 3.0 times as strong"
+        in (found + missed)[0]
+    )
     assert ("2 matched sets cannot rank it" in (found + missed)[0]) == (sets == 2 and p == 0.02)
 
 
@@ -226,19 +302,34 @@ def test_at_one_damage_a_set_must_beat_every_control_after_Holm(p: float, random
     ("low", "p", "layers", "holds"),
     [(0.1, 0.05, 1, True), (-0.1, 0.05, 1, False), (0.1, 0.1, 1, False), (0.1, 0.05, 2, False)],
 )
-def test_self_repair_must_be_above_0_and_above_matched_sets(low: float, p: float, layers: int, holds: bool):
+def test_self_repair_must_be_above_0_and_above_matched_sets(
+    low: float, p: float, layers: int, holds: bool
+):
     about = R14 | {"experiment": "R4", "site": "1.mlp"}
     rows = [
-        *rows_from(about, [("value", "restored", Interval(-0.5, -0.6, -0.4, 30), {"at": "2.resid_post"})]),
-        *rows_from(about, [("value", "restored", Interval(0.3, low, 0.5, 30), {"at": "3.resid_post"})]),
+        *rows_from(
+            about, [("value", "restored", Interval(-0.5, -0.6, -0.4, 30), {"at": "2.resid_post"})]
+        ),
+        *rows_from(
+            about, [("value", "restored", Interval(0.3, low, 0.5, 30), {"at": "3.resid_post"})]
+        ),
         *rows_from(
             about,
-            [("matched", "restored", Interval(0.0, -0.1, 0.2, 19), {"at": "3.resid_post", "sets": 19, "p_rank": p})],
+            [
+                (
+                    "matched",
+                    "restored",
+                    Interval(0.0, -0.1, 0.2, 19),
+                    {"at": "3.resid_post", "sets": 19, "p_rank": p},
+                )
+            ],
         ),
     ]
     if layers == 2:
         other = about | {"site": "0.mlp"}
-        rows += rows_from(other, [("value", "restored", Interval(0.1, -0.1, 0.3, 30), {"at": "3.resid_post"})])
+        rows += rows_from(
+            other, [("value", "restored", Interval(0.1, -0.1, 0.3, 30), {"at": "3.resid_post"})]
+        )
     found, missed = findings(Results({}, tuple(rows)))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
     assert "1.mlp 0.30" in (found + missed)[0] and "-0.50" not in (found + missed)[0]
@@ -248,10 +339,18 @@ def test_self_repair_must_be_above_0_and_above_matched_sets(low: float, p: float
     ("p", "low", "sets", "holds"),
     [(0.02, 0.6, 19, True), (0.03, 0.6, 19, False), (0.02, 0.45, 19, False), (0.02, 0.6, 5, False)],
 )
-def test_other_tasks_are_felt_after_Holm_and_beyond_matched_sets(p: float, low: float, sets: int, holds: bool):
+def test_other_tasks_are_felt_after_Holm_and_beyond_matched_sets(
+    p: float, low: float, sets: int, holds: bool
+):
     about = R14 | {"experiment": "R4"}
-    each = [(op, {"on": "chain", "op": op, "p_mcnemar": value}) for op, value in (("zero", p), ("mean", 1.0))]
-    rows = [rows_from(about, [("value", "change_elsewhere", Interval(-0.1, -0.2, 0.0, 40), d)])[0] for _, d in each]
+    each = [
+        (op, {"on": "chain", "op": op, "p_mcnemar": value})
+        for op, value in (("zero", p), ("mean", 1.0))
+    ]
+    rows = [
+        rows_from(about, [("value", "change_elsewhere", Interval(-0.1, -0.2, 0.0, 40), d)])[0]
+        for _, d in each
+    ]
     for op in ("zero", "mean"):
         beside = [("value", 0.5, 0.4, {"op": op}), ("matched", 0.65, low, {"op": op, "sets": sets})]
         beside += [("baseline", 0.7, 0.6, {})]
@@ -266,11 +365,20 @@ def test_other_tasks_are_felt_after_Holm_and_beyond_matched_sets(p: float, low: 
     assert (found + missed)[0].endswith(few) == (sets == 5)
 
 
-def ablation(p: float = 0.001, rank: int = 1, draws: int = 19, clean: float | None = 0.1) -> list[Row]:
-    """Two ablations, the first of which is told; `clean`: the lower bound of Spearman with V-hat at the site."""
+def ablation(
+    p: float = 0.001, rank: int = 1, draws: int = 19, clean: float | None = 0.1
+) -> list[Row]:
+    """Two ablations, the first of which is told; `clean`: the lower bound of Spearman with V-hat at
+    the site."""
     about, rows = R14 | {"experiment": "R4"}, []
     for op, value in (("zero", p), ("mean", 1.0)):
-        tests = {"rank": rank, "draws": draws, "p_rank": rank / (1 + draws), "match_error": 0.1, "matched": True}
+        tests = {
+            "rank": rank,
+            "draws": draws,
+            "p_rank": rank / (1 + draws),
+            "match_error": 0.1,
+            "matched": True,
+        }
         detail = {"op": op, "neurons": 8, "p_mcnemar": value} | tests
         rows += rows_from(about, [("value", "accuracy", Interval(0.4, 0.3, 0.5, 40), detail)])
         rows += rows_from(about, [("value", "change", Interval(-0.1, -0.2, 0.0, 40), {"op": op})])
@@ -289,7 +397,9 @@ def test_an_ablation_says_what_its_rank_is_worth(p: float, rank: int, draws: int
     found, missed = findings(Results({}, tuple(ablation(p, rank, draws, None))))
     told = next(s for s in found + missed if s.startswith("Zero ablation"))
     assert (told in found) == holds and "not corrected for 2 ablations)" in told
-    assert ("5 matched sets cannot rank it" in told) == (draws == 5) and "not about value" not in told
+    assert ("5 matched sets cannot rank it" in told) == (
+        draws == 5
+    ) and "not about value" not in told
 
 
 @pytest.mark.parametrize(("clean", "said"), [(0.1, False), (0.0, True), (-0.1, True)])
@@ -311,7 +421,9 @@ def test_R13_is_named_where_its_rows_are():
     assert all(s.endswith("(R4, R13).") for s in said(*rows, *again))
     assert all(s.endswith("(R4).") for s in said(*rows))
     told = said(*rows, *stream, *again)
-    assert sum(s.endswith("(R4).") for s in told) == sum(s.endswith("(R4, R13).") for s in told) == 2
+    assert (
+        sum(s.endswith("(R4).") for s in told) == sum(s.endswith("(R4, R13).") for s in told) == 2
+    )
 
 
 def test_the_curve_by_share_has_a_line_for_every_arm():
@@ -323,14 +435,21 @@ def test_the_curve_by_share_has_a_line_for_every_arm():
         share_curve(doses(0.3, 0.02, 0.1), "accuracy_zeroed")
 
 
-@pytest.mark.parametrize(("gap", "p", "holds"), [(0.2, 0.01, True), (0.2, 0.03, False), (-0.2, 0.01, False)])
+@pytest.mark.parametrize(
+    ("gap", "p", "holds"), [(0.2, 0.01, True), (0.2, 0.03, False), (-0.2, 0.01, False)]
+)
 def test_value_neurons_must_beat_every_other_ranking_after_Holm(gap: float, p: float, holds: bool):
     about, rows = R14 | {"experiment": "R4"}, []
     for arm, size, value in (("wanda", 0.3, 0.001), ("next_token", gap, p)):
         detail = {"op": "zero", "p": value}
         rows += rows_from(about, [(arm, "gap", Interval(size, size - 0.1, size + 0.1, 40), detail)])
-    rows += rows_from(about, [("wanda", "gap", Interval(0.0, -0.1, 0.1, 40), {"op": "mean", "p": 1.0})])
-    rows += rows_from(about, [("matched_displacement", "gap", Interval(0.0, -0.1, 0.1, 40), {"op": "zero", "sets": 5})])
+    rows += rows_from(
+        about, [("wanda", "gap", Interval(0.0, -0.1, 0.1, 40), {"op": "mean", "p": 1.0})]
+    )
+    rows += rows_from(
+        about,
+        [("matched_displacement", "gap", Interval(0.0, -0.1, 0.1, 40), {"op": "zero", "sets": 5})],
+    )
     found, missed = findings(Results({}, tuple(rows)))
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
     assert (
@@ -339,9 +458,12 @@ def test_value_neurons_must_beat_every_other_ranking_after_Holm(gap: float, p: f
     )
 
 
-@pytest.mark.parametrize(("p", "holds"), [((0.016, 1.0, 1.0), True), ((0.02, 1.0, 1.0), False), ((1.0,) * 3, False)])
+@pytest.mark.parametrize(
+    ("p", "holds"), [((0.016, 1.0, 1.0), True), ((0.02, 1.0, 1.0), False), ((1.0,) * 3, False)]
+)
 def test_next_token_sets_overlap_is_found_only_when_it_is_shown(p: tuple[float, ...], holds: bool):
-    """Three shares: .016 is .048 after Holm, .02 is .06. A test that shows nothing is no finding."""
+    """Three shares: .016 is .048 after Holm, .02 is .06. A test that shows nothing is no
+    finding."""
     about, rows = R14 | {"experiment": "R6"}, []
     for share, value in zip((0.01, 0.05, 0.2), p, strict=True):
         detail = {"share": share, "neurons": 8, "shared": 1, "expected": 0.01, "p": value}
@@ -349,21 +471,34 @@ def test_next_token_sets_overlap_is_found_only_when_it_is_shown(p: tuple[float, 
     found, missed = findings(Results({}, tuple(rows)))
     words = "overlap more than chance" if holds else "are not shown to overlap more than chance"
     assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
-    assert (found + missed)[0].startswith(f"Value sets of MLP units {words} with next-token sets (top 1%: IoU 0.07, ")
+    assert (found + missed)[0].startswith(
+        f"Value sets of MLP units {words} with next-token sets (top 1%: IoU 0.07, "
+    )
 
 
 @pytest.mark.parametrize(
     ("own", "low", "largest", "holds"),
-    [(0.3, 0.1, 1.0, True), (0.24, 0.1, 0.01, False), (0.3, -0.1, 0.01, False), (-0.3, -0.4, 0.01, False)],
+    [
+        (0.3, 0.1, 1.0, True),
+        (0.24, 0.1, 0.01, False),
+        (0.3, -0.1, 0.01, False),
+        (-0.3, -0.4, 0.01, False),
+    ],
 )
 def test_a_single_neuron_is_held_against_the_largest_under_shuffles(
     own: float, low: float, largest: float, holds: bool
 ):
-    """What counts is the neuron chosen on train; the p of the largest on test, another neuron, decides nothing."""
+    """What counts is the neuron chosen on train; the p of the largest on test, another neuron,
+    decides nothing."""
     rows = rows_from(
         R14 | {"experiment": "R9"},
         [
-            ("dopamine", "spearman", Interval(own, low, 0.5, 50), {"neuron": 7, "sign": -1.0, "train": 0.3}),
+            (
+                "dopamine",
+                "spearman",
+                Interval(own, low, 0.5, 50),
+                {"neuron": 7, "sign": -1.0, "train": 0.3},
+            ),
             ("dopamine", "max_spearman", Interval(0.4, nan, nan, 768), {"p": largest, "draws": 99}),
             ("shuffled", "max_spearman", Interval(0.2, 0.15, 0.25, 99), {}),
         ],
@@ -382,7 +517,15 @@ def test_a_single_neuron_is_held_against_the_largest_under_shuffles(
 @pytest.mark.parametrize("reading", ["sparse", "distributed"])
 def test_the_evidence_says_what_the_random_bases_number_is(reading: str):
     beyond = Interval(0.8, 0.6, 1.0, 50) if reading == "sparse" else Interval(nan, nan, nan, 50)
-    detail = {"neurons": 8, "reading": reading, "p": 0.05, "random": 0.1, "rotated": 0.2, "few": 0.3, "full": 0.4}
+    detail = {
+        "neurons": 8,
+        "reading": reading,
+        "p": 0.05,
+        "random": 0.1,
+        "rotated": 0.2,
+        "few": 0.3,
+        "full": 0.4,
+    }
     rows = rows_from(R14 | {"experiment": "R2"}, [("value", "sparsity", beyond, detail)])
     rows += rows_from(R14 | {"experiment": "R2"}, curve())
     found, missed = findings(Results({}, tuple(rows)))
@@ -396,10 +539,24 @@ def test_the_evidence_says_what_the_random_bases_number_is(reading: str):
 
 
 def test_the_evidence_has_the_intervals_of_the_linear_curve():
-    detail = {"neurons": 8, "reading": "sparse", "p": 0.05, "random": 0.1, "rotated": 0.2, "few": 0.3, "full": 0.5}
-    linear = [(arm, metric, one, more | {"shape": "linear"}) for arm, metric, one, more in curve() if arm == "value"]
+    detail = {
+        "neurons": 8,
+        "reading": "sparse",
+        "p": 0.05,
+        "random": 0.1,
+        "rotated": 0.2,
+        "few": 0.3,
+        "full": 0.5,
+    }
+    linear = [
+        (arm, metric, one, more | {"shape": "linear"})
+        for arm, metric, one, more in curve()
+        if arm == "value"
+    ]
     numbers = [("value", "sparsity", Interval(0.8, 0.6, 1.0, 50), detail), *linear]
-    told = findings(Results({}, tuple(rows_from(R14 | {"experiment": "R2"}, numbers + curve()))))[0][-1]
+    told = findings(Results({}, tuple(rows_from(R14 | {"experiment": "R2"}, numbers + curve()))))[
+        0
+    ][-1]
     assert (
         "all read it with Spearman +0.50 [+0.40, +0.60] (p=0.05" in told
         and "best with +0.30 [+0.20, +0.40], as" in told
@@ -421,12 +578,19 @@ def curve() -> list[tuple[str, str, Interval, dict[str, object]]]:
     [
         (0.2, 0.1, 19, "Sparser than chance"),
         (0.2, 0.2, 19, "No sparser than chance"),
-        (0.2, 0.1, 18, "Above 18 draws of every null, too few to call it sparser than chance (19 are needed)"),
+        (
+            0.2,
+            0.1,
+            18,
+            "Above 18 draws of every null, too few to call it sparser than chance (19 are needed)",
+        ),
     ],
 )
 def test_sparser_than_chance_needs_draws_enough(low: float, random: float, draws: int, words: str):
     few = {"ratio": 0.99, "neurons": 8, "shape": "mlp", "fit": "retrained"}
-    numbers = [("value", "spearman", Interval(0.5, 0.4, 0.6, 50), few | {"ratio": 0.0, "neurons": 768})]
+    numbers = [
+        ("value", "spearman", Interval(0.5, 0.4, 0.6, 50), few | {"ratio": 0.0, "neurons": 768})
+    ]
     numbers += [("value", "spearman", Interval(0.3, low, 0.4, 50), few)]
     numbers += [("td_over_tokens", "spearman", Interval(0.2, 0.1, 0.3, 50), few)]
     for arm, count in (("random", draws), ("rotated", 20)):
@@ -434,18 +598,32 @@ def test_sparser_than_chance_needs_draws_enough(low: float, random: float, draws
         numbers += [(arm, "spearman", one, few | {"draw": draw}) for draw in range(count)]
     found, missed = findings(Results({}, tuple(rows_from(R14 | {"experiment": "R2"}, numbers))))
     assert len(found + missed) == 1 and bool(found) == (words == "Sparser than chance")
-    assert (found + missed)[0].startswith(f"{words}: 8 of the MLP units at 3.mlp read V-hat with Spearman 0.300 [")
+    assert (found + missed)[0].startswith(
+        f"{words}: 8 of the MLP units at 3.mlp read V-hat with Spearman 0.300 ["
+    )
     null = f"of that size {random:+.2f} [{random - 0.1:+.2f}, {random + 0.1:+.2f}]"
-    assert f"all together +0.50 [+0.40, +0.60], the best random subset or basis {null}" in (found + missed)[0]
+    assert (
+        f"all together +0.50 [+0.40, +0.60], the best random subset or basis {null}"
+        in (found + missed)[0]
+    )
     assert "td over tokens +0.20 [+0.10, +0.30]" in (found + missed)[0]
 
 
 def test_the_page_claims_no_rule_fixed_in_advance(tmp_path):
     manifest = {"versions": {"mechreward": "0"}}
-    text = write_page(Results(manifest, tuple(depends(-0.1, 1))), tmp_path / "p.md", "mechreward paper R10").read_text()
+    text = write_page(
+        Results(manifest, tuple(depends(-0.1, 1))), tmp_path / "p.md", "mechreward paper R10"
+    ).read_text()
     head = " ".join(text.partition("## ")[0].split())
-    for words in ("exploratory beyond its corrected p-values", "not all fixed in advance", "seen on validation"):
+    for words in (
+        "exploratory beyond its corrected p-values",
+        "not all fixed in advance",
+        "seen on validation",
+    ):
         assert words in head
     assert "measured once" not in head and "fixed before" not in head
-    told, folded = text.index("Zeroing the 300 value neurons"), text.index("<details><summary>Numbers</summary>\n\n")
+    told, folded = (
+        text.index("Zeroing the 300 value neurons"),
+        text.index("<details><summary>Numbers</summary>\n\n"),
+    )
     assert told < folded < text.index("| 3.mlp | value | 300 | ") < text.index("\n\n</details>")

@@ -12,10 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechreward._check import MechRewardError
-from mechreward.causal.intervene import PULL, Intervention, mean, patch, resample, scale, steer, zero
-from mechreward.models.adapter import model_id
-from mechreward.models.edits import RowEdits, forward_arms
+from mechreward.base.errors import MechRewardError
+from mechreward.causal.intervene import (
+    PULL,
+    Intervention,
+    mean,
+    patch,
+    resample,
+    scale,
+    steer,
+    zero,
+)
+from mechreward.models.identity import model_id
+from mechreward.models.row_edits import RowEdits, forward_arms
 from mechreward.models.site import Site
 from mechreward.probing.neurons import NeuronSet
 
@@ -35,7 +44,9 @@ def tensor(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return x.to(dtype)
 
 
-def changes(indices, seed: int, strength: float = 1.0, dtype: torch.dtype = torch.float32) -> list[Intervention]:
+def changes(
+    indices, seed: int, strength: float = 1.0, dtype: torch.dtype = torch.float32
+) -> list[Intervention]:
     """Every operation; those that replace come first."""
     reference = made.activations(tensor(seed + 1, dtype).reshape(-1, WIDTH))
     toward = np.random.default_rng(seed).normal(size=len(reference.x))
@@ -51,7 +62,9 @@ def changes(indices, seed: int, strength: float = 1.0, dtype: torch.dtype = torc
     ]
 
 
-def replacing(indices, seed: int, strength: float = 1.0, dtype: torch.dtype = torch.float32) -> list[Intervention]:
+def replacing(
+    indices, seed: int, strength: float = 1.0, dtype: torch.dtype = torch.float32
+) -> list[Intervention]:
     return [change for change in changes(indices, seed, strength, dtype) if PULL[change.op] == -1]
 
 
@@ -93,7 +106,9 @@ def test_two_disjoint_sets_in_either_order_are_their_union(a, b, seed):
     if not b:
         return
     x = tensor(seed)
-    for one, two, both in zip(changes(a, seed, 0.7), changes(b, seed, 0.7), changes(a | b, seed, 0.7), strict=True):
+    for one, two, both in zip(
+        changes(a, seed, 0.7), changes(b, seed, 0.7), changes(a | b, seed, 0.7), strict=True
+    ):
         assert torch.equal(one(two(x)), both(x))
         assert torch.equal(two(one(x)), both(x))
 
@@ -107,7 +122,9 @@ def test_the_equation_in_float64(indices, seed, strength):
         old = expected[..., index]
         reference = change.reference.double()[: 3 if change.by_position else None]
         expected[..., index] = old + change.strength * (reference + PULL[change.op] * old)
-        torch.testing.assert_close(change(x).double(), expected, rtol=1e-5, atol=1e-5 * float(x.abs().max()))
+        torch.testing.assert_close(
+            change(x).double(), expected, rtol=1e-5, atol=1e-5 * float(x.abs().max())
+        )
 
 
 @settings(max_examples=40)
@@ -119,20 +136,25 @@ def test_an_intervention_can_be_undone(indices, seed, strength):
     up, down = (changes(indices, seed, s)[5] for s in (strength, -strength))
     torch.testing.assert_close(down(up(x)), x, **close)
     if abs(strength) > 0.01:
-        torch.testing.assert_close(scale(of(indices), 1 / strength)(scale(of(indices), strength)(x)), x, **close)
+        torch.testing.assert_close(
+            scale(of(indices), 1 / strength)(scale(of(indices), strength)(x)), x, **close
+        )
 
 
 @settings(max_examples=40)
 @given(sets, seeds, st.floats(-1, 2), st.sets(st.integers(0, 2), min_size=1))
 def test_an_edit_is_the_call(indices, seed, strength, at):
-    """What a row of a batch carries, against the callable with positions, for every operation and some positions."""
+    """What a row of a batch carries, against the callable with positions, for every operation and
+    some positions."""
     x, chosen = tensor(seed), torch.tensor([p if p in at else -1 for p in range(3)])
     for change in changes(indices, seed, strength):
         edit = change.edit(sorted(at))
         rows = RowEdits([(edit,)], torch.device("cpu"))
         rows.set(torch.ones(2, 1).long(), torch.arange(3).expand(2, -1))
         ((name, hook),) = rows.hooks()
-        torch.testing.assert_close(hook(x, None), change(x, chosen.expand(2, -1)), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            hook(x, None), change(x, chosen.expand(2, -1)), rtol=1e-6, atol=1e-6
+        )
         assert name == change.neurons.site.hook
 
 
@@ -184,7 +206,8 @@ def test_a_mean_may_be_that_of_a_position():
 
 
 def test_a_mean_may_be_that_of_the_step_a_position_lies_in():
-    """Steps end at 1 (the prompt), 4 and 6: positions 0-1 are step 0, 2-4 step 1, 5-6 step 2, the rest unknown."""
+    """Steps end at 1 (the prompt), 4 and 6: positions 0-1 are step 0, 2-4 step 1, 5-6 step 2, the
+    rest unknown."""
     out = mean(PAIR, LABELLED, by="step", ends=(1, 4, 6))(torch.zeros(1, 9, 2))
     assert out[0, :, 0].tolist() == [3.0, 3.0, 3.0, 3.0, 3.0, 9.0, 9.0, 0.0, 0.0]
     assert out[0, :, 1].tolist() == [20.0] * 5 + [60.0] * 2 + [0.0] * 2
@@ -206,7 +229,9 @@ def test_resampling_by_position_or_step_draws_there():
     reference = made.activations(
         np.arange(200.0)[:, None] * [1, 1], position=np.arange(200) % 4, step=np.arange(200) // 100
     )
-    drawn = {resample(PAIR, reference, by="position", seed=s).reference[2, 0].item() for s in range(200)}
+    drawn = {
+        resample(PAIR, reference, by="position", seed=s).reference[2, 0].item() for s in range(200)
+    }
     assert len(drawn) > 30 and all(row % 4 == 2 for row in drawn)
     steps = resample(PAIR, reference, by="step", ends=(3, 9)).reference[:, 0]
     assert (steps[:4] < 100).all() and (steps[4:] >= 100).all() and len(set(steps.tolist())) > 5
@@ -217,11 +242,15 @@ def test_a_patch_takes_a_state_a_table_activations_or_a_cache(tiny_model, tokens
     with torch.no_grad():
         _, cache = tiny_model.run_with_cache(tokens[:1])
     values, x = cache[neurons.site.hook][0][:, [3, 8]], torch.zeros(2, 9, 32)
-    rows = made.activations(cache[neurons.site.hook][0], "tokens", neurons.site, trajectory=[4] * 7, position=range(7))
+    rows = made.activations(
+        cache[neurons.site.hook][0], "tokens", neurons.site, trajectory=[4] * 7, position=range(7)
+    )
     rows = replace(rows, model_id=neurons.model_id)
     columns = {key: getattr(rows, key)[[2, 5]] for key in ("x", "trajectory", "position", "step")}
     some = replace(rows, **columns)
-    state, table, acts, run, few = (patch(neurons, each) for each in (values[4], values, rows, cache, some))
+    state, table, acts, run, few = (
+        patch(neurons, each) for each in (values[4], values, rows, cache, some)
+    )
     assert torch.equal(state(x)[..., [3, 8]], values[4].expand(2, 9, 2))
     for change in (table, acts, run):
         assert torch.equal(change(x)[:, :7, [3, 8]], values.expand(2, 7, 2))
@@ -233,22 +262,42 @@ def test_a_patch_takes_a_state_a_table_activations_or_a_cache(tiny_model, tokens
 def test_steering_moves_a_standard_deviation_toward_what_is_wanted():
     rng = np.random.default_rng(0)
     toward = rng.normal(size=400)
-    x = np.stack([3 * toward + rng.normal(size=400), -0.5 * toward + rng.normal(size=400), np.full(400, 7.0)], 1)
+    x = np.stack(
+        [
+            3 * toward + rng.normal(size=400),
+            -0.5 * toward + rng.normal(size=400),
+            np.full(400, 7.0),
+        ],
+        1,
+    )
     reference, chosen = made.activations(x), made.neurons(0, 1, 2, width=3)
     toward[:3] = np.nan
     change = steer(chosen, reference, 2.0, toward=toward)
-    own = replace(chosen, direction=tuple(steer(chosen, reference, toward=toward).reference.tolist()))
-    assert torch.equal(steer(own, 2.0)(torch.zeros(3)), change(torch.zeros(3))), "a set's own direction"
+    own = replace(
+        chosen, direction=tuple(steer(chosen, reference, toward=toward).reference.tolist())
+    )
+    assert torch.equal(steer(own, 2.0)(torch.zeros(3)), change(torch.zeros(3))), (
+        "a set's own direction"
+    )
     moved = change(torch.zeros(1, 1, 3))[0, 0].numpy()
     np.testing.assert_allclose(moved, 2 * x.std(0) * [1, -1, 1], rtol=1e-5, atol=1e-5)
-    assert torch.equal(steer(chosen, torch.tensor([1.0, -2.0, 0.0]), 3)(torch.ones(3)), torch.tensor([4.0, -5.0, 1.0]))
+    assert torch.equal(
+        steer(chosen, torch.tensor([1.0, -2.0, 0.0]), 3)(torch.ones(3)),
+        torch.tensor([4.0, -5.0, 1.0]),
+    )
 
 
 def test_what_the_references_refuse():
     two = made.activations(np.ones((4, 2)), trajectory=[0, 0, 1, 1])
     for call, told in [
-        (lambda: mean(PAIR, LABELLED, by="place"), "unknown condition 'place'. Possible: position, step"),
-        (lambda: mean(PAIR, LABELLED, by="step"), "by='step' needs ends=: the step_ends of the trajectory"),
+        (
+            lambda: mean(PAIR, LABELLED, by="place"),
+            "unknown condition 'place'. Possible: position, step",
+        ),
+        (
+            lambda: mean(PAIR, LABELLED, by="step"),
+            "by='step' needs ends=: the step_ends of the trajectory",
+        ),
         (lambda: mean(PAIR, LABELLED, ends=(1,)), "goes with by='step' alone"),
         (lambda: resample(PAIR, LABELLED, by="position", ends=(1,)), "goes with by='step' alone"),
         (
@@ -257,11 +306,17 @@ def test_what_the_references_refuse():
         ),
         (lambda: patch(PAIR, two), "comes from one run; the activations are of 2 trajectories"),
         (lambda: patch(PAIR, {made.SITE.hook: torch.zeros(2, 3, 2)}), "the source holds 2 rows"),
-        (lambda: patch(PAIR, torch.zeros(1, 1, 2, 2)), r"\[k\] or \[pos k\]; a tensor of shape \[1, 1, 2, 2\]"),
+        (
+            lambda: patch(PAIR, torch.zeros(1, 1, 2, 2)),
+            r"\[k\] or \[pos k\]; a tensor of shape \[1, 1, 2, 2\]",
+        ),
         (lambda: patch(PAIR, torch.zeros(3)), "the reference has 3 values for 2 neurons"),
         (lambda: patch(PAIR, torch.full((2,), torch.nan)), "not finite"),
         (lambda: patch(PAIR, torch.zeros(0, 2)), "the reference has no row"),
-        (lambda: patch(PAIR, torch.zeros(2, 2)).edit([5]), "none of the positions has a reference; .* have: 0, 1"),
+        (
+            lambda: patch(PAIR, torch.zeros(2, 2)).edit([5]),
+            "none of the positions has a reference; .* have: 0, 1",
+        ),
         (lambda: patch(PAIR, torch.zeros(2, 2))(torch.zeros(1, 1, 2)), "use attach"),
         (lambda: zero(PAIR).edit([-2]), "count from 0; -2 was given"),
         (lambda: steer(PAIR, LABELLED), "not which way: give toward="),
@@ -302,7 +357,9 @@ def on(model, site: Site, *indices: int) -> NeuronSet:
     return NeuronSet(site, indices, site.width(model), model_id(model))
 
 
-@pytest.mark.parametrize("site", ["0.resid_pre", "0.resid_mid", "0.resid_post", "0.mlp", "1.resid_mid", "1.mlp"])
+@pytest.mark.parametrize(
+    "site", ["0.resid_pre", "0.resid_mid", "0.resid_post", "0.mlp", "1.resid_mid", "1.mlp"]
+)
 @torch.no_grad()
 def test_the_hooked_run_is_the_run_from_the_edited_activation(tiny_model, tokens, site):
     site = Site.parse(site)
@@ -311,7 +368,9 @@ def test_the_hooked_run_is_the_run_from_the_edited_activation(tiny_model, tokens
     edited = clean[site.hook].clone()
     for i in (2, 3, 11, 30):
         edited[:, :, i] = 0
-    expected = tiny_model.run_with_hooks(tokens, fwd_hooks=[(site.hook, lambda tensor, hook: edited)])
+    expected = tiny_model.run_with_hooks(
+        tokens, fwd_hooks=[(site.hook, lambda tensor, hook: edited)]
+    )
     found = tiny_model.run_with_hooks(tokens, fwd_hooks=change.fwd_hooks())
     assert torch.equal(found, expected)
     assert not torch.allclose(found, clean_logits, atol=1e-2)
@@ -321,14 +380,23 @@ def test_the_hooked_run_is_the_run_from_the_edited_activation(tiny_model, tokens
     assert tiny.no_hooks_left(tiny_model)
     assert torch.equal(tiny_model(tokens), clean_logits)
     assert torch.equal(hooked[site.hook], edited)
-    order = [Site(layer, kind) for layer in range(2) for kind in ("resid_pre", "resid_mid", "mlp", "resid_post")]
+    order = [
+        Site(layer, kind)
+        for layer in range(2)
+        for kind in ("resid_pre", "resid_mid", "mlp", "resid_post")
+    ]
     for earlier in order[: order.index(site)]:
-        assert torch.equal(hooked[earlier.hook], clean[earlier.hook]), "layers before the site are bit-identical"
+        assert torch.equal(hooked[earlier.hook], clean[earlier.hook]), (
+            "layers before the site are bit-identical"
+        )
 
 
 @torch.no_grad()
-def test_the_hooked_run_is_the_plain_models_with_the_same_coordinates_set(tiny_model, tiny_plain, tokens):
-    """The oracle knows no TransformerLens: a PyTorch hook on the HuggingFace model's first block."""
+def test_the_hooked_run_is_the_plain_models_with_the_same_coordinates_set(
+    tiny_model, tiny_plain, tokens
+):
+    """The oracle knows no TransformerLens: a PyTorch hook on the HuggingFace model's first
+    block."""
     site, index = Site(0, "resid_post"), [0, 7, 31]
     with tiny_model.hooks(fwd_hooks=[]):
         _, cache = tiny_model.run_with_cache(tokens)
@@ -356,7 +424,9 @@ def every(model, site: Site, strength: float = 1.0) -> list[Intervention]:
     neurons = on(model, site, 2, 3, 11, 30)
     with torch.no_grad():
         _, cache = model.run_with_cache(torch.arange(3, 25)[None])
-    rows = made.activations(cache[site.hook][0], "tokens", site, position=range(22), trajectory=[0] * 22)
+    rows = made.activations(
+        cache[site.hook][0], "tokens", site, position=range(22), trajectory=[0] * 22
+    )
     rows = replace(rows, model_id=neurons.model_id)
     toward = np.random.default_rng(0).normal(size=22)
     return [
@@ -371,14 +441,21 @@ def every(model, site: Site, strength: float = 1.0) -> list[Intervention]:
 
 @pytest.mark.parametrize("site", ["0.resid_post", "1.mlp"])
 @torch.no_grad()
-def test_every_operation_as_hook_and_as_edit_is_the_run_from_the_edited_activation(tiny_model, tokens, site):
+def test_every_operation_as_hook_and_as_edit_is_the_run_from_the_edited_activation(
+    tiny_model, tokens, site
+):
     site = Site.parse(site)
     _, clean = tiny_model.run_with_cache(tokens[:1])
     for change in every(tiny_model, site, 0.8):
         edited = clean[site.hook].clone()
-        old, reference = edited[..., [2, 3, 11, 30]], change.reference[:7] if change.by_position else change.reference
+        old, reference = (
+            edited[..., [2, 3, 11, 30]],
+            change.reference[:7] if change.by_position else change.reference,
+        )
         edited[..., [2, 3, 11, 30]] = old + 0.8 * (reference + PULL[change.op] * old)
-        expected = tiny_model.run_with_hooks(tokens[:1], fwd_hooks=[(site.hook, lambda x, hook, e=edited: e)])
+        expected = tiny_model.run_with_hooks(
+            tokens[:1], fwd_hooks=[(site.hook, lambda x, hook, e=edited: e)]
+        )
         found = tiny_model.run_with_hooks(tokens[:1], fwd_hooks=change.fwd_hooks())
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(
@@ -389,7 +466,8 @@ def test_every_operation_as_hook_and_as_edit_is_the_run_from_the_edited_activati
 
 @torch.no_grad()
 def test_the_remaining_blocks_by_hand(tiny_model, tiny_plain, tokens):
-    """Edit the cached residual and resume from that layer: block, norm and unembedding of the bare model."""
+    """Edit the cached residual and resume from that layer: block, norm and unembedding of the bare
+    model."""
     site = Site(0, "resid_post")
     _, clean = tiny_model.run_with_cache(tokens)
     body = tiny_plain.model

@@ -12,23 +12,35 @@ from test_engine import EOS
 
 from mechreward.models import engine
 from mechreward.models.capture import Capture
-from mechreward.models.edits import Edit
 from mechreward.models.engine import Continuation, generate
-from mechreward.models.lean import LeanPass, _Linears
+from mechreward.models.fast_pass import LeanPass, _Linears
+from mechreward.models.row_edits import Edit
 from mechreward.models.site import HOOKS, Site
 
 SITES = [Site(layer, kind) for layer in (0, 1) for kind in HOOKS]
-SCALED = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SCALED = {
+    "rope_type": "llama3",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
 FITTING: dict[str, tuple[str, dict[str, Any]]] = {
     "one key head": ("Qwen2", {"num_key_value_heads": 1}),
     "tied": ("Qwen2", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
     "biases everywhere": ("Llama", {"attention_bias": True, "mlp_bias": True}),
-    "scaled positions": ("Llama", {"rope_parameters": SCALED | {"original_max_position_embeddings": 32}}),
+    "scaled positions": (
+        "Llama",
+        {"rope_parameters": SCALED | {"original_max_position_embeddings": 32}},
+    ),
     "wide heads": ("Qwen3", {"head_dim": 16}),
 }
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "window": ("Qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
-    "moving positions": ("Llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}),
+    "moving positions": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+    ),
     "another activation": ("Llama", {"hidden_act": "gelu"}),
     "another family": ("Mistral", {}),
     "GPT-2": ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 96}),
@@ -72,7 +84,9 @@ def test_every_site_is_read_and_changed_as_by_hooks(tiny_model, monkeypatch: pyt
     capture = Capture(dict.fromkeys(SITES))
     assert LeanPass.fits(tiny_model)
     lean = generate(tiny_model, jobs, eos=EOS, batch=5, capture=capture)
-    for a, b in zip(lean, slow(monkeypatch, tiny_model, jobs, eos=EOS, batch=5, capture=capture), strict=True):
+    for a, b in zip(
+        lean, slow(monkeypatch, tiny_model, jobs, eos=EOS, batch=5, capture=capture), strict=True
+    ):
         assert a.tokens.tolist() == b.tokens.tolist() and a.caught and b.caught
         for site in SITES:
             torch.testing.assert_close(a.caught.x[site], b.caught.x[site], atol=2e-5, rtol=1e-4)
@@ -87,7 +101,10 @@ def test_bfloat16_is_as_close_to_float32_as_the_models_own_pass(monkeypatch: pyt
 
     exact = generate(build("Qwen2", {}), jobs_of(), eos=EOS)
     model = build("Qwen2", {}).bfloat16()
-    assert off(generate(model, jobs_of(), eos=EOS)) < 2 * off(slow(monkeypatch, model, jobs_of(), eos=EOS)) + 1e-3
+    assert (
+        off(generate(model, jobs_of(), eos=EOS))
+        < 2 * off(slow(monkeypatch, model, jobs_of(), eos=EOS)) + 1e-3
+    )
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -121,13 +138,19 @@ def test_hooks_of_the_user_are_obeyed(tiny_model, tiny_plain):
         return tensor * 0
 
     hook = Site(0, "resid_post").hook
-    wanted = [one.tokens.tolist() for one in generate(tiny_model, jobs_of(), eos=EOS, hooks=[(hook, silence)])]
+    wanted = [
+        one.tokens.tolist()
+        for one in generate(tiny_model, jobs_of(), eos=EOS, hooks=[(hook, silence)])
+    ]
     assert wanted != [one.tokens.tolist() for one in generate(tiny_model, jobs_of(), eos=EOS)]
     with tiny_model.hooks(fwd_hooks=[(hook, silence)]):
         assert not LeanPass.fits(tiny_model)
         assert [one.tokens.tolist() for one in generate(tiny_model, jobs_of(), eos=EOS)] == wanted
     assert LeanPass.fits(tiny_model) and LeanPass.fits(tiny_plain)
-    for place in (tiny_plain.model.norm.register_forward_hook, tiny_plain.model.register_forward_pre_hook):
+    for place in (
+        tiny_plain.model.norm.register_forward_hook,
+        tiny_plain.model.register_forward_pre_hook,
+    ):
         handle = place(lambda *_: None)
         assert not LeanPass.fits(tiny_plain)
         handle.remove()
@@ -185,13 +208,23 @@ def test_weights_trained_between_two_calls_are_the_new_ones():
     assert [one.tokens.tolist() for one in before] != [one.tokens.tolist() for one in after]
     whole = torch.cat([jobs_of()[0].trunk[: jobs_of()[0].length], after[0].tokens])
     fresh = model(whole[None]).logits[0, jobs_of()[0].length - 1 : -1].log_softmax(-1)
-    torch.testing.assert_close(fresh.gather(1, after[0].tokens[:, None])[:, 0], after[0].logprobs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        fresh.gather(1, after[0].tokens[:, None])[:, 0], after[0].logprobs, atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("site", [Site(1, kind) for kind in HOOKS])
-def test_a_change_of_the_prompt_at_the_last_layer_has_fired(tiny_model, site: Site, monkeypatch: pytest.MonkeyPatch):
+def test_a_change_of_the_prompt_at_the_last_layer_has_fired(
+    tiny_model, site: Site, monkeypatch: pytest.MonkeyPatch
+):
     """The prefill leaves out what no token needs; what is asked for there is not left out."""
-    edit = Edit(site, torch.ones(site.width(tiny_model)), torch.ones(site.width(tiny_model)), at=(1,))
+    edit = Edit(
+        site, torch.ones(site.width(tiny_model)), torch.ones(site.width(tiny_model)), at=(1,)
+    )
     jobs = [job for job in jobs_of((edit,)) if job.length > 2]
-    for a, b in zip(generate(tiny_model, jobs, eos=EOS), slow(monkeypatch, tiny_model, jobs, eos=EOS), strict=True):
+    for a, b in zip(
+        generate(tiny_model, jobs, eos=EOS),
+        slow(monkeypatch, tiny_model, jobs, eos=EOS),
+        strict=True,
+    ):
         assert a.tokens.tolist() == b.tokens.tolist()

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, kstest
 
-from mechreward import levels, stats
-from mechreward.levels import Pvalues, null_pvalues, of_ranks, rejections
+from mechreward import stats
+from mechreward.calibration import nulls as levels
+from mechreward.calibration.nulls import Pvalues, null_pvalues, of_ranks, rejections
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,9 @@ def test_p_values_keep_their_level(found):
             assert row.estimate == np.mean(each.p <= row.detail["level"] + 1e-12)
 
 
-@pytest.mark.parametrize("name", ["rank_among", "rank_among, two-sided", "mcnemar", "hypergeometric_iou"])
+@pytest.mark.parametrize(
+    "name", ["rank_among", "rank_among, two-sided", "mcnemar", "hypergeometric_iou"]
+)
 def test_exact_p_values_are_uniform_without_their_own_mass(found, name):
     """The discrete p itself is not."""
     assert rejections(name, found[name])[0].detail["ks_uniform"] > 0.005
@@ -38,13 +41,18 @@ def test_p_values_of_experiments_are_uniform_too(found):
 def test_wrong_ones_are_caught_on_either_side():
     p = np.random.default_rng(0).random(400)
     bold, shy, right = (rejections("x", Pvalues(each, each))[0] for each in (p**2, p**0.5, p))
-    assert bold.low > 0.05 and bold.detail["ks_too_small"] < 1e-6 and bold.detail["ks_uniform"] < 1e-6
+    assert (
+        bold.low > 0.05 and bold.detail["ks_too_small"] < 1e-6 and bold.detail["ks_uniform"] < 1e-6
+    )
     assert shy.detail["ks_too_small"] > 0.5 and shy.detail["ks_uniform"] < 1e-6
     assert right.detail["ks_uniform"] > 0.01
 
 
 def test_a_p_without_its_own_mass_by_hand():
-    before, after = np.array([1] * 3 + [0] * 7), np.array([0] * 3 + [1] + [0] * 6)  # three lost, one won
+    before, after = (
+        np.array([1] * 3 + [0] * 7),
+        np.array([0] * 3 + [1] + [0] * 6),
+    )  # three lost, one won
     p, without = levels._mcnemar(before, after)
     assert p == binomtest(1, 4).pvalue == stats.mcnemar(before, after) == pytest.approx(10 / 16)
     assert without == pytest.approx(2 / 16)  # none or all lost
@@ -63,6 +71,9 @@ def test_read_outs_that_know_nothing_keep_to_their_answer():
     w = walks(300, rng)
     x = levels._wandering(w, rng, 4)
     assert np.abs(stats.spearmans(x, w.v)).max() < 0.2
-    stays = np.abs(np.diff(x, axis=0))[~w.last[:-1]].mean() / np.abs(np.diff(x, axis=0))[w.last[:-1]].mean()
+    stays = (
+        np.abs(np.diff(x, axis=0))[~w.last[:-1]].mean()
+        / np.abs(np.diff(x, axis=0))[w.last[:-1]].mean()
+    )
     assert stays < 0.6  # a step moves less than another answer
     assert abs(stats.spearman(x[:, 0], w.step)) > 0.3 > abs(stats.spearman(x[:, 1], w.step))

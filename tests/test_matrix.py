@@ -7,19 +7,23 @@ from xml.etree import ElementTree
 import pytest
 
 from mechreward import MechRewardError
-from mechreward.results import Row
-from mechreward.show.matrix import matrix
-from mechreward.show.traces import traces
+from mechreward.experiments.rows import Row
+from mechreward.report.charts import traces
+from mechreward.show.heatmap import matrix
 
 CELLS = {("a", "a"): 1.0, ("a", "b"): 0.254, ("b", "b"): float("nan"), ("b", "c"): 7.5}
 
 
 def test_numbers_names_and_notes_are_all_there():
-    drawing = matrix(CELLS, notes={("a", "b"): "chance 0.01"}, ring=[("a", "a")], xlabel="to", ylabel="from")
+    drawing = matrix(
+        CELLS, notes={("a", "b"): "chance 0.01"}, ring=[("a", "a")], xlabel="to", ylabel="from"
+    )
     ElementTree.fromstring(drawing)
     for text in (">1.00<", ">0.25<", ">–<", ">7.50<", ">chance 0.01<", ">to<", ">from<", ">c<"):
         assert text in drawing
-    assert drawing == matrix(CELLS, notes={("a", "b"): "chance 0.01"}, ring=[("a", "a")], xlabel="to", ylabel="from")
+    assert drawing == matrix(
+        CELLS, notes={("a", "b"): "chance 0.01"}, ring=[("a", "a")], xlabel="to", ylabel="from"
+    )
     assert drawing.count("#D55E00".lower()) == 1, "one ring"
 
 

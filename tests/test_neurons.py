@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.models.site import Site
 from mechreward.probing.neurons import NeuronSet, count, ranking, select
 from mechreward.probing.probe import ValueProbe
@@ -48,14 +48,19 @@ def test_algebra_is_that_of_sets(a: set[int], b: set[int], c: set[int]):
 
 def test_where_a_combined_set_comes_from_is_kept():
     one, two = made.neurons(1, how="first"), made.neurons(2, how="second")
-    assert [(one | two).how, (one & two).how, (one - two).how] == [f"(first) {sign} (second)" for sign in "|&-"]
+    assert [(one | two).how, (one & two).how, (one - two).how] == [
+        f"(first) {sign} (second)" for sign in "|&-"
+    ]
 
 
 @pytest.mark.parametrize("sign", ["__or__", "__and__", "__sub__", "iou"])
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        (made.neurons(1, site=Site(4, "resid_post")), "different sites: 3.resid_post and 4.resid_post"),
+        (
+            made.neurons(1, site=Site(4, "resid_post")),
+            "different sites: 3.resid_post and 4.resid_post",
+        ),
         (made.neurons(1, site=Site(3, "mlp")), "different sites"),
         (made.neurons(1, model=made.OTHER), "is another"),
         (made.neurons(1, model=made.COOKED), "processing compatibility mode"),
@@ -82,7 +87,9 @@ def test_wrong_indices_are_refused(indices, told):
 
 def test_of_sorts_and_keeps_each_neurons_own_score():
     acts = made.activations(np.zeros((2, 5)))
-    picked = NeuronSet.of(acts, np.array([4, 1, 4]), "by hand", np.array([0.0, 10.0, 20.0, 30.0, 40.0]))
+    picked = NeuronSet.of(
+        acts, np.array([4, 1, 4]), "by hand", np.array([0.0, 10.0, 20.0, 30.0, 40.0])
+    )
     assert (picked.indices, picked.scores, picked.width) == ((1, 4), (10.0, 40.0), 5)
     assert (picked.site, picked.model_id, picked.how) == (acts.site, acts.model_id, "by hand")
     with pytest.raises(MechRewardError, match="out of range"):
@@ -90,18 +97,22 @@ def test_of_sorts_and_keeps_each_neurons_own_score():
 
 
 def test_read_from_activations_from_a_mapping_and_from_a_cache(tiny_model):
-    from mechreward.models.adapter import model_id
+    from mechreward.models.identity import model_id
 
     x = torch.arange(32.0).reshape(2, 16)
     two = made.neurons(3, 9)
     assert two.read(made.activations(x)).tolist() == [[3, 9], [19, 25]]
     assert two.read({made.SITE.hook: x[None]}).tolist() == [[[3, 9], [19, 25]]]
-    with pytest.raises(MechRewardError, match=r"activations are of 3\.mlp; the set is of 3\.resid_post"):
+    with pytest.raises(
+        MechRewardError, match=r"activations are of 3\.mlp; the set is of 3\.resid_post"
+    ):
         two.read(made.activations(x, site=Site(3, "mlp")))
     site = Site(1, "mlp")
     _, cache = tiny_model.run_with_cache(torch.tensor([[1, 5, 6, 7]]))
     real = NeuronSet(site, (0, 47), 48, model_id(tiny_model))
-    assert torch.equal(real.read(cache), torch.stack([cache[site.hook][..., 0], cache[site.hook][..., 47]], -1))
+    assert torch.equal(
+        real.read(cache), torch.stack([cache[site.hook][..., 0], cache[site.hook][..., 47]], -1)
+    )
 
 
 def test_file_round_trip(tmp_path):
@@ -142,7 +153,14 @@ def test_damaged_files_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("width", "top", "expected"),
-    [(896, 0.01, 9), (3584, 0.01, 36), (32, 0.01, 1), (100, 1.0, 100), (100, 0.001, 1), (64, 0.2, 13)],
+    [
+        (896, 0.01, 9),
+        (3584, 0.01, 36),
+        (32, 0.01, 1),
+        (100, 1.0, 100),
+        (100, 0.001, 1),
+        (64, 0.2, 13),
+    ],
 )
 def test_how_many_neurons_a_share_is(width, top, expected):
     assert count(width, top) == expected
@@ -186,8 +204,13 @@ def test_select_by_correlation_asks_each_neuron_alone():
     acts = made.activations(x, trajectory=[0, 0, 0, 1, 1], step=[0, 1, 2, 0, 1])
     probe = ValueProbe("mc", "linear").fit(acts, values)
     chosen = select(probe, 0.01, by="correlation")
-    alone = [0 if i == 7 else abs(spearmanr(x[values.live][:, i], values.mean[values.live])[0]) for i in range(300)]
-    assert chosen.indices == tuple(sorted(np.argsort(-np.array(alone).round(9), kind="stable")[:3].tolist()))
+    alone = [
+        0 if i == 7 else abs(spearmanr(x[values.live][:, i], values.mean[values.live])[0])
+        for i in range(300)
+    ]
+    assert chosen.indices == tuple(
+        sorted(np.argsort(-np.array(alone).round(9), kind="stable")[:3].tolist())
+    )
     assert chosen.scores == pytest.approx([alone[i] for i in chosen.indices])
     assert "by correlation with V-hat" in chosen.how and len(chosen.direction) == 3
     with pytest.raises(MechRewardError, match="correlation"):

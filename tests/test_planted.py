@@ -1,4 +1,5 @@
-"""Planted models: what is written about them is held against the HuggingFace forward pass and against simulation."""
+"""Planted models: what is written about them is held against the HuggingFace forward pass and
+against simulation."""
 
 from dataclasses import replace
 from functools import cache
@@ -8,14 +9,19 @@ import pytest
 import torch
 
 import mechreward as mr
-from mechreward.models.adapter import encode, model_id, pieces
+from mechreward.models.identity import model_id
+from mechreward.models.text import encode, pieces
 from mechreward.testbed import process
 from mechreward.testbed.layout import DECOYS, LAYERS, PLANTS
 from mechreward.testbed.process import FIRST, STATES, SYNONYMS, WORDS, WORTH
 
 CARRIED = ["value", "value-mlp", "encoded", "redundant", "rotated"]
 CONSTANT = ["large", "sink", "length", "null"]
-RESID = [f"{layer}.{kind}" for layer in range(LAYERS) for kind in ("resid_pre", "resid_mid", "resid_post")]
+RESID = [
+    f"{layer}.{kind}"
+    for layer in range(LAYERS)
+    for kind in ("resid_pre", "resid_mid", "resid_post")
+]
 worth = np.array([WORTH.get(word.split(".")[0], 0.0) for word in WORDS])
 
 
@@ -173,12 +179,17 @@ def test_decoys_are_what_they_are_called():
     at = {name: acts.x[:, where[0]].double().numpy() for name, where in here.truth.decoys.items()}
     median = acts.rms().median().item()
     np.testing.assert_allclose(at["length"], 8 / (acts.position + 1), rtol=1e-4)
-    assert np.abs(at["sink"][acts.position == 0]).min() > 1000 and np.abs(at["sink"][acts.position > 0]).max() < 5
+    assert (
+        np.abs(at["sink"][acts.position == 0]).min() > 1000
+        and np.abs(at["sink"][acts.position > 0]).max() < 5
+    )
     assert 4 < np.sqrt(np.mean(at["large"] ** 2)) / median < 10
     said = np.concatenate([run.tokens.numpy() for run in runs]) >= FIRST
     now, following = at["next_token"][:-1], at["next_token"][1:]
     both = said[:-1] & said[1:]
-    assert set(at["next_token"][said]) == {-1.0, 1.0} and 0.85 < (now == following)[both].mean() < 0.95
+    assert (
+        set(at["next_token"][said]) == {-1.0, 1.0} and 0.85 < (now == following)[both].mean() < 0.95
+    )
 
 
 @pytest.mark.parametrize("name", ["large", "sink", "length"])
@@ -207,13 +218,21 @@ def test_zeroing_does_what_dynamic_programming_says(name, site, k):
     change = mr.zero(replace(neurons, indices=neurons.indices[:k]))
     expected, before = here.truth.accuracy(problems, change), here.truth.accuracy(problems)
     found = mr.sample(here.model, problems, hooks=change.fwd_hooks(), what=None)
-    assert abs(np.mean(found.rewards) - expected) < 4 * np.sqrt(expected * (1 - expected) / 400) + 0.003
+    assert (
+        abs(np.mean(found.rewards) - expected)
+        < 4 * np.sqrt(expected * (1 - expected) / 400) + 0.003
+    )
     assert expected < (0.01 if k == len(neurons) else before - 0.1)
-    backs = sum(piece.startswith("back") for run in found for piece in pieces(here.model, run.tokens[run.prompt_len :]))
+    backs = sum(
+        piece.startswith("back")
+        for run in found
+        for piece in pieces(here.model, run.tokens[run.prompt_len :])
+    )
     steps = sum(run.steps for run in found)
     moves = here.truth.transitions(change)
     visits = np.bincount(
-        np.concatenate([run.tokens[run.prompt_len - 1 : -2].numpy() for run in found]), minlength=len(WORDS)
+        np.concatenate([run.tokens[run.prompt_len - 1 : -2].numpy() for run in found]),
+        minlength=len(WORDS),
     )
     rate = visits @ moves[:, [word.startswith("back") for word in WORDS]].sum(1) / visits.sum()
     assert abs(backs / steps - rate) < 4 * np.sqrt(rate / steps) + 0.003
@@ -221,7 +240,9 @@ def test_zeroing_does_what_dynamic_programming_says(name, site, k):
 
 def test_mean_ablation_has_an_exact_effect_too():
     here, runs = plant("value"), runs_of("value", 150)
-    neurons = replace((all_of := here.truth.value_neurons["2.resid_post"]), indices=all_of.indices[:1])
+    neurons = replace(
+        (all_of := here.truth.value_neurons["2.resid_post"]), indices=all_of.indices[:1]
+    )
     acts = mr.record(here.model, runs, "2.resid_post", rows="tokens", what=None)["2.resid_post"]
     problems, change = here.task.problems("test", 400), mr.mean(neurons, acts)
     found = mr.sample(here.model, problems, hooks=change.fwd_hooks(), what=None)
@@ -232,15 +253,21 @@ def test_mean_ablation_has_an_exact_effect_too():
 def test_not_one_token_changes_where_value_is_encoded_but_not_read(what):
     here, runs = plant("encoded"), runs_of("encoded", 150)
     change = mr.zero(getattr(here.truth, what)["2.resid_post"])
-    found = mr.sample(here.model, here.task.problems("test", 150), hooks=change.fwd_hooks(), what=None)
+    found = mr.sample(
+        here.model, here.task.problems("test", 150), hooks=change.fwd_hooks(), what=None
+    )
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(runs, found, strict=True))
     assert not here.truth.used and plant("value").truth.used
 
 
 def test_next_token_neurons_change_words_and_no_outcome():
     here, runs = plant("value"), runs_of("value", 150)
-    neurons = replace(here.truth.value_neurons["2.resid_post"], indices=here.truth.decoys["next_token"])
-    found = mr.sample(here.model, here.task.problems("test", 150), hooks=mr.zero(neurons).fwd_hooks(), what=None)
+    neurons = replace(
+        here.truth.value_neurons["2.resid_post"], indices=here.truth.decoys["next_token"]
+    )
+    found = mr.sample(
+        here.model, here.task.problems("test", 150), hooks=mr.zero(neurons).fwd_hooks(), what=None
+    )
     assert found.rewards == runs.rewards
     assert sum(torch.equal(a.tokens, b.tokens) for a, b in zip(runs, found, strict=True)) < 15
 
@@ -250,7 +277,12 @@ def test_dopamine_needs_value():
     neurons = here.truth.dopamine_neurons["1.mlp"]
     kept = mr.record(here.model, runs, "1.mlp", rows="steps", what=None)["1.mlp"]
     lost = mr.record(
-        here.model, runs, "1.mlp", rows="steps", hooks=mr.zero(here.truth.value_neurons["0.mlp"]).fwd_hooks(), what=None
+        here.model,
+        runs,
+        "1.mlp",
+        rows="steps",
+        hooks=mr.zero(here.truth.value_neurons["0.mlp"]).fwd_hooks(),
+        what=None,
     )["1.mlp"]
     assert columns(neurons, kept).std(0).min() > 0.1 and np.abs(columns(neurons, lost)).max() < 1e-3
 
@@ -262,9 +294,13 @@ def test_the_null_twin_has_the_same_activations_and_a_constant_value():
     value, null = plant("value"), plant("null")
     same = dict(value.model.original_model.named_parameters())
     other = dict(null.model.original_model.named_parameters())
-    assert [key for key in same if not torch.equal(same[key], other[key])] == [list(same)[-1]]  # the unembedding
+    assert [key for key in same if not torch.equal(same[key], other[key])] == [
+        list(same)[-1]
+    ]  # the unembedding
     moves = [plant(name).truth.transitions()[FIRST:, FIRST:] for name in ("value", "null")]
-    grouped = [np.add.reduceat(m, [0, 32, len(m) - 32], axis=1) for m in moves]  # an end at 0, no end, an end at 1
+    grouped = [
+        np.add.reduceat(m, [0, 32, len(m) - 32], axis=1) for m in moves
+    ]  # an end at 0, no end, an end at 1
     np.testing.assert_allclose(*grouped, atol=1e-5)
     assert null.truth.accuracy(null.task.problems("test", 50)) == pytest.approx(0.5, abs=1e-6)
 
@@ -274,12 +310,18 @@ def test_value_is_constant_without_value(name):
     here, runs = plant(name), runs_of(name, 60)
     v, _ = here.truth.values(runs)
     np.testing.assert_allclose(v[live(runs)], 0.5, atol=1e-3)
-    assert not any(map(len, [*here.truth.value_neurons.values(), *here.truth.dopamine_neurons.values()]))
+    assert not any(
+        map(len, [*here.truth.value_neurons.values(), *here.truth.dopamine_neurons.values()])
+    )
     assert not here.truth.used
 
 
 def test_a_seed_decides_everything():
-    one, again, other = plant("value"), mr.testbed.planted("value"), mr.testbed.planted("value", seed=5)
+    one, again, other = (
+        plant("value"),
+        mr.testbed.planted("value"),
+        mr.testbed.planted("value", seed=5),
+    )
     assert model_id(one.model) == model_id(again.model) != model_id(other.model)
     assert one.truth.value_neurons == again.truth.value_neurons
     sets = [p.truth.value_neurons["2.resid_post"].indices for p in (one, other)]
@@ -314,7 +356,10 @@ def test_the_task_reads_its_words():
     assert task.verify(problem, "3.a q4").outcome == "unverifiable"
     assert task.step_ends(["<bos>", "q1", "5.a", "6.a", "right.b", "<eos>"], 3) == [2, 3, 4]
     assert task.step_ends(["<bos>", "5.a", "<eos>"], 2) == [1, 2]
-    ids = [{problem.id for problem in task.problems(split, 200)} for split in ("train", "validation", "test")]
+    ids = [
+        {problem.id for problem in task.problems(split, 200)}
+        for split in ("train", "validation", "test")
+    ]
     assert not ids[0] & ids[1] and not ids[0] & ids[2] and not ids[1] & ids[2]
 
 
@@ -322,7 +367,11 @@ def test_prefixes_have_values_and_deltas():
     here, run = plant("value"), runs_of("value", 60)[0]
     v, delta = here.truth.values(runs_of("value", 60).subset([0]))
     assert here.truth.value(run.tokens[: run.prompt_len]) == pytest.approx(v[0])
-    assert here.truth.delta(run.tokens[:-1]) == pytest.approx(run.reward - v[-2]) == pytest.approx(delta[-1])
+    assert (
+        here.truth.delta(run.tokens[:-1])
+        == pytest.approx(run.reward - v[-2])
+        == pytest.approx(delta[-1])
+    )
     with pytest.raises(mr.MechRewardError, match="whole prompt"):
         here.truth.value(run.tokens[:2])
 
@@ -331,14 +380,21 @@ def test_prefixes_have_values_and_deltas():
 def test_an_answer_that_is_over_is_worth_its_reward_whatever_follows(name):
     here, runs = plant(name), runs_of(name, 60)
     for run in runs:
-        text = " ".join(WORDS[token] for token in run.tokens[run.prompt_len :].tolist() if token != process.EOS)
+        text = " ".join(
+            WORDS[token] for token in run.tokens[run.prompt_len :].tolist() if token != process.EOS
+        )
         reward = float(here.task.verify(runs.problems[0], text).outcome == "correct")
         assert int(run.tokens[-1]) == process.EOS and here.truth.value(run.tokens) == reward
         assert here.truth.value(run.tokens[:-1]) == reward and here.truth.delta(run.tokens) == 0
         more = torch.cat([run.tokens, torch.tensor([process.EOS, FIRST])])
         assert here.truth.value(more) == reward and here.truth.delta(more) == 0
-        steps = [here.truth.delta(run.tokens[:end]) for end in range(run.prompt_len + 1, len(run.tokens) + 1)]
-        assert sum(steps) == pytest.approx(reward - here.truth.value(run.tokens[: run.prompt_len]), abs=2e-3)
+        steps = [
+            here.truth.delta(run.tokens[:end])
+            for end in range(run.prompt_len + 1, len(run.tokens) + 1)
+        ]
+        assert sum(steps) == pytest.approx(
+            reward - here.truth.value(run.tokens[: run.prompt_len]), abs=2e-3
+        )
     assert {run.reward for run in runs} == {0, 1}
 
 
@@ -347,8 +403,13 @@ def test_an_answer_that_stops_before_an_end_is_wrong():
     prefix = torch.tensor([WORDS.index(word) for word in words])
     stopped = torch.cat([prefix, torch.tensor([process.EOS, WORDS.index("right.a")])])
     assert here.task.verify(here.task.problems("train", 1)[0], "7.b").outcome == "incorrect"
-    assert here.truth.value(stopped[:-1]) == here.truth.value(stopped) == 0 < here.truth.value(prefix)
-    assert here.truth.delta(stopped[:-1]) == pytest.approx(-here.truth.value(prefix)) and here.truth.delta(stopped) == 0
+    assert (
+        here.truth.value(stopped[:-1]) == here.truth.value(stopped) == 0 < here.truth.value(prefix)
+    )
+    assert (
+        here.truth.delta(stopped[:-1]) == pytest.approx(-here.truth.value(prefix))
+        and here.truth.delta(stopped) == 0
+    )
     assert process.prefix(stopped[:2].numpy())[1] == -1
     with pytest.raises(mr.MechRewardError, match="whole prompt"):
         here.truth.delta(stopped[:2])
@@ -395,7 +456,10 @@ def test_a_planted_share_of_variance_is_exact(share):
     assert made.x[:, 2].var().item() == pytest.approx(x[:, 2].var().item(), rel=1e-4)
     others = [0, 1, 3, 4, 5]
     assert torch.equal(made.x[:, others], x[:, others]) and torch.equal(acts.x, x)
-    signs = {np.sign(np.corrcoef(mr.testbed.plant(acts, 2, target, 0.5, s).x[:, 2], target)[0, 1]) for s in range(8)}
+    signs = {
+        np.sign(np.corrcoef(mr.testbed.plant(acts, 2, target, 0.5, s).x[:, 2], target)[0, 1])
+        for s in range(8)
+    }
     assert signs == {-1.0, 1.0}
 
 
@@ -418,5 +482,11 @@ def test_what_cannot_be_planted_is_said():
 def _some_activations():
     labels = np.arange(500)
     return mr.Activations(
-        torch.zeros(500, 6), mr.Site(0, "mlp"), "states", labels, labels, labels, runs_of("value", 60).model_id
+        torch.zeros(500, 6),
+        mr.Site(0, "mlp"),
+        "states",
+        labels,
+        labels,
+        labels,
+        runs_of("value", 60).model_id,
     )

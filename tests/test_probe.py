@@ -1,4 +1,5 @@
-"""Probes against scikit-learn, against exact values of a Markov chain, and on planted coordinates."""
+"""Probes against scikit-learn, against exact values of a Markov chain, and on planted
+coordinates."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.probing.probe import DopamineProbe, ProbeWarning, ValueProbe
 from mechreward.probing.targets import Examples
 from mechreward.rollouts.value import GAMMA
@@ -23,7 +24,8 @@ LENGTH = 5
 
 
 def walks(count: int, seed: int) -> Examples:
-    """A symmetric random walk over states 1 to 5 from the middle; reward 1 when it leaves on the right. x is one-hot.
+    """A symmetric random walk over states 1 to 5 from the middle; reward 1 when it leaves on the
+    right. x is one-hot.
 
     The exact value of state i is i/6.
     """
@@ -44,7 +46,8 @@ def walks(count: int, seed: int) -> Examples:
 
 
 def certain(data: Examples) -> np.ndarray:
-    """What TD must reach: the value of each state in the Markov chain of observed frequencies, solved exactly."""
+    """What TD must reach: the value of each state in the Markov chain of observed frequencies,
+    solved exactly."""
     state = data.x.argmax(1).numpy()
     ahead, right = np.zeros((LENGTH, LENGTH)), np.zeros(LENGTH)
     for row, at in enumerate(state):
@@ -86,15 +89,20 @@ def test_td_with_the_mlp_finds_the_exact_values_of_a_random_walk():
 def test_td_of_one_step_is_the_terminal_reward():
     data = made.planted(60, states=1)
     for shape in ("linear", "mlp"):
-        td, terminal = (ValueProbe(t, shape=shape, **QUICK).fit_examples(data) for t in ("td", "terminal"))
+        td, terminal = (
+            ValueProbe(t, shape=shape, **QUICK).fit_examples(data) for t in ("td", "terminal")
+        )
         assert np.array_equal(td.predict(data.x), terminal.predict(data.x))
 
 
 def test_td_lambda_lies_between_td_and_terminal():
-    """At lambda 0 it is TD, at 1 terminal (but for gamma), and in between it moves from one to the other."""
+    """At lambda 0 it is TD, at 1 terminal (but for gamma), and in between it moves from one to the
+    other."""
     data, linear = walks(40, seed=1), {"shape": "linear", "ridge": 1e-6}
     states = torch.eye(LENGTH)
-    td, terminal = (ValueProbe(t, **linear).fit_examples(data).predict(states) for t in ("td", "terminal"))
+    td, terminal = (
+        ValueProbe(t, **linear).fit_examples(data).predict(states) for t in ("td", "terminal")
+    )
     by = {
         lam: ValueProbe("td-lambda", lam=lam, **linear).fit_examples(data).predict(states)
         for lam in (0.0, 0.5, 0.9, 1.0)
@@ -110,9 +118,13 @@ def test_lambda_out_of_range():
 
 
 def test_a_near_constant_fit_warns_with_its_figures():
-    acts, values = made.activations(torch.eye(5)[:, :2], trajectory=[0, 0, 0, 1, 1], step=[0, 1, 2, 0, 1]), made.two()
+    acts, values = (
+        made.activations(torch.eye(5)[:, :2], trajectory=[0, 0, 0, 1, 1], step=[0, 1, 2, 0, 1]),
+        made.two(),
+    )
     with pytest.warns(
-        ProbeWarning, match=r"mc probe is near constant: its read-out has standard deviation \S+e-\d+ over the 3 rows"
+        ProbeWarning,
+        match=r"mc probe is near constant: its read-out has standard deviation \S+e-\d+ over the 3 rows",
     ):
         ValueProbe("mc", "linear", ridge=1e6).fit(acts, values)
     with pytest.warns(ProbeWarning, match=r"td probe .*, or target='mc'\.$"):
@@ -134,7 +146,9 @@ def test_linear_is_sklearns_ridge_on_standardised_inputs(target, column):
     assert probe.scores_ == pytest.approx(np.abs(reference.coef_), abs=1e-4)
     other = made.planted(40, seed=9).x
     expected = reference.predict(scaler.transform(other.double().numpy()))
-    assert probe.predict(other) == pytest.approx(expected, abs=1e-3), "new rows must use the training split's scale"
+    assert probe.predict(other) == pytest.approx(expected, abs=1e-3), (
+        "new rows must use the training split's scale"
+    )
 
 
 def test_scores_are_the_l1_norms_of_the_first_layers_columns():
@@ -162,7 +176,9 @@ def test_the_scale_of_a_neuron_does_not_change_its_rank(shape):
     factor = torch.ones(32)
     factor[3], factor[5] = 1000.0, 0.001
     plain = ValueProbe(shape=shape, **QUICK).fit_examples(data)
-    scaled = ValueProbe(shape=shape, **QUICK).fit_examples(replace(data, x=data.x * factor + 3 * factor))
+    scaled = ValueProbe(shape=shape, **QUICK).fit_examples(
+        replace(data, x=data.x * factor + 3 * factor)
+    )
     assert scaled.scores_ == pytest.approx(plain.scores_, rel=1e-2, abs=1e-4)
     assert np.argsort(-scaled.scores_)[:2].tolist() == np.argsort(-plain.scores_)[:2].tolist()
 
@@ -203,7 +219,15 @@ def test_a_fit_is_decided_by_its_seed_and_leaves_the_global_generator_alone():
 )
 def test_sklearn_clone_and_parameters(probe):
     parameters = probe.get_params()
-    kept = {"shape": "linear", "hidden": 7, "ridge": 0.5, "rate": 1e-2, "epochs": 3, "batch": 9, "seed": 11}
+    kept = {
+        "shape": "linear",
+        "hidden": 7,
+        "ridge": 0.5,
+        "rate": 1e-2,
+        "epochs": 3,
+        "batch": 9,
+        "seed": 11,
+    }
     assert parameters == kept | (
         {"cut": 0.3} if isinstance(probe, DopamineProbe) else {"target": "terminal", "lam": 0.9}
     )
@@ -252,7 +276,10 @@ def test_predict_before_fit_and_with_another_width():
     ("probe", "told"),
     [
         (ValueProbe().set_params(target="mcc"), "unknown probe target 'mcc'; did you mean 'mc'"),
-        (ValueProbe().set_params(shape="liner"), "unknown probe shape 'liner'; did you mean 'linear'"),
+        (
+            ValueProbe().set_params(shape="liner"),
+            "unknown probe shape 'liner'; did you mean 'linear'",
+        ),
         (DopamineProbe().set_params(shape="mpl"), "unknown probe shape 'mpl'; did you mean 'mlp'"),
     ],
 )
@@ -277,7 +304,9 @@ def test_the_cut_of_the_dopamine_probe():
     assert np.array_equal(cut.scores_, by_hand.scores_)
     assert not np.allclose(cut.scores_, DopamineProbe(0.0, "linear").fit_examples(data).scores_)
     largest = np.abs(data.y).max()
-    with pytest.raises(MechRewardError, match=rf"no step has \|delta\| > 0.9; the largest is {largest:.3f}"):
+    with pytest.raises(
+        MechRewardError, match=rf"no step has \|delta\| > 0.9; the largest is {largest:.3f}"
+    ):
         DopamineProbe(0.9).fit_examples(data)
 
 

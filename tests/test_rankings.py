@@ -12,7 +12,7 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.linear_model import Lasso
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.models.engine import Policy
 from mechreward.models.site import Site
 from mechreward.probing.probe import DopamineProbe, ValueProbe
@@ -37,7 +37,9 @@ def test_mean_difference_by_hand():
     expected = [4 / np.std([0, 2, 4, 6]), 2 / np.std([1, 1, 2, 4]), 0]
     assert mean_difference(data) == pytest.approx(expected)
     most = replace(data, y=np.array([0.0, 1.0, 1.0, 1.0]))
-    assert mean_difference(most)[0] == pytest.approx(4 / np.std([0, 2, 4, 6])), "the median is the largest value"
+    assert mean_difference(most)[0] == pytest.approx(4 / np.std([0, 2, 4, 6])), (
+        "the median is the largest value"
+    )
 
 
 def test_correlation_is_scipys():
@@ -53,13 +55,18 @@ def test_correlation_is_scipys():
 def test_planted_coordinates_come_first():
     data = made.planted(300, states=2)
     probe = ValueProbe("mc", "mlp", hidden=32).fit_examples(data)
-    for scores in (mean_difference(data), correlation(data), l1_penalised(data), gradient_x_activation(probe, data)):
+    for scores in (
+        mean_difference(data),
+        correlation(data),
+        l1_penalised(data),
+        gradient_x_activation(probe, data),
+    ):
         assert set(np.argsort(-scores)[:2]) == {5, 17}
 
 
 def test_the_lasso_is_scikit_learns_and_keeps_its_optimality():
-    """The coefficients of scikit-learn, and without it the optimum's own condition: a neuron that was taken has a
-    covariance with the residual of exactly the penalty, any other at most that."""
+    """The coefficients of scikit-learn, and without it the optimum's own condition: a neuron that
+    was taken has a covariance with the residual of exactly the penalty, any other at most that."""
     data = made.planted(60, width=40, carriers=(5, 17, 20, 21, 30, 33))
     x = data.x.clone()
     x[:, 8] = 2.5
@@ -74,9 +81,13 @@ def test_the_lasso_is_scikit_learns_and_keeps_its_optimality():
     np.testing.assert_allclose(score[taken], np.abs(model.coef_[taken]), atol=1e-3 * score.max())
     own = np.where(taken, score * np.sign(model.coef_), 0)
     slope = np.abs(z.T @ (y - z @ own)) / 60
-    assert slope[taken] == pytest.approx(penalty, rel=0.01) and slope[~taken].max() <= 1.01 * penalty
+    assert (
+        slope[taken] == pytest.approx(penalty, rel=0.01) and slope[~taken].max() <= 1.01 * penalty
+    )
     assert 0 < score[~taken].max() < score[taken].min(), "the others come after"
-    assert np.argsort(score[~taken]).tolist() == np.argsort(covariance[~taken]).tolist(), "in order of correlation"
+    assert np.argsort(score[~taken]).tolist() == np.argsort(covariance[~taken]).tolist(), (
+        "in order of correlation"
+    )
 
 
 def test_the_lasso_leaves_out_a_blurred_copy():
@@ -179,7 +190,8 @@ def written(count: int = 30, length: int = 8, prompt: int = 3) -> Rollouts:
 
 
 def test_the_neuron_that_knows_the_next_token_leads():
-    """Neuron 6 holds the next token at generated positions; neuron 2 holds it in the prompt, which does not count."""
+    """Neuron 6 holds the next token at generated positions; neuron 2 holds it in the prompt, which
+    does not count."""
     runs = written()
     x = torch.randn(30 * 8, 10, generator=torch.Generator().manual_seed(0))
     following = torch.cat([run.tokens.roll(-1) for run in runs]).float()
@@ -198,7 +210,8 @@ def test_next_token_needs_tokens_of_the_same_runs():
 
 
 def readers(plain, site: str) -> np.ndarray:
-    """Summed absolute weights that read each neuron, from a plain HuggingFace model's own matrices."""
+    """Summed absolute weights that read each neuron, from a plain HuggingFace model's own
+    matrices."""
     layer, kind = int(site[0]), site[2:]
     layers = plain.model.layers
 
@@ -211,14 +224,20 @@ def readers(plain, site: str) -> np.ndarray:
     if following == len(layers):
         return columns(plain.lm_head)
     block = layers[following]
-    attention = () if kind == "resid_mid" else (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj)
+    attention = (
+        ()
+        if kind == "resid_mid"
+        else (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj)
+    )
     return columns(block.mlp.up_proj, block.mlp.gate_proj, *attention)
 
 
 @pytest.mark.parametrize("site", ["0.resid_post", "1.resid_pre", "0.resid_mid", "1.mlp", "last"])
 def test_weights_that_read_are_those_of_the_plain_model(tiny_model, tiny_plain, site):
     site = f"{tiny_model.cfg.n_layers - 1}.resid_post" if site == "last" else site
-    np.testing.assert_allclose(weight_magnitude(tiny_model, Site.parse(site)), readers(tiny_plain, site), rtol=1e-5)
+    np.testing.assert_allclose(
+        weight_magnitude(tiny_model, Site.parse(site)), readers(tiny_plain, site), rtol=1e-5
+    )
 
 
 def test_wanda_is_weight_times_activation(tiny_model):

@@ -7,10 +7,12 @@ import pytest
 import rows as made
 import torch
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.causal.reference import absolute, by_position, some, table
 
-ROWS = made.activations(np.arange(10.0).reshape(5, 2), position=[3, 0, 3, 7, 4], step=[1, 0, 1, 2, 1])
+ROWS = made.activations(
+    np.arange(10.0).reshape(5, 2), position=[3, 0, 3, 7, 4], step=[1, 0, 1, 2, 1]
+)
 
 
 def test_without_a_condition_all_rows_stand_for_any_position():
@@ -24,7 +26,9 @@ def test_by_position():
 def test_by_step_a_position_belongs_to_the_step_that_ends_at_it_or_next_after_it():
     groups = by_position(ROWS, "step", (1, 2, 5))
     assert groups == {0: [1], 1: [1], 2: [0, 2, 4], 3: [3], 4: [3], 5: [3]}
-    assert by_position(ROWS, "step", (0, 1, 2, 3)) == {0: [1], 1: [0, 2, 4], 2: [3]}, "no row of step 3"
+    assert by_position(ROWS, "step", (0, 1, 2, 3)) == {0: [1], 1: [0, 2, 4], 2: [3]}, (
+        "no row of step 3"
+    )
 
 
 def test_a_table_has_a_row_for_every_position_up_to_the_last():

@@ -1,4 +1,5 @@
-"""Self-repair, against plain hooks and arithmetic, and on models where nothing is undone, or all of it."""
+"""Self-repair, against plain hooks and arithmetic, and on models where nothing is undone, or all of
+it."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def probe():
 
 
 def by_hand(site: str, indices: list[int]) -> float:
-    """Trajectory by trajectory with run_with_cache, the probe's own slope taken from its answers to unit vectors."""
+    """Trajectory by trajectory with run_with_cache, the probe's own slope taken from its answers to
+    unit vectors."""
     model, runs, _, _ = seen()
     width = model.cfg.d_model
     zero = torch.zeros(1, width)
@@ -72,7 +74,8 @@ def test_total_against_direct_by_hand(site: str):
 
 
 def test_nothing_is_undone_where_later_layers_do_not_look():
-    """The planted value coordinate that is only encoded: nothing reads it, so its change is carried on as it is."""
+    """The planted value coordinate that is only encoded: nothing reads it, so its change is carried
+    on as it is."""
     here = mr.testbed.planted("encoded")
     runs = mr.sample(here.model, here.task.problems("train", 20), what=None)
     values = mr.estimate(here.model, runs, k=4, what=None)
@@ -86,7 +89,9 @@ def test_nothing_is_undone_where_later_layers_do_not_look():
 
 def test_what_does_not_change_has_no_part():
     model, runs, _, acts = seen()
-    found = restored(model, runs, mr.zero(NeuronSet.of(acts["0.resid_post"], [1], "one"), 0.0), {LAST: probe()})[LAST]
+    found = restored(
+        model, runs, mr.zero(NeuronSet.of(acts["0.resid_post"], [1], "one"), 0.0), {LAST: probe()}
+    )[LAST]
     assert np.isnan(found.estimate)
 
 

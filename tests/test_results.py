@@ -9,25 +9,51 @@ from pathlib import Path
 
 import pytest
 
-from mechreward._check import MechRewardError
-from mechreward.results import Results, Row, fingerprint, rows_from
+from mechreward.base.errors import MechRewardError
+from mechreward.experiments.rows import Results, Row, fingerprint, rows_from
 from mechreward.stats import Interval
 
 SHARED = {"experiment": "R1", "model": "tiny", "task": "chain", "site": "1.mlp", "seed": 3}
 WIDE = Interval(0.0, 0.0, 1.0, 2)
-ROW = Row("R1", "tiny", "chain", "1.mlp", "value", "auroc", 0.7, 0.6, 0.8, 50, 3, {"drop": [1, None], "name": "²"})
+ROW = Row(
+    "R1",
+    "tiny",
+    "chain",
+    "1.mlp",
+    "value",
+    "auroc",
+    0.7,
+    0.6,
+    0.8,
+    50,
+    3,
+    {"drop": [1, None], "name": "²"},
+)
 
 
 def test_round_trip(tmp_path: Path):
-    results = Results({"versions": {"torch": "x"}, "seconds": 1.5}, (ROW, replace(ROW, arm="random", detail={})))
+    results = Results(
+        {"versions": {"torch": "x"}, "seconds": 1.5}, (ROW, replace(ROW, arm="random", detail={}))
+    )
     assert Results.load(results.save(tmp_path / "deep" / "results.json")) == results
 
 
 def test_nan_and_infinity_become_null_and_come_back_as_nan(tmp_path: Path):
-    path = Results({}, (replace(ROW, estimate=math.nan, low=-math.inf, detail={"of": [math.nan, {"x": math.inf}]}),))
+    path = Results(
+        {},
+        (
+            replace(
+                ROW, estimate=math.nan, low=-math.inf, detail={"of": [math.nan, {"x": math.inf}]}
+            ),
+        ),
+    )
     path = path.save(tmp_path / "results.json")
-    raw = json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
-    assert raw["rows"][0]["estimate"] is None and raw["rows"][0]["detail"] == {"of": [None, {"x": None}]}
+    raw = json.loads(
+        path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON")
+    )
+    assert raw["rows"][0]["estimate"] is None and raw["rows"][0]["detail"] == {
+        "of": [None, {"x": None}]
+    }
     (row,) = Results.load(path).rows
     assert math.isnan(row.estimate) and math.isnan(row.low) and row.high == 0.8
 
@@ -43,11 +69,20 @@ def test_where_picks_by_every_field():
 
 
 def test_rows_from_shares_fields():
-    numbers = [("value", "auroc", Interval(0.7, 0.6, 0.8, 50), {"a": 1}), ("random", "ece", WIDE, {})]
+    numbers = [
+        ("value", "auroc", Interval(0.7, 0.6, 0.8, 50), {"a": 1}),
+        ("random", "ece", WIDE, {}),
+    ]
     first, second = rows_from(SHARED, numbers)
     assert first == replace(ROW, detail={"a": 1})
     assert first.interval == numbers[0][2]
-    assert (second.arm, second.metric, second.n, second.seed, second.site) == ("random", "ece", 2, 3, "1.mlp")
+    assert (second.arm, second.metric, second.n, second.seed, second.site) == (
+        "random",
+        "ece",
+        2,
+        3,
+        "1.mlp",
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Rollouts and state values: reproducible, saved whole, and V-hat against answers sampled by other means."""
+"""Rollouts and state values: reproducible, saved whole, and V-hat against answers sampled by other
+means."""
 
 from __future__ import annotations
 
@@ -16,18 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechreward import tasks
-from mechreward._check import MechRewardError
-from mechreward._files import write_tensors
-from mechreward.models import adapter
-from mechreward.models.adapter import ModelId, decode, encode, model_id, pieces
+from mechreward.base.errors import MechRewardError
+from mechreward.base.files import write_tensors
+from mechreward.bundled.traces import Habits, trace
+from mechreward.models import load as adapter
 from mechreward.models.engine import Policy
+from mechreward.models.identity import ModelId, model_id
 from mechreward.models.site import Site
+from mechreward.models.text import decode, encode, pieces
 from mechreward.rollouts import value
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory, task_of
 from mechreward.rollouts.value import GAMMA, Values, estimate
 from mechreward.tasks import Problem, Verdict
-from mechreward.testbed.traces import Habits, trace
 
 TASK = tiny.Even()
 PROBLEMS = TASK.problems("test", 6)
@@ -81,14 +83,19 @@ def test_trajectories_hold_prompt_answer_verdict_and_steps(tiny_model, runs):
         assert run.tokens[: run.prompt_len].tolist() == encode(tiny_model, problem.prompt).tolist()
         said = run.tokens[run.prompt_len :]
         assert len(said) == run.length == len(run.logprobs) <= TASK.max_tokens
-        assert run.verdict == TASK.verify(problem, decode(tiny_model, said)) and run.reward == run.verdict.reward
+        assert (
+            run.verdict == TASK.verify(problem, decode(tiny_model, said))
+            and run.reward == run.verdict.reward
+        )
         assert run.step_ends[0] == run.prompt_len - 1 and run.step_ends[-1] == len(run.tokens) - 1
         spans = [pieces(tiny_model, run.tokens[run.span(step)]) for step in range(1, run.steps + 1)]
         assert [piece for span in spans for piece in span] == pieces(tiny_model, said)
         assert all(span.count("\n") == (span[-1] == "\n") for span in spans)
         assert all(span[-1] == "\n" for span in spans[:-1])
     for wrong in (0, runs[0].steps + 1, -1):
-        with pytest.raises(MechRewardError, match=f"has steps 1 to {runs[0].steps}; {wrong} was given"):
+        with pytest.raises(
+            MechRewardError, match=f"has steps 1 to {runs[0].steps}; {wrong} was given"
+        ):
             runs[0].span(wrong)
 
 
@@ -96,16 +103,28 @@ def test_groups_rewards_subset_and_repr(runs):
     assert runs.groups == [number // 4 for number in range(24)]
     assert runs.rewards == [run.reward for run in runs.trajectories]
     few = runs.subset([20, 3, 21])
-    assert few.groups == [0, 1, 0] and [few[i] is runs[j] for i, j in enumerate((20, 3, 21))] == [True] * 3
+    assert (
+        few.groups == [0, 1, 0]
+        and [few[i] is runs[j] for i, j in enumerate((20, 3, 21))] == [True] * 3
+    )
     assert few.problems == (PROBLEMS[5], PROBLEMS[0], PROBLEMS[5]) and few.seed == 3
     assert repr(runs) == f"Rollouts(24 of tiny, {sum(runs.rewards)} correct, temperature 1.0)"
 
 
 def test_hooks_change_the_policy_and_use_the_same_random_numbers(tiny_model, runs):
     hook = Site(1, "resid_post").hook
-    idle = sample(tiny_model, PROBLEMS, k=4, seed=3, hooks=[(hook, lambda tensor, hook: tensor)], what=None)
+    idle = sample(
+        tiny_model, PROBLEMS, k=4, seed=3, hooks=[(hook, lambda tensor, hook: tensor)], what=None
+    )
     assert_same(idle, runs)
-    mute = sample(tiny_model, PROBLEMS, k=4, seed=3, hooks=[(hook, lambda tensor, hook: tensor * 0)], what=None)
+    mute = sample(
+        tiny_model,
+        PROBLEMS,
+        k=4,
+        seed=3,
+        hooks=[(hook, lambda tensor, hook: tensor * 0)],
+        what=None,
+    )
     assert [run.tokens.tolist() for run in mute] != [run.tokens.tolist() for run in runs]
     assert tiny.no_hooks_left(tiny_model)
 
@@ -181,7 +200,9 @@ def test_values_are_shares_and_ends_are_rewards(runs, values):
     assert values.first[live].any() and values.second[live].any()
     first, second = values.halves()
     assert np.allclose((5 * first + 4 * second) / 9, values.mean)
-    assert np.array_equal(first[~live], runs.rewards) and np.allclose(second[live], values.second[live] / 4)
+    assert np.array_equal(first[~live], runs.rewards) and np.allclose(
+        second[live], values.second[live] / 4
+    )
 
 
 def test_errors_by_hand(values):
@@ -189,7 +210,9 @@ def test_errors_by_hand(values):
         p = (values.successes[row] + 1) / 11
         assert values.error[row] == pytest.approx(math.sqrt(p * (1 - p) / 9))
     for row, (is_step, error) in enumerate(zip(values.is_step, values.delta_error, strict=True)):
-        wanted = math.sqrt(values.error[row] ** 2 + values.error[row - 1] ** 2) if is_step else math.nan
+        wanted = (
+            math.sqrt(values.error[row] ** 2 + values.error[row - 1] ** 2) if is_step else math.nan
+        )
         assert error == pytest.approx(wanted, nan_ok=True)
 
 
@@ -216,15 +239,20 @@ def test_a_deterministic_policy_has_the_value_of_its_outcome(tiny_model):
 
 
 @pytest.mark.parametrize(("batch", "chosen"), [(1, [0]), (7, [3, 9, 2])])
-def test_neither_batch_nor_company_changes_a_value(tiny_model, runs, values, batch: int, chosen: list[int]):
+def test_neither_batch_nor_company_changes_a_value(
+    tiny_model, runs, values, batch: int, chosen: list[int]
+):
     few = estimate(tiny_model, runs.subset(chosen), k=9, batch=batch, what=None)
     rows = np.concatenate([np.flatnonzero(values.trajectory == number) for number in chosen])
-    assert np.array_equal(few.first, values.first[rows]) and np.array_equal(few.second, values.second[rows])
+    assert np.array_equal(few.first, values.first[rows]) and np.array_equal(
+        few.second, values.second[rows]
+    )
 
 
 def test_pieces_join_to_the_whole(tiny_model, runs, values):
     pieces_ = [
-        estimate(tiny_model, runs.subset(part), k=9, what=None) for part in (range(8), range(8, 12), range(12, 24))
+        estimate(tiny_model, runs.subset(part), k=9, what=None)
+        for part in (range(8), range(8, 12), range(12, 24))
     ]
     whole = Values.join(pieces_)
     for name in ("trajectory", "step", "first", "second", "reward", "group"):
@@ -245,8 +273,8 @@ def test_more_continuations_begin_with_the_fewer_and_seeds_differ(tiny_model, ru
 
 @pytest.mark.parametrize("policy", [Policy(), Policy(temperature=1.4, top_p=0.8)], ids=repr)
 def test_values_agree_with_answers_of_huggingface_generate(tiny_model, tiny_plain, policy: Policy):
-    """Every state of two answers. Four states a policy at 4.5 standard errors: a right estimate with other seeds would
-    fail less than once in 10,000."""
+    """Every state of two answers. Four states a policy at 4.5 standard errors: a right estimate
+    with other seeds would fail less than once in 10,000."""
     runs = sample(tiny_model, PROBLEMS[:3], k=3, seed=1, policy=policy, what=None)
     longest = sorted(range(len(runs)), key=lambda i: runs[i].steps)[-2:]
     runs = runs.subset(longest)
@@ -267,7 +295,9 @@ def test_values_agree_with_answers_of_huggingface_generate(tiny_model, tiny_plai
                     top_p=policy.top_p,
                     num_return_sequences=n,
                 )[:, run.prompt_len :]
-                share = np.mean([TASK.verify(problem, decode(tiny_model, text)).reward for text in texts])
+                share = np.mean(
+                    [TASK.verify(problem, decode(tiny_model, text)).reward for text in texts]
+                )
                 error = math.sqrt(max(share * (1 - share), 0.01) * (1 / k + 1 / n))
                 assert abs(values.mean[row + step] - share) < 4.5 * error
                 spread.append(share)
@@ -282,9 +312,13 @@ def test_reliability(values, tiny_model, runs):
     truth = rng.random(n)
     step = np.tile([0, 1], n)
     draws = np.where(np.repeat([True, True], n), rng.binomial(16, np.repeat(truth, 2)), 0)
-    first, second = (np.where(step == 0, one, 0) for one in (draws, rng.binomial(16, np.repeat(truth, 2))))
+    first, second = (
+        np.where(step == 0, one, 0) for one in (draws, rng.binomial(16, np.repeat(truth, 2)))
+    )
     trajectory = np.repeat(np.arange(n), 2)
-    made = Values(trajectory, step, first, second, np.repeat(rng.integers(0, 2, n), 2), trajectory, k=32)
+    made = Values(
+        trajectory, step, first, second, np.repeat(rng.integers(0, 2, n), 2), trajectory, k=32
+    )
     # var(p) / (var(p) + E p(1-p) / 32) for uniform p.
     assert made.reliability()["value"] == pytest.approx((1 / 12) / (1 / 12 + 1 / 6 / 32), abs=0.03)
     noise = replace(made, second=rng.permutation(first[::2]).repeat(2) * (step == 0))
@@ -298,21 +332,44 @@ def test_reliability(values, tiny_model, runs):
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 7), st.data())
-def test_any_values_telescope_and_come_back_from_a_file(tmp_path_factory, lengths: list[int], k: int, data):
+def test_any_values_telescope_and_come_back_from_a_file(
+    tmp_path_factory, lengths: list[int], k: int, data
+):
     rows = [(t, s, s < n) for t, n in enumerate(lengths) for s in range(n + 1)]
     half = [st.integers(0, size) for size in (k - k // 2, k // 2)]
     first, second = (np.array([data.draw(one) if live else 0 for *_, live in rows]) for one in half)
     outcomes = data.draw(st.lists(st.integers(0, 1), min_size=len(lengths), max_size=len(lengths)))
     trajectory, step, _ = np.array(rows, dtype=np.int64).T
-    made = Values(trajectory, step, first, second, np.array(outcomes)[trajectory], trajectory.copy(), k, seed=5)
+    made = Values(
+        trajectory,
+        step,
+        first,
+        second,
+        np.array(outcomes)[trajectory],
+        trajectory.copy(),
+        k,
+        seed=5,
+    )
     assert made.live.tolist() == [live for *_, live in rows]
     for t, outcome in enumerate(outcomes):
         mine = trajectory == t
         assert np.nansum(made.delta[mine]) == pytest.approx(outcome - made.mean[mine][0], abs=1e-3)
-    assert ((made.error > 0) == made.live).all() and np.isnan(made.delta).tolist() == (step == 0).tolist()
+    assert ((made.error > 0) == made.live).all() and np.isnan(made.delta).tolist() == (
+        step == 0
+    ).tolist()
     back = Values.load(made.save(tmp_path_factory.getbasetemp() / "values"))
     assert (back.k, back.seed) == (k, 5)
-    for name in ("trajectory", "step", "first", "second", "reward", "group", "mean", "error", "delta"):
+    for name in (
+        "trajectory",
+        "step",
+        "first",
+        "second",
+        "reward",
+        "group",
+        "mean",
+        "error",
+        "delta",
+    ):
         assert np.array_equal(getattr(back, name), getattr(made, name), equal_nan=True)
 
 
@@ -322,11 +379,19 @@ def test_what_cannot_be_estimated(tiny_model, runs, monkeypatch: pytest.MonkeyPa
     with pytest.raises(MechRewardError, match="no trajectories"):
         estimate(tiny_model, runs.subset([]))
     strange = ModelId("strange", "0" * 16, "float32", "raw")
-    with pytest.raises(MechRewardError, match=r"set of rollouts was made on strange \(weights 0000.*the model is tiny"):
+    with pytest.raises(
+        MechRewardError,
+        match=r"set of rollouts was made on strange \(weights 0000.*the model is tiny",
+    ):
         estimate(tiny_model, Rollouts(runs.trajectories, runs.problems, runs.policy, strange))
-    monkeypatch.setattr(value, "generate", lambda *_, **__: pytest.fail("generated for the wrong model"))
+    monkeypatch.setattr(
+        value, "generate", lambda *_, **__: pytest.fail("generated for the wrong model")
+    )
     with pytest.raises(MechRewardError, match="processing"):
-        estimate(tiny_model, replace(runs, model_id=replace(model_id(tiny_model), processing="compatibility mode")))
+        estimate(
+            tiny_model,
+            replace(runs, model_id=replace(model_id(tiny_model), processing="compatibility mode")),
+        )
 
 
 def test_the_continuation_limit_is_what_is_left(tiny_model, runs, monkeypatch: pytest.MonkeyPatch):
@@ -353,5 +418,7 @@ def test_the_continuation_limit_is_what_is_left(tiny_model, runs, monkeypatch: p
 def test_an_answer_of_nothing_has_one_state():
     run = Trajectory("x", torch.tensor([1, 5]), 2, (1,), Verdict("incorrect", "x"), torch.zeros(0))
     assert (run.steps, run.length, run.reward) == (0, 0, 0)
-    text = SimpleNamespace(tokenizer=adapter._tokenizer(SimpleNamespace(tokenizer=tiny.tokenizer())))
+    text = SimpleNamespace(
+        tokenizer=adapter._tokenizer(SimpleNamespace(tokenizer=tiny.tokenizer()))
+    )
     assert TASK.step_ends(pieces(text, run.tokens), 2) == [1]

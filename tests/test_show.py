@@ -1,4 +1,5 @@
-"""Pictures and the page: the same bytes twice, every arm named, and no text that gets out of its place."""
+"""Pictures and the page: the same bytes twice, every arm named, and no text that gets out of its
+place."""
 
 from __future__ import annotations
 
@@ -14,21 +15,44 @@ import matplotlib
 import numpy as np
 import pytest
 
-from mechreward._check import MechRewardError
-from mechreward.findings import RANKINGS
-from mechreward.results import Results, Row
+from mechreward.base.errors import MechRewardError
+from mechreward.experiments.rows import Results, Row
+from mechreward.report.charts import ablation_bars, layers_heatmap, pruning_curve
+from mechreward.report.findings.value import RANKINGS
+from mechreward.report.html import Section, number, readable, report
 from mechreward.show import tokens
-from mechreward.show.figures import ablation_bars, histogram, layers_heatmap, pruning_curve
-from mechreward.show.report import Section, number, readable, report
+from mechreward.show.histogram import histogram
 from mechreward.show.style import looks
 from mechreward.show.tokens import ColoredTokens, colored_tokens, token_strip
 
-HOSTILE = ["<think>", "</script><script>alert(1)</script>", '"', "' onload='x", "a\nb", "\n", "🎯", "\x00\u202e"]
-HOSTILE += ["&lt;", "\ud800", "<!--", "-->", "]]>", '<img src="https://evil.test/x" onerror=alert(1)>']
+HOSTILE = [
+    "<think>",
+    "</script><script>alert(1)</script>",
+    '"',
+    "' onload='x",
+    "a\nb",
+    "\n",
+    "🎯",
+    "\x00\u202e",
+]
+HOSTILE += [
+    "&lt;",
+    "\ud800",
+    "<!--",
+    "-->",
+    "]]>",
+    '<img src="https://evil.test/x" onerror=alert(1)>',
+]
 
 
 def row(
-    arm: str, metric: str = "accuracy", estimate: float = 0.5, *, site: str = "3.resid_post", seed=0, **detail
+    arm: str,
+    metric: str = "accuracy",
+    estimate: float = 0.5,
+    *,
+    site: str = "3.resid_post",
+    seed=0,
+    **detail,
 ) -> Row:
     low, high = estimate - 0.05, estimate + 0.05
     return Row("R4", "tiny", "countdown", site, arm, metric, estimate, low, high, 300, seed, detail)
@@ -39,7 +63,14 @@ def curve() -> list[Row]:
     heights = {"value": 0.78, "random": 0.7, "shuffled": 0.5, "<wanda & co>": 0.6}
     ratios = (0, 0.5, 0.9, 0.99)
     return [
-        row(arm, "auroc_s0", height - 0.1 * ratio, seed=seed, ratio=ratio, neurons=round(512 * (1 - ratio)))
+        row(
+            arm,
+            "auroc_s0",
+            height - 0.1 * ratio,
+            seed=seed,
+            ratio=ratio,
+            neurons=round(512 * (1 - ratio)),
+        )
         for arm, height in heights.items()
         for ratio in ratios
         for seed in (0, 1)
@@ -60,7 +91,9 @@ def bars() -> list[Row]:
 @pytest.fixture
 def grid() -> list[Row]:
     rows = [
-        row("value", "auroc_s0", 0.5 + 0.08 * i, site=f"{i}.{kind}") for i in range(4) for kind in ("resid_post", "mlp")
+        row("value", "auroc_s0", 0.5 + 0.08 * i, site=f"{i}.{kind}")
+        for i in range(4)
+        for kind in ("resid_post", "mlp")
     ]
     return [*rows[:-1], row("value", "auroc_s0", math.nan, site="3.mlp", chosen=True)]
 
@@ -68,7 +101,9 @@ def grid() -> list[Row]:
 def words(svg: str) -> str:
     """The text of an SVG as a reader sees it; raises if it is no XML."""
     return "\n".join(
-        "".join(element.itertext()) for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("}text")
+        "".join(element.itertext())
+        for element in ElementTree.fromstring(svg).iter()
+        if element.tag.endswith("}text")
     )
 
 
@@ -90,11 +125,19 @@ class Page(HTMLParser):
 
     def is_inert(self) -> bool:
         loads = [
-            a for a in self.attributes if a[1] in ("src", "href", "xlink:href", "data") and not a[2].startswith("#")
+            a
+            for a in self.attributes
+            if a[1] in ("src", "href", "xlink:href", "data") and not a[2].startswith("#")
         ]
-        far = [a for a in self.attributes if "://" in a[2] and not a[1].startswith("xmlns") and a[1] != "title"]
+        far = [
+            a
+            for a in self.attributes
+            if "://" in a[2] and not a[1].startswith("xmlns") and a[1] != "title"
+        ]
         handlers = [a for a in self.attributes if a[1].startswith("on")]
-        return not ({"script", "iframe", "img", "link"} & set(self.tags) or loads or far or handlers)
+        return not (
+            {"script", "iframe", "img", "link"} & set(self.tags) or loads or far or handlers
+        )
 
 
 def test_figures_are_the_same_bytes_whatever_the_user_has_set(curve, bars, grid):
@@ -120,7 +163,16 @@ def test_figures_are_the_same_bytes_whatever_the_user_has_set(curve, bars, grid)
 
 def test_pruning_curve_names_every_arm_and_every_count(curve):
     text = words(pruning_curve(curve, "auroc_s0"))
-    for label in ("value", "random", "shuffled", "<wanda & co>", "chance (0.5)", "512", "1%", "AUROC s0"):
+    for label in (
+        "value",
+        "random",
+        "shuffled",
+        "<wanda & co>",
+        "chance (0.5)",
+        "512",
+        "1%",
+        "AUROC s0",
+    ):
         assert label in text
     correlation = [row("value", "spearman", 0.4, ratio=r) for r in (0, 0.9)]
     assert "chance (0)" in words(pruning_curve(correlation, "spearman"))
@@ -146,7 +198,13 @@ def test_bars_name_every_arm_and_count_the_rank_among_set_and_draws(bars):
     text = words(svg).splitlines()
     for label in ("value", "matched", "random", "sink_free_random"):
         assert text.count(label) == 2, "once for each operation"
-    assert {"zero", "mean", "baseline 75.0%", "rank 1 of 20, p = 0.05", "30.0% [25.0%, 35.0%]"} <= set(text)
+    assert {
+        "zero",
+        "mean",
+        "baseline 75.0%",
+        "rank 1 of 20, p = 0.05",
+        "30.0% [25.0%, 35.0%]",
+    } <= set(text)
     fewer = [r for r in bars if r.detail.get("draw") != 7]
     assert svg.count("<use") - ablation_bars(fewer).count("<use") == 6, (
         "every draw of 3 controls x 2 operations is a dot"
@@ -154,7 +212,9 @@ def test_bars_name_every_arm_and_count_the_rank_among_set_and_draws(bars):
 
 
 def test_bars_without_a_summary_show_the_mean_of_the_draws_and_no_interval():
-    text = words(ablation_bars([row("random", estimate=e, draw=i) for i, e in enumerate((0.2, 0.4))]))
+    text = words(
+        ablation_bars([row("random", estimate=e, draw=i) for i, e in enumerate((0.2, 0.4))])
+    )
     assert "30.0% [–, –]" in text
     with pytest.raises(MechRewardError, match="2 summaries"):
         ablation_bars([row("value"), row("value", seed=1)])
@@ -186,7 +246,12 @@ def test_histogram_bins_follow_the_lattice_of_k_rollouts():
 
 
 def test_token_strip_shows_hostile_text_and_lets_none_of_it_out():
-    html = token_strip(HOSTILE, [0.5] * len(HOSTILE), {0: "-0.42", 5: "<b>+1</b>"}, title="<script>alert(1)</script>")
+    html = token_strip(
+        HOSTILE,
+        [0.5] * len(HOSTILE),
+        {0: "-0.42", 5: "<b>+1</b>"},
+        title="<script>alert(1)</script>",
+    )
     page = Page(html)
     assert page.is_inert()
     assert set(page.tags) == {"div", "span"}
@@ -261,10 +326,25 @@ def fake_report(path, curve, bars):
         "loss": math.nan,
     }
     strip = token_strip(HOSTILE, [math.nan] * len(HOSTILE), {}, title="x")
-    figures = [('Curve "1" <i>', pruning_curve(curve, "auroc_s0")), ("Again", pruning_curve(curve, "auroc_s0"))]
-    bad = row("</td><script>x</script>", estimate=math.nan, note='<img onerror="x">', inner={"a": [1, 2.5, None]})
+    figures = [
+        ('Curve "1" <i>', pruning_curve(curve, "auroc_s0")),
+        ("Again", pruning_curve(curve, "auroc_s0")),
+    ]
+    bad = row(
+        "</td><script>x</script>",
+        estimate=math.nan,
+        note='<img onerror="x">',
+        inner={"a": [1, 2.5, None]},
+    )
     sections = [
-        Section("R2", "One.\n\n<script>two</script>", curve, figures, (), "mechreward run R2 && echo '<x>'"),
+        Section(
+            "R2",
+            "One.\n\n<script>two</script>",
+            curve,
+            figures,
+            (),
+            "mechreward run R2 && echo '<x>'",
+        ),
         Section("R4", "", [*bars, bad], (("Bars", ablation_bars(bars)),), (strip,)),
         Section("Empty", "Nothing ran."),
     ]
@@ -278,7 +358,11 @@ def test_report_is_one_inert_page_that_says_what_was_not_found(tmp_path, curve, 
     assert page.is_inert()
     assert "<script" not in html
     text = re.sub(r"\s+", " ", page.text)
-    assert text.index("What was not found") < text.index("Dopamine-guided search does not beat") < text.index("R2")
+    assert (
+        text.index("What was not found")
+        < text.index("Dopamine-guided search does not beat")
+        < text.index("R2")
+    )
     for sentence in (
         "A probe predicts V.",
         "Tiny <b>report</b>",
@@ -302,7 +386,9 @@ def test_report_gives_every_figure_its_own_ids_and_a_name(tmp_path, curve, bars)
     used += [value[1:] for _, name, value in page.attributes if name in ("href", "xlink:href")]
     assert used
     assert set(used) <= set(ids)
-    assert [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")] == [
+    assert [
+        value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")
+    ] == [
         'Curve "1" <i>',
         "Again",
         "Bars",
@@ -358,7 +444,10 @@ def test_numbers_read_well(value, text):
 
 
 def test_details_read_well():
-    assert readable({"ratio": 0.9, "ok": True, "p": math.nan, "set": {}}) == "ratio 0.9, ok yes, p –, set –"
+    assert (
+        readable({"ratio": 0.9, "ok": True, "p": math.nan, "set": {}})
+        == "ratio 0.9, ok yes, p –, set –"
+    )
     assert readable(list(range(30))).endswith("11, ... (30 in all)]")
 
 
@@ -367,7 +456,8 @@ def test_circuitsvis_draws_offline_in_a_browser(tmp_path):
     pytest.importorskip("circuitsvis")
     page = tmp_path / "page.html"
     page.write_text(
-        "<!DOCTYPE html><meta charset=utf-8>" + str(colored_tokens(HOSTILE, np.linspace(-1, 1, len(HOSTILE))))
+        "<!DOCTYPE html><meta charset=utf-8>"
+        + str(colored_tokens(HOSTILE, np.linspace(-1, 1, len(HOSTILE))))
     )
     command = [
         "chromium",
@@ -391,7 +481,9 @@ def test_circuitsvis_draws_offline_in_a_browser(tmp_path):
 
 
 def test_a_badge_has_the_colour_of_its_sign_and_zero_has_none():
-    page = token_strip(["a\n", "b\n", "c\n"], [0.5, 0.5, 0.5], {0: "+0.00", 1: "+0.42", 2: "-0.42"}, title="")
+    page = token_strip(
+        ["a\n", "b\n", "c\n"], [0.5, 0.5, 0.5], {0: "+0.00", 1: "+0.42", 2: "-0.42"}, title=""
+    )
     assert [page.count(colour) for colour in ("#555555", "#005A8E", "#A34700")] == [1, 1, 1]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.models.site import HOOKS, Site, all_sites, parse_sites
 
 FAKE = SimpleNamespace(
@@ -101,7 +101,12 @@ def test_sites_sort_by_layer_then_kind():
 
 
 def test_all_sites_layer_by_layer():
-    assert [str(site) for site in all_sites(FAKE)] == ["0.resid_post", "0.mlp", "1.resid_post", "1.mlp"]
+    assert [str(site) for site in all_sites(FAKE)] == [
+        "0.resid_post",
+        "0.mlp",
+        "1.resid_post",
+        "1.mlp",
+    ]
 
 
 def test_parse_sites_takes_any_form_and_drops_repeats():

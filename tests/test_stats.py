@@ -1,4 +1,5 @@
-"""Every statistic against an oracle that shares no code with it: arithmetic, enumeration, another library."""
+"""Every statistic against an oracle that shares no code with it: arithmetic, enumeration, another
+library."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from torchmetrics.functional.classification import binary_calibration_error
 
 from mechreward import stats
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 
 quick = settings(max_examples=50, deadline=None)
 NONE = np.array([])
@@ -71,10 +72,17 @@ def test_auroc_sees_only_the_order(rows):
 
 
 @quick
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=25))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=25
+    )
+)
 def test_within_auroc_is_the_mean_over_mixed_groups(rows):
     score, label, group = (np.array(column) for column in zip(*rows, strict=True))
-    own = [pair_by_pair(score[group == g], label[group == g], group[group == g]) for g in set(group.tolist())]
+    own = [
+        pair_by_pair(score[group == g], label[group == g], group[group == g])
+        for g in set(group.tolist())
+    ]
     mixed = [one for one in own if not np.isnan(one)]
     expected = np.mean(mixed) if mixed else np.nan
     assert stats.within_auroc(score, label, group) == pytest.approx(expected, nan_ok=True)
@@ -110,7 +118,9 @@ def test_spearmans_are_spearman_column_by_column(rng):
 
 def test_reliability_and_disattenuation_recover_the_planted_correlation(rng):
     truth = rng.normal(size=200_000)
-    half_a, half_b = truth + rng.normal(size=(2, 200_000))  # r = 1/2, so the mean has reliability 2/3
+    half_a, half_b = truth + rng.normal(
+        size=(2, 200_000)
+    )  # r = 1/2, so the mean has reliability 2/3
     other = 0.6 * truth + 0.8 * rng.normal(size=200_000)
     reliability = stats.split_half_reliability(half_a, half_b)
     assert reliability == pytest.approx(2 / 3, abs=0.01)
@@ -140,7 +150,9 @@ def test_ece_by_hand():
 def test_ece_equals_torchmetrics(rng, bins):
     prob = rng.random(400)
     label = rng.random(400) < 0.5
-    other = binary_calibration_error(torch.tensor(prob), torch.tensor(label).long(), n_bins=bins, norm="l1")
+    other = binary_calibration_error(
+        torch.tensor(prob), torch.tensor(label).long(), n_bins=bins, norm="l1"
+    )
     assert stats.ece(prob, label, bins) == pytest.approx(float(other), abs=1e-6)
 
 
@@ -177,7 +189,10 @@ def test_interval_prints_and_exports():
 
 def test_proportion_is_wilson_by_formula():
     k, n, z = 31, 80, 1.959963984540054
-    centre, half = (k + z * z / 2) / (n + z * z), z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
+    centre, half = (
+        (k + z * z / 2) / (n + z * z),
+        z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4),
+    )
     interval = stats.proportion(k, n)
     assert (interval.low, interval.high) == pytest.approx((centre - half, centre + half))
     assert (interval.estimate, interval.n) == (31 / 80, 80)
@@ -208,14 +223,18 @@ def grouped_data(rng, clusters=40):
 
 
 def test_cluster_bootstrap_covers_and_the_row_bootstrap_does_not():
-    """Nominal 90%, 40 clusters, 300 fixed data sets: sd of the rate is 1.7 points; accept 84% to 94%."""
+    """Nominal 90%, 40 clusters, 300 fixed data sets: sd of the rate is 1.7 points; accept 84% to
+    94%."""
     rng, hits, row_hits = np.random.default_rng(5), 0, 0
     for seed in range(300):
         x, cluster = grouped_data(rng)
         for ids in (cluster, np.arange(len(x))):
             interval = stats.cluster_bootstrap(np.mean, x, ids, draws=150, seed=seed, level=0.9)
             hit = interval.low <= 0 <= interval.high
-            hits, row_hits = hits + (hit and ids is cluster), row_hits + (hit and ids is not cluster)
+            hits, row_hits = (
+                hits + (hit and ids is cluster),
+                row_hits + (hit and ids is not cluster),
+            )
     assert 0.84 < hits / 300 < 0.94
     assert row_hits / 300 < 0.75
 
@@ -244,7 +263,9 @@ def test_cluster_bootstrap_draws_whole_clusters_of_unsorted_ids():
 def test_cluster_bootstrap_spread_is_the_clusters_standard_error(rng):
     x, cluster = rng.normal(size=400).repeat(5), np.arange(400).repeat(5)
     interval = stats.cluster_bootstrap(np.mean, x, cluster)
-    assert interval.high - interval.low == pytest.approx(2 * 1.96 * x.std() / math.sqrt(400), rel=0.1)
+    assert interval.high - interval.low == pytest.approx(
+        2 * 1.96 * x.std() / math.sqrt(400), rel=0.1
+    )
     assert interval == stats.cluster_bootstrap(np.mean, x, cluster)
     assert interval != stats.cluster_bootstrap(np.mean, x, cluster, seed=1)
 
@@ -257,15 +278,21 @@ def test_cluster_bootstrap_can_tell_copies_apart(rng):
         sizes.append(np.unique(copy, return_counts=True)[1])
         return stats.within_auroc(score, label, copy)
 
-    interval = stats.cluster_bootstrap(grouped, (score, label), problem, draws=50, with_cluster=True)
+    interval = stats.cluster_bootstrap(
+        grouped, (score, label), problem, draws=50, with_cluster=True
+    )
     assert interval.estimate == stats.within_auroc(score, label, problem)
     assert all(len(s) == 20 and (s == 3).all() for s in sizes)  # 20 copies of 3 rows, never 6 fused
 
 
 def test_cluster_bootstrap_drops_nan_draws_but_not_silently_most():
     label = np.r_[0, np.ones(9)]
-    interval = stats.cluster_bootstrap(stats.auroc, (np.arange(10), label), np.arange(10), draws=300)
-    assert interval.estimate == interval.low == interval.high == 1  # (9/10)^10 = 35% of draws have one class
+    interval = stats.cluster_bootstrap(
+        stats.auroc, (np.arange(10), label), np.arange(10), draws=300
+    )
+    assert (
+        interval.estimate == interval.low == interval.high == 1
+    )  # (9/10)^10 = 35% of draws have one class
 
     def mostly_nan(x):
         return 1.0 if len(set(x)) == 3 else math.nan  # 22% of draws of 3 from 3
@@ -299,18 +326,28 @@ def test_paired_outcomes_have_an_interval_even_if_none_differs():
 def _score(won: int, lost: int, n: int, delta: float) -> float:
     """Tango's statistic, its likelihood maximised by a grid and not by its formula."""
     loss = np.linspace(max(0.0, -delta), (1 - delta) / 2, 200_001)[1:-1]
-    likelihood = won * np.log(loss + delta) + lost * np.log(loss) + (n - won - lost) * np.log(1 - 2 * loss - delta)
+    likelihood = (
+        won * np.log(loss + delta)
+        + lost * np.log(loss)
+        + (n - won - lost) * np.log(1 - 2 * loss - delta)
+    )
     best = loss[np.argmax(likelihood)]
     return (won - lost - n * delta) / math.sqrt(n * (2 * best + delta - delta**2))
 
 
-@pytest.mark.parametrize(("won", "lost", "n"), [(1, 7, 21), (3, 0, 40), (12, 30, 150), (20, 20, 60)])
-def test_the_interval_of_paired_outcomes_holds_what_the_score_test_does_not_reject(won: int, lost: int, n: int):
+@pytest.mark.parametrize(
+    ("won", "lost", "n"), [(1, 7, 21), (3, 0, 40), (12, 30, 150), (20, 20, 60)]
+)
+def test_the_interval_of_paired_outcomes_holds_what_the_score_test_does_not_reject(
+    won: int, lost: int, n: int
+):
     at = np.arange(n)
     interval = stats.paired_difference((at < won).astype(int), (at >= n - lost).astype(int), at)
     assert _score(won, lost, n, interval.low) == pytest.approx(1.959964, abs=1e-3)
     assert _score(won, lost, n, interval.high) == pytest.approx(-1.959964, abs=1e-3)
-    if n == 21:  # children before and after a transplant: -.517 to -.026 (Fagerland, Lydersen and Laake 2014)
+    if (
+        n == 21
+    ):  # children before and after a transplant: -.517 to -.026 (Fagerland, Lydersen and Laake 2014)
         assert (round(interval.low, 3), round(interval.high, 3)) == (-0.517, -0.026)
 
 
@@ -324,15 +361,21 @@ def test_paired_outcome_intervals_cover(rng, lose: float, win: float):
     kinds = rng.choice(3, p=[lose, win, 1 - lose - win], size=(2000, 60))
     inside = 0
     for kind in kinds:
-        interval = stats.paired_difference((kind == 1).astype(int), (kind == 0).astype(int), np.arange(60))
+        interval = stats.paired_difference(
+            (kind == 1).astype(int), (kind == 0).astype(int), np.arange(60)
+        )
         inside += interval.low <= win - lose <= interval.high
-    # 95% nominal and 2,000 runs: a right interval falls below .935 less than once in a thousand. With next to no pairs
-    # that differ, outcomes are few and every interval that keeps its level is wider than need be.
+    # 95% nominal and 2,000 runs: a right interval falls below .935 less than once in a thousand.
+    # With next to no pairs that differ, outcomes are few and every interval that keeps its level is
+    # wider than need be.
     assert inside / 2000 > 0.935 and (inside / 2000 < 0.98 or lose + win < 0.1)
 
 
 @quick
-@given(st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 5)), min_size=2, max_size=30), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 5)), min_size=2, max_size=30),
+    st.integers(0, 99),
+)
 def test_bootstrap_bounds_are_ordered_and_within_the_data(rows, seed):
     x, cluster = (np.array(column) for column in zip(*rows, strict=True))
     interval = stats.cluster_bootstrap(np.mean, x, cluster, draws=30, seed=seed)
@@ -367,12 +410,16 @@ def test_rank_among_by_hand():
 def test_rank_among_p_is_uniform_under_the_null():
     rng = np.random.default_rng(2)
     for tail in ("low", "high", "two"):
-        p = np.array([stats.rank_among(x[0], x[1:], tail=tail)[1] for x in rng.normal(size=(1000, 20))])
+        p = np.array(
+            [stats.rank_among(x[0], x[1:], tail=tail)[1] for x in rng.normal(size=(1000, 20))]
+        )
         assert np.mean(p <= 0.1) == pytest.approx(0.1, abs=0.03)  # sd .0095
 
 
 def test_holm_by_hand():
-    assert stats.holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx(
+        [0.03, 0.06, 0.06, 0.02]
+    )
 
 
 @quick
@@ -423,7 +470,8 @@ def test_hypergeometric_iou_by_enumerating_every_pair_of_sets(k_a, k_b, width):
 
 
 def exact_power(n: int, drop: float, psi: float) -> float:
-    """P(exact McNemar p <= .05), summed over how many outcomes changed and how many of them were lost."""
+    """P(exact McNemar p <= .05), summed over how many outcomes changed and how many of them were
+    lost."""
     total = 0.0
     for m in range(1, n + 1):
         weight = binom.pmf(m, n, psi)
@@ -435,7 +483,8 @@ def exact_power(n: int, drop: float, psi: float) -> float:
 
 
 def test_detectable_effect_has_its_power_under_the_exact_test():
-    """The approximation asks for 80%; the discrete exact test keeps 70% to 82%, as the docstring warns."""
+    """The approximation asks for 80%; the discrete exact test keeps 70% to 82%, as the docstring
+    warns."""
     for n, base, psi in ((150, 0.8, 0.13), (100, 0.5, 0.25)):
         assert 0.70 < exact_power(n, stats.detectable_effect(n, base, psi), psi) < 0.82
 

@@ -9,17 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from mechreward import MechRewardError, NeuronSet, Rollouts, paper
+from mechreward import MechRewardError, NeuronSet, Rollouts
+from mechreward import experiments as paper
 from mechreward.causal.effect import Effect
-from mechreward.findings import findings
+from mechreward.experiments.plan import PAPER, Plan, command
+from mechreward.experiments.rows import Results, Row
 from mechreward.probing.activations import Activations
-from mechreward.reading import write
-from mechreward.reproduction import demo
-from mechreward.results import Results, Row
+from mechreward.report.findings.rules import findings
+from mechreward.report.study_page import write
 from mechreward.rollouts.value import Values
-from mechreward.study import PAPER, Plan, Study, command
+from mechreward.studies.paper import demo
+from mechreward.studies.study import Study
 
-SMALL = Plan(train=24, validation=12, test=12, k=4, ablated=12, confidence=24, draws=3, random_draws=1, curve_draws=1)
+SMALL = Plan(
+    train=24,
+    validation=12,
+    test=12,
+    k=4,
+    ablated=12,
+    confidence=24,
+    draws=3,
+    random_draws=1,
+    curve_draws=1,
+)
 
 
 def snapshot(folder: Path) -> dict[str, str]:
@@ -30,20 +42,49 @@ def snapshot(folder: Path) -> dict[str, str]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study") / "run"
     study = Study.open(SMALL, out, say=lambda _: None)
-    write(study, demo(study))
+    write(study.out, study.plan, study.model, demo(study), study.splits["test"])
     return out
 
 
 def test_files_can_all_be_read(done: Path) -> None:
     results = Results.load(done / "results.json")
     assert {row.experiment for row in results.rows} == {"R1", "R2", "R3", "R4", "R7", "R8"}
-    assert {"value", "dopamine", "random", "matched", "sink_free_random", "shuffled", "baseline"} <= {
-        row.arm for row in results.rows
-    }
-    for key in ("versions", "plan", "model_id", "git", "seconds_this_call", "chosen", "found", "not_found", "command"):
+    assert {
+        "value",
+        "dopamine",
+        "random",
+        "matched",
+        "sink_free_random",
+        "shuffled",
+        "baseline",
+    } <= {row.arm for row in results.rows}
+    for key in (
+        "versions",
+        "plan",
+        "model_id",
+        "git",
+        "seconds_this_call",
+        "chosen",
+        "found",
+        "not_found",
+        "command",
+    ):
         assert key in results.manifest
     raw = json.loads((done / "results.json").read_text())
-    fields = {"experiment", "model", "task", "site", "arm", "metric", "estimate", "low", "high", "n", "seed", "detail"}
+    fields = {
+        "experiment",
+        "model",
+        "task",
+        "site",
+        "arm",
+        "metric",
+        "estimate",
+        "low",
+        "high",
+        "n",
+        "seed",
+        "detail",
+    }
     assert raw["schema"] == 1
     assert all(set(row) == fields for row in raw["rows"])
     for kind in ("resid_post", "mlp"):
@@ -55,7 +96,10 @@ def test_files_can_all_be_read(done: Path) -> None:
     values = Values.load(done / "test.values.safetensors")
     assert len(values.step) == sum(run.steps + 1 for run in runs)
     assert len(list(done.glob("train.*.activations.safetensors"))) == 4
-    assert all(Activations.load(path).rows in ("states", "steps") for path in done.glob("train.*.activations.*"))
+    assert all(
+        Activations.load(path).rows in ("states", "steps")
+        for path in done.glob("train.*.activations.*")
+    )
 
 
 def test_report_stands_alone(done: Path) -> None:
@@ -71,14 +115,22 @@ def test_report_stands_alone(done: Path) -> None:
 def test_layer_and_share_come_from_validation_only(done: Path) -> None:
     results = Results.load(done / "results.json")
     both = results.where(experiment="R3")
-    grid, test = ([row for row in both if row.detail["split"] == split] for split in ("validation", "test"))
+    grid, test = (
+        [row for row in both if row.detail["split"] == split] for split in ("validation", "test")
+    )
     assert len(grid) == len(test) == len(both) / 2 == 2 * 4 * (1 + len(paper.SHARES))
     assert not any(row.detail.get("chosen") for row in test)
     for kind, chosen in results.manifest["chosen"].items():
-        cells = [row for row in grid if row.site.endswith(kind) and row.detail["share"] == paper.SHARES[0]]
+        cells = [
+            row
+            for row in grid
+            if row.site.endswith(kind) and row.detail["share"] == paper.SHARES[0]
+        ]
         assert chosen["site"] == max(cells, key=lambda row: row.estimate).site
         marked = [row for row in grid if row.detail.get("chosen") and row.site.endswith(kind)]
-        assert [(row.site, row.detail["share"]) for row in marked] == [(chosen["site"], chosen["share"])]
+        assert [(row.site, row.detail["share"]) for row in marked] == [
+            (chosen["site"], chosen["share"])
+        ]
 
 
 def test_splits_share_no_problem(done: Path) -> None:
@@ -106,7 +158,11 @@ def test_a_lost_stage_is_made_again_the_same(done: Path, tmp_path: Path) -> None
     copy.mkdir()
     for path in done.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
-    for name in ("test.values.safetensors", "test.values-0000.safetensors", "value-mlp.neurons.json"):
+    for name in (
+        "test.values.safetensors",
+        "test.values-0000.safetensors",
+        "value-mlp.neurons.json",
+    ):
         (copy / name).unlink()
     demo(Study.open(SMALL, copy, say=lambda _: None))
     for name in ("test.values.safetensors", "value-mlp.neurons.json"):

@@ -20,7 +20,9 @@ def test_features_of_every_state(tiny_model, tiny_plain):
         with torch.no_grad():
             said = tiny_plain(run.tokens[None]).logits[0].double().log_softmax(-1)
         for step, end in enumerate(run.step_ends):
-            spoken = said[run.prompt_len - 1 : end].gather(1, run.tokens[run.prompt_len : end + 1, None])
+            spoken = said[run.prompt_len - 1 : end].gather(
+                1, run.tokens[run.prompt_len : end + 1, None]
+            )
             expected = {
                 "prompt_length": run.prompt_len,
                 "difficulty": 2,
@@ -40,7 +42,11 @@ def rows(seed: int, knows: float):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(2, 600))
     reward = (rng.random(600) < 1 / (1 + np.exp(-(a + 1.5 * b)))).astype(int)
-    return np.column_stack([a, rng.normal(size=600)]), knows * b + 0.1 * rng.normal(size=600), reward
+    return (
+        np.column_stack([a, rng.normal(size=600)]),
+        knows * b + 0.1 * rng.normal(size=600),
+        reward,
+    )
 
 
 def test_an_increment_is_seen_where_there_is_one_and_only_there():

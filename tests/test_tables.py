@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mechreward import paper
-from mechreward.results import Results, Row, rows_from
+from mechreward import experiments as paper
+from mechreward.experiments.rows import Results, Row, rows_from
+from mechreward.report.tables import TABLES, numbers
 from mechreward.stats import Interval
-from mechreward.tables import TABLES, numbers
 
 
 def about(experiment: str) -> dict[str, Any]:
@@ -35,10 +35,15 @@ def test_nothing_is_folded_away_where_there_is_nothing():
 def test_R1_names_a_probe_that_is_near_constant(spread: float, cell: str):
     probe = {"target": "td", "shape": "linear"}
     scores = [("spearman", around(0.3)), ("auroc_s0", around(0.5)), ("auroc_all", around(0.6))]
-    scores += [("auroc_last", Interval(0.9, nan, nan, 50)), ("spread", Interval(spread, nan, nan, 50))]
+    scores += [
+        ("auroc_last", Interval(0.9, nan, nan, 50)),
+        ("spread", Interval(spread, nan, nan, 50)),
+    ]
     rows = rows_from(about("R1"), [("value", metric, score, probe) for metric, score in scores])
     rows += rows_from(about("R1"), [("shuffled", "spearman", around(-0.0001), probe)])
-    rows += rows_from(about("R1"), [("baseline", "accuracy", around(0.77), {"split": "test", "k": 32})])
+    rows += rows_from(
+        about("R1"), [("baseline", "accuracy", around(0.77), {"split": "test", "k": 32})]
+    )
     assert lines(*rows) == [
         "| 3.mlp | td | linear | 0.300 [0.200, 0.400] | 0.500 [0.400, 0.600] | 0.600 [0.500, 0.700] | 0.900 | – | "
         f"{cell} | 50 |",
@@ -77,7 +82,12 @@ def test_R4_controls_other_rankings_and_other_tasks():
             ("baseline", "accuracy_elsewhere", around(0.5), {"on": "chain"}),
             ("value", "accuracy_elsewhere", around(0.4), op | {"on": "chain"}),
             ("value", "change_elsewhere", around(-0.1), op | {"on": "chain", "p_mcnemar": 0.25}),
-            ("matched", "accuracy_elsewhere", Interval(0.5, 0.3, 0.6, 5), op | {"on": "chain", "sets": 5}),
+            (
+                "matched",
+                "accuracy_elsewhere",
+                Interval(0.5, 0.3, 0.6, 5),
+                op | {"on": "chain", "sets": 5},
+            ),
             ("baseline", "accuracy_elsewhere", around(0.0), {"on": "paths"}),
         ],
     )
@@ -92,7 +102,8 @@ def test_R4_controls_other_rankings_and_other_tasks():
 
 
 def test_R4_the_damage_meter_of_every_ablation():
-    """A meter of one set has no interval; of several the row says lowest and highest. Other metrics have no line."""
+    """A meter of one set has no interval; of several the row says lowest and highest. Other metrics
+    have no line."""
     bare, op = Interval(0.5, nan, nan, 150), {"op": "zero"}
     rows = rows_from(
         about("R4"),
@@ -109,7 +120,9 @@ def test_R4_the_damage_meter_of_every_ablation():
             ("wanda", "parse_rate", bare, op | {"neurons": 8, "shared": 1}),
         ],
     )
-    assert [line for line in lines(*rows) if "wanda | 1 of" not in line and "| chain |" not in line] == [
+    assert [
+        line for line in lines(*rows) if "wanda | 1 of" not in line and "| chain |" not in line
+    ] == [
         "| 3.mlp | – | nothing | – | – | 0.500 | – | – | – | 150 |",
         "| 3.mlp | zero | value | 0.00012 | 1.500 | – | – | 0.000 | 31.250 | 150 |",
         "| 3.mlp | zero | value, on chain | – | – | – | 0.500 | – | – | 150 |",
@@ -152,16 +165,23 @@ def test_R6_and_R7_all_rows():
     detail = {"share": 0.05, "neurons": 38, "shared": 3, "expected": 0.0257, "p": 0.29}
     rows = rows_from(about("R6"), [("next_token", "iou", Interval(0.0411, nan, nan, 768), detail)])
     rows += rows_from(about("R7"), [("value", "auroc_s0", around(0.6, 300), {"known": "before"})])
-    rows += rows_from(about("R7"), [("mean_logprob", "auroc_s0", around(0.8, 300), {"known": "after"})])
+    rows += rows_from(
+        about("R7"), [("mean_logprob", "auroc_s0", around(0.8, 300), {"known": "after"})]
+    )
     assert lines(*rows) == [
         "| 3.mlp | 5% | 38 | 3 | 0.041 | 0.026 | 0.29 | 768 |",
         "| value read-out at 3.mlp, s_0 | before | 0.600 [0.500, 0.700] | 300 |",
     ]
-    assert "| mean logprob | after | 0.800 [0.700, 0.900] | 300 |" in numbers(Results({}, tuple(rows)))
+    assert "| mean logprob | after | 0.800 [0.700, 0.900] | 300 |" in numbers(
+        Results({}, tuple(rows))
+    )
 
 
 def test_R8_escapes_the_bars_of_the_cut_and_keeps_the_curve_out():
-    every, cut = {"fitted": "all steps", "tested": "all steps"}, {"fitted": "all steps", "tested": "|delta| > 0.3"}
+    every, cut = (
+        {"fitted": "all steps", "tested": "all steps"},
+        {"fitted": "all steps", "tested": "|delta| > 0.3"},
+    )
     rows = rows_from(
         about("R8"),
         [
@@ -169,7 +189,12 @@ def test_R8_escapes_the_bars_of_the_cut_and_keeps_the_curve_out():
             ("dopamine", "spearman", around(0.4, 26), cut),
             ("dopamine", "spearman_disattenuated", around(0.25), every | {"reliability": 0.9375}),
             ("dopamine", "spearman_z", around(0.5), every | {"z": "response"}),
-            ("dopamine", "spearman", around(0.9), {"ratio": 0.0, "neurons": 768, "shape": "mlp", "fit": "retrained"}),
+            (
+                "dopamine",
+                "spearman",
+                around(0.9),
+                {"ratio": 0.0, "neurons": 768, "shape": "mlp", "fit": "retrained"},
+            ),
         ],
     )
     training, end = "the training split", "| – | – |"
@@ -200,7 +225,12 @@ def test_R14_patches_and_what_one_damage_does():
     rows = rows_from(
         about("R14"),
         [
-            ("value", "contrast_at_kl", around(0.3, 100), {"strength": 2, "kl": 0.41, "p_mcnemar": 0.012}),
+            (
+                "value",
+                "contrast_at_kl",
+                around(0.3, 100),
+                {"strength": 2, "kl": 0.41, "p_mcnemar": 0.012},
+            ),
             (
                 "random",
                 "contrast_at_kl",
@@ -219,15 +249,23 @@ def test_R14_patches_and_what_one_damage_does():
 
 
 def test_R10_draws_become_a_mean_between_the_lowest_and_the_highest():
-    rows = rows_from(about("R10"), [("baseline", "spearman", around(0.5), {"neurons": 38, "steps": 90})])
-    for arm, values, zeroed in (("value", [0.1], 51), ("matched", [0.4, 0.3, 0.5], 51), ("value_apart", [0.2], 49)):
+    rows = rows_from(
+        about("R10"), [("baseline", "spearman", around(0.5), {"neurons": 38, "steps": 90})]
+    )
+    for arm, values, zeroed in (
+        ("value", [0.1], 51),
+        ("matched", [0.4, 0.3, 0.5], 51),
+        ("value_apart", [0.2], 49),
+    ):
         for draw, value in enumerate(values):
             detail = {"op": "zero", "draw": draw, "zeroed": zeroed, "layers": 1}
             rows += rows_from(about("R10"), [(arm, "spearman", around(value), detail)])
             rows += rows_from(about("R10"), [(arm, "change", around(value - 0.5), detail)])
     rank = {"rank": 1, "p_rank": 0.25, "draws": 3}
     rows += rows_from(about("R10"), [("value", "beyond_matched", around(-0.3), rank)])
-    own = "0.100 [0.000, 0.200] | -0.400 [-0.500, -0.300] | -0.300 [-0.400, -0.200] | 1 of 4 (p=0.25)"
+    own = (
+        "0.100 [0.000, 0.200] | -0.400 [-0.500, -0.300] | -0.300 [-0.400, -0.200] | 1 of 4 (p=0.25)"
+    )
     apart = "0.200 [0.100, 0.300] | -0.300 [-0.400, -0.200] | – | – | 50 |"
     assert lines(*rows) == [
         "| 3.mlp | nothing | – | 0.500 [0.400, 0.600] | – | – | – | 50 |",
@@ -238,12 +276,19 @@ def test_R10_draws_become_a_mean_between_the_lowest_and_the_highest():
 
 
 def test_markdown_renders_blank_lines_and_as_many_cells_as_heads():
-    """A table inside <details> needs a blank line before and behind; a bare bar would open another cell."""
+    """A table inside <details> needs a blank line before and behind; a bare bar would open another
+    cell."""
     every = {"fitted": "all steps", "tested": "|delta| > 0.3"}
     rows = rows_from(about("R8"), [("dopamine", "spearman", around(0.2), every)])
-    rows += rows_from(about("R10"), [("value", "spearman", around(0.1), {"zeroed": 51, "layers": 1})])
+    rows += rows_from(
+        about("R10"), [("value", "spearman", around(0.1), {"zeroed": 51, "layers": 1})]
+    )
     text = numbers(Results({}, tuple(rows)))
-    assert text[:2] == ["<details><summary>Numbers</summary>", ""] and text[-3:] == ["", "</details>", ""]
+    assert text[:2] == ["<details><summary>Numbers</summary>", ""] and text[-3:] == [
+        "",
+        "</details>",
+        "",
+    ]
     heads = [at for at, line in enumerate(text) if line.startswith("| --- |")]
     assert len(heads) == 2 < len(TABLES)
     for at in heads:

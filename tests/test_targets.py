@@ -9,9 +9,16 @@ import pytest
 import rows as made
 import torch
 
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
 from mechreward.probing.probe import ValueProbe
-from mechreward.probing.targets import Examples, check_learnable, lambda_returns, states, steps, tokens
+from mechreward.probing.targets import (
+    Examples,
+    check_learnable,
+    lambda_returns,
+    states,
+    steps,
+    tokens,
+)
 from mechreward.rollouts.value import GAMMA, Values
 
 X_STATES = torch.arange(10.0).reshape(5, 2)
@@ -50,22 +57,44 @@ def test_steps_with_their_td_error():
 
 
 def token_rows(**more):
-    """Two tokens of the prompt and two steps of two and one; a prompt of two and one step of three."""
-    labels = {"trajectory": [0] * 5 + [1] * 5, "step": [0, 0, 1, 1, 2, 0, 0, 1, 1, 1], "position": [*range(5)] * 2}
+    """Two tokens of the prompt and two steps of two and one; a prompt of two and one step of
+    three."""
+    labels = {
+        "trajectory": [0] * 5 + [1] * 5,
+        "step": [0, 0, 1, 1, 2, 0, 0, 1, 1, 1],
+        "position": [*range(5)] * 2,
+    }
     return made.activations(torch.arange(20.0).reshape(10, 2), "tokens", **(labels | more))
 
 
 def test_tokens_at_which_the_answer_goes_on():
     rows = tokens(token_rows(), made.two())
     assert rows.x[:, 0].tolist() == [2, 4, 6, 12, 14, 16]
-    assert rows.step.tolist() == [0, 1, 1, 0, 1, 1] and rows.trajectory.tolist() == [0, 0, 0, 1, 1, 1]
-    assert rows.reward.tolist() == rows.y.tolist() == [1, 1, 1, 0, 0, 0] and rows.group.tolist() == [0, 0, 0, 7, 7, 7]
+    assert rows.step.tolist() == [0, 1, 1, 0, 1, 1] and rows.trajectory.tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+    ]
+    assert rows.reward.tolist() == rows.y.tolist() == [
+        1,
+        1,
+        1,
+        0,
+        0,
+        0,
+    ] and rows.group.tolist() == [0, 0, 0, 7, 7, 7]
     assert rows.last.tolist() == [False, False, True] * 2
 
 
 def test_an_end_token_behind_the_last_step_is_where_the_reward_comes():
     rows = tokens(token_rows(step=[0, 0, 1, 2, 3, 0, 0, 1, 1, 2]), made.two())
-    assert rows.x[:, 0].tolist() == [2, 4, 6, 12, 14, 16] and rows.last.tolist() == [False, False, True] * 2
+    assert (
+        rows.x[:, 0].tolist() == [2, 4, 6, 12, 14, 16]
+        and rows.last.tolist() == [False, False, True] * 2
+    )
 
 
 def test_tokens_of_other_trajectories_or_rows_are_refused():
@@ -78,14 +107,17 @@ def test_tokens_of_other_trajectories_or_rows_are_refused():
 
 
 def test_td_over_tokens_with_gamma_near_1_is_the_mean_reward_of_what_looks_alike():
-    """One input, 1 in right answers and 0 in wrong ones: by hand, V is gamma^(tokens to come) and 0."""
+    """One input, 1 in right answers and 0 in wrong ones: by hand, V is gamma^(tokens to come) and
+    0."""
     length, rng = 4, np.random.default_rng(0)
     right = rng.random(40) < 0.5
     x = np.repeat(right, length).astype(float)[:, None]
     step = np.tile([0, 1, 1, 1], 40)
     acts = made.activations(x, "tokens", trajectory=np.repeat(range(40), length), step=step)
     two = np.repeat(right.astype(int), 2)
-    values = Values(np.repeat(range(40), 2), np.tile([0, 1], 40), two, two, two, np.repeat(range(40), 2), 2)
+    values = Values(
+        np.repeat(range(40), 2), np.tile([0, 1], 40), two, two, two, np.repeat(range(40), 2), 2
+    )
     probe = ValueProbe("td", "linear", ridge=1e-6).fit(acts, values)
     assert probe.predict(np.array([[0.0], [1.0]])) == pytest.approx([0, 1], abs=1e-2)
 
@@ -103,14 +135,24 @@ def test_a_row_selection_keeps_every_column_in_line():
     assert kept.x.tolist() == X_STATES[[1, 3]].tolist()
     assert kept.y.tolist() == [0.75, 0.25]
     columns = ("reward", "group", "trajectory", "step", "last")
-    assert [getattr(kept, name).tolist() for name in columns] == [[1, 0], [0, 7], [0, 1], [1, 0], [True, True]]
+    assert [getattr(kept, name).tolist() for name in columns] == [
+        [1, 0],
+        [0, 7],
+        [0, 1],
+        [1, 0],
+        [True, True],
+    ]
     assert len(rows.only(np.zeros(3, bool))) == 0
 
 
 def test_rows_of_another_kind_are_refused():
-    with pytest.raises(MechRewardError, match="rows='states' are needed; these were recorded with 'steps'"):
+    with pytest.raises(
+        MechRewardError, match="rows='states' are needed; these were recorded with 'steps'"
+    ):
         states(step_rows(), made.two())
-    with pytest.raises(MechRewardError, match="rows='steps' are needed; these were recorded with 'states'"):
+    with pytest.raises(
+        MechRewardError, match="rows='steps' are needed; these were recorded with 'states'"
+    ):
         steps(state_rows(), made.two())
 
 
@@ -126,7 +168,9 @@ def test_rows_of_other_trajectories_are_refused(labels):
     with pytest.raises(MechRewardError, match="belong to different trajectories"):
         states(made.activations(X_STATES, **labels), made.two())
     with pytest.raises(MechRewardError, match="belong to different trajectories"):
-        states(made.activations(X_STATES[:4], trajectory=[0, 0, 0, 1], step=[0, 1, 2, 0]), made.two())
+        states(
+            made.activations(X_STATES[:4], trajectory=[0, 0, 0, 1], step=[0, 1, 2, 0]), made.two()
+        )
     with pytest.raises(MechRewardError, match="belong to different trajectories"):
         steps(made.activations(X_STEPS, "steps", trajectory=[0, 1, 1], step=[1, 1, 2]), made.two())
 

@@ -1,4 +1,5 @@
-"""Tasks: the same problems everywhere, disjoint splits, and verifiers against brute force that shares no code."""
+"""Tasks: the same problems everywhere, disjoint splits, and verifiers against brute force that
+shares no code."""
 
 from __future__ import annotations
 
@@ -12,15 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechreward import tasks
-from mechreward._check import MechRewardError
+from mechreward.base.errors import MechRewardError
+from mechreward.bundled.traces import Habits, trace
 from mechreward.tasks import Chain, Countdown, LineTask, Paths, Problem, Task
-from mechreward.tasks.base import SPLITS, integers, operation, split_of
+from mechreward.tasks.base import SPLITS, split_of
 from mechreward.tasks.countdown import _finals
-from mechreward.testbed.traces import Habits, trace
+from mechreward.tasks.lines import integers, operation
 
-each_task = pytest.mark.parametrize("task", [Countdown(), Chain(), Paths()], ids=lambda task: task.name)
+each_task = pytest.mark.parametrize(
+    "task", [Countdown(), Chain(), Paths()], ids=lambda task: task.name
+)
 
-# SHA-256 of the first 40 prompts and answers of every split. Whoever changes them changes every published number.
+# SHA-256 of the first 40 prompts and answers of every split. Whoever changes them changes every
+# published number.
 FROZEN = {
     ("countdown", "train"): "7279b546c4aa67f1",
     ("countdown", "validation"): "2494d9018a547414",
@@ -46,7 +51,11 @@ def test_problems_are_the_same_in_every_process(name: str, split: str):
 
 @each_task
 def test_splits_are_disjoint_and_shared_by_all_seeds(task: LineTask):
-    ids = {(s, seed): {p.id for p in task.problems(s, 25, seed=seed)} for s in SPLITS for seed in (0, 1)}
+    ids = {
+        (s, seed): {p.id for p in task.problems(s, 25, seed=seed)}
+        for s in SPLITS
+        for seed in (0, 1)
+    }
     for (split, seed), found in ids.items():
         assert len(found) == 25
         for other in SPLITS:
@@ -62,7 +71,10 @@ def test_fewer_problems_are_the_first_of_more(task: LineTask):
 
 def test_split_shares():
     shares = [split_of(f"problem {i}") for i in range(5000)]
-    assert abs(shares.count("test") / 5000 - 0.2) < 0.02 and abs(shares.count("validation") / 5000 - 0.1) < 0.02
+    assert (
+        abs(shares.count("test") / 5000 - 0.2) < 0.02
+        and abs(shares.count("validation") / 5000 - 0.1) < 0.02
+    )
 
 
 def test_what_cannot_be_had_is_refused():
@@ -77,17 +89,21 @@ def test_what_cannot_be_had_is_refused():
         def draw(self, rng: random.Random) -> Problem | None:
             return Problem(str(rng.randint(0, 1)), "", "")
 
-    with pytest.raises(MechRewardError, match=r"chain has only [012] train problems within reach; 3 were asked for"):
+    with pytest.raises(
+        MechRewardError, match=r"chain has only [012] train problems within reach; 3 were asked for"
+    ):
         Two().problems("train", 3)
 
 
 @each_task
 def test_the_vocabulary_says_every_problem_and_trace(task: LineTask):
-    from mechreward.testbed.vocabulary import WORDS, tokenizer
+    from mechreward.bundled.vocabulary import WORDS, tokenizer
 
     words = tokenizer()
     for problem in task.problems("train", 40):
-        text = problem.prompt + trace(task, problem, random.Random(problem.id), Habits(0.3, 0.3, 0.5, 1))
+        text = problem.prompt + trace(
+            task, problem, random.Random(problem.id), Habits(0.3, 0.3, 0.5, 1)
+        )
         ids = words(text).input_ids
         assert ids[0] == WORDS.index("<bos>") and WORDS.index("<unk>") not in ids
         assert words.decode(ids, skip_special_tokens=True) == text
@@ -106,7 +122,8 @@ def compute(op: str, a: int, b: int) -> int | None:
 
 
 def finals(pool: tuple[int, ...]) -> set[int]:
-    """Every value of every binary tree over every order of the pool: expression trees, not pools."""
+    """Every value of every binary tree over every order of the pool: expression trees, not
+    pools."""
 
     @cache
     def trees(sequence: tuple[int, ...]) -> frozenset[int]:
@@ -125,7 +142,10 @@ def finals(pool: tuple[int, ...]) -> set[int]:
 
 
 @settings(max_examples=40)
-@given(st.lists(st.integers(1, 99), min_size=1, max_size=3) | st.lists(st.integers(1, 13), min_size=4, max_size=4))
+@given(
+    st.lists(st.integers(1, 99), min_size=1, max_size=3)
+    | st.lists(st.integers(1, 13), min_size=4, max_size=4)
+)
 def test_countdown_reaches_what_expression_trees_reach(pool: list[int]):
     assert set(_finals(tuple(sorted(pool)))) == finals(tuple(pool))
 
@@ -145,7 +165,9 @@ def test_countdown_sizes():
     assert {p.difficulty for p in Countdown().problems("test", 40)} == {2, 3}
 
 
-def routes(edges: dict[str, list[str]], here: str, goal: str, closed: tuple[str, ...]) -> list[tuple[str, ...]]:
+def routes(
+    edges: dict[str, list[str]], here: str, goal: str, closed: tuple[str, ...]
+) -> list[tuple[str, ...]]:
     """Every simple route, by depth-first search."""
     if here == goal:
         return [(here,)]
@@ -167,7 +189,9 @@ def test_paths_reachable_and_difficulty_by_depth_first_search():
         while stack:
             state = stack.pop()
             assert task.reachable(problem, state) == bool(
-                routes(info["edges"], state[-1], info["to"], state[:-1]) if info["to"] not in state[:-1] else []
+                routes(info["edges"], state[-1], info["to"], state[:-1])
+                if info["to"] not in state[:-1]
+                else []
             )
             if len(state) < 4:
                 stack += [move.state for move in task.moves(problem, state)]
@@ -175,7 +199,11 @@ def test_paths_reachable_and_difficulty_by_depth_first_search():
 
 def test_paths_degrees_are_those_asked_for():
     for degrees in ((0, 2, 2), (0, 1, 3)):
-        ways = {len(out) for p in Paths(degrees).problems("test", 40) for out in p.info["edges"].values()}
+        ways = {
+            len(out)
+            for p in Paths(degrees).problems("test", 40)
+            for out in p.info["edges"].values()
+        }
         assert ways == set(degrees)
     with pytest.raises(MechRewardError, match="ways on from a node, 0 to 7 each"):
         Paths((0, 9))
@@ -193,7 +221,10 @@ def test_paths_every_route_is_right_and_the_prompt_tells_the_graph():
         assert head == f"paths {problem.info['from']} to {problem.info['to']}"
         for route in routes(edges, problem.info["from"], problem.info["to"], ()):
             steps = [f"{a}>{b}" for a, b in pairwise(route)]
-            assert task.verify(problem, "\n".join([*steps, f"answer {route[-1]}"])).outcome == "correct"
+            assert (
+                task.verify(problem, "\n".join([*steps, f"answer {route[-1]}"])).outcome
+                == "correct"
+            )
 
 
 def test_chain_answers_are_what_python_says():
@@ -205,8 +236,12 @@ def test_chain_answers_are_what_python_says():
 @pytest.mark.parametrize("n", [7, 700])
 def test_countdown_has_the_same_mixture_of_sizes_for_any_n(n: int):
     found = Countdown().problems("test", n)
-    assert [len(problem.info["numbers"]) for problem in found] == [(3, 3, 3, 3, 4)[i % 5] for i in range(n)]
-    assert len({problem.id for problem in found}) == n and all(split_of(problem.id) == "test" for problem in found)
+    assert [len(problem.info["numbers"]) for problem in found] == [
+        (3, 3, 3, 3, 4)[i % 5] for i in range(n)
+    ]
+    assert len({problem.id for problem in found}) == n and all(
+        split_of(problem.id) == "test" for problem in found
+    )
 
 
 # Verdicts
@@ -217,11 +252,25 @@ def patient(game: type[LineTask], undos: int) -> LineTask:
     return type(game.__name__, (game,), {"max_backs": undos})()
 
 
-COUNTDOWN = Problem("c", "countdown 24 from 2 4 3\n", "24", {"numbers": [2, 4, 3], "target": 24}, patient(Countdown, 3))
+COUNTDOWN = Problem(
+    "c",
+    "countdown 24 from 2 4 3\n",
+    "24",
+    {"numbers": [2, 4, 3], "target": 24},
+    patient(Countdown, 3),
+)
 CHAIN_STEPS = [("+", 4, False), ("*", 7, True), ("-", 5, False)]
-CHAIN = Problem("x", "chain ( 7 * ( 3 + 4 ) ) - 5\n", "44", {"first": 3, "steps": CHAIN_STEPS}, patient(Chain, 3))
+CHAIN = Problem(
+    "x",
+    "chain ( 7 * ( 3 + 4 ) ) - 5\n",
+    "44",
+    {"first": 3, "steps": CHAIN_STEPS},
+    patient(Chain, 3),
+)
 EDGES = {"a": ["b", "c"], "b": ["d", "a"], "c": ["e"], "d": [], "e": ["f"], "f": ["a"]}
-PATHS = Problem("p", "paths a to e : ...\n", "e", {"edges": EDGES, "from": "a", "to": "e"}, patient(Paths, 2))
+PATHS = Problem(
+    "p", "paths a to e : ...\n", "e", {"edges": EDGES, "from": "a", "to": "e"}, patient(Paths, 2)
+)
 RIGHT = {
     COUNTDOWN: "4 * 2 = 8 : 3 8\n8 * 3 = 24 : 24\nanswer 24",
     CHAIN: "3 + 4 = 7\n7 * 7 = 49\n49 - 5 = 44\nanswer 44",
@@ -258,8 +307,18 @@ CASES = [
     (COUNTDOWN, "4 + 2 = 6 : 3 6\nback :\n" + RIGHT[COUNTDOWN], "incorrect", LEFT),
     (COUNTDOWN, "4 + 2 = 6 : 3 6\nback : 4 2 3\n" + RIGHT[COUNTDOWN], "incorrect", LEFT),
     (COUNTDOWN, "back : 2 4 3\n" + RIGHT[COUNTDOWN], "incorrect", "line 1: nothing to undo"),
-    (COUNTDOWN, "4 + 2 = 6 : 3 6\nback : 2 4 3\nback : 2 4 3", "incorrect", "line 3: nothing to undo"),
-    (COUNTDOWN, "4 + 2 = 6 : 3 6\nback : 2 4 3\n" * 4, "incorrect", "line 8: undos are limited to 3"),
+    (
+        COUNTDOWN,
+        "4 + 2 = 6 : 3 6\nback : 2 4 3\nback : 2 4 3",
+        "incorrect",
+        "line 3: nothing to undo",
+    ),
+    (
+        COUNTDOWN,
+        "4 + 2 = 6 : 3 6\nback : 2 4 3\n" * 4,
+        "incorrect",
+        "line 8: undos are limited to 3",
+    ),
     (COUNTDOWN, "fail", "incorrect", "gave up"),
     (COUNTDOWN, "", "incorrect", NO_LIMIT),
     # Countdown: what cannot be read
@@ -267,9 +326,24 @@ CASES = [
     (COUNTDOWN, RIGHT[COUNTDOWN] + "\nanswer 24", "unverifiable", "line 4 comes after the end"),
     (COUNTDOWN, "fail\n" + RIGHT[COUNTDOWN], "unverifiable", "line 2 comes after the end"),
     (COUNTDOWN, "4 * 2 = 8\n8 * 3 = 24 : 24\nanswer 24", "unverifiable", "line 1 does not parse"),
-    (COUNTDOWN, "4 * 2 = 8 : 3 b\n8 * 3 = 24 : 24\nanswer 24", "unverifiable", "'b' is not a number"),
-    (COUNTDOWN, "5 * 2 = 8 : 3 b\n8 * 3 = 24 : 24\nanswer 24", "unverifiable", "'b' is not a number"),
-    (COUNTDOWN, "4 * ² = 8 : 3 8\n8 * 3 = 24 : 24\nanswer 24", "unverifiable", "'²' is not a number"),
+    (
+        COUNTDOWN,
+        "4 * 2 = 8 : 3 b\n8 * 3 = 24 : 24\nanswer 24",
+        "unverifiable",
+        "'b' is not a number",
+    ),
+    (
+        COUNTDOWN,
+        "5 * 2 = 8 : 3 b\n8 * 3 = 24 : 24\nanswer 24",
+        "unverifiable",
+        "'b' is not a number",
+    ),
+    (
+        COUNTDOWN,
+        "4 * ² = 8 : 3 8\n8 * 3 = 24 : 24\nanswer 24",
+        "unverifiable",
+        "'²' is not a number",
+    ),
     (COUNTDOWN, "4 - 2 = -2 : 3 2", "unverifiable", "'-2' is not a number"),
     (COUNTDOWN, "4 * 2 = 88888 : 3 8", "unverifiable", "'88888' is not a number"),
     (COUNTDOWN, "4 ^ 2 = 16 : 3 16", "unverifiable", "line 1 does not parse"),
@@ -325,12 +399,30 @@ def test_every_lost_or_doubled_line_of_a_right_answer_is_noticed(problem: Proble
         assert task.verify(problem, "\n".join(lines[: i + 1] + lines[i:])).outcome != "correct"
 
 
-WORDS = ["answer", "back", "fail", ":", "=", "+", "-", "*", "/", ">", "²", "٣", "9" * 5000, "-1", "a>c", "c>e", "e"]
+WORDS = [
+    "answer",
+    "back",
+    "fail",
+    ":",
+    "=",
+    "+",
+    "-",
+    "*",
+    "/",
+    ">",
+    "²",
+    "٣",
+    "9" * 5000,
+    "-1",
+    "a>c",
+    "c>e",
+    "e",
+]
 words = st.sampled_from([*WORDS, *map(str, range(50))])
 line_like = st.lists(st.lists(words, max_size=8).map(" ".join), max_size=8).map("\n".join)
-spliced = st.tuples(st.sampled_from([*RIGHT.values()]), st.text(max_size=4), st.integers(0, 40)).map(
-    lambda cut: cut[0][: cut[2]] + cut[1] + cut[0][cut[2] :]
-)
+spliced = st.tuples(
+    st.sampled_from([*RIGHT.values()]), st.text(max_size=4), st.integers(0, 40)
+).map(lambda cut: cut[0][: cut[2]] + cut[1] + cut[0][cut[2] :])
 
 
 @settings(max_examples=300)
@@ -339,7 +431,11 @@ def test_no_text_breaks_a_verifier(text: str, problem: Problem):
     verdict = problem.task.verify(problem, text)
     assert verdict.outcome in ("correct", "incorrect", "unverifiable")
     assert (verdict.outcome == "correct") == (verdict.reason == "")
-    assert verdict.outcome != "unverifiable" or "does not parse" in verdict.reason or "after the end" in verdict.reason
+    assert (
+        verdict.outcome != "unverifiable"
+        or "does not parse" in verdict.reason
+        or "after the end" in verdict.reason
+    )
     assert problem.task.solvable(problem, text) in (True, False)
 
 
@@ -355,7 +451,16 @@ def test_integers_are_short_ascii_numbers(text: str):
 
 def test_operation_parses_nothing_else():
     assert operation("12 - 5 = 7") == (12, "-", 5, 7)
-    for text in ("", "1 + 2", "1 + 2 =", "1 + 2 = 3 4", "1 = 2 + 3", "1+2=3", "a + b = c", "1 + 2 == 3"):
+    for text in (
+        "",
+        "1 + 2",
+        "1 + 2 =",
+        "1 + 2 = 3 4",
+        "1 = 2 + 3",
+        "1+2=3",
+        "a + b = c",
+        "1 + 2 == 3",
+    ):
         with pytest.raises(ValueError, match="is not"):
             operation(text)
 
@@ -364,7 +469,8 @@ def test_operation_parses_nothing_else():
 
 
 def completions(task: LineTask, problem: Problem, text: str) -> bool:
-    """Can any continuation of moves and correct undos end right? By trying all of them, judged by `verify` alone."""
+    """Can any continuation of moves and correct undos end right? By trying all of them, judged by
+    `verify` alone."""
     if task.verify(problem, f"{text}\nanswer {problem.answer}".strip()).outcome == "correct":
         return True
     stack, _, verdict = task.play(problem, text)
@@ -392,7 +498,9 @@ def completions(task: LineTask, problem: Problem, text: str) -> bool:
     ],
 )
 def test_solvable_counts_the_undos_left(problem: Problem, text: str, wanted: bool):
-    assert problem.task.solvable(problem, text) == wanted == completions(problem.task, problem, text)
+    assert (
+        problem.task.solvable(problem, text) == wanted == completions(problem.task, problem, text)
+    )
 
 
 def test_solvable_equals_exhaustive_search_on_small_graphs():
@@ -415,7 +523,9 @@ def test_solvable_holds_along_every_right_trace_and_never_comes_back(task: LineT
         lines = trace(task, problem, rng, Habits(0.7, 0.7, 0.5, 1)).split("\n")
         truth = [task.solvable(problem, "\n".join(lines[:cut])) for cut in range(len(lines) + 1)]
         assert truth == sorted(truth, reverse=True)
-        assert truth[0] and truth[-1] == (task.verify(problem, "\n".join(lines)).outcome == "correct")
+        assert truth[0] and truth[-1] == (
+            task.verify(problem, "\n".join(lines)).outcome == "correct"
+        )
         right += truth[-1]
     assert 5 < right < 60
 

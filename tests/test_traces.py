@@ -1,4 +1,5 @@
-"""Traces: the imitated solver says only what it did, notices what it should, and is right when it sees all."""
+"""Traces: the imitated solver says only what it did, notices what it should, and is right when it
+sees all."""
 
 from __future__ import annotations
 
@@ -6,11 +7,13 @@ import random
 
 import pytest
 
+from mechreward.bundled.traces import SOLVERS, Habits, trace
+from mechreward.bundled.vocabulary import WORDS, tokenizer
 from mechreward.tasks import TASKS, Chain, Countdown, LineTask, Paths
-from mechreward.testbed.traces import SOLVERS, Habits, trace
-from mechreward.testbed.vocabulary import WORDS, tokenizer
 
-each_task = pytest.mark.parametrize("task", [Countdown(), Chain(), Paths()], ids=lambda task: task.name)
+each_task = pytest.mark.parametrize(
+    "task", [Countdown(), Chain(), Paths()], ids=lambda task: task.name
+)
 
 
 def traces(task: LineTask, habits: Habits, n: int = 60):
@@ -23,7 +26,9 @@ def traces(task: LineTask, habits: Habits, n: int = 60):
 @pytest.mark.parametrize("wild", [False, True])
 def test_every_line_is_legal_and_every_state_restated(task: LineTask, wild: bool):
     outcomes, backs = set(), 0
-    for problem, lines in traces(task, Habits(0.5, 0.5, 0.7, 1) if wild else SOLVERS["hasty"][task.name]):
+    for problem, lines in traces(
+        task, Habits(0.5, 0.5, 0.7, 1) if wild else SOLVERS["hasty"][task.name]
+    ):
         for cut in range(len(lines)):
             stack, undone, verdict = task.play(problem, "\n".join(lines[:cut]))
             assert verdict is None and None not in stack and undone <= task.max_backs
@@ -50,7 +55,9 @@ def test_one_who_always_notices_goes_back_at_once_and_only_then(task: LineTask):
             alive = task.reachable(problem, stack[-1])
             if undone < task.max_backs and len(stack) > 1:
                 spent = {move.line for move in task.moves(problem, stack[-1])} <= set(lines[:cut])
-                assert lines[cut].startswith("back") == (not alive or (spent and not lines[cut].startswith("answer")))
+                assert lines[cut].startswith("back") == (
+                    not alive or (spent and not lines[cut].startswith("answer"))
+                )
             backs += lines[cut].startswith("back")
     assert backs > 10
 
@@ -92,7 +99,10 @@ def test_no_mistake_is_made_twice_in_one_place(task: LineTask):
 @each_task
 def test_same_generator_same_trace(task: LineTask):
     (problem,) = task.problems("train", 1)
-    texts = [trace(task, problem, random.Random(seed), Habits(0.2, 0.2, 0.3, 1)) for seed in (0, 0, *range(1, 20))]
+    texts = [
+        trace(task, problem, random.Random(seed), Habits(0.2, 0.2, 0.3, 1))
+        for seed in (0, 0, *range(1, 20))
+    ]
     assert texts[0] == texts[1] and len(set(texts)) > 1
 
 
@@ -108,4 +118,6 @@ def test_traces_fit_the_token_limit(task: LineTask):
 def test_habits_are_there_for_every_task():
     assert all(habits.keys() == TASKS.keys() for habits in SOLVERS.values())
     allowed = {name: task.max_backs for name, task in TASKS.items()}
-    assert all(habits.undos <= allowed[name] for name, habits in SOLVERS["hasty"].items()), "going back loses nothing"
+    assert all(habits.undos <= allowed[name] for name, habits in SOLVERS["hasty"].items()), (
+        "going back loses nothing"
+    )

@@ -1,4 +1,5 @@
-"""Training is seeded and resumable: stopped and gone on with, it gives the weights of a run that was never stopped."""
+"""Training is seeded and resumable: stopped and gone on with, it gives the weights of a run that
+was never stopped."""
 
 from __future__ import annotations
 
@@ -9,20 +10,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from mechreward._check import MechRewardError
-from mechreward._files import read_tensors
-from mechreward.tasks.base import LineTask, Problem, Verdict, split_of
-from mechreward.testbed import train
-from mechreward.testbed.train import RECIPES, Recipe
+from mechreward.base.errors import MechRewardError
+from mechreward.base.files import read_tensors
+from mechreward.bundled import train
+from mechreward.bundled.train import RECIPES, Recipe
+from mechreward.tasks.base import Problem, Verdict, split_of
+from mechreward.tasks.lines import LineTask
 
-TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-IMITATES = replace(RECIPES["countdown-base"], name="first", parent=None, steps=6, batch=4, save_every=2)
-REINFORCES = replace(RECIPES["mixed-rl"], name="second", parent="first", steps=3, batch=3, save_every=1)
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+IMITATES = replace(
+    RECIPES["countdown-base"], name="first", parent=None, steps=6, batch=4, save_every=2
+)
+REINFORCES = replace(
+    RECIPES["mixed-rl"], name="second", parent="first", steps=3, batch=3, save_every=1
+)
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(train, "ARCHITECTURE", train.ARCHITECTURE | TINY | {"intermediate_size": 24})
+    monkeypatch.setattr(
+        train, "ARCHITECTURE", train.ARCHITECTURE | TINY | {"intermediate_size": 24}
+    )
     monkeypatch.setattr(train, "validate", lambda *_: {})
 
 
@@ -63,7 +76,9 @@ def test_a_stopped_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: p
         (one, about), (other, again) = ends
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
         assert [row["step"] for row in about["log"]] == [row["step"] for row in again["log"]]
-        assert about["step"] == recipe.steps and len(about["log"]) == recipe.steps // recipe.save_every
+        assert (
+            about["step"] == recipe.steps and len(about["log"]) == recipe.steps // recipe.save_every
+        )
 
 
 def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(tmp_path: Path):
@@ -78,7 +93,8 @@ def test_answers_that_are_all_alike_change_nothing(tmp_path: Path):
     for recipe in (replace(IMITATES, steps=2), replace(REINFORCES, steps=2)):
         train.train(recipe, tmp_path, "cpu")
     (first, _), (second, about) = (
-        read_tensors(tmp_path / name / "checkpoint.safetensors", "checkpoint") for name in ("first", "second")
+        read_tensors(tmp_path / name / "checkpoint.safetensors", "checkpoint")
+        for name in ("first", "second")
     )
     assert {row["mixed_groups"] for row in about["log"]} == {0.0}
     assert all(torch.equal(first[key], second[key]) for key in first if key.startswith("model."))
@@ -86,7 +102,9 @@ def test_answers_that_are_all_alike_change_nothing(tmp_path: Path):
 
 def test_training_learns(tmp_path: Path):
     recipe = replace(IMITATES, steps=60, batch=8, save_every=20, learning_rate=1e-2)
-    _, about = read_tensors(train.train(recipe, tmp_path, "cpu") / "checkpoint.safetensors", "checkpoint")
+    _, about = read_tensors(
+        train.train(recipe, tmp_path, "cpu") / "checkpoint.safetensors", "checkpoint"
+    )
     losses = [row["loss"] for row in about["log"]]
     assert losses[-1] < losses[0] - 0.5
 

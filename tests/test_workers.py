@@ -1,4 +1,5 @@
-"""Work side by side: every job is done in a process of its own, one thread each, and errors come through."""
+"""Work side by side: every job is done in a process of its own, one thread each, and errors come
+through."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mechreward import _workers
-from mechreward._check import MechRewardError
-from mechreward._workers import cores, side_by_side
+from mechreward.base import workers as _workers
+from mechreward.base.errors import MechRewardError
+from mechreward.base.workers import cores, side_by_side
 
 
 def note(path: Path, words: str) -> None:
@@ -32,14 +33,18 @@ def two(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_workers, "cores", lambda: 2)
 
 
-def test_every_job_is_done_elsewhere_with_one_thread(two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_job_is_done_elsewhere_with_one_thread(
+    two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     jobs = [(tmp_path / f"{i}", f"job{i}") for i in range(3)]
     assert sorted(side_by_side(note, jobs)) == jobs
     said = [path.read_text().split() for path, _ in jobs]
     assert [words[0] for words in said] == ["job0", "job1", "job2"]
-    assert {words[2] for words in said} == {"1"} and str(os.getpid()) not in {words[1] for words in said}
+    assert {words[2] for words in said} == {"1"} and str(os.getpid()) not in {
+        words[1] for words in said
+    }
     assert os.environ["OMP_NUM_THREADS"] == "7" and "TQDM_DISABLE" not in os.environ
 
 
@@ -51,15 +56,24 @@ def test_an_error_comes_through_as_it_is_and_ends_the_work(two, tmp_path: Path):
 
 
 @pytest.mark.parametrize("most", [1, 2])
-def test_what_follows_begins_when_it_may_and_in_order(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Two chains of three: nothing begins before what it follows, and of what may begin the lowest rank does."""
+def test_what_follows_begins_when_it_may_and_in_order(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Two chains of three: nothing begins before what it follows, and of what may begin the lowest
+    rank does."""
     monkeypatch.setattr(_workers, "cores", lambda: most)
 
     def then(job: tuple) -> list[tuple]:
         name, step = job[1].split()
-        return [(tmp_path / f"{name}{int(step) + 1}", f"{name} {int(step) + 1}")] if step < "2" else []
+        return (
+            [(tmp_path / f"{name}{int(step) + 1}", f"{name} {int(step) + 1}")] if step < "2" else []
+        )
 
-    done = list(side_by_side(note, [(tmp_path / f"{n}0", f"{n} 0") for n in "ab"], then, lambda job: -int(job[1][-1])))
+    done = list(
+        side_by_side(
+            note, [(tmp_path / f"{n}0", f"{n} 0") for n in "ab"], then, lambda job: -int(job[1][-1])
+        )
+    )
     words = [job[1] for job in done]
     assert sorted(words) == [f"{name} {step}" for name in "ab" for step in range(3)]
     for name in "ab":

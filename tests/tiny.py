@@ -1,4 +1,5 @@
-"""A random two-layer Qwen2 that speaks the bundled vocabulary, and a task it gets right about every second time."""
+"""A random two-layer Qwen2 that speaks the bundled vocabulary, and a task it gets right about every
+second time."""
 
 from __future__ import annotations
 
@@ -8,12 +9,13 @@ from typing import Any
 
 import torch
 
+from mechreward.bundled.vocabulary import WORDS, tokenizer
 from mechreward.tasks import Problem, Task, Verdict
-from mechreward.testbed.vocabulary import WORDS, tokenizer
 
 
 def huggingface(seed: int = 0) -> Any:
-    """The plain HuggingFace model. Ends of lines and of the text are made likely, so that answers have both."""
+    """The plain HuggingFace model. Ends of lines and of the text are made likely, so that answers
+    have both."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
@@ -49,7 +51,8 @@ def no_hooks_left(model: Any) -> bool:
 
 
 class Even(Task):
-    """Right is an answer with an even number of words: a random model is sometimes right, and every token matters."""
+    """Right is an answer with an even number of words: a random model is sometimes right, and every
+    token matters."""
 
     name = "even"
     max_tokens = 16

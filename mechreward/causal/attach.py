@@ -1,4 +1,5 @@
-"""Interventions at chosen positions of any pass: teacher-forced, or while a model generates with a KV cache."""
+"""Interventions at chosen positions of any pass: teacher-forced, or while a model generates with a
+KV cache."""
 
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ from typing import Any
 
 import torch
 
-from mechreward._check import MechRewardError, require
+from mechreward.base.errors import MechRewardError, require
 from mechreward.causal.intervene import Intervention
 from mechreward.causal.reference import absolute, some
-from mechreward.models.clock import Clock
+from mechreward.models.positions import Clock
 
 
 class Attached:
@@ -23,7 +24,8 @@ class Attached:
 
     @property
     def fired(self) -> tuple[int, ...]:
-        """Tokens that each intervention has changed so far, rows counted one by one, in the order they were given."""
+        """Tokens that each intervention has changed so far, rows counted one by one, in the order
+        they were given."""
         return tuple(int(count) for count in self._counts)
 
     def hook(self, number: int, clock: Clock) -> tuple[str, Any]:
@@ -45,34 +47,44 @@ class Attached:
         """Raise MechRewardError if an intervention has never acted."""
         for change, count in zip(self.interventions, self.fired, strict=True):
             where = "" if self.at is None else f" at positions {some(self.at)}"
-            require(count > 0, f"{change.op} of {change.neurons.site} never fired{where}: no pass held such a token.")
+            require(
+                count > 0,
+                f"{change.op} of {change.neurons.site} never fired{where}: no pass held such a token.",
+            )
 
 
 @contextmanager
-def attach(model: Any, *interventions: Intervention, at: Sequence[int] | None = None) -> Iterator[Attached]:
+def attach(
+    model: Any, *interventions: Intervention, at: Sequence[int] | None = None
+) -> Iterator[Attached]:
     """Interventions stay on inside the `with`, at every position or at the absolute positions `at`.
 
-    Works for teacher-forced passes, for `generate` with and without a KV cache, and for calls with a cache of one's
-    own: a token's position is counted through the attention mask or the cache, so it is the same in all of them.
-    Position 0 is the first token of a row (a BOS token counts). Several interventions act in the order given; for
-    other positions of each, nest two `attach`. The verbs of this package (`sample`, `record`) are passes like any
-    other, but edits of single rows are faster (`Intervention.edit`).
+    Works for teacher-forced passes, for `generate` with and without a KV cache, and for calls with
+    a cache of one's own: a token's position is counted through the attention mask or the cache, so
+    it is the same in all of them. Position 0 is the first token of a row (a BOS token counts).
+    Several interventions act in the order given; for other positions of each, nest two `attach`.
+    The verbs of this package (`sample`, `record`) are passes like any other, but edits of single
+    rows are faster (`Intervention.edit`).
 
-    Rows that are padded on the left need a 2D attention mask, as the model itself does: HookedTransformer makes one,
-    `generate` of a bridge makes one for lists of texts. Without a mask padding counts as tokens, here as in the model.
+    Rows that are padded on the left need a 2D attention mask, as the model itself does:
+    HookedTransformer makes one, `generate` of a bridge makes one for lists of texts. Without a mask
+    padding counts as tokens, here as in the model.
 
     Yields:
-        `Attached`, whose `fired` counts the tokens that each intervention has changed (`generate` goes on running
-        rows that have ended, and those count).
+        `Attached`, whose `fired` counts the tokens that each intervention has changed (`generate`
+        goes on running rows that have ended, and those count).
 
     Raises:
-        MechRewardError: no intervention, a set of another model, a position below 0, an attention mask that is not
-            2D, or, on leaving without an error of its own, an intervention that never fired.
+        MechRewardError: no intervention, a set of another model, a position below 0, an attention
+            mask that is not 2D, or, on leaving without an error of its own, an intervention that
+            never fired.
     """
     require(len(interventions) > 0, "nothing to attach: give at least one intervention.")
     for change in interventions:
         if not isinstance(change, Intervention):
-            raise MechRewardError(f"attach takes interventions such as zero(neurons); {change!r} was given.")
+            raise MechRewardError(
+                f"attach takes interventions such as zero(neurons); {change!r} was given."
+            )
         change.check(model)
     attached = Attached(interventions, None if at is None else absolute(at))
     with Clock(model, (change.neurons.site.layer for change in interventions)) as clock:

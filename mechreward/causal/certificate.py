@@ -1,9 +1,9 @@
-"""The certificate: five claims about a neuron set, each with a verdict that may be no, or not yet."""
+"""The certificate: five claims about a neuron set, each with a verdict that may be no, or not
+yet."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from mechreward import stats
-from mechreward._check import MechRewardError, require
-from mechreward._files import read_json, write_json
-from mechreward._progress import tell
+from mechreward.base.errors import MechRewardError, require
+from mechreward.base.files import nulled, read_json, write_json
+from mechreward.base.progress import tell
+from mechreward.base.streams import rng
 from mechreward.causal import claims as judge
 from mechreward.causal.claims import CLAIMS, Claim
 from mechreward.causal.intervene import mean, zero
-from mechreward.causal.push import matched_pushes, overlap_with, own_push, rival
+from mechreward.causal.steering import matched_pushes, overlap_with, own_push, rival
 from mechreward.causal.trials import patched, steered
-from mechreward.models.adapter import ModelId
 from mechreward.models.engine import Policy
+from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.evidence import evidence
@@ -29,14 +30,13 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import restrict, shuffled
 from mechreward.probing.rankings import magnitude, next_token
 from mechreward.probing.targets import Examples, states
-from mechreward.results import Row, nulled, rows_from
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
-from mechreward.stats import Interval
 from mechreward.tasks import Task
 
-# What decides each claim: the key of its interval in `numbers`, and the size of `certify` that it was taken over.
+# What decides each claim: the key of its interval in `numbers`, and the size of `certify` that it
+# was taken over.
 DECIDES = {
     "decodable": ("spearman", "test"),
     "sparse": ("sparsity", "test"),
@@ -50,8 +50,8 @@ DECIDES = {
 class Certificate:
     """What may be said about a set of neurons, claim by claim.
 
-    `claims` holds five rows in the order decodable, sparse, causal, specific, sufficient; `task` is the task's name
-    and `sizes` what was run (the keywords of `certify`).
+    `claims` holds five rows in the order decodable, sparse, causal, specific, sufficient; `task` is
+    the task's name and `sizes` what was run (the keywords of `certify`).
     """
 
     claims: tuple[Claim, ...]
@@ -61,7 +61,10 @@ class Certificate:
 
     def __post_init__(self) -> None:
         names = [claim.claim for claim in self.claims]
-        require(names == list(CLAIMS), f"a certificate holds the claims {', '.join(CLAIMS)}; these are {names}.")
+        require(
+            names == list(CLAIMS),
+            f"a certificate holds the claims {', '.join(CLAIMS)}; these are {names}.",
+        )
 
     def __getitem__(self, claim: str) -> Claim:
         """One claim by name."""
@@ -73,7 +76,9 @@ class Certificate:
         return all(claim.verdict == "pass" for claim in self.claims)
 
     def __repr__(self) -> str:
-        return f"Certificate({', '.join(f'{claim.claim}: {claim.verdict}' for claim in self.claims)})"
+        return (
+            f"Certificate({', '.join(f'{claim.claim}: {claim.verdict}' for claim in self.claims)})"
+        )
 
     def __str__(self) -> str:
         """The page as text."""
@@ -86,7 +91,9 @@ class Certificate:
             ", ".join(f"{key} {value}" for key, value in self.sizes.items()),
             "",
         ]
-        lines += [f"{claim.claim:<11} {claim.verdict.upper():<13} {claim.reason}" for claim in self.claims]
+        lines += [
+            f"{claim.claim:<11} {claim.verdict.upper():<13} {claim.reason}" for claim in self.claims
+        ]
         return "\n".join(lines)
 
     def page(self) -> str:
@@ -94,7 +101,9 @@ class Certificate:
         lines = [f"# Certificate of {len(self.neurons)} neurons of {self.neurons.site}", ""]
         lines += [f"{line}  " for line in str(self).split("\n")[:3]]
         lines += ["", "| claim | verdict | reason |", "| --- | --- | --- |"]
-        lines += [f"| {claim.claim} | **{claim.verdict}** | {claim.reason} |" for claim in self.claims]
+        lines += [
+            f"| {claim.claim} | **{claim.verdict}** | {claim.reason} |" for claim in self.claims
+        ]
         for claim in self.claims:
             asked = " ".join((getattr(judge, claim.claim).__doc__ or "").split())
             lines += ["", f"## {claim.claim}: {claim.verdict}", "", asked, ""]
@@ -103,19 +112,40 @@ class Certificate:
 
     def save(self, path: Path | str) -> Path:
         """JSON, written atomically; numbers that do not exist become null."""
-        about = {"kind": "certificate", "task": self.task, "sizes": self.sizes, "site": str(self.neurons.site)}
-        about |= {"indices": self.neurons.indices, "width": self.neurons.width, "how": self.neurons.how}
+        about = {
+            "kind": "certificate",
+            "task": self.task,
+            "sizes": self.sizes,
+            "site": str(self.neurons.site),
+        }
+        about |= {
+            "indices": self.neurons.indices,
+            "width": self.neurons.width,
+            "how": self.neurons.how,
+        }
         about |= {"scores": self.neurons.scores, "model_id": asdict(self.neurons.model_id)}
-        return write_json(path, about | {"claims": [nulled(asdict(claim)) for claim in self.claims]})
+        return write_json(
+            path, about | {"claims": [nulled(asdict(claim)) for claim in self.claims]}
+        )
 
     @classmethod
     def load(cls, path: Path | str) -> Certificate:
         """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
         data = read_json(path, "certificate")
-        require(data.get("kind") == "certificate", f"{path} holds {data.get('kind')}, not a certificate.")
+        require(
+            data.get("kind") == "certificate",
+            f"{path} holds {data.get('kind')}, not a certificate.",
+        )
         try:
-            rows = tuple(Claim(**(row | {"numbers": _back(row["numbers"])})) for row in data["claims"])
-            where = Site.parse(data["site"]), tuple(data["indices"]), data["width"], ModelId(**data["model_id"])
+            rows = tuple(
+                Claim(**(row | {"numbers": _back(row["numbers"])})) for row in data["claims"]
+            )
+            where = (
+                Site.parse(data["site"]),
+                tuple(data["indices"]),
+                data["width"],
+                ModelId(**data["model_id"]),
+            )
             neurons = NeuronSet(*where, tuple(data["scores"]), data["how"])
             return cls(rows, neurons, data["task"], dict(data["sizes"]))
         except MechRewardError:
@@ -139,36 +169,60 @@ def certify(
     policy: Policy | None = None,
     what: str | None = "certificate",
 ) -> Certificate:
-    """Hold a set of value neurons against every control, and say what may be claimed of it (`causal.claims`).
+    """Hold a set of value neurons against every control, and say what may be claimed of it
+    (`causal.claims`).
 
-    A pass is refused where power, a control or a match is missing; the reason then says what to run. Controls cannot
-    be left out. Every set is steered at the same displacement, in the sense of its own correlation with V-hat.
+    A pass is refused where power, a control or a match is missing; the reason then says what to
+    run. Controls cannot be left out. Every set is steered at the same displacement, in the sense of
+    its own correlation with V-hat.
 
     Args:
-        train, test: problems whose states are valued, to fit on and to read (decodable, sparse, sufficient).
+        train, test: problems whose states are valued, to fit on and to read (decodable, sparse,
+        sufficient).
         k: continuations for each state's V-hat.
         n: test problems for steering (causal, specific); they overlap with `test` by chance only.
-        draws: shuffled targets, other bases, random and matched sets; 99 reach p = .01, and fewer cannot pass.
+        draws: shuffled targets, other bases, random and matched sets; 99 reach p = .01, and fewer
+        cannot pass.
         pairs: pairs of high- and low-V states, and of states of equal V.
 
     Raises:
-        MechRewardError: an empty set, one of another model, or constant over the states; numbers too small to begin
-            with; or a model that gets every problem right, or none.
+        MechRewardError: an empty set, one of another model, or constant over the states; numbers
+            too small to begin with; or a model that gets every problem right, or none.
     """
     check(model, neurons, train=train, test=test, n=n, pairs=pairs, k=k, draws=draws)
     runs, values, acts = observe(model, task, neurons.site, "train", train, k, seed, policy, what)
-    held_runs, held_values, held_acts = observe(model, task, neurons.site, "test", test, k, seed, policy, what)
+    held_runs, held_values, held_acts = observe(
+        model, task, neurons.site, "test", test, k, seed, policy, what
+    )
     fit, held = states(acts, values), states(held_acts, held_values)
     read = evidence(fit, held, np.array(neurons.indices), draws=draws, seed=seed)
     cause, special, others = by_steering(
-        model, task, neurons, runs, values, acts, n=n, draws=draws, seed=seed, policy=policy, what=what
+        model,
+        task,
+        neurons,
+        runs,
+        values,
+        acts,
+        n=n,
+        draws=draws,
+        seed=seed,
+        policy=policy,
+        what=what,
     )
     patching = patched(
         model, held_runs, held_values, held_acts, neurons, others,
         pairs=pairs, k=k, seed=seed, what=_say(what, "patching"),
     )  # fmt: skip
     enough = judge.sufficient(patching, k, seed)
-    sizes = {"seed": seed, "train": train, "test": test, "k": k, "n": n, "draws": draws, "pairs": pairs}
+    sizes = {
+        "seed": seed,
+        "train": train,
+        "test": test,
+        "k": k,
+        "n": n,
+        "draws": draws,
+        "pairs": pairs,
+    }
     claims = (
         judge.decodable(read, *skills(fit, held, neurons, draws, seed)),
         judge.sparse(read),
@@ -179,20 +233,9 @@ def certify(
     return Certificate(claims, neurons, task.name, sizes)
 
 
-def claim_rows(certificate: Certificate, about: Mapping[str, Any]) -> list[Row]:
-    """One row a claim: the interval that decides it, and in `detail` the verdict and its reason."""
-    rows = []
-    for claim in certificate.claims:
-        key, size = DECIDES[claim.claim]
-        middle, low, high = (float(claim.numbers.get(f"{key}{end}", math.nan)) for end in ("", "_low", "_high"))
-        n = int(claim.numbers.get(size, certificate.sizes[size]))
-        detail = {"verdict": claim.verdict, "reason": claim.reason, "number": key, "neurons": len(certificate.neurons)}
-        rows += rows_from(dict(about), [("value", claim.claim, Interval(middle, low, high, n), detail)])
-    return rows
-
-
 def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:
-    """Raise MechRewardError for a set or for sizes that `certify` cannot begin with; nothing is run."""
+    """Raise MechRewardError for a set or for sizes that `certify` cannot begin with; nothing is
+    run."""
     require(len(neurons) > 0, "there is nothing to certify: the set is empty.")
     zero(neurons).check(model)
     least = {"draws": 3, "k": 1}
@@ -202,10 +245,20 @@ def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:
 
 
 def observe(
-    model: Any, task: Task, site: Site, split: str, n: int, k: int, seed: int, policy: Policy | None, what: str | None
+    model: Any,
+    task: Task,
+    site: Site,
+    split: str,
+    n: int,
+    k: int,
+    seed: int,
+    policy: Policy | None,
+    what: str | None,
 ) -> tuple[Rollouts, Values, Activations]:
     """Rollouts of `n` problems of a split, their values, and the activations of their states."""
-    runs = sample(model, task.problems(split, n, seed), seed=seed, policy=policy, what=_say(what, split))
+    runs = sample(
+        model, task.problems(split, n, seed), seed=seed, policy=policy, what=_say(what, split)
+    )
     values = estimate(model, runs, k=k, seed=seed, what=_say(what, f"{split} values"))
     return runs, values, record(model, runs, site, what=None)[site]
 
@@ -213,8 +266,8 @@ def observe(
 def skills(
     fit: Examples, held: Examples, neurons: NeuronSet, draws: int, seed: int = 0
 ) -> tuple[float, tuple[float, ...]]:
-    """1 - squared error / variance on `held` of the set's linear read-out of V-hat, fitted to `fit`, and the same
-    fitted to `draws` shuffles of its targets (`probing.pruning.shuffled`)."""
+    """1 - squared error / variance on `held` of the set's linear read-out of V-hat, fitted to
+    `fit`, and the same fitted to `draws` shuffles of its targets (`probing.pruning.shuffled`)."""
     index = np.array(neurons.indices)
 
     def skill(data: Examples) -> float:
@@ -222,7 +275,10 @@ def skills(
         error = np.square(held.y - probe.predict(held.x[:, index])).mean()
         return float(1 - error / held.y.var()) if held.y.var() > 0 else 0.0
 
-    return skill(fit), tuple(skill(shuffled(fit, seed * 1000 + draw)) for draw in range(draws))
+    noise = []
+    for draw in range(draws):
+        noise.append(skill(shuffled(fit, rng("certificate: shuffled targets", seed, draw))))
+    return skill(fit), tuple(noise)
 
 
 def by_steering(
@@ -242,19 +298,23 @@ def by_steering(
     """The claims causal and specific, and the first few matched sets.
 
     Args:
-        runs, values, acts: of the training split, at the states: they say which way V goes, and how far.
+        runs, values, acts: of the training split, at the states: they say which way V goes, and how
+        far.
     """
     tokens = record(model, runs, neurons.site, rows="tokens", what=None)[neurons.site]
     toward = np.where(values.live, values.mean, np.nan)
     push = own_push(neurons, acts, toward)
     controls = matched_pushes(push, tokens, acts, toward, draws, seed)
     scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(states(acts, values))}
-    rivals = [one for arm, score in scores.items() if (one := rival(push, acts, toward, score, arm))]
+    rivals = [
+        one for arm, score in scores.items() if (one := rival(push, acts, toward, score, arm))
+    ]
     problems = task.problems("test", n, seed + 2)
     base = float(np.mean(runs.rewards))
     see = stats.detectable_effect(n, base, alpha=judge.LEVEL)
     tell(
-        what, f"accuracy {base:.2f} on train; with n={n} problems a contrast of {see:.2f} can be seen at {judge.LEVEL}"
+        what,
+        f"accuracy {base:.2f} on train; with n={n} problems a contrast of {see:.2f} can be seen at {judge.LEVEL}",
     )
     trial = steered(
         model, problems, push, controls, rivals, [zero(neurons), mean(neurons, tokens)], runs, tokens,

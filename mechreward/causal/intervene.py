@@ -1,4 +1,5 @@
-"""Interventions on a neuron set as frozen callables, and as plain TransformerLens hooks for anyone's experiment."""
+"""Interventions on a neuron set as frozen callables, and as plain TransformerLens hooks for
+anyone's experiment."""
 
 from __future__ import annotations
 
@@ -10,15 +11,20 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from mechreward._check import MechRewardError, one_of, require
+from mechreward.base import streams
+from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.causal.reference import absolute, by_position, some, table
-from mechreward.models.adapter import model_id
-from mechreward.models.edits import Edit
+from mechreward.models.identity import model_id
+from mechreward.models.row_edits import Edit
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.probe import directions
 
-OPS = ("zero", "mean", "resample")  # what `causal.effect.ablate` runs unless told: they may disagree
+OPS = (
+    "zero",
+    "mean",
+    "resample",
+)  # what `causal.effect.ablate` runs unless told: they may disagree
 PULL = {"zero": -1.0, "mean": -1.0, "resample": -1.0, "patch": -1.0, "steer": 0.0, "scale": 1.0}
 DRAWN = 512  # rows of an unconditional resample, shared out among the positions
 
@@ -34,14 +40,14 @@ class Intervention:
     | steer | 0 | a direction |
     | scale | 1 | 0 |
 
-    Strength 0 leaves everything as it was, for every operation; strength 1 replaces (pull -1), adds the direction, or
-    doubles. `reference` is `[k]`, or `[pos k]` with a row for each absolute position; behind its last row it starts
-    again with the first. `known` names the absolute positions that have a reference, None for all: at others the
-    intervention does nothing. The input is never edited in place; arithmetic is in float32 and the result has the
-    input's dtype.
+    Strength 0 leaves everything as it was, for every operation; strength 1 replaces (pull -1), adds
+    the direction, or doubles. `reference` is `[k]`, or `[pos k]` with a row for each absolute
+    position; behind its last row it starts again with the first. `known` names the absolute
+    positions that have a reference, None for all: at others the intervention does nothing. The
+    input is never edited in place; arithmetic is in float32 and the result has the input's dtype.
 
-    What it does not show: an effect of removing neurons says that something needs them, not what they carry; only
-    matched controls make it specific (`causal.effect.ablate`).
+    What it does not show: an effect of removing neurons says that something needs them, not what
+    they carry; only matched controls make it specific (`causal.effect.ablate`).
     """
 
     neurons: NeuronSet
@@ -55,24 +61,34 @@ class Intervention:
         k, values = len(self.neurons), self.reference.shape[-1]
         require(k > 0, "an intervention needs at least one neuron; this set is empty.")
         require(values == k, f"the reference has {values} values for {k} neurons.")
-        require(self.reference.numel() > 0, "the reference has no row: there is nothing to take values from.")
-        require(bool(self.reference.isfinite().all()), "the reference holds values that are not finite.")
+        require(
+            self.reference.numel() > 0,
+            "the reference has no row: there is nothing to take values from.",
+        )
+        require(
+            bool(self.reference.isfinite().all()), "the reference holds values that are not finite."
+        )
 
     def __call__(
-        self, x: Float[torch.Tensor, "*batch width"], positions: Int[torch.Tensor, "*batch"] | None = None
+        self,
+        x: Float[torch.Tensor, "*batch width"],
+        positions: Int[torch.Tensor, "*batch"] | None = None,
     ) -> Float[torch.Tensor, "*batch width"]:
         """The changed copy of activations at the set's site.
 
-        `positions` holds the absolute position of every row of `x`, -1 where nothing is to be done. Without it every
-        row is changed; an intervention that depends on the position then takes `x` for a whole pass,
-        `[... pos width]` from position 0 on.
+        `positions` holds the absolute position of every row of `x`, -1 where nothing is to be done.
+        Without it every row is changed; an intervention that depends on the position then takes `x`
+        for a whole pass, `[... pos width]` from position 0 on.
 
         Raises:
-            MechRewardError: `x` of another width, or no `positions` where they are needed and cannot be guessed: a
-                single token, as in decoding with a KV cache (use `attach`).
+            MechRewardError: `x` of another width, or no `positions` where they are needed and
+                cannot be guessed: a single token, as in decoding with a KV cache (use `attach`).
         """
         width = self.neurons.width
-        require(x.shape[-1] == width, f"{self.neurons.site} has {width} neurons; the tensor has {x.shape[-1]}.")
+        require(
+            x.shape[-1] == width,
+            f"{self.neurons.site} has {width} neurons; the tensor has {x.shape[-1]}.",
+        )
         if positions is None and self.by_position:
             length = x.shape[-2] if x.ndim > 1 else 1
             require(
@@ -86,7 +102,9 @@ class Intervention:
         reference = self.reference.to(old.device)
         if reference.ndim == 2 and positions is not None:
             reference = reference[positions.clamp(min=0) % len(reference)]
-        new = (1 + self.strength * PULL[self.op]) * old + self.strength * reference  # exact at strength 0 and 1
+        new = (
+            1 + self.strength * PULL[self.op]
+        ) * old + self.strength * reference  # exact at strength 0 and 1
         if positions is not None:
             new = torch.where(self.acts_at(positions)[..., None], new, old)
         out = x.clone()
@@ -105,11 +123,13 @@ class Intervention:
         return torch.isin(positions, torch.tensor(self.known, device=positions.device))
 
     def fwd_hooks(self) -> list[tuple[str, Any]]:
-        """`[(name, fn)]` for `run_with_hooks`, `hooks()` and `generate` of any TransformerLens model.
+        """`[(name, fn)]` for `run_with_hooks`, `hooks()` and `generate` of any TransformerLens
+        model.
 
-        Plain hooks know no positions: they act on every token they meet. `attach` chooses positions, counts, and
-        follows a KV cache, which an intervention that depends on the position needs. A resample without `by` draws a
-        row for each position, and any row will do: single tokens take the next ones, so that `generate` works.
+        Plain hooks know no positions: they act on every token they meet. `attach` chooses
+        positions, counts, and follows a KV cache, which an intervention that depends on the
+        position needs. A resample without `by` draws a row for each position, and any row will do:
+        single tokens take the next ones, so that `generate` works.
         """
 
         met = 0  # tokens of this pass and of those it goes on from
@@ -120,26 +140,35 @@ class Intervention:
                 return self(tensor)
             length = tensor.shape[1]
             met = met + 1 if length == 1 else length
-            return self(tensor, torch.arange(met - length, met, device=tensor.device).expand(tensor.shape[:-1]))
+            return self(
+                tensor,
+                torch.arange(met - length, met, device=tensor.device).expand(tensor.shape[:-1]),
+            )
 
         return [(self.neurons.site.hook, hook)]
 
     def edit(self, at: Sequence[int] | None = None) -> Edit:
-        """The same change for single rows of a batch (`rollouts.sample.sample_arms`), at every position or at the
-        absolute positions `at`.
+        """The same change for single rows of a batch (`rollouts.sample.sample_arms`), at every
+        position or at the absolute positions `at`.
 
         Raises:
             MechRewardError: a position below 0, or none of `at` has a reference.
         """
         index = list(self.neurons.indices)
-        keep, add = torch.ones(self.neurons.width), torch.zeros(*self.reference.shape[:-1], self.neurons.width)
+        keep, add = (
+            torch.ones(self.neurons.width),
+            torch.zeros(*self.reference.shape[:-1], self.neurons.width),
+        )
         keep[index] = 1 + self.strength * PULL[self.op]
         add[..., index] = self.strength * self.reference.cpu().float()
         if at is not None:
             at = absolute(at)
         if self.known is not None:
             at = self.known if at is None else tuple(sorted(set(self.known) & set(at)))
-            require(len(at) > 0, f"none of the positions has a reference; those that have: {some(self.known)}.")
+            require(
+                len(at) > 0,
+                f"none of the positions has a reference; those that have: {some(self.known)}.",
+            )
         return Edit(self.neurons.site, keep, add, at)
 
     def check(self, model: Any) -> Intervention:
@@ -159,8 +188,8 @@ def zero(neurons: NeuronSet, strength: int | float = 1.0) -> Intervention:
 
 
 def scale(neurons: NeuronSet, factor: int | float) -> Intervention:
-    """Each neuron times `factor`: 1 is the baseline, 0 zero ablation, -1 turns the sign. Its `strength` is
-    `factor` - 1."""
+    """Each neuron times `factor`: 1 is the baseline, 0 zero ablation, -1 turns the sign. Its
+    `strength` is `factor` - 1."""
     return Intervention(neurons, "scale", torch.zeros(len(neurons)), factor - 1)
 
 
@@ -172,15 +201,18 @@ def mean(
     by: str | None = None,
     ends: Sequence[int] | None = None,
 ) -> Intervention:
-    """Mean ablation: each neuron is set to its mean over the rows of `reference` (recorded at the same site).
+    """Mean ablation: each neuron is set to its mean over the rows of `reference` (recorded at the
+    same site).
 
     Args:
-        by: None takes all rows for every position; "position" takes, at each absolute position, the rows recorded
-            there; "step" takes the rows of the step a position lies in.
-        ends: for by="step", the `step_ends` of the trajectory that is changed: they say which step that is.
+        by: None takes all rows for every position; "position" takes, at each absolute position, the
+            rows recorded there; "step" takes the rows of the step a position lies in.
+        ends: for by="step", the `step_ends` of the trajectory that is changed: they say which step
+        that is.
 
     Raises:
-        MechRewardError: activations of another site or model, an unknown `by`, or `ends` without by="step".
+        MechRewardError: activations of another site or model, an unknown `by`, or `ends` without
+        by="step".
     """
     values, groups = neurons.read(reference).double(), by_position(reference, by, ends)
     if groups is None:
@@ -198,21 +230,24 @@ def resample(
     ends: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Intervention:
-    """Resample ablation: all neurons are set to their joint values in a row of `reference` drawn at random.
+    """Resample ablation: all neurons are set to their joint values in a row of `reference` drawn at
+    random.
 
-    Every absolute position has its own draw, decided by `seed` alone: the rows of a batch share it, and batching or
-    decoding changes nothing. For independent draws take several seeds (our choice; without `by` at most 512 rows are
-    drawn, without replacement, and come round again behind that). `by` and `ends` as in `mean`: a position then draws
-    among the rows of that position or step, and what the trajectory itself put there is one of them if `reference`
-    holds it.
+    Every absolute position has its own draw, decided by `seed` alone: the rows of a batch share it,
+    and batching or decoding changes nothing. For independent draws take several seeds (our choice;
+    without `by` at most 512 rows are drawn, without replacement, and come round again behind that).
+    `by` and `ends` as in `mean`: a position then draws among the rows of that position or step, and
+    what the trajectory itself put there is one of them if `reference` holds it.
 
     Raises:
         MechRewardError: as `mean`.
     """
     values, groups = neurons.read(reference).float(), by_position(reference, by, ends)
-    rng = np.random.default_rng([seed, 5])
+    rng = streams.rng("resample", seed)
     if groups is None:
-        return Intervention(neurons, "resample", values[rng.permutation(len(values))[:DRAWN]], strength)
+        return Intervention(
+            neurons, "resample", values[rng.permutation(len(values))[:DRAWN]], strength
+        )
     drawn = table({position: values[rng.choice(rows)] for position, rows in groups.items()})
     return Intervention(neurons, "resample", drawn, strength, tuple(groups))
 
@@ -221,27 +256,38 @@ def patch(neurons: NeuronSet, source: Any, strength: int | float = 1.0) -> Inter
     """Activation patching: each neuron is set to its value in another run.
 
     Args:
-        source: the values themselves, `[k]` for one state that is put wherever the intervention acts, or `[pos k]`
-            for one row an absolute position; `Activations` of one trajectory, whose rows go to their own positions;
-            or the source run's cache by hook name (`run_with_cache`, one row).
+        source: the values themselves, `[k]` for one state that is put wherever the intervention
+            acts, or `[pos k]` for one row an absolute position; `Activations` of one trajectory,
+            whose rows go to their own positions; or the source run's cache by hook name
+            (`run_with_cache`, one row).
 
     Positions that the source has no row for are left alone.
 
     Raises:
-        MechRewardError: another number of neurons, several trajectories or rows, or another site or model.
+        MechRewardError: another number of neurons, several trajectories or rows, or another site or
+        model.
     """
     if isinstance(source, Activations):
         runs = len(set(source.trajectory.tolist()))
-        require(runs == 1, f"a patch comes from one run; the activations are of {runs} trajectories.")
+        require(
+            runs == 1, f"a patch comes from one run; the activations are of {runs} trajectories."
+        )
         values = neurons.read(source).float()
         rows = dict(sorted(zip(source.position.tolist(), values, strict=True)))
         return Intervention(neurons, "patch", table(rows), strength, tuple(rows))
     values = (source if isinstance(source, torch.Tensor) else neurons.read(source)).detach().float()
     if values.ndim == 3:
-        require(len(values) == 1, f"a patch comes from one run; the source holds {len(values)} rows.")
+        require(
+            len(values) == 1, f"a patch comes from one run; the source holds {len(values)} rows."
+        )
         values = values[0]
-    require(values.ndim in (1, 2), f"a patch is [k] or [pos k]; a tensor of shape {list(values.shape)} was given.")
-    return Intervention(neurons, "patch", values, strength, tuple(range(len(values))) if values.ndim == 2 else None)
+    require(
+        values.ndim in (1, 2),
+        f"a patch is [k] or [pos k]; a tensor of shape {list(values.shape)} was given.",
+    )
+    return Intervention(
+        neurons, "patch", values, strength, tuple(range(len(values))) if values.ndim == 2 else None
+    )
 
 
 def steer(
@@ -251,33 +297,47 @@ def steer(
     *,
     toward: np.ndarray | None = None,
 ) -> Intervention:
-    """Activation addition: x <- x + strength direction, which no ablation can do: it pushes in either sense.
+    """Activation addition: x <- x + strength direction, which no ablation can do: it pushes in
+    either sense.
 
     Args:
-        direction: `[k]` in the unit of the activations, so that strength 1 adds exactly it; or reference
-            `Activations`, which make the unit one standard deviation of each neuron over their rows. A bare number
-            is the strength along the set's own direction, `steer(value, +2.0)`: `select` gives one, a standard
-            deviation over the rows its probe was fitted to, toward a higher V-hat or delta.
-        toward: with `Activations`: [row] what a positive strength is to raise, such as `values.mean` (V-hat) or
-            `values.delta`; every neuron moves in the sense of its correlation with it. Rows that are NaN are left out.
+        direction: `[k]` in the unit of the activations, so that strength 1 adds exactly it; or
+            reference `Activations`, which make the unit one standard deviation of each neuron over
+            their rows. A bare number is the strength along the set's own direction, `steer(value,
+            +2.0)`: `select` gives one, a standard deviation over the rows its probe was fitted to,
+            toward a higher V-hat or delta.
+        toward: with `Activations`: [row] what a positive strength is to raise, such as
+            `values.mean` (V-hat) or `values.delta`; every neuron moves in the sense of its
+            correlation with it. Rows that are NaN are left out.
 
     Raises:
-        MechRewardError: a direction of another length, activations of another site or model or without `toward`,
-            `toward` of another length, without variance, or beside a direction that already has signs; a number for a
-            set that has no direction.
+        MechRewardError: a direction of another length, activations of another site or model or
+            without `toward`, `toward` of another length, without variance, or beside a direction
+            that already has signs; a number for a set that has no direction.
     """
     if isinstance(direction, int | float):
         own = neurons.direction
-        require(len(own) > 0, "the set has no direction of its own (`select` gives one): give [k], or activations.")
         require(
-            strength == 1.0 and toward is None, "a number steers along the set's own direction and is the strength."
+            len(own) > 0,
+            "the set has no direction of its own (`select` gives one): give [k], or activations.",
+        )
+        require(
+            strength == 1.0 and toward is None,
+            "a number steers along the set's own direction and is the strength.",
         )
         return Intervention(neurons, "steer", torch.tensor(own), direction)
     if isinstance(direction, torch.Tensor):
-        require(toward is None, "a direction given as a tensor has signs already: leave out toward=.")
-        require(direction.ndim == 1, f"a direction is [k]; a tensor of shape {list(direction.shape)} was given.")
+        require(
+            toward is None, "a direction given as a tensor has signs already: leave out toward=."
+        )
+        require(
+            direction.ndim == 1,
+            f"a direction is [k]; a tensor of shape {list(direction.shape)} was given.",
+        )
         return Intervention(neurons, "steer", direction.detach().float(), strength)
     values = neurons.read(direction)
     if toward is None:
-        raise MechRewardError("activations say how far, not which way: give toward=, one number a row (values.mean).")
+        raise MechRewardError(
+            "activations say how far, not which way: give toward=, one number a row (values.mean)."
+        )
     return Intervention(neurons, "steer", directions(values, toward), strength)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mechreward._check import MechRewardError, one_of, require
+from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.probing.activations import Activations
 
 
@@ -20,36 +20,50 @@ def absolute(at: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def by_position(reference: Activations, by: str | None, ends: Sequence[int] | None) -> dict[int, list[int]] | None:
-    """Absolute position -> the rows of the reference that stand for it, sorted; None if all rows stand for any.
+def by_position(
+    reference: Activations, by: str | None, ends: Sequence[int] | None
+) -> dict[int, list[int]] | None:
+    """Absolute position -> the rows of the reference that stand for it, sorted; None if all rows
+    stand for any.
 
-    `by` is None, "position" (rows recorded at that position), or "step" (rows of the step that the position lies in,
-    in a trajectory with these `ends`; as in `record`, the prompt is step 0).
+    `by` is None, "position" (rows recorded at that position), or "step" (rows of the step that the
+    position lies in, in a trajectory with these `ends`; as in `record`, the prompt is step 0).
 
     Raises:
-        MechRewardError: an unknown `by`, `ends` without by="step" or by="step" without `ends`, or no row for any step.
+        MechRewardError: an unknown `by`, `ends` without by="step" or by="step" without `ends`, or
+        no row for any step.
     """
     if by is not None:
         one_of("condition", by, ("position", "step"))
-    require(by == "step" or ends is None, "ends= says where steps end and goes with by='step' alone.")
+    require(
+        by == "step" or ends is None, "ends= says where steps end and goes with by='step' alone."
+    )
     if by is None:
         return None
     labels: dict[int, list[int]] = {}
-    for row, label in enumerate((reference.position if by == "position" else reference.step).tolist()):
+    for row, label in enumerate(
+        (reference.position if by == "position" else reference.step).tolist()
+    ):
         labels.setdefault(label, []).append(row)
     if by == "position":
         return dict(sorted(labels.items()))
     if ends is None:
-        raise MechRewardError("by='step' needs ends=: the step_ends of the trajectory that is changed.")
+        raise MechRewardError(
+            "by='step' needs ends=: the step_ends of the trajectory that is changed."
+        )
     last = absolute(ends)
     steps = np.searchsorted(last, np.arange(last[-1] + 1)).tolist()
     groups = {position: labels[step] for position, step in enumerate(steps) if step in labels}
-    require(bool(groups), f"the reference has rows of steps {some(sorted(labels))} only; ends= shows none of them.")
+    require(
+        bool(groups),
+        f"the reference has rows of steps {some(sorted(labels))} only; ends= shows none of them.",
+    )
     return groups
 
 
 def table(rows: Mapping[int, Float[torch.Tensor, " k"]]) -> Float[torch.Tensor, "pos k"]:
-    """Rows by absolute position; positions without one hold 0 (an intervention's `known` leaves them out)."""
+    """Rows by absolute position; positions without one hold 0 (an intervention's `known` leaves
+    them out)."""
     found = torch.zeros(max(rows) + 1, len(next(iter(rows.values()))))
     found[list(rows)] = torch.stack(list(rows.values()))
     return found

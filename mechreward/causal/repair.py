@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mechreward import stats
-from mechreward._check import require
+from mechreward.base.errors import require
 from mechreward.causal.intervene import Intervention
 from mechreward.models.site import Site
 from mechreward.probing.activations import record
@@ -18,19 +18,27 @@ from mechreward.stats import Interval
 
 
 def restored(
-    model: Any, runs: Rollouts, change: Intervention, probes: Mapping[Site, ValueProbe], *, seed: int = 0
+    model: Any,
+    runs: Rollouts,
+    change: Intervention,
+    probes: Mapping[Site, ValueProbe],
+    *,
+    seed: int = 0,
 ) -> dict[Site, Interval]:
-    """For every later residual site, the part of the change of its read-out that the layers in between undo.
+    """For every later residual site, the part of the change of its read-out that the layers in
+    between undo.
 
-    `direct` [row] is what the probe's read-out changes by if the change of the residual stream behind the layer of
-    the intervention is carried on as it is; `total` [row] what it really changes by. The part is
-    1 - sum(total direct) / sum(direct^2) over the states of `runs`: 0 if nothing is undone, 1 if all is, below 0 if
-    the change grows. That is total against direct effect, as self-repair is measured on logits (2307.15771), on a
-    read-out of V-hat (our choice). The interval is a bootstrap by problem.
+    `direct` [row] is what the probe's read-out changes by if the change of the residual stream
+    behind the layer of the intervention is carried on as it is; `total` [row] what it really
+    changes by. The part is 1 - sum(total direct) / sum(direct^2) over the states of `runs`: 0 if
+    nothing is undone, 1 if all is, below 0 if the change grows. That is total against direct
+    effect, as self-repair is measured on logits (2307.15771), on a read-out of V-hat (our choice).
+    The interval is a bootstrap by problem.
 
     Args:
         change: at one site; it acts at every position.
-        probes: fitted to clean states at `resid_post` sites of later layers, linear, so that effects add up.
+        probes: fitted to clean states at `resid_post` sites of later layers, linear, so that
+        effects add up.
 
     Raises:
         MechRewardError: no later site, or a probe that is not linear.
@@ -41,7 +49,10 @@ def restored(
     for site, probe in probes.items():
         later = site.kind == "resid_post" and site.layer > layer
         require(later, f"{site} is no resid_post site behind {change.neurons.site}.")
-        require(probe.shape == "linear", f"the probe at {site} is not linear: direct and total would not add up.")
+        require(
+            probe.shape == "linear",
+            f"the probe at {site} is not linear: direct and total would not add up.",
+        )
     sites = [behind, *probes]
     clean = record(model, runs, sites, what=None)
     after = record(model, runs, sites, hooks=change.fwd_hooks(), what=None)

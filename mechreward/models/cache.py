@@ -1,4 +1,5 @@
-"""A key-value cache whose rows leave and enter in place, behind the interface that HuggingFace models expect."""
+"""A key-value cache whose rows leave and enter in place, behind the interface that HuggingFace
+models expect."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass
 class _Window:
-    """What the model sees. An object of its own: layers that knew their cache would keep all its memory alive until
-    the garbage collector comes round."""
+    """What the model sees. An object of its own: layers that knew their cache would keep all its
+    memory alive until the garbage collector comes round."""
 
     rows: int
     first: int
@@ -23,32 +24,46 @@ class _Window:
 
 
 class RowCache(DynamicCache):
-    """Keys and values `[row heads column head_dim]` of the rows being decoded, left-padded: all rows end at column
-    `end`, row r begins at `start[r]`, and the model sees columns `first` to `end` of the first `rows` rows.
+    """Keys and values `[row heads column head_dim]` of the rows being decoded, left-padded: all
+    rows end at column `end`, row r begins at `start[r]`, and the model sees columns `first` to
+    `end` of the first `rows` rows.
 
-    Nothing is copied for a new token or for a row that leaves. When `end` reaches the buffer's edge, the visible
-    columns move back to its beginning.
+    Nothing is copied for a new token or for a row that leaves. When `end` reaches the buffer's
+    edge, the visible columns move back to its beginning.
     """
 
     ROOM = 64
 
     def __init__(self, capacity: int, widest: int, layers: list[Pair]) -> None:
-        """`widest`: the longest prefix that will ever enter; `layers`: any prefill of the model, for the shapes."""
+        """`widest`: the longest prefix that will ever enter; `layers`: any prefill of the model,
+        for the shapes."""
         super().__init__()
         self.widest, self.window = widest, _Window(0, widest, widest)
         self.start = torch.full((capacity,), widest, device=layers[0][0].device)
-        self.layers[:] = [_Layer(self.window, capacity, widest + self.ROOM, pair) for pair in layers]
+        self.layers[:] = [
+            _Layer(self.window, capacity, widest + self.ROOM, pair) for pair in layers
+        ]
 
-    def enter(self, rows: list[int], layers: list[Pair], sources: list[int], lengths: list[int]) -> None:
-        """Give each of `rows` the first columns of a row of a prefill: `lengths` of them, of row `sources`."""
+    def enter(
+        self, rows: list[int], layers: list[Pair], sources: list[int], lengths: list[int]
+    ) -> None:
+        """Give each of `rows` the first columns of a row of a prefill: `lengths` of them, of row
+        `sources`."""
         end, longest, device = self.window.end, max(lengths), self.start.device
-        rows_, sources_, lengths_ = (torch.tensor(numbers, device=device) for numbers in (rows, sources, lengths))
+        rows_, sources_, lengths_ = (
+            torch.tensor(numbers, device=device) for numbers in (rows, sources, lengths)
+        )
         self.start[rows_] = end - lengths_
-        # What a shorter row has in front of its first column is of no matter, as long as it is a number.
-        columns = (torch.arange(longest, device=device) - (longest - lengths_)[:, None]).clamp(min=0)
+        # What a shorter row has in front of its first column is of no matter, as long as it is a
+        # number.
+        columns = (torch.arange(longest, device=device) - (longest - lengths_)[:, None]).clamp(
+            min=0
+        )
         for layer, pair in zip(self._own, layers, strict=True):
             for buffer, part in zip(layer.buffers, pair, strict=True):
-                buffer[rows_, :, end - longest : end] = part[sources_[:, None], :, columns].transpose(1, 2)
+                buffer[rows_, :, end - longest : end] = part[
+                    sources_[:, None], :, columns
+                ].transpose(1, 2)
 
     def move(self, source: list[int], to: list[int], rows: int) -> None:
         """Copy rows `source` onto rows `to`, which have left, and show `rows` rows from now on."""
@@ -61,7 +76,8 @@ class RowCache(DynamicCache):
         self.window.rows = rows
 
     def open(self) -> Int[torch.Tensor, "row visible"]:
-        """Make room for one column; returns the mask of what each row may see, the new column included."""
+        """Make room for one column; returns the mask of what each row may see, the new column
+        included."""
         window = self.window
         window.first = int(self.start[: window.rows].min())
         if window.end == self._own[0].buffers[0].shape[2]:
@@ -94,13 +110,19 @@ class _Layer(DynamicLayer):
         self.lazy_initialization(*like)
         self.window = window
         # Zeros, not empty memory: padding is masked, but a NaN would pass through a mask.
-        self.buffers = [part.new_zeros(capacity, part.shape[1], columns, part.shape[3]) for part in like]
+        self.buffers = [
+            part.new_zeros(capacity, part.shape[1], columns, part.shape[3]) for part in like
+        ]
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Pair:
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> Pair:
         window = self.window
         for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[: window.rows, :, window.end : window.end + 1] = new
-        keys, values = (buffer[: window.rows, :, window.first : window.end + 1] for buffer in self.buffers)
+        keys, values = (
+            buffer[: window.rows, :, window.first : window.end + 1] for buffer in self.buffers
+        )
         return keys, values
 
     def get_seq_length(self, *_: Any) -> int:
@@ -110,5 +132,7 @@ class _Layer(DynamicLayer):
         for i, buffer in enumerate(self.buffers):
             seen = buffer[:, :, first:last].clone()
             if columns > buffer.shape[2]:
-                self.buffers[i] = buffer = buffer.new_zeros(*buffer.shape[:2], columns, buffer.shape[3])
+                self.buffers[i] = buffer = buffer.new_zeros(
+                    *buffer.shape[:2], columns, buffer.shape[3]
+                )
             buffer[:, :, end - (last - first) : end] = seen

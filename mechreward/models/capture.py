@@ -1,4 +1,5 @@
-"""Activations, or what is read off them, caught while the tokens are generated: no second pass over the text."""
+"""Activations, or what is read off them, caught while the tokens are generated: no second pass over
+the text."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 
-from mechreward._check import MechRewardError, one_of, require
+from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.models.site import Site
 
 ROWS = ("states", "steps", "tokens")
@@ -21,10 +22,11 @@ Read = Callable[[torch.Tensor], torch.Tensor]
 class Capture:
     """What to catch at which sites in the generating pass.
 
-    `read` maps each site to a read-out `[row width] -> [row out]` (float32, on the model's device), or to None for the
-    activations themselves. `rows` as in `probing.record`: `tokens` (the last prompt token and every new one),
-    `states` (the last prompt token, every new token in `ends`, and the last token), or `steps` (the mean over the
-    tokens of every step, a step being what ends at a token in `ends` or at the last token).
+    `read` maps each site to a read-out `[row width] -> [row out]` (float32, on the model's device),
+    or to None for the activations themselves. `rows` as in `probing.record`: `tokens` (the last
+    prompt token and every new one), `states` (the last prompt token, every new token in `ends`, and
+    the last token), or `steps` (the mean over the tokens of every step, a step being what ends at a
+    token in `ends` or at the last token).
     """
 
     read: Mapping[Site, Read | None]
@@ -38,7 +40,8 @@ class Capture:
 
 @dataclass(frozen=True)
 class Caught:
-    """Of one job: `position` [row], absolute, and by site what was read there, float32 on the CPU."""
+    """Of one job: `position` [row], absolute, and by site what was read there, float32 on the
+    CPU."""
 
     position: Int[torch.Tensor, " row"]
     x: dict[Site, Float[torch.Tensor, "row out"]]
@@ -47,15 +50,18 @@ class Caught:
 class Catcher:
     """The hooks of one `generate` call, and which rows of the next pass they keep.
 
-    Jobs are known by number; which row a job sits in, the engine says before every pass. What is kept of a row whose
-    job is over is dropped in the end. No hook waits for the device.
+    Jobs are known by number; which row a job sits in, the engine says before every pass. What is
+    kept of a row whose job is over is dropped in the end. No hook waits for the device.
     """
 
     FLUSH = 64  # passes after which what was caught leaves the device
     GONE = -1  # the job of a row whose job is over
 
-    def __init__(self, capture: Capture, starts: Sequence[int], slots: int, device: torch.device) -> None:
-        """`starts` [job]: position of the token each job is continued from; `slots`: rows there can be at once."""
+    def __init__(
+        self, capture: Capture, starts: Sequence[int], slots: int, device: torch.device
+    ) -> None:
+        """`starts` [job]: position of the token each job is continued from; `slots`: rows there can
+        be at once."""
         self.capture, self.starts, self.slots, self.device = capture, starts, slots, device
         self.ends = torch.tensor(sorted(capture.ends), dtype=torch.long, device=device)
         self.passes = 0
@@ -79,7 +85,8 @@ class Catcher:
         return [(site.hook, self._hook(site)) for site in self.capture.read]
 
     def enter(self, job: int, row: int) -> None:
-        """A job takes a row. The row's number stays its slot: rows only move once nobody enters any more."""
+        """A job takes a row. The row's number stays its slot: rows only move once nobody enters any
+        more."""
         self.entered[job] = self.since[job] = self.passes
         self.slot[job] = row
         self.marked.add(job)
@@ -102,13 +109,17 @@ class Catcher:
         entered, shift = self.entered, self.passes
         self.passes += 1
         if self.chooses:
-            chosen = [(row, job) for row, job in enumerate(jobs) if job in self.marked and job in entered]
+            chosen = [
+                (row, job) for row, job in enumerate(jobs) if job in self.marked and job in entered
+            ]
             labels = [job for _, job in chosen]
             self.rows = self._index(row for row, _ in chosen)
         else:
             labels = [job if job in entered else self.GONE for job in jobs]
         self.labels.append(labels)
-        self.places.append([self.starts[job] + shift - entered[job] if job >= 0 else 0 for job in labels])
+        self.places.append(
+            [self.starts[job] + shift - entered[job] if job >= 0 else 0 for job in labels]
+        )
         if self.capture.rows == "steps":
             there = [(row, job) for row, job in enumerate(jobs) if job in entered]
             self.there = self._index(row for row, _ in there)
@@ -125,15 +136,25 @@ class Catcher:
             missing = ", ".join(sorted(map(str, self.waiting)))
             raise MechRewardError(f"nothing passed through {missing}: the hook never fired.")
         if not self.passes % self.FLUSH:
-            self.kept = {site: [torch.cat(parts).cpu()] if parts else [] for site, parts in self.kept.items()}
+            self.kept = {
+                site: [torch.cat(parts).cpu()] if parts else [] for site, parts in self.kept.items()
+            }
 
     def results(self) -> list[Caught]:
         """By job, rows in the order of their positions."""
-        job, position = (torch.tensor([*chain(*parts)], dtype=torch.long) for parts in (self.labels, self.places))
+        job, position = (
+            torch.tensor([*chain(*parts)], dtype=torch.long) for parts in (self.labels, self.places)
+        )
         order = job.argsort(stable=True)[int((job == self.GONE).sum()) :]
         counts = job[order].bincount(minlength=len(self.starts)).tolist()
-        columns = {site: torch.cat([part.cpu() for part in parts])[order] for site, parts in self.kept.items()}
-        positions, parts = position[order].split(counts), {site: x.split(counts) for site, x in columns.items()}
+        columns = {
+            site: torch.cat([part.cpu() for part in parts])[order]
+            for site, parts in self.kept.items()
+        }
+        positions, parts = (
+            position[order].split(counts),
+            {site: x.split(counts) for site, x in columns.items()},
+        )
         # The row of the last prompt token ends no step.
         first = int(self.capture.rows == "steps")
         return [

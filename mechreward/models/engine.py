@@ -1,7 +1,8 @@
-"""The decode loop of the package: one prefill forks into many continuations, finished rows leave, waiting ones enter.
+"""The decode loop of the package: one prefill forks into many continuations, finished rows leave,
+waiting ones enter.
 
-It knows tokens, not text. Every row draws from its own generator, keyed by the job, so neither batch size nor order
-changes a result (in float32, up to rounding of the logits).
+It knows tokens, not text. Every row draws from its own generator, keyed by the job, so neither
+batch size nor order changes a result (in float32, up to rounding of the logits).
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 
-from mechreward._check import require
-from mechreward._progress import progress
-from mechreward.models.adapter import device_of, forward_step
+from mechreward.base.errors import require
+from mechreward.base.progress import progress
 from mechreward.models.cache import Pair, RowCache
 from mechreward.models.capture import Capture, Catcher, Caught
-from mechreward.models.draw import Policy, draw, key_generator
-from mechreward.models.edits import Edit, RowEdits
-from mechreward.models.lean import LeanPass
+from mechreward.models.fast_pass import LeanPass
+from mechreward.models.load import device_of, forward_step
+from mechreward.models.policy import Policy, draw, key_generator
+from mechreward.models.row_edits import Edit, RowEdits
 
 Hooks = Sequence[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """Continue the first `length` tokens of `trunk`, at most `max_new` more, with the generator of `key`, under
-    `edits` of its own.
+    """Continue the first `length` tokens of `trunk`, at most `max_new` more, with the generator of
+    `key`, under `edits` of its own.
 
     Jobs that share a trunk (the same tensor) and edits share its one prefill.
     """
@@ -49,8 +50,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Continuation:
-    """New tokens (the end-of-sequence token included, if it was drawn) and the model's log-probability of each;
-    `caught` is what the call captured of the job."""
+    """New tokens (the end-of-sequence token included, if it was drawn) and the model's
+    log-probability of each; `caught` is what the call captured of the job."""
 
     tokens: Int[torch.Tensor, " gen"]
     logprobs: Float[torch.Tensor, " gen"]
@@ -75,16 +76,18 @@ def generate(
     Args:
         batch: rows decoded at once.
         hooks: TransformerLens `(name, fn)` pairs that stay on during prefill and decoding.
-        capture: what to catch meanwhile, edits and hooks included. The last token of every job, which nothing needs
-            to be drawn after, is then run as well.
+        capture: what to catch meanwhile, edits and hooks included. The last token of every job,
+            which nothing needs to be drawn after, is then run as well.
         what: title of a progress bar; None for none.
 
     Raises:
-        MechRewardError: a job with nothing to continue or no room for a token, batch < 1, or a captured site the model
-            lacks.
+        MechRewardError: a job with nothing to continue or no room for a token, batch < 1, or a
+            captured site the model lacks.
     """
     policy = policy or Policy()
-    require(batch >= 1, f"batch counts rows decoded at once and must be at least 1; {batch} was given.")
+    require(
+        batch >= 1, f"batch counts rows decoded at once and must be at least 1; {batch} was given."
+    )
     for job in jobs:
         require(
             1 <= job.length <= len(job.trunk) and job.max_new >= 1,
@@ -105,24 +108,40 @@ def generate(
     said = [run.done[i] for i in range(len(jobs))]
     if run.catcher is None:
         return said
-    return [replace(one, caught=caught) for one, caught in zip(said, run.catcher.results(), strict=True)]
+    return [
+        replace(one, caught=caught) for one, caught in zip(said, run.catcher.results(), strict=True)
+    ]
 
 
 class _Run:
     """One call of `generate`: rows that decode together, each at its own place in its own job.
 
-    A row that has ended goes on, unread, until an eighth of all rows have: then waiting jobs take their places, or,
-    when none waits, the last rows move up.
+    A row that has ended goes on, unread, until an eighth of all rows have: then waiting jobs take
+    their places, or, when none waits, the last rows move up.
     """
 
     def __init__(
-        self, model: Any, jobs: Sequence[Job], policy: Policy, eos: int, capacity: int, capture: Capture | None
+        self,
+        model: Any,
+        jobs: Sequence[Job],
+        policy: Policy,
+        eos: int,
+        capacity: int,
+        capture: Capture | None,
     ) -> None:
-        self.model, self.jobs, self.policy, self.eos, self.capacity = model, jobs, policy, eos, capacity
+        self.model, self.jobs, self.policy, self.eos, self.capacity = (
+            model,
+            jobs,
+            policy,
+            eos,
+            capacity,
+        )
         device = self.device = device_of(model)
         # Jobs of one prefix stay together; long ones first, so that the last rows to run are short.
         groups = {job.prefix: i for i, job in reversed(list(enumerate(jobs)))}
-        order = sorted(range(len(jobs)), key=lambda i: (-len(jobs[i].trunk), groups[jobs[i].prefix], i))
+        order = sorted(
+            range(len(jobs)), key=lambda i: (-len(jobs[i].trunk), groups[jobs[i].prefix], i)
+        )
         self.waiting = order[::-1]
         self.pending = Counter(job.prefix for job in jobs)
         self.prefilled: dict[tuple[int, ...], tuple[list[Pair], int]] = {}
@@ -213,7 +232,8 @@ class _Run:
             self._release()
 
     def _release(self) -> None:
-        """Rows whose answers are over become free. A capture first needs the pass in which their last token is run."""
+        """Rows whose answers are over become free. A capture first needs the pass in which their
+        last token is run."""
         rows = [self.ids.index(job) for job in self.leaving]
         if self.catcher:
             self.catcher.leave(self.leaving)
@@ -225,8 +245,11 @@ class _Run:
         """Prefill what these jobs need and nobody has prefilled; then each takes its row."""
         jobs = [self.jobs[i] for i in fresh]
         if any(job.prefix not in self.prefilled for job in jobs):
-            # With what half as many rows will need next: fewer and larger passes, for half as much memory more.
-            self._prefill([*jobs, *(self.jobs[i] for i in self.waiting[: -self.capacity // 2 - 1 : -1])])
+            # With what half as many rows will need next: fewer and larger passes, for half as much
+            # memory more.
+            self._prefill(
+                [*jobs, *(self.jobs[i] for i in self.waiting[: -self.capacity // 2 - 1 : -1])]
+            )
         if self.cache is None:
             layers, _ = self.prefilled[jobs[0].prefix]
             self.cache = RowCache(self.capacity, max(job.length for job in self.jobs) - 1, layers)
@@ -237,20 +260,28 @@ class _Run:
         for members in passes.values():
             layers, _ = self.prefilled[members[0][1].prefix]
             sources = [self.prefilled[job.prefix][1] for _, job in members]
-            self.cache.enter([row for row, _ in members], layers, sources, [job.length - 1 for _, job in members])
+            self.cache.enter(
+                [row for row, _ in members], layers, sources, [job.length - 1 for _, job in members]
+            )
         for row, i, job in zip(rows, fresh, jobs, strict=True):
             self.ids[row : row + 1] = [i]
             if self.catcher:
                 self.catcher.enter(i, row)
-            self.uniforms[row, : job.max_new] = torch.from_numpy(key_generator(job.key).random(job.max_new))
+            self.uniforms[row, : job.max_new] = torch.from_numpy(
+                key_generator(job.key).random(job.max_new)
+            )
             self.pending[job.prefix] -= 1
             if not self.pending[job.prefix]:
                 del self.prefilled[job.prefix]
         self.cache.window.rows = len(self.ids)
-        self.next[rows] = torch.tensor([int(job.trunk[job.length - 1]) for job in jobs], device=self.device)
+        self.next[rows] = torch.tensor(
+            [int(job.trunk[job.length - 1]) for job in jobs], device=self.device
+        )
         self.length[rows] = torch.tensor([job.length for job in jobs], device=self.device)
         self.limit[rows] = torch.tensor([job.max_new for job in jobs], device=self.device)
-        self.codes[rows] = torch.tensor([self.edits.code(job.edits) for job in jobs], device=self.device).long()
+        self.codes[rows] = torch.tensor(
+            [self.edits.code(job.edits) for job in jobs], device=self.device
+        ).long()
         self.said[rows], self.live[rows] = 0, True
 
     def _close_gaps(self) -> None:
@@ -260,7 +291,17 @@ class _Run:
         source = [row for row in range(n, len(self.ids)) if row not in self.gone]
         if self.cache is not None:
             self.cache.move(source, to, n)
-        for name in ("next", "length", "said", "limit", "codes", "uniforms", "tokens", "logprobs", "live"):
+        for name in (
+            "next",
+            "length",
+            "said",
+            "limit",
+            "codes",
+            "uniforms",
+            "tokens",
+            "logprobs",
+            "live",
+        ):
             values = getattr(self, name)
             values[to] = values[source]
         for here, there in zip(source, to, strict=True):
@@ -269,8 +310,8 @@ class _Run:
         self.gone = []
 
     def _prefill(self, jobs: Sequence[Job]) -> None:
-        """Run every prefix that is new once, right-padded, as far as any job will need it: a job's last token is run
-        in its first step."""
+        """Run every prefix that is new once, right-padded, as far as any job will need it: a job's
+        last token is run in its first step."""
         new = {job.prefix: job for job in jobs if job.prefix not in self.prefilled}
         lengths = [max(1, self.longest[prefix] - 1) for prefix in new]
         tokens = torch.zeros(len(new), max(lengths), dtype=torch.long)

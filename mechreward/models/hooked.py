@@ -1,4 +1,5 @@
-"""HookedTransformer (transformer-lens 3): how it is loaded and driven. Nothing here is needed for TransformerBridge."""
+"""HookedTransformer (transformer-lens 3): how it is loaded and driven. Nothing here is needed for
+TransformerBridge."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from transformers.cache_utils import DynamicCache
 
-from mechreward._check import MechRewardError, require
+from mechreward.base.errors import MechRewardError, require
 
 
 def hooked_class() -> Any:
@@ -35,15 +36,21 @@ def hooked_class() -> Any:
 
 
 def load_hooked(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtype) -> Any:
-    """A folder in HuggingFace format, or a hub name, as HookedTransformer without weight processing: neurons are the
-    coordinates that the same weights have in a raw bridge.
+    """A folder in HuggingFace format, or a hub name, as HookedTransformer without weight
+    processing: neurons are the coordinates that the same weights have in a raw bridge.
 
     Raises:
-        MechRewardError: there is no HookedTransformer, or it does not compute what the folder's model computes.
-        ValueError, RuntimeError, OSError: there is no such model, or HookedTransformer does not know its architecture.
+        MechRewardError: there is no HookedTransformer, or it does not compute what the folder's
+        model computes. ValueError, RuntimeError, OSError: there is no such model, or
+        HookedTransformer does not know its architecture.
     """
     cls = hooked_class()
-    plain = {"fold_ln": False, "center_writing_weights": False, "center_unembed": False, "fold_value_biases": False}
+    plain = {
+        "fold_ln": False,
+        "center_writing_weights": False,
+        "center_unembed": False,
+        "fold_value_biases": False,
+    }
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore", DeprecationWarning)
         if not Path(name).is_dir():
@@ -53,7 +60,8 @@ def load_hooked(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtyp
         # By name: version 4, which type checkers see, has other modules.
         loading: Any = import_module("transformer_lens.loading_from_pretrained")
         inner = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).eval()
-        # The architecture would be guessed from words in the path, such as "llama" in a folder above: a nameless one.
+        # The architecture would be guessed from words in the path, such as "llama" in a folder
+        # above: a nameless one.
         with TemporaryDirectory() as nameless:
             inner.config.save_pretrained(nameless)
             about = {"hf_cfg": inner.config.to_dict(), "device": device, "dtype": dtype}
@@ -69,7 +77,8 @@ def load_hooked(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtyp
 
 @torch.no_grad()
 def _same_logits(model: Any, inner: Any) -> None:
-    """HookedTransformer reads a config in its own way and passes over what it does not know: compare and see."""
+    """HookedTransformer reads a config in its own way and passes over what it does not know:
+    compare and see."""
     tokens = torch.arange(min(48, model.cfg.n_ctx))[None] * 7 % model.cfg.d_vocab
     ours, theirs = model(tokens.to(model.cfg.device)).float().cpu(), inner(tokens).logits.float()
     off = float((ours - theirs).abs().max() / theirs.abs().max())
@@ -87,20 +96,26 @@ def is_hooked(model: Any) -> bool:
 
 
 def hooked_step(
-    model: Any, tokens: Int[torch.Tensor, "batch pos"], mask: Int[torch.Tensor, "batch total"], cache: Any
+    model: Any,
+    tokens: Int[torch.Tensor, "batch pos"],
+    mask: Int[torch.Tensor, "batch total"],
+    cache: Any,
 ) -> Float[torch.Tensor, "batch 1 vocab"]:
     """Logits of the last position, with `tokens` behind what `cache` holds; `cache` grows."""
     seen = LensCache(cache, mask, model.cfg)
     # In two parts, so that only the last position is turned into logits.
     top = model.cfg.n_layers
-    stream = model(tokens, attention_mask=mask[:, -tokens.shape[1] :], past_kv_cache=seen, stop_at_layer=top)
+    stream = model(
+        tokens, attention_mask=mask[:, -tokens.shape[1] :], past_kv_cache=seen, stop_at_layer=top
+    )
     return model(stream[:, -1:], start_at_layer=top)
 
 
 class LensCache:
     """A HuggingFace cache, ours among them, as HookedTransformer sees one.
 
-    HookedTransformer keeps keys unrotated and counts positions in the mask, so left-padded rows need nothing more.
+    HookedTransformer keeps keys unrotated and counts positions in the mask, so left-padded rows
+    need nothing more.
     """
 
     def __init__(self, cache: DynamicCache, mask: torch.Tensor, cfg: Any) -> None:
@@ -117,13 +132,15 @@ class LensCache:
 
 
 class _Entry:
-    """One layer; HookedTransformer asks `past_keys` only for its shape `[batch column head head_dim]`."""
+    """One layer; HookedTransformer asks `past_keys` only for its shape `[batch column head
+    head_dim]`."""
 
     def __init__(self, cache: DynamicCache, layer: int, past: tuple[int, ...]) -> None:
         self.cache, self.layer = cache, layer
         self.past_keys = torch.empty(past, device="meta")
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """All keys and values, the new ones included; HuggingFace caches have heads before columns."""
+        """All keys and values, the new ones included; HuggingFace caches have heads before
+        columns."""
         keys, values = self.cache.update(keys.transpose(1, 2), values.transpose(1, 2), self.layer)
         return keys.transpose(1, 2), values.transpose(1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mechreward._check import MechRewardError, one_of, require
+from mechreward.base.errors import MechRewardError, one_of, require
 
 HOOKS = {
     "resid_pre": "blocks.{}.hook_resid_pre",
@@ -20,10 +20,10 @@ class Site:
     """Where neurons are read and written: a layer (from 0) and a kind.
 
     `resid_pre`, `resid_mid`, `resid_post` are the residual stream before, inside and after a block
-    (`[batch pos d_model]`); `mlp` is the MLP's hidden units after the activation, times the gate where there is one
-    (`[batch pos d_mlp]`). A change at `resid_mid` reaches the MLP and the stream behind it in a HookedTransformer, but
-    the MLP alone in a TransformerBridge, where that hook point is the input of the MLP's norm. Written
-    `"3.resid_post"`, `"5.mlp"`.
+    (`[batch pos d_model]`); `mlp` is the MLP's hidden units after the activation, times the gate
+    where there is one (`[batch pos d_mlp]`). A change at `resid_mid` reaches the MLP and the stream
+    behind it in a HookedTransformer, but the MLP alone in a TransformerBridge, where that hook
+    point is the input of the MLP's norm. Written `"3.resid_post"`, `"5.mlp"`.
     """
 
     layer: int
@@ -93,3 +93,6 @@ def parse_sites(model: Any, sites: Any) -> list[Site]:
 
 def _counts(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) <= 4
+
+
+KINDS = ("resid_pre", "resid_mid", "mlp", "resid_post")  # the order in which a block computes them

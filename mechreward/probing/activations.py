@@ -1,4 +1,5 @@
-"""`Activations`: what was recorded where, row by row; `record` replays trajectories and keeps chosen positions."""
+"""`Activations`: what was recorded where, row by row; `record` replays trajectories and keeps
+chosen positions."""
 
 from __future__ import annotations
 
@@ -12,11 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from mechreward._check import MechRewardError, one_of, require
-from mechreward._files import digest, read_tensors, write_tensors
-from mechreward._progress import progress
-from mechreward.models.adapter import ModelId, device_of, model_id
+from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.files import digest, read_tensors, write_tensors
+from mechreward.base.progress import progress
 from mechreward.models.engine import Hooks
+from mechreward.models.identity import ModelId, model_id
+from mechreward.models.load import device_of
 from mechreward.models.site import Site, parse_sites
 from mechreward.probing.store import Filling
 from mechreward.rollouts.trajectory import Rollouts
@@ -26,10 +28,12 @@ ROWS = ("states", "steps", "tokens")
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations at one site, float32 `[row width]`, with labels `trajectory`, `position`, `step` [row].
+    """Activations at one site, float32 `[row width]`, with labels `trajectory`, `position`, `step`
+    [row].
 
-    `rows` says what a row is: `states` (the last token of every step, s_0 first), `steps` (mean over a step's tokens;
-    `position` is its last token), or `tokens` (every position, prompt included; `step` 0 in the prompt).
+    `rows` says what a row is: `states` (the last token of every step, s_0 first), `steps` (mean
+    over a step's tokens; `position` is its last token), or `tokens` (every position, prompt
+    included; `step` 0 in the prompt).
     """
 
     x: Float[torch.Tensor, "row width"] = field(repr=False)
@@ -55,17 +59,26 @@ class Activations:
     def save(self, path: Path | str) -> Path:
         """One safetensors file, written atomically."""
         labels = _columns({key: getattr(self, key) for key in ("trajectory", "position", "step")})
-        return write_tensors(path, {"x": self.x, **labels}, _about(self.site, self.rows, self.model_id))
+        return write_tensors(
+            path, {"x": self.x, **labels}, _about(self.site, self.rows, self.model_id)
+        )
 
     @classmethod
     def load(cls, path: Path | str) -> Activations:
         """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
         tensors, about = read_tensors(path, "activations")
-        require(about.get("kind") == "activations", f"{path} holds {about.get('kind')}, not activations.")
+        require(
+            about.get("kind") == "activations",
+            f"{path} holds {about.get('kind')}, not activations.",
+        )
         try:
-            labels = {key: tensors[key].long().numpy() for key in ("trajectory", "position", "step")}
+            labels = {
+                key: tensors[key].long().numpy() for key in ("trajectory", "position", "step")
+            }
             site = Site.parse(about["site"])
-            return cls(tensors["x"], site, about["rows"], **labels, model_id=ModelId(**about["model_id"]))
+            return cls(
+                tensors["x"], site, about["rows"], **labels, model_id=ModelId(**about["model_id"])
+            )
         except (KeyError, TypeError) as error:
             raise MechRewardError(f"{path} is a damaged activations file: {error}.") from error
 
@@ -106,21 +119,25 @@ def record(
 ) -> Recording:
     """Replay `runs` and keep the activations at `sites`.
 
-    Equal to `run_with_cache` on each trajectory alone: rows are right-padded, which a causal model cannot see, and
-    layers after the last site are not run. `hooks` (an intervention) stay on meanwhile and are seen by the recording.
+    Equal to `run_with_cache` on each trajectory alone: rows are right-padded, which a causal model
+    cannot see, and layers after the last site are not run. `hooks` (an intervention) stay on
+    meanwhile and are seen by the recording.
 
     Args:
-        budget: bytes of activations to hold in memory. More than that goes to files `SITE.ROWS.safetensors` in the
-            folder `store`, mapped into memory when read. Stopped and called again without hooks, a recording goes on
-            where it was.
+        budget: bytes of activations to hold in memory. More than that goes to files
+            `SITE.ROWS.safetensors` in the folder `store`, mapped into memory when read. Stopped and
+            called again without hooks, a recording goes on where it was.
 
     Raises:
-        MechRewardError: unknown site, layer, or kind of rows; runs of another model; no runs; batch < 1; more than
-            `budget` and no `store`, or no room on its disk.
+        MechRewardError: unknown site, layer, or kind of rows; runs of another model; no runs; batch
+            < 1; more than `budget` and no `store`, or no room on its disk.
     """
     one_of("kind of rows", rows, ROWS)
     require(len(runs) > 0, "no trajectories were given.")
-    require(batch >= 1, f"batch counts trajectories run at once and must be at least 1; {batch} was given.")
+    require(
+        batch >= 1,
+        f"batch counts trajectories run at once and must be at least 1; {batch} was given.",
+    )
     identity = model_id(model)
     runs.model_id.check(identity, "set of rollouts")
     wanted = parse_sites(model, sites)
@@ -146,7 +163,9 @@ def record(
         x = {site: file.x for site, file in files.items() if not file.complete}
     over = set.intersection(*(file.done for file in files.values())) if files else set()
     stop = max(site.layer for site in wanted) + 1
-    order = sorted((i for i in range(len(runs)) if i not in over), key=lambda i: len(runs[i].tokens))
+    order = sorted(
+        (i for i in range(len(runs)) if i not in over), key=lambda i: len(runs[i].tokens)
+    )
     bar = progress(what, "trajectory", total=len(runs), initial=len(over))
     with bar, model.hooks(fwd_hooks=list(hooks)) if hooks else nullcontext():
         for start in range(0, len(order), batch):
@@ -159,8 +178,15 @@ def record(
                     files[site].wrote(chosen, int((begins[1:] - begins[:-1])[chosen].sum()))
             bar.update(len(chosen))
     if files:
-        return Recording({str(site): Activations.load(file.finish()) for site, file in files.items()})
-    return Recording({str(site): Activations(x[site], site, rows, **labels, model_id=identity) for site in wanted})
+        return Recording(
+            {str(site): Activations.load(file.finish()) for site, file in files.items()}
+        )
+    return Recording(
+        {
+            str(site): Activations(x[site], site, rows, **labels, model_id=identity)
+            for site in wanted
+        }
+    )
 
 
 def _columns(labels: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -171,7 +197,9 @@ def _about(site: Site, rows: str, identity: ModelId) -> dict[str, Any]:
     return {"kind": "activations", "site": str(site), "rows": rows, "model_id": asdict(identity)}
 
 
-def forward(model: Any, rows: list[torch.Tensor], sites: list[Site], stop: int) -> dict[Site, torch.Tensor]:
+def forward(
+    model: Any, rows: list[torch.Tensor], sites: list[Site], stop: int
+) -> dict[Site, torch.Tensor]:
     """One right-padded pass; activations `[batch pos width]` by site, on the CPU in float32."""
     caught: dict[Site, torch.Tensor] = {}
 
@@ -185,7 +213,9 @@ def forward(model: Any, rows: list[torch.Tensor], sites: list[Site], stop: int) 
     mask = torch.ones_like(tokens)
     last = stop if stop < model.cfg.n_layers else None
     with model.hooks(fwd_hooks=[catch(site) for site in sites]):
-        model(tokens, return_type=None if last else "logits", attention_mask=mask, stop_at_layer=last)
+        model(
+            tokens, return_type=None if last else "logits", attention_mask=mask, stop_at_layer=last
+        )
     missing = [str(site) for site in sites if site not in caught]
     require(not missing, f"nothing passed through {', '.join(missing)}: the hook never fired.")
     return caught

@@ -1,4 +1,5 @@
-"""Many probes of the same rows at once: shared Gram matrices and single large products instead of a loop of fits."""
+"""Many probes of the same rows at once: shared Gram matrices and single large products instead of a
+loop of fits."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import torch
 from einops import einsum
 from jaxtyping import Bool, Float, Int
 
-from mechreward._check import require
+from mechreward.base.errors import require
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,13 @@ class Fits:
 
 
 def folds(group: Int[torch.Tensor, " row"], count: int) -> Bool[torch.Tensor, "fold row"]:
-    """True where a row is fitted on: each fold leaves out every `count`-th group, so no problem is on both sides."""
+    """True where a row is fitted on: each fold leaves out every `count`-th group, so no problem is
+    on both sides."""
     _, member = group.unique(return_inverse=True)
-    require(2 <= count <= int(member.max()) + 1, f"{count} folds need at least 2 and as many groups as folds.")
+    require(
+        2 <= count <= int(member.max()) + 1,
+        f"{count} folds need at least 2 and as many groups as folds.",
+    )
     return member % count != torch.arange(count, device=group.device)[:, None]
 
 
@@ -39,16 +44,20 @@ def ridge(
     kept: Bool[torch.Tensor, "fold row"],
     alphas: Float[torch.Tensor, " alpha"],
 ) -> Fits:
-    """Ridge regression of every target on every fold at every penalty: `coef` [fold alpha target width].
+    """Ridge regression of every target on every fold at every penalty: `coef` [fold alpha target
+    width].
 
-    Each equals scikit-learn's `Ridge(alpha)` fitted to the fold's rows alone (sum of squares + alpha |w|^2, intercept
-    free). A fold's Gram matrix is that of all rows less that of the rows it leaves out, and one eigendecomposition of
-    it serves all penalties and targets; in float64, because differences of Gram matrices cancel.
+    Each equals scikit-learn's `Ridge(alpha)` fitted to the fold's rows alone (sum of squares +
+    alpha |w|^2, intercept free). A fold's Gram matrix is that of all rows less that of the rows it
+    leaves out, and one eigendecomposition of it serves all penalties and targets; in float64,
+    because differences of Gram matrices cancel.
 
     Raises:
         MechRewardError: a penalty that is not positive, or a fold without rows.
     """
-    require(bool((alphas > 0).all()), f"ridge penalties must be positive; {alphas.tolist()} were given.")
+    require(
+        bool((alphas > 0).all()), f"ridge penalties must be positive; {alphas.tolist()} were given."
+    )
     require(bool(kept.any(1).all()), "every fold needs rows to fit on.")
     centre = x.double().mean(0)
     x, y = x.double() - centre, y.double()
@@ -75,17 +84,20 @@ def logistic(
     tolerance: float = 1e-4,
     most: int = 300,
 ) -> Fits:
-    """Logistic regression of every column of `y` (0/1) on the rows of its column of `kept`: `coef` [fit width].
+    """Logistic regression of every column of `y` (0/1) on the rows of its column of `kept`: `coef`
+    [fit width].
 
-    Each equals scikit-learn's `LogisticRegression(C=c)`: |w|^2 / 2 + c times the summed log loss, intercept free.
-    Conjugate gradients (Polak-Ribiere) on all fits at once, so that each pass over `x` is a matrix product. The
-    coordinates are the eigenvectors of the Gram matrix of all rows, which leaves the penalty as it is and makes a
-    diagonal preconditioner a good one; the line search is Newton's in one variable, on numbers that need no further
-    pass. A fit stops where its gradient proves (the objective is strongly convex) that no coefficient is further than
+    Each equals scikit-learn's `LogisticRegression(C=c)`: |w|^2 / 2 + c times the summed log loss,
+    intercept free. Conjugate gradients (Polak-Ribiere) on all fits at once, so that each pass over
+    `x` is a matrix product. The coordinates are the eigenvectors of the Gram matrix of all rows,
+    which leaves the penalty as it is and makes a diagonal preconditioner a good one; the line
+    search is Newton's in one variable, on numbers that need no further pass. A fit stops where its
+    gradient proves (the objective is strongly convex) that no coefficient is further than
     `tolerance` from the solution; in float64, because float32 cannot prove it.
 
     Raises:
-        MechRewardError: a penalty that is not positive, a fit whose rows hold one class only, or no convergence.
+        MechRewardError: a penalty that is not positive, a fit whose rows hold one class only, or no
+        convergence.
     """
     require(bool((c > 0).all()), f"C must be positive; {c.tolist()} were given.")
     right, rows = (y * kept).sum(0), kept.sum(0)
@@ -113,8 +125,17 @@ def logistic(
             break
         if not going.all():
             live, w, slope, penalty = live[going], w[:, going], slope[:, going], penalty[:, going]
-            y, weight, reach, chance = y[:, going], weight[:, going], reach[:, going], chance[:, going]
-            step, before = (None, None) if step is None or before is None else (step[:, going], before[:, going])
+            y, weight, reach, chance = (
+                y[:, going],
+                weight[:, going],
+                reach[:, going],
+                chance[:, going],
+            )
+            step, before = (
+                (None, None)
+                if step is None or before is None
+                else (step[:, going], before[:, going])
+            )
         curved = (weight * chance * (1 - chance)).sum(0)
         ready = slope / (share[:, None] * curved + penalty).clamp(min=1e-12)
         if step is None or before is None:
@@ -126,7 +147,10 @@ def logistic(
         before = torch.stack([slope, ready], -1)
         w, reach = _search(w, reach, step, z @ step, y, weight, penalty)
     else:
-        require(False, f"{len(live)} of {whole.shape[1]} logistic fits did not converge in {most} steps.")
+        require(
+            False,
+            f"{len(live)} of {whole.shape[1]} logistic fits did not converge in {most} steps.",
+        )
     coef = (vectors @ whole[:-1]).T
     return Fits(coef, whole[-1] - coef @ centre)
 
@@ -140,7 +164,8 @@ def _search(
     weight: torch.Tensor,
     penalty: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The lowest point along `step`: Newton's method in one variable, which a convex loss allows."""
+    """The lowest point along `step`: Newton's method in one variable, which a convex loss
+    allows."""
     length = torch.zeros_like(w[0])
     inner, square = (penalty * w * step).sum(0), (penalty * step * step).sum(0)
     for _ in range(3):
@@ -162,48 +187,65 @@ def mlps(
     epochs: int,
     batch: int,
 ) -> list[torch.nn.Sequential]:
-    """The paper's d -> hidden -> 1 ReLU nets, one for each column of `y` and its seed, trained side by side.
+    """The paper's d -> hidden -> 1 ReLU nets, one for each column of `y` and its seed, trained side
+    by side.
 
-    Each equals what `ValueProbe` and `DopamineProbe` fit alone (AdamW, `batch` whole trajectories an update, the same
-    first weights and order for the same seed) on the same standardised `x`: an update is one batched product over all
-    fits, padded where their trajectories differ in length. Without bootstrapped targets.
+    Each equals what `ValueProbe` and `DopamineProbe` fit alone (AdamW, `batch` whole trajectories
+    an update, the same first weights and order for the same seed) on the same standardised `x`: an
+    update is one batched product over all fits, padded where their trajectories differ in length.
+    Without bootstrapped targets.
 
     Raises:
         MechRewardError: not one seed for each column.
     """
-    require(len(seeds) == y.shape[1], f"{y.shape[1]} fits need as many seeds; {len(seeds)} were given.")
+    require(
+        len(seeds) == y.shape[1], f"{y.shape[1]} fits need as many seeds; {len(seeds)} were given."
+    )
     nets = [net(x.shape[1], hidden, seed).to(x.device) for seed in seeds]
-    stacked = [torch.stack(same).detach() for same in zip(*(one.parameters() for one in nets), strict=True)]
+    stacked = [
+        torch.stack(same).detach() for same in zip(*(one.parameters() for one in nets), strict=True)
+    ]
     first, first_bias, second, second_bias = (part.requires_grad_() for part in stacked)
     weights = [first, first_bias, second, second_bias]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, fused=True)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    rows = np.split(np.arange(len(trajectory)), np.flatnonzero(trajectory[1:] != trajectory[:-1]) + 1)
+    rows = np.split(
+        np.arange(len(trajectory)), np.flatnonzero(trajectory[1:] != trajectory[:-1]) + 1
+    )
     parts = [torch.from_numpy(part) for part in rows]
     fit = torch.arange(len(seeds), device=x.device)[:, None]
     for _ in range(epochs):
-        orders = [torch.randperm(len(parts), generator=generator).tolist() for generator in generators]
+        orders = [
+            torch.randperm(len(parts), generator=generator).tolist() for generator in generators
+        ]
         for begin in range(0, len(parts), batch):
-            picked = [torch.cat([parts[t] for t in order[begin : begin + batch]]) for order in orders]
+            picked = [
+                torch.cat([parts[t] for t in order[begin : begin + batch]]) for order in orders
+            ]
             count = torch.tensor([[len(one)] for one in picked], device=x.device)
             index = torch.nn.utils.rnn.pad_sequence(picked, batch_first=True).to(x.device)
             inside = torch.arange(index.shape[1], device=x.device) < count
             inner = torch.baddbmm(first_bias[:, None], x[index], first.mT).relu()
-            read = einsum(inner, second[:, 0], "fit row hidden, fit hidden -> fit row") + second_bias
+            read = (
+                einsum(inner, second[:, 0], "fit row hidden, fit hidden -> fit row") + second_bias
+            )
             loss = ((read - y[index, fit]).square() * inside / count).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     with torch.no_grad():
         for number, one in enumerate(nets):
-            for own, shared in zip(one.parameters(), (first, first_bias, second, second_bias), strict=True):
+            for own, shared in zip(
+                one.parameters(), (first, first_bias, second, second_bias), strict=True
+            ):
                 own.copy_(shared[number])
     return nets
 
 
 def net(width: int, hidden: int, seed: int) -> torch.nn.Sequential:
-    """A fresh d -> hidden -> 1 ReLU net. Its first layer begins at a hundredth of PyTorch's default (our choice): from
-    the default, a column's L1 norm, which ranks the neurons, is mostly the random weights that it began with."""
+    """A fresh d -> hidden -> 1 ReLU net. Its first layer begins at a hundredth of PyTorch's default
+    (our choice): from the default, a column's L1 norm, which ranks the neurons, is mostly the
+    random weights that it began with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         first, second = torch.nn.Linear(width, hidden), torch.nn.Linear(hidden, 1)

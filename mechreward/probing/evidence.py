@@ -1,4 +1,5 @@
-"""Does a set of neurons read V at all, and is it sparser than redundancy and the choice of basis explain?"""
+"""Does a set of neurons read V at all, and is it sparser than redundancy and the choice of basis
+explain?"""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mechreward import stats
-from mechreward._check import require
+from mechreward.base import streams
+from mechreward.base.errors import require
 from mechreward.probing.neurons import ranking
 from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import Probe, clone, restrict, rotated, shuffled
@@ -16,23 +18,26 @@ from mechreward.probing.rankings import correlation
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
 
-GAP = 1 / 6  # the least gap, over what all neurons read; set on planted models of seeds that are not calibrated on
+GAP = (
+    1 / 6
+)  # the least gap, over what all neurons read; set on planted models of seeds that are not calibrated on
 LEAST = 0.05  # of a Spearman: where all neurons read less than that there is nothing to be sparse (our choice)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """How well few neurons read the target on held-out problems, beside what nobody chose. All Spearman.
+    """How well few neurons read the target on held-out problems, beside what nobody chose. All
+    Spearman.
 
-    `full`: all neurons. `few`: the set, retrained. `random` and `rotated` [draw]: as many random neurons, and the best
-    coordinates of random bases by correlation with the target, retrained; `shuffled` [draw]: the whole recipe fitted to
-    targets of other problems.
-    `p` is the rank of `full` among the shuffles, `p_few` that of the set. `sparsity` (our choice): 1 sparse (above
-    1 the few read better than all), 0 no better than any neurons or basis, the better of `random` and `rotated`.
-    Above 0 the part of the gap from there to `full` that the set closes, a gap being at least `GAP` of `full` (a
-    smooth maximum of the two, of power 4: no bootstrap covers at a kink), so that redundancy, which leaves none,
-    stays near 0; below 0 it is what the set misses of what any neurons read, over `full`. NaN where `full` is below
-    `LEAST`.
+    `full`: all neurons. `few`: the set, retrained. `random` and `rotated` [draw]: as many random
+    neurons, and the best coordinates of random bases by correlation with the target, retrained;
+    `shuffled` [draw]: the whole recipe fitted to targets of other problems. `p` is the rank of
+    `full` among the shuffles, `p_few` that of the set. `sparsity` (our choice): 1 sparse (above 1
+    the few read better than all), 0 no better than any neurons or basis, the better of `random` and
+    `rotated`. Above 0 the part of the gap from there to `full` that the set closes, a gap being at
+    least `GAP` of `full` (a smooth maximum of the two, of power 4: no bootstrap covers at a kink),
+    so that redundancy, which leaves none, stays near 0; below 0 it is what the set misses of what
+    any neurons read, over `full`. NaN where `full` is below `LEAST`.
     """
 
     neurons: int
@@ -54,9 +59,10 @@ class Evidence:
 
     @property
     def reading(self) -> str:
-        """`nothing` (no better than shuffled targets), `sparse` (the whole interval above .5), `redundant` (as many
-        random neurons read half as well as all), `distributed` (the whole interval below .5), or `unclear`, which fewer
-        than 19 draws always are: no rank among them is small enough to call anything."""
+        """`nothing` (no better than shuffled targets), `sparse` (the whole interval above .5),
+        `redundant` (as many random neurons read half as well as all), `distributed` (the whole
+        interval below .5), or `unclear`, which fewer than 19 draws always are: no rank among them
+        is small enough to call anything."""
         if len(self.shuffled) < 19:
             return "unclear"
         if self.p > 0.05 or self.full.low <= 0:
@@ -65,7 +71,13 @@ class Evidence:
             return "redundant"
         if np.isnan(self.sparsity.low):
             return "unclear"
-        return "sparse" if self.sparsity.low > 0.5 else "distributed" if self.sparsity.high < 0.5 else "unclear"
+        return (
+            "sparse"
+            if self.sparsity.low > 0.5
+            else "distributed"
+            if self.sparsity.high < 0.5
+            else "unclear"
+        )
 
     def __str__(self) -> str:
         return (
@@ -85,12 +97,14 @@ def evidence(
     draws: int = 19,
     seed: int = 0,
 ) -> Evidence:
-    """Hold a set (`neurons`, or the `top` by correlation with the target) against every null, on problems it never saw.
+    """Hold a set (`neurons`, or the `top` by correlation with the target) against every null, on
+    problems it never saw.
 
-    Correlation is the ranking that docs/calibration.md recommends; a linear probe's own weights prefer what cancels
-    noise to what carries the target, and where many neurons carry it its best few read less than any few. The probe is
-    linear by default (`ValueProbe("mc", "linear")`): 19 draws cost milliseconds each, and what a net of a thousand
-    units finds in one neuron is not what a few neurons carry.
+    Correlation is the ranking that docs/calibration.md recommends; a linear probe's own weights
+    prefer what cancels noise to what carries the target, and where many neurons carry it its best
+    few read less than any few. The probe is linear by default (`ValueProbe("mc", "linear")`): 19
+    draws cost milliseconds each, and what a net of a thousand units finds in one neuron is not what
+    a few neurons carry.
 
     Raises:
         MechRewardError: nothing to learn, no neurons, or fewer than 3 draws.
@@ -102,16 +116,20 @@ def evidence(
     reads = read_outs(train, test, chosen, prototype, draws, seed)
     shuffles, few_shuffles = [], []
     for draw in range(draws):
-        noise = shuffled(train, seed=seed * 1000 + draw)
+        noise = shuffled(train, streams.rng("evidence: shuffled targets", seed, draw))
         null = clone(prototype).fit_examples(noise)
         shuffles.append(null.predict(test.x))
-        few_shuffles.append(_read(prototype, noise, test, ranking(correlation(noise))[: len(chosen)]))
+        few_shuffles.append(
+            _read(prototype, noise, test, ranking(correlation(noise))[: len(chosen)])
+        )
 
     def scores(reads: np.ndarray) -> tuple[float, ...]:
         return tuple(np.nan_to_num(stats.spearmans(reads, test.y)).tolist())
 
     def score(column: int) -> Interval:
-        return stats.cluster_bootstrap(stats.spearman, [reads[:, column], test.y], test.group, seed=seed)
+        return stats.cluster_bootstrap(
+            stats.spearman, [reads[:, column], test.y], test.group, seed=seed
+        )
 
     return Evidence(
         len(chosen),
@@ -128,20 +146,25 @@ def evidence(
 def read_outs(
     train: Examples, test: Examples, chosen: np.ndarray, prototype: Probe, draws: int, seed: int = 0
 ) -> Float[np.ndarray, "row column"]:
-    """What is read on `test`, in columns: by the set, by all neurons, by `draws` random sets of its size, and by the
-    best coordinates of `draws` random bases; each refitted to `train`."""
-    width, k, rng = train.x.shape[1], len(chosen), np.random.default_rng([seed, 6])
-    reads = [_read(prototype, train, test, chosen), clone(prototype).fit_examples(train).predict(test.x)]
-    reads += [_read(prototype, train, test, rng.choice(width, k, replace=False)) for _ in range(draws)]
+    """What is read on `test`, in columns: by the set, by all neurons, by `draws` random sets of its
+    size, and by the best coordinates of `draws` random bases; each refitted to `train`."""
+    width, k, rng = train.x.shape[1], len(chosen), streams.rng("evidence: random subsets", seed)
+    reads = [
+        _read(prototype, train, test, chosen),
+        clone(prototype).fit_examples(train).predict(test.x),
+    ]
+    reads += [
+        _read(prototype, train, test, rng.choice(width, k, replace=False)) for _ in range(draws)
+    ]
     for draw in range(draws):
-        fit, held = rotated(train, test, seed=seed * 1000 + draw)
+        fit, held = rotated(train, test, streams.rng("evidence: rotations", seed, draw))
         reads.append(_read(prototype, fit, held, ranking(correlation(fit))[:k]))
     return np.stack(reads, 1)
 
 
 def sparsity(y: Float[np.ndarray, " row"], reads: Float[np.ndarray, "row column"]) -> float:
-    """Of `read_outs`: how far the set gets from nobody's choice (the better of random sets and of random bases) to all
-    neurons (`Evidence`)."""
+    """Of `read_outs`: how far the set gets from nobody's choice (the better of random sets and of
+    random bases) to all neurons (`Evidence`)."""
     found = np.nan_to_num(stats.spearmans(reads, y))
     few, full, (random, other) = found[0], found[1], np.split(found[2:], 2)
     best = max(random.mean(), other.mean())

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 
 from mechreward import stats
-from mechreward._check import MechRewardError, one_of, require
-from mechreward._files import read_json, write_json
-from mechreward.models.adapter import ModelId
+from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.files import read_json, write_json
+from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.probe import DopamineProbe, ValueProbe
@@ -25,9 +25,10 @@ BY = ("L1", "correlation")  # what `select` may rank by
 class NeuronSet:
     """Some neurons of one site of one model.
 
-    `indices` [k] sorted and unique; `scores` [k] what they were chosen by (any unit); `how` says where they come
-    from; `direction` [k], if known, a standard deviation of each neuron with the sign that goes with a higher V-hat or
-    delta (`causal.intervene.steer`). `&`, `|`, `-` need the same site and model, and give sets without the last three.
+    `indices` [k] sorted and unique; `scores` [k] what they were chosen by (any unit); `how` says
+    where they come from; `direction` [k], if known, a standard deviation of each neuron with the
+    sign that goes with a higher V-hat or delta (`causal.intervene.steer`). `&`, `|`, `-` need the
+    same site and model, and give sets without the last three.
     """
 
     site: Site
@@ -40,15 +41,25 @@ class NeuronSet:
 
     def __post_init__(self) -> None:
         whole = all(isinstance(i, int) for i in self.indices)
-        require(whole, f"neuron indices must be Python ints, not {self.indices[:4]}; make sets with NeuronSet.of.")
+        require(
+            whole,
+            f"neuron indices must be Python ints, not {self.indices[:4]}; make sets with NeuronSet.of.",
+        )
         bad = [i for i in self.indices if not 0 <= i < self.width]
-        require(not bad, f"neuron {bad[:1]} is out of range: {self.site} has neurons 0 to {self.width - 1}.")
+        require(
+            not bad,
+            f"neuron {bad[:1]} is out of range: {self.site} has neurons 0 to {self.width - 1}.",
+        )
         unique = list(self.indices) == sorted(set(self.indices))
-        require(unique, "neuron indices must be sorted and without repeats; make sets with NeuronSet.of.")
+        require(
+            unique,
+            "neuron indices must be sorted and without repeats; make sets with NeuronSet.of.",
+        )
 
     @classmethod
     def of(cls, acts: Activations, indices: Any, how: str, scores: Any = None) -> NeuronSet:
-        """A set at the site and model of `acts`; `scores` [width], if given, are those of all neurons."""
+        """A set at the site and model of `acts`; `scores` [width], if given, are those of all
+        neurons."""
         picked = tuple(sorted({int(i) for i in indices}))
         kept = () if scores is None else tuple(float(scores[i]) for i in picked)
         return cls(acts.site, picked, acts.width, acts.model_id, kept, how)
@@ -58,7 +69,9 @@ class NeuronSet:
 
     def __repr__(self) -> str:
         named = ", ".join(map(str, self.indices[:12])) + (", ..." if len(self) > 12 else "")
-        return f"NeuronSet({len(self)} of {self.width} at {self.site}: {named}; {self.how or 'given'})"
+        return (
+            f"NeuronSet({len(self)} of {self.width} at {self.site}: {named}; {self.how or 'given'})"
+        )
 
     def __and__(self, other: NeuronSet) -> NeuronSet:
         return self._combine(other, set(self.indices) & set(other.indices), "&")
@@ -75,17 +88,25 @@ class NeuronSet:
         return stats.iou(np.array(self.indices), np.array(other.indices))
 
     def read(self, cache: Any) -> Float[torch.Tensor, "*batch k"]:
-        """Activations of the set's neurons from a TransformerLens cache (or any mapping by hook name), or from
-        `Activations` of the same site."""
+        """Activations of the set's neurons from a TransformerLens cache (or any mapping by hook
+        name), or from `Activations` of the same site."""
         if isinstance(cache, Activations):
-            require(cache.site == self.site, f"the activations are of {cache.site}; the set is of {self.site}.")
+            require(
+                cache.site == self.site,
+                f"the activations are of {cache.site}; the set is of {self.site}.",
+            )
             self.model_id.check(cache.model_id, "neuron set")
             return cache.x[:, list(self.indices)]
         return cache[self.site.hook][..., list(self.indices)]
 
     def save(self, path: Path | str) -> Path:
         """JSON, written atomically."""
-        about = {"kind": "neurons", "site": str(self.site), "indices": self.indices, "width": self.width}
+        about = {
+            "kind": "neurons",
+            "site": str(self.site),
+            "indices": self.indices,
+            "width": self.width,
+        }
         about |= {"scores": self.scores, "how": self.how, "direction": self.direction}
         about |= {"model_id": asdict(self.model_id)}
         return write_json(path, about)
@@ -94,12 +115,22 @@ class NeuronSet:
     def load(cls, path: Path | str) -> NeuronSet:
         """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
         data = read_json(path, "neuron set")
-        require(data.get("kind") == "neurons", f"{path} holds {data.get('kind')}, not a neuron set.")
+        require(
+            data.get("kind") == "neurons", f"{path} holds {data.get('kind')}, not a neuron set."
+        )
         try:
             identity = ModelId(**data["model_id"])
             indices, scores = tuple(data["indices"]), tuple(data["scores"])
             direction = tuple(data.get("direction", ()))  # older files have none
-            return cls(Site.parse(data["site"]), indices, data["width"], identity, scores, data["how"], direction)
+            return cls(
+                Site.parse(data["site"]),
+                indices,
+                data["width"],
+                identity,
+                scores,
+                data["how"],
+                direction,
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise MechRewardError(f"{path} is a damaged neuron set: {error}.") from error
 
@@ -119,20 +150,22 @@ def count(width: int, top: float) -> int:
     Raises:
         MechRewardError: a share outside (0, 1].
     """
-    require(0 < top <= 1, f"top is a share of the neurons in (0, 1], e.g. 0.01 for 1%; {top} was given.")
+    require(
+        0 < top <= 1, f"top is a share of the neurons in (0, 1], e.g. 0.01 for 1%; {top} was given."
+    )
     return max(1, round(top * width))
 
 
 def select(probe: ValueProbe | DopamineProbe, top: float = 0.01, by: str = "L1") -> NeuronSet:
     """The share `top` of neurons that rank first for a probe that was fitted to `Activations`.
 
-    `by` "L1", the probe's own scores: the L1 norm of a neuron's first-layer weights (the paper, section 2). Or
-    "correlation", |Spearman's correlation| of each neuron alone with V-hat at states (the reward at tokens) or with
-    delta over steps, of the rows given to `fit`: the probe and its target have no say in it (our choice; see
-    docs/calibration.md).
+    `by` "L1", the probe's own scores: the L1 norm of a neuron's first-layer weights (the paper,
+    section 2). Or "correlation", |Spearman's correlation| of each neuron alone with V-hat at states
+    (the reward at tokens) or with delta over steps, of the rows given to `fit`: the probe and its
+    target have no say in it (our choice; see docs/calibration.md).
 
-    Ties go to the lower index. Raises MechRewardError if the probe was not fitted, or fitted to bare rows, or for
-    another `by`.
+    Ties go to the lower index. Raises MechRewardError if the probe was not fitted, or fitted to
+    bare rows, or for another `by`.
     """
     one_of("ranking", by, BY)
     require(hasattr(probe, "site_"), "select needs a probe fitted with fit(activations, values).")
@@ -145,8 +178,18 @@ def select(probe: ValueProbe | DopamineProbe, top: float = 0.01, by: str = "L1")
     ranked = probe.scores_ if by == "L1" else probe.correlation_
     best = ranking(ranked)[: count(len(ranked), top)]
     chosen = tuple(sorted(int(i) for i in best))
-    scores, direction = (tuple(float(each[i]) for i in chosen) for each in (ranked, probe.direction_))
-    return NeuronSet(probe.site_, chosen, len(ranked), probe.model_id_, scores, f"top {top:.3g} {words}", direction)
+    scores, direction = (
+        tuple(float(each[i]) for i in chosen) for each in (ranked, probe.direction_)
+    )
+    return NeuronSet(
+        probe.site_,
+        chosen,
+        len(ranked),
+        probe.model_id_,
+        scores,
+        f"top {top:.3g} {words}",
+        direction,
+    )
 
 
 def ranking(scores: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Probes with the scikit-learn contract: read state value or TD error off activations, and score every neuron."""
+"""Probes with the scikit-learn contract: read state value or TD error off activations, and score
+every neuron."""
 
 from __future__ import annotations
 
@@ -13,22 +14,32 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import Ridge
 
 from mechreward import stats
-from mechreward._check import MechRewardError, one_of, require
-from mechreward.models.adapter import ModelId
+from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.batched import net
-from mechreward.probing.targets import TARGETS, Examples, check_learnable, lambda_returns, states, steps, tokens
+from mechreward.probing.targets import (
+    TARGETS,
+    Examples,
+    check_learnable,
+    lambda_returns,
+    states,
+    steps,
+    tokens,
+)
 from mechreward.rollouts.value import Values
 
 SHAPES = ("linear", "mlp")
-CONSTANT = 0.1  # a read-out with less than this share of V-hat's spread says almost nothing (our choice)
+CONSTANT = (
+    0.1  # a read-out with less than this share of V-hat's spread says almost nothing (our choice)
+)
 Returns = Callable[[np.ndarray], np.ndarray]
 
 
 def directions(x: Float[torch.Tensor, "row k"], y: np.ndarray) -> Float[torch.Tensor, " k"]:
-    """One standard deviation of every column of `x`, with the sign of its covariance with `y` [row]: a step that goes
-    with a higher `y`. Rows where `y` is NaN are left out of the sign.
+    """One standard deviation of every column of `x`, with the sign of its covariance with `y`
+    [row]: a step that goes with a higher `y`. Rows where `y` is NaN are left out of the sign.
 
     Raises:
         MechRewardError: `y` of another length, or without variance.
@@ -37,7 +48,10 @@ def directions(x: Float[torch.Tensor, "row k"], y: np.ndarray) -> Float[torch.Te
     values, goal = x.double(), torch.as_tensor(np.asarray(y, dtype=np.float64))
     rows = goal.isfinite()
     spread = goal[rows] - goal[rows].mean()
-    require(bool((spread.abs() > 1e-9).any()), "toward is the same number in every row: it shows no way up.")
+    require(
+        bool((spread.abs() > 1e-9).any()),
+        "toward is the same number in every row: it shows no way up.",
+    )
     sense = torch.where((spread[:, None] * values[rows]).sum(0) < 0, -1.0, 1.0)
     return (sense * values.std(0, correction=0)).float()
 
@@ -49,16 +63,18 @@ class ProbeWarning(UserWarning):
 class _Probe(RegressorMixin, BaseEstimator):
     """What both probes share: standardisation, the two shapes, scores, predictions.
 
-    Inputs are standardised on the rows given to `fit` (the training split): the ranking by weights is not scale-free
-    otherwise. `scores_` [width] is the L1 norm of each input's first-layer weights (paper section 2). Neurons whose
-    standard deviation is 0 get score 0.
+    Inputs are standardised on the rows given to `fit` (the training split): the ranking by weights
+    is not scale-free otherwise. `scores_` [width] is the L1 norm of each input's first-layer
+    weights (paper section 2). Neurons whose standard deviation is 0 get score 0.
     """
 
     shape: str
     hidden: int
     seed: int
 
-    def __init__(self, shape: str, hidden: int, ridge: float, rate: float, epochs: int, batch: int, seed: int) -> None:
+    def __init__(
+        self, shape: str, hidden: int, ridge: float, rate: float, epochs: int, batch: int, seed: int
+    ) -> None:
         self.shape, self.hidden, self.ridge, self.rate = shape, hidden, ridge, rate
         self.epochs, self.batch, self.seed = epochs, batch, seed
 
@@ -71,7 +87,10 @@ class _Probe(RegressorMixin, BaseEstimator):
         require(hasattr(self, "net_"), "this probe is not fitted yet: call fit first.")
         if isinstance(x, Activations):
             site = getattr(self, "site_", x.site)
-            require(x.site == site, f"the probe was fitted at {site}; these activations are of {x.site}.")
+            require(
+                x.site == site,
+                f"the probe was fitted at {site}; these activations are of {x.site}.",
+            )
             x = x.x
         x = torch.as_tensor(x)
         width = len(self.scores_)
@@ -80,7 +99,8 @@ class _Probe(RegressorMixin, BaseEstimator):
             return self.net_((x.float() - self.mean_) / self.scale_)[:, 0].numpy()
 
     def _fit(self, data: Examples, y: np.ndarray, lam: float = 1.0) -> None:
-        """Fit to `y`; with `lam` < 1, to TD(lambda) returns, bootstrapped from the fit itself (`y` is the reward)."""
+        """Fit to `y`; with `lam` < 1, to TD(lambda) returns, bootstrapped from the fit itself (`y`
+        is the reward)."""
         self.mean_ = data.x.mean(0)
         deviation = data.x.std(0, correction=0)
         self.scale_ = torch.where(deviation > 1e-8, deviation, torch.inf)
@@ -95,7 +115,9 @@ class _Probe(RegressorMixin, BaseEstimator):
         first = next(self.net_.parameters())  # the weights of the first layer
         self.scores_ = (first.detach().abs().sum(0) * torch.isfinite(self.scale_)).numpy()
 
-    def _fit_linear(self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, _: np.ndarray) -> None:
+    def _fit_linear(
+        self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, _: np.ndarray
+    ) -> None:
         """Ridge regression; with bootstrapping, fitted value iteration to its fixed point."""
         model = Ridge(alpha=self.ridge * len(y))
         inputs, target, change = x.numpy(), y.numpy().copy(), 1.0
@@ -110,14 +132,20 @@ class _Probe(RegressorMixin, BaseEstimator):
             self.net_.weight.copy_(torch.from_numpy(np.atleast_2d(model.coef_)))
             self.net_.bias.fill_(float(model.intercept_))
 
-    def _fit_mlp(self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, trajectory: np.ndarray) -> None:
-        """The paper's d -> hidden -> 1 ReLU net, squared error, AdamW, whole trajectories in a batch.
+    def _fit_mlp(
+        self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, trajectory: np.ndarray
+    ) -> None:
+        """The paper's d -> hidden -> 1 ReLU net, squared error, AdamW, whole trajectories in a
+        batch.
 
-        Bootstrapped targets come from the net as it was at the start of the epoch (our choice of target network).
+        Bootstrapped targets come from the net as it was at the start of the epoch (our choice of
+        target network).
         """
         generator = torch.Generator().manual_seed(self.seed)
         self.net_ = net(x.shape[1], self.hidden, self.seed)
-        optimizer = torch.optim.AdamW(self.net_.parameters(), lr=self.rate, weight_decay=0.01, fused=True)
+        optimizer = torch.optim.AdamW(
+            self.net_.parameters(), lr=self.rate, weight_decay=0.01, fused=True
+        )
         starts = np.flatnonzero(np.append(True, trajectory[1:] != trajectory[:-1]))
         bounds = [*starts.tolist(), len(trajectory)]
         for _ in range(self.epochs):
@@ -127,7 +155,10 @@ class _Probe(RegressorMixin, BaseEstimator):
                     target = torch.from_numpy(returns(self.net_(x)[:, 0].numpy())).float()
             order = torch.randperm(len(starts), generator=generator).tolist()
             for begin in range(0, len(order), self.batch):
-                picked = [torch.arange(bounds[t], bounds[t + 1]) for t in order[begin : begin + self.batch]]
+                picked = [
+                    torch.arange(bounds[t], bounds[t + 1])
+                    for t in order[begin : begin + self.batch]
+                ]
                 rows = torch.cat(picked)
                 loss = (self.net_(x[rows])[:, 0] - target[rows]).square().mean()
                 optimizer.zero_grad()
@@ -135,8 +166,8 @@ class _Probe(RegressorMixin, BaseEstimator):
                 optimizer.step()
 
     def _remember(self, acts: Activations, data: Examples, target: str) -> None:
-        """What `data` says of every neuron alone, `target` naming its `y`. Also warn of a fit that stayed near its
-        mean, as TD on few trajectories does: later numbers rest on it."""
+        """What `data` says of every neuron alone, `target` naming its `y`. Also warn of a fit that
+        stayed near its mean, as TD on few trajectories does: later numbers rest on it."""
         self.site_: Site = acts.site
         self.model_id_: ModelId = acts.model_id
         self.direction_ = directions(data.x, data.y)
@@ -159,13 +190,15 @@ class ValueProbe(_Probe):
     """Reads the state value off activations at step ends.
 
     Args:
-        target: `mc` (V-hat), `td` (bootstrapped from the terminal reward, the paper's), `td-lambda` (returns that mix
-            both), or `terminal` (the reward itself at every state: what the paper's appendix A compares with).
+        target: `mc` (V-hat), `td` (bootstrapped from the terminal reward, the paper's), `td-lambda`
+            (returns that mix both), or `terminal` (the reward itself at every state: what the
+            paper's appendix A compares with).
         lam: lambda of `td-lambda`, 0 (`td`) to 1 (`terminal`, but for gamma).
         shape: `mlp` (d -> hidden -> 1, the paper's) or `linear` (ridge).
         ridge: penalty per row of the linear probe (our choice).
-        rate, epochs, batch: of the MLP's AdamW; `batch` counts trajectories. The paper has rate 1e-4 with 4
-            trajectories a batch; the defaults go faster with the same product of rate and updates per row.
+        rate, epochs, batch: of the MLP's AdamW; `batch` counts trajectories. The paper has rate
+            1e-4 with 4 trajectories a batch; the defaults go faster with the same product of rate
+            and updates per row.
     """
 
     def __init__(
@@ -184,15 +217,19 @@ class ValueProbe(_Probe):
         self.target, self.lam = target, lam
 
     def fit(self, acts: Activations, values: Values) -> ValueProbe:
-        """Fit to activations recorded with rows="states" and the values of the same rollouts; or with rows="tokens",
-        for targets that are made of the reward alone: the paper's TD runs over tokens.
+        """Fit to activations recorded with rows="states" and the values of the same rollouts; or
+        with rows="tokens", for targets that are made of the reward alone: the paper's TD runs over
+        tokens.
 
         Raises:
-            MechRewardError: unknown target or shape, `mc` at tokens (V-hat exists at states only), rows that do not
-                match, or nothing to learn (all right or all wrong).
+            MechRewardError: unknown target or shape, `mc` at tokens (V-hat exists at states only),
+                rows that do not match, or nothing to learn (all right or all wrong).
         """
         over = acts.rows == "tokens"
-        require(not (over and self.target == "mc"), "V-hat exists at states only: record with rows='states', or td.")
+        require(
+            not (over and self.target == "mc"),
+            "V-hat exists at states only: record with rows='states', or td.",
+        )
         data = tokens(acts, values) if over else states(acts, values)
         self.fit_examples(data)
         self._remember(acts, data, "the reward" if over else "V-hat")
@@ -202,7 +239,9 @@ class ValueProbe(_Probe):
         """The same from ready-made rows (a split, a shuffle, a subset of neurons)."""
         one_of("probe target", self.target, TARGETS)
         one_of("probe shape", self.shape, SHAPES)
-        require(0 <= self.lam <= 1, f"lam is lambda of TD(lambda), in [0, 1]; {self.lam} was given.")
+        require(
+            0 <= self.lam <= 1, f"lam is lambda of TD(lambda), in [0, 1]; {self.lam} was given."
+        )
         check_learnable(data.y, data.reward)
         lam = {"td": 0.0, "td-lambda": self.lam}.get(self.target, 1.0)
         self._fit(data, data.y if self.target == "mc" else data.reward.astype(float), lam)
@@ -210,11 +249,12 @@ class ValueProbe(_Probe):
 
 
 class DopamineProbe(_Probe):
-    """Reads the TD error off the mean activation over a step's tokens (paper section 2: d -> 32 -> 1, squared error).
+    """Reads the TD error off the mean activation over a step's tokens (paper section 2: d -> 32 ->
+    1, squared error).
 
     Args:
-        cut: fit only to steps with |delta| > cut, as the paper does with 0.3; 0 fits all (the default: at finite k
-            the cut selects noise).
+        cut: fit only to steps with |delta| > cut, as the paper does with 0.3; 0 fits all (the
+            default: at finite k the cut selects noise).
     """
 
     def __init__(
@@ -247,7 +287,9 @@ class DopamineProbe(_Probe):
         one_of("probe shape", self.shape, SHAPES)
         kept = data.only(np.abs(data.y) > self.cut) if self.cut else data
         if not len(kept):
-            raise MechRewardError(f"no step has |delta| > {self.cut}; the largest is {np.abs(data.y).max():.3f}.")
+            raise MechRewardError(
+                f"no step has |delta| > {self.cut}; the largest is {np.abs(data.y).max():.3f}."
+            )
         check_learnable(kept.y, data.reward)
         self._fit(kept, kept.y)
         return self

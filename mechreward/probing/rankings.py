@@ -1,4 +1,5 @@
-"""Rankings of neurons that a value probe's own ranking has to be held against. Each gives a score [width]."""
+"""Rankings of neurons that a value probe's own ranking has to be held against. Each gives a score
+[width]."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from sklearn.linear_model import Lasso, Ridge
 
 from mechreward import stats
-from mechreward._check import require
+from mechreward.base.errors import require
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.probe import DopamineProbe, ValueProbe
@@ -22,10 +23,11 @@ PENALTY = 0.3  # of the smallest L1 penalty that leaves no neuron (our choice)
 
 
 def mean_difference(data: Examples) -> Float[np.ndarray, " width"]:
-    """|mean where the target is above its median - mean where it is not|, in standard deviations of the neuron.
+    """|mean where the target is above its median - mean where it is not|, in standard deviations of
+    the neuron.
 
-    Free of any probe: the honest baseline of arXiv 2110.07483, since a ranking must not be judged by the probe that
-    made it. Constant neurons get 0.
+    Free of any probe: the honest baseline of arXiv 2110.07483, since a ranking must not be judged
+    by the probe that made it. Constant neurons get 0.
 
     Raises:
         MechRewardError: a constant target.
@@ -39,7 +41,8 @@ def mean_difference(data: Examples) -> Float[np.ndarray, " width"]:
 
 
 def correlation(data: Examples) -> Float[np.ndarray, " width"]:
-    """|Spearman's correlation| of each neuron alone with the target; constant neurons get 0 (our choice of baseline).
+    """|Spearman's correlation| of each neuron alone with the target; constant neurons get 0 (our
+    choice of baseline).
 
     Raises:
         MechRewardError: a constant target.
@@ -49,19 +52,25 @@ def correlation(data: Examples) -> Float[np.ndarray, " width"]:
 
 
 def l1_penalised(data: Examples) -> Float[np.ndarray, " width"]:
-    """|Coefficient| of each neuron in a Lasso of the target on standardised activations; constant neurons get 0.
+    """|Coefficient| of each neuron in a Lasso of the target on standardised activations; constant
+    neurons get 0.
 
-    Our choice of rival: a sparse fit leaves out a neuron that adds little to those it takes, where a ridge probe shares
-    the weight among all that say the same and `correlation` looks at each alone. The penalty is `PENALTY` of the
-    smallest one at which every coefficient is 0: it needs no other rows and no draws, and a stretched target or neuron
-    changes no rank. It was set on planted models (`value`, seeds 0-5: recall 1 at shares of .2 to .5 with 80 problems;
-    at .1 and less, neurons that cancel noise crowd out copies of V), so recall there is no fresh test of it. Neurons
-    that were not taken follow in order of |Pearson correlation| with the target, at most half the smallest coefficient.
+    Our choice of rival: a sparse fit leaves out a neuron that adds little to those it takes, where
+    a ridge probe shares the weight among all that say the same and `correlation` looks at each
+    alone. The penalty is `PENALTY` of the smallest one at which every coefficient is 0: it needs no
+    other rows and no draws, and a stretched target or neuron changes no rank. It was set on planted
+    models (`value`, seeds 0-5: recall 1 at shares of .2 to .5 with 80 problems; at .1 and less,
+    neurons that cancel noise crowd out copies of V), so recall there is no fresh test of it.
+    Neurons that were not taken follow in order of |Pearson correlation| with the target, at most
+    half the smallest coefficient.
 
     Raises:
         MechRewardError: a constant target, or a number that is not finite.
     """
-    require(bool(data.x.isfinite().all()) and bool(np.isfinite(data.y).all()), "a Lasso needs finite numbers only.")
+    require(
+        bool(data.x.isfinite().all()) and bool(np.isfinite(data.y).all()),
+        "a Lasso needs finite numbers only.",
+    )
     require(float(np.ptp(data.y)) > 0, "a Lasso takes no neuron: the target is constant.")
     x, y = data.x.double(), data.y - data.y.mean()
     deviation = x.std(0, correction=0)
@@ -74,13 +83,17 @@ def l1_penalised(data: Examples) -> Float[np.ndarray, " width"]:
     return np.where(taken > 0, taken, alone / alone.max() * least / 2)
 
 
-def gradient_x_activation(probe: ValueProbe | DopamineProbe, data: Examples) -> Float[np.ndarray, " width"]:
-    """Mean over rows of |d read-out / d x_i * (x_i - mean_i)|: how far a fitted probe moves when a neuron alone goes to
-    its mean, to first order (our choice; after the pruning score of arXiv 1611.06440, which has the loss and 0 there).
+def gradient_x_activation(
+    probe: ValueProbe | DopamineProbe, data: Examples
+) -> Float[np.ndarray, " width"]:
+    """Mean over rows of |d read-out / d x_i * (x_i - mean_i)|: how far a fitted probe moves when a
+    neuron alone goes to its mean, to first order (our choice; after the pruning score of arXiv
+    1611.06440, which has the loss and 0 there).
 
-    Unlike a probe's `scores_`, the L1 norm of its first-layer weights, it sees what the net does with a hidden unit.
-    The product is the same number in standardised and in raw inputs, so it is scale-free; the mean is that of the rows
-    the probe was fitted to, and neurons constant there get 0. The gradient is exact, by one backward pass.
+    Unlike a probe's `scores_`, the L1 norm of its first-layer weights, it sees what the net does
+    with a hidden unit. The product is the same number in standardised and in raw inputs, so it is
+    scale-free; the mean is that of the rows the probe was fitted to, and neurons constant there get
+    0. The gradient is exact, by one backward pass.
 
     Raises:
         MechRewardError: a probe that is not fitted, or of another width.
@@ -93,16 +106,18 @@ def gradient_x_activation(probe: ValueProbe | DopamineProbe, data: Examples) -> 
 
 
 def magnitude(data: Examples) -> Float[np.ndarray, " width"]:
-    """Root mean square activation: what the damage of an ablation follows (SCIENCE: replications)."""
+    """Root mean square activation: what the damage of an ablation follows (SCIENCE:
+    replications)."""
     return data.x.square().mean(0).sqrt().double().numpy()
 
 
 def weight_magnitude(model: Any, site: Site) -> Float[np.ndarray, " width"]:
-    """L1 norm of the weights that read each neuron (the paper's "magnitude" may be this one; it does not say).
+    """L1 norm of the weights that read each neuron (the paper's "magnitude" may be this one; it
+    does not say).
 
-    Readers are, for an MLP unit, its row of W_out; for a coordinate of the residual stream, its rows of W_Q, W_K, W_V,
-    W_in and W_gate of the block that comes next, or of the unembedding. Weights are taken as they are: the gain of a
-    norm in between is not multiplied in (our choice).
+    Readers are, for an MLP unit, its row of W_out; for a coordinate of the residual stream, its
+    rows of W_Q, W_K, W_V, W_in and W_gate of the block that comes next, or of the unembedding.
+    Weights are taken as they are: the gain of a norm in between is not multiplied in (our choice).
 
     Raises:
         MechRewardError: a site the model lacks, or blocks without such weights.
@@ -113,19 +128,21 @@ def weight_magnitude(model: Any, site: Site) -> Float[np.ndarray, " width"]:
     following = site.layer + (site.kind == "resid_post")
     if following == model.cfg.n_layers:
         return _read_by(model, ("unembed.W_U",), site)
-    names = ("mlp.W_in", "mlp.W_gate") + (() if site.kind == "resid_mid" else ("attn.W_Q", "attn.W_K", "attn.W_V"))
+    names = ("mlp.W_in", "mlp.W_gate") + (
+        () if site.kind == "resid_mid" else ("attn.W_Q", "attn.W_K", "attn.W_V")
+    )
     return _read_by(model.blocks[following], names, site)
 
 
 def wanda(model: Any, acts: Activations) -> Float[np.ndarray, " width"]:
-    """`weight_magnitude` times the root mean square activation: the pruning score of Wanda (2306.11695), summed over
-    what reads a neuron."""
+    """`weight_magnitude` times the root mean square activation: the pruning score of Wanda
+    (2306.11695), summed over what reads a neuron."""
     return weight_magnitude(model, acts.site) * acts.rms().double().numpy()
 
 
 def _read_by(block: Any, names: Sequence[str], site: Site) -> np.ndarray:
-    """Absolute weights summed over all but the axis that reads: the second of three ([head d_model d_head]), else the
-    first."""
+    """Absolute weights summed over all but the axis that reads: the second of three ([head d_model
+    d_head]), else the first."""
     total = None
     for name in names:
         part, _, weight = name.partition(".")
@@ -134,16 +151,23 @@ def _read_by(block: Any, names: Sequence[str], site: Site) -> np.ndarray:
             size = tensor.detach().abs().double()
             read = size.sum((0, 2)) if size.ndim == 3 else size.sum(1)
             total = read if total is None else total + read
-    require(total is not None, f"nothing with weights {', '.join(names)} reads {site}: this model is built otherwise.")
+    require(
+        total is not None,
+        f"nothing with weights {', '.join(names)} reads {site}: this model is built otherwise.",
+    )
     assert total is not None
     return total.cpu().numpy()
 
 
-def next_token(acts: Activations, runs: Rollouts, ridge: float = 1e-2) -> Float[np.ndarray, " width"]:
-    """How much a linear probe for the next token leans on each neuron: the paper's rival explanation (R6).
+def next_token(
+    acts: Activations, runs: Rollouts, ridge: float = 1e-2
+) -> Float[np.ndarray, " width"]:
+    """How much a linear probe for the next token leans on each neuron: the paper's rival
+    explanation (R6).
 
-    Ridge regression of the one-hot next token on standardised activations at every generated position; the score is
-    the L1 norm of a neuron's weights over all tokens, as for the value probe.
+    Ridge regression of the one-hot next token on standardised activations at every generated
+    position; the score is the L1 norm of a neuron's weights over all tokens, as for the value
+    probe.
 
     Args:
         acts: recorded from `runs` with rows="tokens".
@@ -151,7 +175,10 @@ def next_token(acts: Activations, runs: Rollouts, ridge: float = 1e-2) -> Float[
     Raises:
         MechRewardError: activations of another kind of row, or of other rollouts.
     """
-    require(acts.rows == "tokens", f"the next token follows every position: record rows='tokens', not {acts.rows!r}.")
+    require(
+        acts.rows == "tokens",
+        f"the next token follows every position: record rows='tokens', not {acts.rows!r}.",
+    )
     lengths = np.bincount(acts.trajectory, minlength=len(runs)).tolist()
     match = lengths == [len(run.tokens) for run in runs]
     require(match, "activations and rollouts differ: record from these rollouts.")
@@ -160,7 +187,9 @@ def next_token(acts: Activations, runs: Rollouts, ridge: float = 1e-2) -> Float[
     x, tokens = acts.x[torch.from_numpy(kept)].double(), following[torch.from_numpy(kept)]
     said = tokens.unique(return_inverse=True)[1]
     x = (x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-8)
-    model = Ridge(alpha=ridge * len(x)).fit(x.numpy(), torch.nn.functional.one_hot(said).double().numpy())
+    model = Ridge(alpha=ridge * len(x)).fit(
+        x.numpy(), torch.nn.functional.one_hot(said).double().numpy()
+    )
     return np.abs(np.atleast_2d(model.coef_)).sum(0)
 
 

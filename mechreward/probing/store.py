@@ -1,4 +1,5 @@
-"""Activations that outgrow memory: a file filled in place, resumed after a stop, whole or absent to its readers."""
+"""Activations that outgrow memory: a file filled in place, resumed after a stop, whole or absent to
+its readers."""
 
 from __future__ import annotations
 
@@ -13,26 +14,34 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mechreward._check import MechRewardError, require
-from mechreward._files import read_tensors, tensor_header, write_atomic
+from mechreward.base.errors import MechRewardError, require
+from mechreward.base.files import read_tensors, tensor_header, write_atomic
 
 
 class Filling:
-    """A safetensors file with `x` `[row width]` (float32) to be filled, trajectory by trajectory, and its labels.
+    """A safetensors file with `x` `[row width]` (float32) to be filled, trajectory by trajectory,
+    and its labels.
 
-    Until `finish` it lives under a hidden name, its place on the disk reserved, beside a list of the trajectories
-    whose rows are safely there. What is there already is told by the header: model, site, labels and `source`.
+    Until `finish` it lives under a hidden name, its place on the disk reserved, beside a list of
+    the trajectories whose rows are safely there. What is there already is told by the header:
+    model, site, labels and `source`.
     """
 
     FLUSH = 2**26  # bytes after which rows are made safe
 
     def __init__(
-        self, path: Path, width: int, labels: Mapping[str, torch.Tensor], about: Mapping[str, Any], resume: bool
+        self,
+        path: Path,
+        width: int,
+        labels: Mapping[str, torch.Tensor],
+        about: Mapping[str, Any],
+        resume: bool,
     ) -> None:
         """`about` has to tell recordings apart; `resume` False fills the file anew.
 
         Raises:
-            MechRewardError: the file is there and holds something else, or the disk is too small; no file is changed.
+            MechRewardError: the file is there and holds something else, or the disk is too small;
+            no file is changed.
         """
         self.path, self.part = path, path.with_name(f".{path.name}.part")
         self.log = path.with_name(f".{path.name}.done")
@@ -43,12 +52,19 @@ class Filling:
         if self.complete:
             there = read_tensors(path, "activations")[1]
             same = resume and there == dict(about)
-            require(same, f"{path} is there and holds another recording; name another folder, or delete it.")
+            require(
+                same,
+                f"{path} is there and holds another recording; name another folder, or delete it.",
+            )
             self.done = set(map(int, labels["trajectory"].tolist()))
             return
         if not (resume and self._begun()):
             self.log.unlink(missing_ok=True)
-            self._reserve(len(self.head) + sum(4 * len(column) for column in labels.values()) + 4 * rows * width)
+            self._reserve(
+                len(self.head)
+                + sum(4 * len(column) for column in labels.values())
+                + 4 * rows * width
+            )
         # Also on resuming: a stop may have come between the header and the labels.
         for name, column in labels.items():
             np.memmap(self.part, np.int32, "r+", starts[name], shape=(rows,))[:] = column.numpy()

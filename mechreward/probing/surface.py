@@ -1,4 +1,5 @@
-"""What the surface of an answer says about its outcome: the baselines that a value read-out has to add to."""
+"""What the surface of an answer says about its outcome: the baselines that a value read-out has to
+add to."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mechreward import stats
-from mechreward._check import require
-from mechreward.models.adapter import device_of, model_id
+from mechreward.base.errors import require
+from mechreward.models.identity import model_id
+from mechreward.models.load import device_of
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.stats import Interval
 
@@ -24,8 +26,9 @@ FEATURES = ("prompt_length", "difficulty", "position", "step", "entropy", "mean_
 def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "row feature"]:
     """`FEATURES` of every state, in the rows of `estimate` and of `record(..., rows="states")`.
 
-    Prompt tokens; the task's own difficulty (0 where it has none); generated tokens and steps so far; entropy (nats)
-    of the next token; mean log-probability of the tokens so far (0 at s_0). Nothing looks ahead.
+    Prompt tokens; the task's own difficulty (0 where it has none); generated tokens and steps so
+    far; entropy (nats) of the next token; mean log-probability of the tokens so far (0 at s_0).
+    Nothing looks ahead.
 
     Raises:
         MechRewardError: no runs, or runs of another model.
@@ -57,20 +60,29 @@ def increment(
     group: np.ndarray,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """AUROC of the reward from the surface alone, with the value read-out beside it, and the difference.
+    """AUROC of the reward from the surface alone, with the value read-out beside it, and the
+    difference.
 
-    `fit` and `held` are (surface [row feature], read-out [row], reward [row]). A logistic regression is fitted to
-    rows that the probe was not fitted to (its read-out is too good there), and measured on `held`; intervals are
-    clustered by `group` [row], the problem. The difference is paired.
+    `fit` and `held` are (surface [row feature], read-out [row], reward [row]). A logistic
+    regression is fitted to rows that the probe was not fitted to (its read-out is too good there),
+    and measured on `held`; intervals are clustered by `group` [row], the problem. The difference is
+    paired.
 
     Raises:
         MechRewardError: all rewards of `fit` are equal.
     """
     x, read, reward = fit
-    require(len(np.unique(reward)) == 2, "nothing can be fitted: all answers are right, or all are wrong.")
+    require(
+        len(np.unique(reward)) == 2,
+        "nothing can be fitted: all answers are right, or all are wrong.",
+    )
 
     def score(given: np.ndarray, new: np.ndarray) -> np.ndarray:
-        return make_pipeline(StandardScaler(), LogisticRegression()).fit(given, reward).decision_function(new)
+        return (
+            make_pipeline(StandardScaler(), LogisticRegression())
+            .fit(given, reward)
+            .decision_function(new)
+        )
 
     told = {"surface": score(x, held[0])}
     told["surface_and_value"] = score(np.column_stack([x, read]), np.column_stack(held[:2]))

@@ -1,4 +1,5 @@
-"""What a probe is fitted to: four value targets and the TD error, as rows that match recorded activations."""
+"""What a probe is fitted to: four value targets and the TD error, as rows that match recorded
+activations."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from mechreward._check import require
+from mechreward.base.errors import require
 from mechreward.probing.activations import Activations
 from mechreward.rollouts.value import GAMMA, Values
 
@@ -17,8 +18,9 @@ TARGETS = ("mc", "td", "td-lambda", "terminal")
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows a probe sees: `x` [row width]; `y` [row] V-hat or delta; `reward` [row] the trajectory's terminal reward;
-    `group` [row] the problem; `step` [row]; `last` [row] True at the last state before the end."""
+    """Rows a probe sees: `x` [row width]; `y` [row] V-hat or delta; `reward` [row] the trajectory's
+    terminal reward; `group` [row] the problem; `step` [row]; `last` [row] True at the last state
+    before the end."""
 
     x: Float[torch.Tensor, "row width"]
     y: Float[np.ndarray, " row"]
@@ -33,12 +35,16 @@ class Examples:
 
     def only(self, keep: np.ndarray) -> Examples:
         """The rows where `keep` [row] is True."""
-        rest = {name: getattr(self, name)[keep] for name in ("y", "reward", "group", "trajectory", "step", "last")}
+        rest = {
+            name: getattr(self, name)[keep]
+            for name in ("y", "reward", "group", "trajectory", "step", "last")
+        }
         return Examples(self.x[torch.from_numpy(keep)], **rest)
 
 
 def states(acts: Activations, values: Values) -> Examples:
-    """Every state that goes on, with its V-hat. `acts` must be recorded with rows="states" of the same runs.
+    """Every state that goes on, with its V-hat. `acts` must be recorded with rows="states" of the
+    same runs.
 
     Raises:
         MechRewardError: rows of another kind, or of other trajectories.
@@ -49,7 +55,8 @@ def states(acts: Activations, values: Values) -> Examples:
 
 
 def steps(acts: Activations, values: Values) -> Examples:
-    """Every step with its TD error delta. `acts` must be recorded with rows="steps" (means over a step's tokens).
+    """Every step with its TD error delta. `acts` must be recorded with rows="steps" (means over a
+    step's tokens).
 
     Raises:
         MechRewardError: rows of another kind, or of other trajectories.
@@ -61,32 +68,51 @@ def steps(acts: Activations, values: Values) -> Examples:
 
 
 def tokens(acts: Activations, values: Values) -> Examples:
-    """Every token at which the answer goes on, from the last of the prompt: what the paper's TD runs over. `y` is the
-    reward, since inside a step there is no V-hat. `acts` must be recorded with rows="tokens" of the same runs.
+    """Every token at which the answer goes on, from the last of the prompt: what the paper's TD
+    runs over. `y` is the reward, since inside a step there is no V-hat. `acts` must be recorded
+    with rows="tokens" of the same runs.
 
     Raises:
         MechRewardError: rows of another kind, or of other trajectories.
     """
-    require(acts.rows == "tokens", f"activations with rows='tokens' are needed; these have {acts.rows!r}.")
+    require(
+        acts.rows == "tokens",
+        f"activations with rows='tokens' are needed; these have {acts.rows!r}.",
+    )
     known, first, states_of = np.unique(values.trajectory, return_index=True, return_counts=True)
     at = np.searchsorted(known, acts.trajectory).clip(max=len(known) - 1)
     within = acts.step < states_of[at]  # an end token may follow the last step
     there = np.unique(np.stack([acts.trajectory, acts.step], 1)[within], axis=0)
     match = np.array_equal(there, np.stack([values.trajectory, values.step], 1))
-    require(match, "activations and values belong to different trajectories: make both from the same rollouts.")
+    require(
+        match,
+        "activations and values belong to different trajectories: make both from the same rollouts.",
+    )
     end = np.append(acts.trajectory[1:] != acts.trajectory[:-1], True)  # nothing follows
     begun = np.append(acts.step[1:] > 0, True) | (acts.step > 0)
     last, reward = np.append(end[1:], False), values.reward[first[at]]
-    columns = (reward.astype(float), reward, values.group[first[at]], acts.trajectory, acts.step, last)
+    columns = (
+        reward.astype(float),
+        reward,
+        values.group[first[at]],
+        acts.trajectory,
+        acts.step,
+        last,
+    )
     return Examples(acts.x, *columns).only(begun & ~end)
 
 
 def lambda_returns(
-    ahead: Float[np.ndarray, " row"], reward: Float[np.ndarray, " row"], last: np.ndarray, lam: float
+    ahead: Float[np.ndarray, " row"],
+    reward: Float[np.ndarray, " row"],
+    last: np.ndarray,
+    lam: float,
 ) -> Float[np.ndarray, " row"]:
-    """TD(lambda) returns: gamma ((1 - lam) V(next state) + lam G(next state)), and the reward at the last state.
+    """TD(lambda) returns: gamma ((1 - lam) V(next state) + lam G(next state)), and the reward at
+    the last state.
 
-    `ahead` [row] is V of the next state (unread where `last`). lam 0 is one-step TD, 1 the discounted reward.
+    `ahead` [row] is V of the next state (unread where `last`). lam 0 is one-step TD, 1 the
+    discounted reward.
     """
     returns = np.where(last, reward, GAMMA * (1 - lam) * ahead)
     if lam:
@@ -96,21 +122,35 @@ def lambda_returns(
 
 
 def check_learnable(y: np.ndarray, reward: np.ndarray) -> None:
-    """Raise MechRewardError when there is nothing to fit: all answers right or all wrong, or a constant target."""
+    """Raise MechRewardError when there is nothing to fit: all answers right or all wrong, or a
+    constant target."""
     mean = float(np.mean(reward))
     require(
         0 < mean < 1,
         f"no probe can be fitted: all {len(reward)} states belong to {'right' if mean else 'wrong'} answers. "
         "Take harder or easier problems, or sample more of them.",
     )
-    require(float(np.std(y)) > 0, f"no probe can be fitted: the target is {float(y[0]):.3f} in all {len(y)} rows.")
+    require(
+        float(np.std(y)) > 0,
+        f"no probe can be fitted: the target is {float(y[0]):.3f} in all {len(y)} rows.",
+    )
 
 
 def _same(acts: Activations, values: Values, rows: str, keep: np.ndarray) -> None:
-    require(acts.rows == rows, f"activations with rows={rows!r} are needed; these were recorded with {acts.rows!r}.")
-    match = np.array_equal(acts.trajectory, values.trajectory[keep]) and np.array_equal(acts.step, values.step[keep])
-    require(match, "activations and values belong to different trajectories: make both from the same rollouts.")
+    require(
+        acts.rows == rows,
+        f"activations with rows={rows!r} are needed; these were recorded with {acts.rows!r}.",
+    )
+    match = np.array_equal(acts.trajectory, values.trajectory[keep]) and np.array_equal(
+        acts.step, values.step[keep]
+    )
+    require(
+        match,
+        "activations and values belong to different trajectories: make both from the same rollouts.",
+    )
 
 
-def _rows(x: torch.Tensor, y: np.ndarray, v: Values, last: np.ndarray, keep: np.ndarray) -> Examples:
+def _rows(
+    x: torch.Tensor, y: np.ndarray, v: Values, last: np.ndarray, keep: np.ndarray
+) -> Examples:
     return Examples(x, y, v.reward, v.group, v.trajectory, v.step, last).only(keep)

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from mechreward._check import require
-from mechreward.models.adapter import decode, encode, eos_id, model_id, pieces
-from mechreward.models.edits import Edit
+from mechreward.base.errors import require
 from mechreward.models.engine import Continuation, Hooks, Job, Policy, generate
+from mechreward.models.identity import model_id
+from mechreward.models.row_edits import Edit
+from mechreward.models.text import decode, encode, eos_id, pieces
 from mechreward.rollouts.trajectory import Rollouts, Trajectory, task_of
 from mechreward.tasks import Problem
 
@@ -28,13 +29,16 @@ def sample(
 ) -> Rollouts:
     """`k` answers to every problem, ordered by problem.
 
-    Every row has its own generator, keyed by (seed, problem id, sample): the same answers for any batch size or
-    order, and common random numbers between runs with and without `hooks` (an intervention, see `causal`).
+    Every row has its own generator, keyed by (seed, problem id, sample): the same answers for any
+    batch size or order, and common random numbers between runs with and without `hooks` (an
+    intervention, see `causal`).
 
     Raises:
         MechRewardError: no problems, several tasks, or k < 1.
     """
-    (runs,) = sample_arms(model, problems, [()], k=k, seed=seed, policy=policy, batch=batch, hooks=hooks, what=what)
+    (runs,) = sample_arms(
+        model, problems, [()], k=k, seed=seed, policy=policy, batch=batch, hooks=hooks, what=what
+    )
     return runs
 
 
@@ -61,13 +65,19 @@ def sample_arms(
     require(k >= 1, f"k counts answers to each problem and must be at least 1; {k} was given.")
     policy = policy or Policy()
     prompts = [encode(model, problem.prompt) for problem in problems]
-    each = [(problem, prompt, number) for problem, prompt in zip(problems, prompts, strict=True) for number in range(k)]
+    each = [
+        (problem, prompt, number)
+        for problem, prompt in zip(problems, prompts, strict=True)
+        for number in range(k)
+    ]
     jobs = [
         Job(prompt, len(prompt), task.max_tokens, (seed, problem.id, number), edits)
         for edits in arms
         for problem, prompt, number in each
     ]
-    said = generate(model, jobs, eos=eos_id(model), policy=policy, batch=batch, hooks=hooks, what=what)
+    said = generate(
+        model, jobs, eos=eos_id(model), policy=policy, batch=batch, hooks=hooks, what=what
+    )
     identity, owners = model_id(model), tuple(problem for problem, _, _ in each)
     runs = [
         finish(model, problem, prompt, answer, seed, number)
@@ -85,4 +95,6 @@ def finish(
     tokens = torch.cat([prompt, answer.tokens])
     ends = task.step_ends(pieces(model, tokens), len(prompt))
     verdict = task.verify(problem, decode(model, answer.tokens))
-    return Trajectory(problem.id, tokens, len(prompt), tuple(ends), verdict, answer.logprobs, seed, number)
+    return Trajectory(
+        problem.id, tokens, len(prompt), tuple(ends), verdict, answer.logprobs, seed, number
+    )

@@ -1,4 +1,5 @@
-"""`Trajectory`: one answer with its steps and verdict; `Rollouts`: many, with the problems, policy and model."""
+"""`Trajectory`: one answer with its steps and verdict; `Rollouts`: many, with the problems, policy
+and model."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 
 from mechreward import tasks
-from mechreward._check import MechRewardError, require
-from mechreward._files import read_tensors, write_tensors
-from mechreward.models.adapter import ModelId
+from mechreward.base.errors import MechRewardError, require
+from mechreward.base.files import read_tensors, write_tensors
 from mechreward.models.engine import Policy
+from mechreward.models.identity import ModelId
 from mechreward.tasks import Problem, Task, Verdict
 
 
@@ -22,9 +23,10 @@ from mechreward.tasks import Problem, Task, Verdict
 class Trajectory:
     """Prompt and answer as token ids.
 
-    `tokens` [pos]; `prompt_len` tokens of it are the prompt; `step_ends` [step + 1] holds the absolute index of each
-    step's last token, entry 0 being the last prompt token (state s_0); `logprobs` [gen] are the model's own at
-    temperature 1; `seed` and `sample` name the generator that drew it.
+    `tokens` [pos]; `prompt_len` tokens of it are the prompt; `step_ends` [step + 1] holds the
+    absolute index of each step's last token, entry 0 being the last prompt token (state s_0);
+    `logprobs` [gen] are the model's own at temperature 1; `seed` and `sample` name the generator
+    that drew it.
     """
 
     problem_id: str
@@ -53,13 +55,17 @@ class Trajectory:
 
     def span(self, step: int) -> slice:
         """Token positions of a step, 1 to `steps`."""
-        require(1 <= step <= self.steps, f"this trajectory has steps 1 to {self.steps}; {step} was given.")
+        require(
+            1 <= step <= self.steps,
+            f"this trajectory has steps 1 to {self.steps}; {step} was given.",
+        )
         return slice(self.step_ends[step - 1] + 1, self.step_ends[step] + 1)
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """A sequence of trajectories of one model and policy; `problems` holds each trajectory's problem."""
+    """A sequence of trajectories of one model and policy; `problems` holds each trajectory's
+    problem."""
 
     trajectories: tuple[Trajectory, ...] = field(repr=False)
     problems: tuple[Problem, ...] = field(repr=False)
@@ -93,11 +99,15 @@ class Rollouts:
 
     def subset(self, indices: Sequence[int]) -> Rollouts:
         """The trajectories of the given indices."""
-        picked = tuple(self.trajectories[i] for i in indices), tuple(self.problems[i] for i in indices)
+        picked = (
+            tuple(self.trajectories[i] for i in indices),
+            tuple(self.problems[i] for i in indices),
+        )
         return Rollouts(*picked, self.policy, self.model_id, self.seed)
 
     def save(self, path: Path | str) -> Path:
-        """One safetensors file, written atomically. Raises MechRewardError if there is no trajectory."""
+        """One safetensors file, written atomically. Raises MechRewardError if there is no
+        trajectory."""
         require(len(self) > 0, "there are no trajectories to save.")
         about = {
             "kind": "rollouts",
@@ -107,7 +117,9 @@ class Rollouts:
         }
         about["trajectories"] = [
             {
-                "problem": {key: getattr(problem, key) for key in ("id", "prompt", "answer", "info")},
+                "problem": {
+                    key: getattr(problem, key) for key in ("id", "prompt", "answer", "info")
+                },
                 "task": problem.task.name if problem.task else None,
                 "prompt_len": run.prompt_len,
                 "step_ends": run.step_ends,
@@ -139,7 +151,9 @@ class Rollouts:
             raise MechRewardError(f"{path} is a damaged rollouts file: {error!r}.") from error
 
     @classmethod
-    def _from_file(cls, tensors: dict[str, torch.Tensor], about: dict[str, Any], task: Task | None) -> Rollouts:
+    def _from_file(
+        cls, tensors: dict[str, torch.Tensor], about: dict[str, Any], task: Task | None
+    ) -> Rollouts:
         at, spoken, runs, problems = 0, 0, [], []
         for row in about["trajectories"]:
             game = task or (tasks.get(row["task"]) if row["task"] in tasks.TASKS else None)
@@ -150,10 +164,25 @@ class Rollouts:
             verdict = Verdict(*row["verdict"])
             ends = tuple(row["step_ends"])
             runs.append(
-                Trajectory(problem.id, tokens, row["prompt_len"], ends, verdict, said, row["seed"], row["sample"])
+                Trajectory(
+                    problem.id,
+                    tokens,
+                    row["prompt_len"],
+                    ends,
+                    verdict,
+                    said,
+                    row["seed"],
+                    row["sample"],
+                )
             )
             problems.append(problem)
-        return cls(tuple(runs), tuple(problems), Policy(**about["policy"]), ModelId(**about["model_id"]), about["seed"])
+        return cls(
+            tuple(runs),
+            tuple(problems),
+            Policy(**about["policy"]),
+            ModelId(**about["model_id"]),
+            about["seed"],
+        )
 
 
 def task_of(problems: Sequence[Problem]) -> Task:
@@ -163,7 +192,9 @@ def task_of(problems: Sequence[Problem]) -> Task:
         MechRewardError: no problems, a problem without a task, or problems of several tasks.
     """
     require(len(problems) > 0, "no problems were given; take some with task.problems('test', 100).")
-    names: dict[str, Any] = {problem.task.name if problem.task else "": problem.task for problem in problems}
+    names: dict[str, Any] = {
+        problem.task.name if problem.task else "": problem.task for problem in problems
+    }
     if len(names) > 1 or "" in names:
         raise MechRewardError(
             f"problems of exactly one task are needed; these belong to {', '.join(repr(n) for n in sorted(names))}. "

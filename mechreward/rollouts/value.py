@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float, Int
 
 from mechreward import stats
-from mechreward._check import require
-from mechreward._files import read_tensors, write_tensors
-from mechreward.models.adapter import decode, eos_id, model_id
+from mechreward.base.errors import require
+from mechreward.base.files import read_tensors, write_tensors
 from mechreward.models.engine import Job, generate
+from mechreward.models.identity import model_id
+from mechreward.models.text import decode, eos_id
 from mechreward.rollouts.trajectory import Rollouts, task_of
 
 GAMMA = 1 - 1e-5
@@ -25,9 +26,10 @@ GAMMA = 1 - 1e-5
 class Values:
     """V-hat of every state (step boundary) of every trajectory.
 
-    Rows are states in the order of the trajectories: state 0 is s_0, the last one of a trajectory is its end, whose
-    value is the verified reward itself. `first` and `second` [row] count successes in the two halves of the `k`
-    continuations (both 0 at the end of a trajectory, where nothing is estimated).
+    Rows are states in the order of the trajectories: state 0 is s_0, the last one of a trajectory
+    is its end, whose value is the verified reward itself. `first` and `second` [row] count
+    successes in the two halves of the `k` continuations (both 0 at the end of a trajectory, where
+    nothing is estimated).
     """
 
     trajectory: Int[np.ndarray, " row"] = field(repr=False)
@@ -59,7 +61,8 @@ class Values:
 
     @property
     def error(self) -> Float[np.ndarray, " row"]:
-        """Binomial standard error of V-hat, with the (successes + 1)/(k + 2) estimate so that it is never 0."""
+        """Binomial standard error of V-hat, with the (successes + 1)/(k + 2) estimate so that it is
+        never 0."""
         p = (self.successes + 1) / (self.k + 2)
         return np.where(self.live, np.sqrt(p * (1 - p) / self.k), 0.0)
 
@@ -70,8 +73,8 @@ class Values:
 
     @property
     def delta(self) -> Float[np.ndarray, " row"]:
-        """TD error of the step that ends in each row: gamma V_t - V_{t-1}, and r - V_{t-1} for the last step (paper
-        section 2; gamma = 1 - 1e-5). NaN at s_0."""
+        """TD error of the step that ends in each row: gamma V_t - V_{t-1}, and r - V_{t-1} for the
+        last step (paper section 2; gamma = 1 - 1e-5). NaN at s_0."""
         return self._differences(self.mean)
 
     @property
@@ -84,13 +87,19 @@ class Values:
         """V-hat [row] from the first and from the second half of the continuations."""
         a, b = self.k - self.k // 2, self.k // 2
         require(b > 0, f"halves need k >= 2 continuations; these values have k={self.k}.")
-        return np.where(self.live, self.first / a, self.reward), np.where(self.live, self.second / b, self.reward)
+        return np.where(self.live, self.first / a, self.reward), np.where(
+            self.live, self.second / b, self.reward
+        )
 
     def reliability(self) -> dict[str, float]:
-        """Spearman-Brown split-half reliability of V-hat (over live states) and of delta (over steps)."""
+        """Spearman-Brown split-half reliability of V-hat (over live states) and of delta (over
+        steps)."""
         halves = {"value": self.halves(), "delta": self.delta_halves()}
         rows = {"value": self.live, "delta": self.is_step}
-        return {name: stats.split_half_reliability(*(half[rows[name]] for half in halves[name])) for name in halves}
+        return {
+            name: stats.split_half_reliability(*(half[rows[name]] for half in halves[name]))
+            for name in halves
+        }
 
     def delta_halves(self) -> tuple[np.ndarray, np.ndarray]:
         """delta [row] from the first and from the second half of the continuations; NaN at s_0."""
@@ -103,8 +112,12 @@ class Values:
 
     @classmethod
     def join(cls, parts: Sequence[Values]) -> Values:
-        """Values of consecutive pieces of one set of rollouts, whose problems do not straddle pieces."""
-        require(len({(part.k, part.seed) for part in parts}) == 1, "values to join need one k and one seed.")
+        """Values of consecutive pieces of one set of rollouts, whose problems do not straddle
+        pieces."""
+        require(
+            len({(part.k, part.seed) for part in parts}) == 1,
+            "values to join need one k and one seed.",
+        )
         columns: dict[str, list[np.ndarray]] = {}
         runs = groups = 0
         for part in parts:
@@ -127,23 +140,37 @@ class Values:
         """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
         tensors, about = read_tensors(path, "values")
         require(about.get("kind") == "values", f"{path} holds {about.get('kind')}, not values.")
-        return cls(**{name: tensor.numpy() for name, tensor in tensors.items()}, k=about["k"], seed=about["seed"])
+        return cls(
+            **{name: tensor.numpy() for name, tensor in tensors.items()},
+            k=about["k"],
+            seed=about["seed"],
+        )
 
 
 def estimate(
-    model: Any, runs: Rollouts, *, k: int = 32, seed: int = 0, batch: int = 256, what: str | None = "values"
+    model: Any,
+    runs: Rollouts,
+    *,
+    k: int = 32,
+    seed: int = 0,
+    batch: int = 256,
+    what: str | None = "values",
 ) -> Values:
-    """V-hat of every state of `runs`: `k` continuations from every step boundary, under the runs' own policy.
+    """V-hat of every state of `runs`: `k` continuations from every step boundary, under the runs'
+    own policy.
 
-    Temperature, top-p and what is left of the token limit are those of the rollout. A trajectory is prefilled once;
-    all continuations of all its boundaries fork from there. At k < 32 noise alone makes many steps look like large
-    TD errors (29% of them pass |delta| > .3 at k = 4 with nothing there; `Values.reliability` tells).
+    Temperature, top-p and what is left of the token limit are those of the rollout. A trajectory is
+    prefilled once; all continuations of all its boundaries fork from there. At k < 32 noise alone
+    makes many steps look like large TD errors (29% of them pass |delta| > .3 at k = 4 with nothing
+    there; `Values.reliability` tells).
 
     Raises:
         MechRewardError: no trajectories, k < 1, or a model other than the one that made the runs.
     """
     require(len(runs) > 0, "no trajectories were given.")
-    require(k >= 1, f"k counts continuations from each state and must be at least 1; {k} was given.")
+    require(
+        k >= 1, f"k counts continuations from each state and must be at least 1; {k} was given."
+    )
     runs.model_id.check(model_id(model), "set of rollouts")
     task = task_of(runs.problems)
     jobs, cells, row, columns = [], [], 0, []
@@ -152,7 +179,9 @@ def estimate(
             columns.append((number, step, run.reward, group))
             if step < run.steps:
                 room = task.max_tokens - (end + 1 - run.prompt_len)
-                keys = [(seed, "value", run.problem_id, run.seed, run.sample, step, j) for j in range(k)]
+                keys = [
+                    (seed, "value", run.problem_id, run.seed, run.sample, step, j) for j in range(k)
+                ]
                 jobs += [Job(run.tokens, end + 1, room, key) for key in keys]
                 cells += [(row, j) for j in range(k)]
             row += 1

@@ -1,4 +1,5 @@
-"""One restrained look for all figures: what each arm looks like, a blank figure, and SVG text that never changes."""
+"""One restrained look for all figures: what each arm looks like, a blank figure, and SVG text that
+never changes."""
 
 from __future__ import annotations
 
@@ -11,9 +12,14 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"  # Okabe and Ito's palette, safe for colour blindness
+BLUE, VERMILLION, BLACK = (
+    "#0072B2",
+    "#D55E00",
+    "#000000",
+)  # Okabe and Ito's palette, safe for colour blindness
 
-# arm -> colour, dash, marker. The sets under test are strong, the nulls grey, told apart by dash and marker.
+# arm -> colour, dash, marker. The sets under test are strong, the nulls grey, told apart by dash
+# and marker.
 ARMS: dict[str, tuple[str, Any, str]] = {
     "value": (BLUE, "-", "o"),
     "dopamine": (VERMILLION, "-", "s"),
@@ -65,10 +71,14 @@ STYLE: dict[Any, Any] = {
 
 
 def looks(arms: Iterable[str]) -> dict[str, tuple[str, Any, str]]:
-    """Colour, dash and marker of every arm; arms without a fixed look share four more, in order of name."""
+    """Colour, dash and marker of every arm; arms without a fixed look share four more, in order of
+    name."""
     names = sorted(set(arms))
     strangers = [name for name in names if name not in ARMS]
-    return {name: ARMS[name] if name in ARMS else OTHERS[strangers.index(name) % len(OTHERS)] for name in names}
+    return {
+        name: ARMS[name] if name in ARMS else OTHERS[strangers.index(name) % len(OTHERS)]
+        for name in names
+    }
 
 
 def order(arm: str) -> tuple[int, str]:
@@ -80,7 +90,8 @@ def order(arm: str) -> tuple[int, str]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib's defaults with our style, whatever the user has set; their settings come back at the end."""
+    """Matplotlib's defaults with our style, whatever the user has set; their settings come back at
+    the end."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -88,14 +99,21 @@ def styled() -> Iterator[None]:
 
 
 def blank(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of `width` by `height` inches with one pair of axes; no pyplot, so no window and no global state."""
+    """A figure of `width` by `height` inches with one pair of axes; no pyplot, so no window and no
+    global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
 def to_svg(figure: Figure) -> str:
-    """The `<svg>` element alone, fit for a page: no prolog, no metadata, no address but the namespaces."""
+    """The `<svg>` element alone, fit for a page: no prolog, no metadata, no address but the
+    namespaces."""
     out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.savefig(
+        out,
+        format="svg",
+        transparent=True,
+        metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+    )
     text = out.getvalue()
     return text[text.index("<svg") :]

@@ -1,7 +1,9 @@
-"""Token strips: what a model wrote, each token coloured by a number, each step marked with its TD error.
+"""Token strips: what a model wrote, each token coloured by a number, each step marked with its TD
+error.
 
-Text is shown as it was written, whatever it holds: markup is escaped, so `<think>` reads `<think>`; control and
-direction-changing characters appear as their code points. Nothing here loads anything from a network.
+Text is shown as it was written, whatever it holds: markup is escaped, so `<think>` reads `<think>`;
+control and direction-changing characters appear as their code points. Nothing here loads anything
+from a network.
 """
 
 from __future__ import annotations
@@ -19,10 +21,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from mechreward._check import require
-from mechreward._files import digest
+from mechreward.base.errors import require
+from mechreward.base.files import digest
 
-LOW, MIDDLE, HIGH = (244, 165, 130), (255, 255, 255), (130, 187, 224)  # pale enough for dark text: contrast > 8
+LOW, MIDDLE, HIGH = (
+    (244, 165, 130),
+    (255, 255, 255),
+    (130, 187, 224),
+)  # pale enough for dark text: contrast > 8
 Numbers = Sequence[float | int] | np.ndarray
 
 SANS = "system-ui,'DejaVu Sans',sans-serif"
@@ -36,18 +42,24 @@ RETURN = '<span style="color:#757575" aria-hidden="true">↵</span>'
 JOINER = "\u2060"  # word joiner: invisible
 
 
-def token_strip(pieces: Sequence[str], colour: Numbers, marks: Mapping[int, str], *, title: str) -> str:
-    """HTML of a text whose tokens are coloured by V-hat: no JavaScript, nothing loaded, safe inside any page.
+def token_strip(
+    pieces: Sequence[str], colour: Numbers, marks: Mapping[int, str], *, title: str
+) -> str:
+    """HTML of a text whose tokens are coloured by V-hat: no JavaScript, nothing loaded, safe inside
+    any page.
 
-    `pieces` [n] are the tokens' texts; `colour` [n] their V-hat in [0, 1], vermillion at 0, white at .5, blue at 1,
-    nan for no colour. `marks` maps the index of a step's last token to its badge, such as `"+0.42"`, coloured by its
-    sign, grey for zero. A token that holds a line break shows a faint ↵ and breaks there; resting on a token shows
-    its numbers.
+    `pieces` [n] are the tokens' texts; `colour` [n] their V-hat in [0, 1], vermillion at 0, white
+    at .5, blue at 1, nan for no colour. `marks` maps the index of a step's last token to its badge,
+    such as `"+0.42"`, coloured by its sign, grey for zero. A token that holds a line break shows a
+    faint ↵ and breaks there; resting on a token shows its numbers.
 
     Raises:
         MechRewardError: lengths differ, a number outside [0, 1], or a mark at no token.
     """
-    require(len(pieces) == len(colour), f"need one number for each token; got {len(pieces)} and {len(colour)}")
+    require(
+        len(pieces) == len(colour),
+        f"need one number for each token; got {len(pieces)} and {len(colour)}",
+    )
     numbers = [float(number) for number in colour]
     bad = [number for number in numbers if not (math.isnan(number) or 0 <= number <= 1)]
     require(not bad, f"V-hat lies in [0, 1], nan for none; got {bad[:3]}")
@@ -58,23 +70,31 @@ def token_strip(pieces: Sequence[str], colour: Numbers, marks: Mapping[int, str]
         '<span style="float:right;font-weight:normal">V&#770; 0 '
         f'<span style="{bar}{_rgb(-1.0)},{_rgb(0.0)},{_rgb(1.0)})"></span> 1</span>'
     )
-    return _strip(pieces, [2 * number - 1 for number in numbers], numbers, "V\u0302", marks, title, scale)
+    return _strip(
+        pieces, [2 * number - 1 for number in numbers], numbers, "V\u0302", marks, title, scale
+    )
 
 
 def colored_tokens(tokens: Sequence[str], values: Numbers) -> ColoredTokens:
-    """Tokens coloured by any `values` [n] (nan for none) with CircuitsVis, for notebooks: vermillion below 0.
+    """Tokens coloured by any `values` [n] (nan for none) with CircuitsVis, for notebooks:
+    vermillion below 0.
 
-    CircuitsVis as it comes asks a public site whether there is a network, loads its script from a CDN, and puts token
-    text into the page as markup. Here its bundle is read from the installed wheel and put into the page itself, once:
-    the first object displayed by this Python process carries it (1.3 MB), later ones use that copy. Every output also
-    holds a plain strip of its own, which CircuitsVis replaces when it can. So where the bundle is missing (the
-    first cell was cleared and the page reloaded, scripts are not trusted, CircuitsVis is not installed) the tokens are
-    still coloured, only without pop-ups. `str()` of the object always carries the bundle and stands alone.
+    CircuitsVis as it comes asks a public site whether there is a network, loads its script from a
+    CDN, and puts token text into the page as markup. Here its bundle is read from the installed
+    wheel and put into the page itself, once: the first object displayed by this Python process
+    carries it (1.3 MB), later ones use that copy. Every output also holds a plain strip of its own,
+    which CircuitsVis replaces when it can. So where the bundle is missing (the first cell was
+    cleared and the page reloaded, scripts are not trusted, CircuitsVis is not installed) the tokens
+    are still coloured, only without pop-ups. `str()` of the object always carries the bundle and
+    stands alone.
 
     Raises:
         MechRewardError: lengths differ, or an infinite value.
     """
-    require(len(tokens) == len(values), f"need one value for each token; got {len(tokens)} and {len(values)}")
+    require(
+        len(tokens) == len(values),
+        f"need one value for each token; got {len(tokens)} and {len(values)}",
+    )
     numbers = tuple(float(value) for value in values)
     bad = [number for number in numbers if math.isinf(number)]
     require(not bad, f"values must be finite, or nan for none; got {bad[:3]}")
@@ -99,21 +119,26 @@ class ColoredTokens:
         return self._html(with_bundle=True)
 
     def _html(self, *, with_bundle: bool) -> str:
-        most = max((abs(value) for value in self.values if not math.isnan(value)), default=0.0) or 1.0
-        plain = _strip(self.tokens, [value / most for value in self.values], self.values, "value", {}, "", "")
+        most = (
+            max((abs(value) for value in self.values if not math.isnan(value)), default=0.0) or 1.0
+        )
+        plain = _strip(
+            self.tokens, [value / most for value in self.values], self.values, "value", {}, "", ""
+        )
         props = {
             "tokens": [_inert(token) for token in self.tokens],
-            "values": [None if math.isnan(value) else value for value in self.values],  # null is drawn white
+            "values": [
+                None if math.isnan(value) else value for value in self.values
+            ],  # null is drawn white
             "minValue": -most,
             "maxValue": most,
             "negativeColor": "#D55E00",
             "positiveColor": "#0072B2",
         }
         data = _script_safe(json.dumps(props, allow_nan=False))
-        name = (
-            f"mechreward-{digest(data)}"  # equal pictures may share a name: each script takes the first one not drawn
-        )
-        # The output may be put into the page only after its script has run, so the script looks for it for a while.
+        name = f"mechreward-{digest(data)}"  # equal pictures may share a name: each script takes the first one not drawn
+        # The output may be put into the page only after its script has run, so the script looks for
+        # it for a while.
         script = (
             f'(function draw(tries){{var place=document.querySelector(".{name}:not([data-drawn])");'
             "if(!window.CircuitsVis)return;"
@@ -135,18 +160,25 @@ def _strip(
     title: str,
     scale: str,
 ) -> str:
-    """The strip itself. `shades` [n] in [-1, 1], nan for none; `numbers` [n] are what the tooltips say."""
+    """The strip itself. `shades` [n] in [-1, 1], nan for none; `numbers` [n] are what the tooltips
+    say."""
     spans = []
     for index, (piece, shade, number) in enumerate(zip(pieces, shades, numbers, strict=True)):
-        tip = f"token {index}: {visible(piece)!r}" + ("" if math.isnan(number) else f", {unit} = {number:.3g}")
+        tip = f"token {index}: {visible(piece)!r}" + (
+            "" if math.isnan(number) else f", {unit} = {number:.3g}"
+        )
         look = "" if math.isnan(shade) else f' style="background:{_rgb(shade)}"'
         badge = _badge(marks[index]) if index in marks else ""
         opening, parts = f'<span{look} title="{escape(tip)}">', visible(piece).split("\n")
         ends = [RETURN] * (len(parts) - 1) + [""]
-        lines = [f"{opening}{escape(part)}{end}</span>" for part, end in zip(parts, ends, strict=True)]
+        lines = [
+            f"{opening}{escape(part)}{end}</span>" for part, end in zip(parts, ends, strict=True)
+        ]
         lines[0] += badge  # before the line's end, beside the step that it judges
         spans.append("\n".join(lines))
-    caption = f'<div style="{CAPTION}">{scale}{escape(visible(title))}</div>' if title or scale else ""
+    caption = (
+        f'<div style="{CAPTION}">{scale}{escape(visible(title))}</div>' if title or scale else ""
+    )
     return (
         f'<div role="group" aria-label="{escape(visible(title) or "tokens")}" style="{FRAME}">{caption}'
         f'<div style="white-space:pre-wrap">{"".join(spans)}</div></div>'
@@ -164,21 +196,33 @@ def _rgb(shade: float) -> str:
     """Pale vermillion at -1, white at 0, pale blue at 1; beyond them the ends."""
     shade = min(max(shade, -1.0), 1.0)
     end = HIGH if shade > 0 else LOW
-    return "#" + "".join(f"{round(m + abs(shade) * (e - m)):02x}" for m, e in zip(MIDDLE, end, strict=True))
+    return "#" + "".join(
+        f"{round(m + abs(shade) * (e - m)):02x}" for m, e in zip(MIDDLE, end, strict=True)
+    )
 
 
 def visible(text: str) -> str:
-    """Characters that a page cannot show, or that would reorder the rest of it, as ⟨U+001B⟩; line breaks stay."""
-    hidden = {"\u2028", "\u2029", "\ufeff", *map(chr, [0x200E, 0x200F, 0x61C]), *map(chr, range(0x202A, 0x202F))}
+    """Characters that a page cannot show, or that would reorder the rest of it, as ⟨U+001B⟩; line
+    breaks stay."""
+    hidden = {
+        "\u2028",
+        "\u2029",
+        "\ufeff",
+        *map(chr, [0x200E, 0x200F, 0x61C]),
+        *map(chr, range(0x202A, 0x202F)),
+    }
     hidden.update(map(chr, range(0x2066, 0x206A)))
     return "".join(
-        f"⟨U+{ord(c):04X}⟩" if c in hidden or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t") else c
+        f"⟨U+{ord(c):04X}⟩"
+        if c in hidden or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t")
+        else c
         for c in text
     )
 
 
 def _inert(token: str) -> str:
-    """A token that CircuitsVis may put into the page as markup: "<" and "&" begin nothing before a word joiner."""
+    """A token that CircuitsVis may put into the page as markup: "<" and "&" begin nothing before a
+    word joiner."""
     return visible(token).replace("<", "<" + JOINER).replace("&", "&" + JOINER).replace("\n", "↵\n")
 
 
@@ -189,12 +233,15 @@ def _script_safe(data: str) -> str:
 
 @cache
 def _bundle() -> str:
-    """CircuitsVis' own script, from the installed wheel and without importing it; empty where it is not there."""
+    """CircuitsVis' own script, from the installed wheel and without importing it; empty where it is
+    not there."""
     spec = find_spec("circuitsvis")
     folder = Path(spec.origin).parent if spec and spec.origin else None
     source = folder / "dist" / "cdn" / "iife.js" if folder else None
     if source is None or not source.is_file():
         return ""
     code = source.read_text(encoding="utf-8").split("//# sourceMappingURL=")[0]
-    code = code.replace("</script", "<\\/script").replace("<!--", "<\\!--")  # the same strings to JavaScript
+    code = code.replace("</script", "<\\/script").replace(
+        "<!--", "<\\!--"
+    )  # the same strings to JavaScript
     return f"window.CircuitsVis=window.CircuitsVis||(function(){{{code}\nreturn CircuitsVis}})();\n"

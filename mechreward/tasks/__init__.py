@@ -1,9 +1,10 @@
 """Tasks with exact verifiers: what a model reasons about."""
 
-from mechreward._check import one_of
-from mechreward.tasks.base import LineTask, Problem, Task, Verdict
+from mechreward.base.errors import one_of
+from mechreward.tasks.base import Problem, Task, Verdict
 from mechreward.tasks.chain import Chain
 from mechreward.tasks.countdown import Countdown
+from mechreward.tasks.lines import LineTask
 from mechreward.tasks.paths import Paths
 
 TASKS: dict[str, type[LineTask]] = {task.name: task for task in (Countdown, Chain, Paths)}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from mechreward.tasks.base import LARGEST, OPERATIONS, LineTask, Move, Problem, operation
+from mechreward.tasks.base import Problem
+from mechreward.tasks.lines import LARGEST, OPERATIONS, LineTask, Move, operation
 
 State = tuple[int, int, bool]
 
@@ -12,8 +13,9 @@ State = tuple[int, int, bool]
 class Chain(LineTask):
     """Evaluate `( 7 * ( 3 + 4 ) ) - 5`: each line is the one operation that is ready, `a op b = c`.
 
-    A state is (operations done, value so far, whether that value is right). A wrong result makes a dead end: the
-    value carries on until the line is undone. Recognising it needs nothing but the line itself.
+    A state is (operations done, value so far, whether that value is right). A wrong result makes a
+    dead end: the value carries on until the line is undone. Recognising it needs nothing but the
+    line itself.
     """
 
     name = "chain"
@@ -31,7 +33,9 @@ class Chain(LineTask):
         for _ in range(rng.randint(*self.operations)):
             fits = [
                 (op, literal, left, result)
-                for op, literal, left in ((rng.choice("+-*"), rng.randint(2, 9), rng.random() < 0.5) for _ in range(20))
+                for op, literal, left in (
+                    (rng.choice("+-*"), rng.randint(2, 9), rng.random() < 0.5) for _ in range(20)
+                )
                 if 1 <= (result := OPERATIONS[op](*_operands(value, literal, left))) <= LARGEST
             ]
             if not fits:

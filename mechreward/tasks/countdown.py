@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import cache
 from itertools import combinations, cycle
 
-from mechreward._check import MechRewardError
-from mechreward.tasks.base import LARGEST, OPERATIONS, SPLITS, LineTask, Move, Problem, integers, operation
+from mechreward.base.errors import MechRewardError
+from mechreward.tasks.base import SPLITS, Problem
+from mechreward.tasks.lines import LARGEST, OPERATIONS, LineTask, Move, integers, operation
 
 Pool = tuple[int, ...]
 
@@ -17,8 +18,9 @@ Pool = tuple[int, ...]
 class Countdown(LineTask):
     """Use every number once to reach the target; results stay whole and within 1..99.
 
-    A line is `a op b = c : rest`, where `rest` lists the numbers that are left. A state is that pool. Dead ends are
-    a single number that is not the target, and pools from which no play reaches it.
+    A line is `a op b = c : rest`, where `rest` lists the numbers that are left. A state is that
+    pool. Dead ends are a single number that is not the target, and pools from which no play reaches
+    it.
     """
 
     name = "countdown"
@@ -26,22 +28,28 @@ class Countdown(LineTask):
     max_backs = 1
 
     def __init__(self, sizes: Sequence[int] = (3, 3, 3, 3, 4), largest: int = 24) -> None:
-        """`sizes`: how many numbers a problem has, evenly from this list; `largest`: the largest number given. Up to
-        24 there are 15,986 problems of three numbers, up to 13 only 3,261, few enough to be learnt by heart."""
+        """`sizes`: how many numbers a problem has, evenly from this list; `largest`: the largest
+        number given. Up to 24 there are 15,986 problems of three numbers, up to 13 only 3,261, few
+        enough to be learnt by heart."""
         self.sizes, self.largest = tuple(sizes), largest
 
     def problems(self, split: str, n: int, seed: int = 0) -> list[Problem]:
-        """As `Task.problems`, the sizes in turn: there are only some thousand problems of three numbers, so that a
-        plain draw of many different ones would leave them behind, and mean another thing for every n."""
+        """As `Task.problems`, the sizes in turn: there are only some thousand problems of three
+        numbers, so that a plain draw of many different ones would leave them behind, and mean
+        another thing for every n."""
         if len(set(self.sizes)) == 1 or n < 1 or split not in SPLITS:
             return super().problems(split, n, seed)
         turns = [size for size, _ in zip(cycle(self.sizes), range(n), strict=False)]
         drawn = {}
         for size in dict.fromkeys(turns):
             try:
-                drawn[size] = iter(type(self)((size,), self.largest).problems(split, turns.count(size), seed))
+                drawn[size] = iter(
+                    type(self)((size,), self.largest).problems(split, turns.count(size), seed)
+                )
             except MechRewardError as error:
-                raise MechRewardError(f"{error} They are the share of {size} numbers in {n} problems.") from error
+                raise MechRewardError(
+                    f"{error} They are the share of {size} numbers in {n} problems."
+                ) from error
         return [replace(next(drawn[size]), task=self) for size in turns]
 
     def draw(self, rng: random.Random) -> Problem | None:
@@ -71,11 +79,15 @@ class Countdown(LineTask):
             if number not in pool:
                 return None
             pool.remove(number)
-        legal = 1 <= c <= LARGEST and OPERATIONS[op](a, b) == c and sorted(left) == sorted([*pool, c])
+        legal = (
+            1 <= c <= LARGEST and OPERATIONS[op](a, b) == c and sorted(left) == sorted([*pool, c])
+        )
         return tuple(left) if legal else None
 
     def moves(self, problem: Problem, state: Pool) -> list[Move]:
-        return [Move(f"{line} : {' '.join(map(str, after))}", after) for line, after in _plays(state)]
+        return [
+            Move(f"{line} : {' '.join(map(str, after))}", after) for line, after in _plays(state)
+        ]
 
     def reachable(self, problem: Problem, state: Pool) -> bool:
         return problem.info["target"] in _finals(tuple(sorted(state)))
@@ -88,7 +100,8 @@ class Countdown(LineTask):
 
 
 def _plays(pool: Pool) -> list[tuple[str, Pool]]:
-    """Every legal operation on a pool: `a op b = c` with the larger number first, and the pool after it."""
+    """Every legal operation on a pool: `a op b = c` with the larger number first, and the pool
+    after it."""
     plays: dict[str, Pool] = {}
     for i, j in combinations(range(len(pool)), 2):
         a, b = max(pool[i], pool[j]), min(pool[i], pool[j])

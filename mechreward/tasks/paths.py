@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import random
 
-from mechreward._check import require
-from mechreward.tasks.base import LineTask, Move, Problem
+from mechreward.base.errors import require
+from mechreward.tasks.base import Problem
+from mechreward.tasks.lines import LineTask, Move
 
 NODES = tuple("abcdefghijkl")
 Route = tuple[str, ...]
 
 
 class Paths(LineTask):
-    """Walk from one node to another along the listed edges, never visiting a node twice on the standing route.
+    """Walk from one node to another along the listed edges, never visiting a node twice on the
+    standing route.
 
-    A line is `a>b`, one of the edges the prompt lists; a state is the route so far. Dead ends are nodes
-    with no way on, and parts of the graph that do not lead to the goal.
+    A line is `a>b`, one of the edges the prompt lists; a state is the route so far. Dead ends are
+    nodes with no way on, and parts of the graph that do not lead to the goal.
     """
 
     name = "paths"
@@ -23,8 +25,9 @@ class Paths(LineTask):
     max_backs = 1
 
     def __init__(self, degrees: tuple[int, ...] = (0, 2, 2)) -> None:
-        """`degrees`: ways on from a node, drawn for each. By default a third of the nodes are dead ends and nothing is
-        a forced move, so that every line is a decision (our choice: forced moves have no TD error)."""
+        """`degrees`: ways on from a node, drawn for each. By default a third of the nodes are dead
+        ends and nothing is a forced move, so that every line is a decision (our choice: forced
+        moves have no TD error)."""
         require(
             bool(degrees) and all(0 <= d < 8 for d in degrees),
             f"degrees are ways on from a node, 0 to 7 each; {degrees} were given.",
@@ -34,7 +37,10 @@ class Paths(LineTask):
     def draw(self, rng: random.Random) -> Problem | None:
         names = rng.sample(NODES, rng.randint(8, 12))
         degrees = {node: rng.choice(self.degrees) for node in names}
-        edges = {node: sorted(rng.sample([n for n in names if n != node], k)) for node, k in degrees.items()}
+        edges = {
+            node: sorted(rng.sample([n for n in names if n != node], k))
+            for node, k in degrees.items()
+        }
         here, goal = names[0], names[-1]
         distance = _distance(edges, here, goal)
         if distance is None or not 2 <= distance <= 6 or rng.random() > (distance / 6) ** 2:
@@ -52,7 +58,11 @@ class Paths(LineTask):
         here, arrow, after = line.partition(">")
         if not arrow or here not in NODES or after not in NODES:
             raise ValueError(f"{line!r} is not 'a>b'")
-        legal = here == state[-1] and after in problem.info["edges"].get(here, ()) and after not in state
+        legal = (
+            here == state[-1]
+            and after in problem.info["edges"].get(here, ())
+            and after not in state
+        )
         return (*state, after) if legal else None
 
     def moves(self, problem: Problem, state: Route) -> list[Move]:
@@ -62,7 +72,10 @@ class Paths(LineTask):
         return [Move(f"{state[-1]}>{node}", (*state, node)) for node in ways]
 
     def reachable(self, problem: Problem, state: Route) -> bool:
-        return _distance(problem.info["edges"], state[-1], problem.info["to"], frozenset(state[:-1])) is not None
+        return (
+            _distance(problem.info["edges"], state[-1], problem.info["to"], frozenset(state[:-1]))
+            is not None
+        )
 
     def restate(self, state: Route) -> str:
         return state[-1]
@@ -71,8 +84,11 @@ class Paths(LineTask):
         return state[-1] if state[-1] == problem.info["to"] else None
 
 
-def _distance(edges: dict[str, list[str]], here: str, goal: str, closed: frozenset[str] = frozenset()) -> int | None:
-    """Length of the shortest route that avoids `closed`, by breadth-first search; None if there is none."""
+def _distance(
+    edges: dict[str, list[str]], here: str, goal: str, closed: frozenset[str] = frozenset()
+) -> int | None:
+    """Length of the shortest route that avoids `closed`, by breadth-first search; None if there is
+    none."""
     ring, seen, steps = {here}, {here, *closed}, 0
     while ring:
         if goal in ring:

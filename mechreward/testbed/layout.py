@@ -1,10 +1,12 @@
-"""Weights set by hand: a Qwen2 whose policy is the walk of `process.py`, laid out by roles and then turned.
+"""Weights set by hand: a Qwen2 whose policy is the walk of `process.py`, laid out by roles and then
+turned.
 
-The residual stream carries V of the last word, and the next word's logits are linear in it. RMSNorm is made linear by
-one massive coordinate (2048 against about 1, so that it is wrong by 1e-5), which is also where biases are read. In
-layer 1, a head that looks one position back (the constant query and key leave only rotary phases) and one that looks
-at itself write delta. RMSNorm without gains does not see an orthogonal change of basis, so every plant is one layout
-of roles, with its coordinates moved, and some of them turned among others.
+The residual stream carries V of the last word, and the next word's logits are linear in it. RMSNorm
+is made linear by one massive coordinate (2048 against about 1, so that it is wrong by 1e-5), which
+is also where biases are read. In layer 1, a head that looks one position back (the constant query
+and key leave only rotary phases) and one that looks at itself write delta. RMSNorm without gains
+does not see an orthogonal change of basis, so every plant is one layout of roles, with its
+coordinates moved, and some of them turned among others.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mechreward._check import one_of
+from mechreward.base.errors import one_of
 from mechreward.causal.intervene import Intervention
 from mechreward.models.site import Site
 from mechreward.testbed.process import (
@@ -48,8 +50,14 @@ SILU = GATE / (1 + np.exp(-GATE))  # and what it lets through
 # Roles of the coordinates before they are turned.
 CONSTANT, SINK, BEGIN, END, LARGE, LENGTH, RHYMES = range(7)
 VALUE, NOISE = slice(7, 10), slice(10, 44)  # written by the embedding: value coordinates, synonyms
-DOPAMINE, ECHO = slice(44, 47), slice(47, 64)  # written by attention: dopamine coordinates, earlier synonyms
-DENSE, DENSE_DELTA = 43, 63  # where some plants carry V and delta before they are turned among noise and echo
+DOPAMINE, ECHO = (
+    slice(44, 47),
+    slice(47, 64),
+)  # written by attention: dopamine coordinates, earlier synonyms
+DENSE, DENSE_DELTA = (
+    43,
+    63,
+)  # where some plants carry V and delta before they are turned among noise and echo
 DECOYS = {"sink": SINK, "large": LARGE, "length": LENGTH, "next_token": RHYMES}
 
 
@@ -57,10 +65,11 @@ DECOYS = {"sink": SINK, "large": LARGE, "length": LENGTH, "next_token": RHYMES}
 class Layout:
     """What distinguishes the plants.
 
-    `source`: where the policy's V comes from: `value` (the value coordinates), `dense` (one direction turned among
-    noise), `units` (MLP units that read the dense direction and write the value coordinates), `""` (no V at all).
-    `spread`: how value and dopamine coordinates are turned among the others: not, at `random`, or `even`ly.
-    `decoys`: which there are. `fair`: right and wrong are equally likely at every end.
+    `source`: where the policy's V comes from: `value` (the value coordinates), `dense` (one
+    direction turned among noise), `units` (MLP units that read the dense direction and write the
+    value coordinates), `""` (no V at all). `spread`: how value and dopamine coordinates are turned
+    among the others: not, at `random`, or `even`ly. `decoys`: which there are. `fair`: right and
+    wrong are equally likely at every end.
     """
 
     source: str = "value"
@@ -86,7 +95,8 @@ PLANTS = {
 
 @dataclass(frozen=True)
 class Built:
-    """`weights` by HuggingFace name, float64; `turn` [coordinate role]; `units` of V in layer 0, delta in layer 1."""
+    """`weights` by HuggingFace name, float64; `turn` [coordinate role]; `units` of V in layer 0,
+    delta in layer 1."""
 
     weights: dict[str, torch.Tensor]
     turn: Float[np.ndarray, "coordinate role"]
@@ -104,7 +114,9 @@ def build(layout: Layout, rng: np.random.Generator) -> Built:
     noise, echo = _free(layout)
     dense, dense_delta = np.eye(WIDTH)[DENSE], 2 * np.eye(WIDTH)[DENSE_DELTA]
     read = _inverse(dense if layout.source == "dense" else code)
-    weights = _heads(read, dense_delta if layout.source == "units" else delta_code, layout, noise, echo, rng)
+    weights = _heads(
+        read, dense_delta if layout.source == "units" else delta_code, layout, noise, echo, rng
+    )
     embedding = _embedding(layout, code, noise, rng)
     weights["model.embed_tokens.weight"] = embedding
     weights["lm_head.weight"] = _unembedding(layout, read)
@@ -118,22 +130,36 @@ def build(layout: Layout, rng: np.random.Generator) -> Built:
                 gate[CONSTANT], down[coordinate] = GATE * NORM / MASSIVE, 1
         for key, part in zip(("gate", "up", "down"), mlp, strict=True):
             weights[f"model.layers.{layer}.mlp.{key}_proj.weight"] = part
-    found = {key: torch.from_numpy(part @ turn.T if part.ndim == 2 else part) for key, part in weights.items()}
+    found = {
+        key: torch.from_numpy(part @ turn.T if part.ndim == 2 else part)
+        for key, part in weights.items()
+    }
     for key in found:
         if "down" in key or "o_proj" in key:
             found[key] = found[key].T.contiguous()
-    gains = [f"model.layers.{i}.{kind}_layernorm.weight" for i in range(LAYERS) for kind in ("input", "post_attention")]
+    gains = [
+        f"model.layers.{i}.{kind}_layernorm.weight"
+        for i in range(LAYERS)
+        for kind in ("input", "post_attention")
+    ]
     found |= {key: torch.ones(WIDTH, dtype=torch.float64) for key in (*gains, "model.norm.weight")}
     return Built(found, turn, (units[0], units[1]))
 
 
-def transitions(weights: Mapping[str, torch.Tensor], *changes: Intervention) -> Float[np.ndarray, "word word"]:
-    """Next-word probabilities after every single word, in float64 and without attention (whose output no logit reads).
+def transitions(
+    weights: Mapping[str, torch.Tensor], *changes: Intervention
+) -> Float[np.ndarray, "word word"]:
+    """Next-word probabilities after every single word, in float64 and without attention (whose
+    output no logit reads).
 
     Raises:
         MechRewardError: an intervention at a site that the model lacks.
     """
-    sites = [Site(layer, kind) for layer in range(LAYERS) for kind in ("resid_pre", "resid_mid", "mlp", "resid_post")]
+    sites = [
+        Site(layer, kind)
+        for layer in range(LAYERS)
+        for kind in ("resid_pre", "resid_mid", "mlp", "resid_post")
+    ]
     for change in changes:
         one_of("site of the planted model", change.neurons.site, sites)
 
@@ -147,24 +173,36 @@ def transitions(weights: Mapping[str, torch.Tensor], *changes: Intervention) -> 
 
     x = weights["model.embed_tokens.weight"]
     for layer in range(LAYERS):
-        gate, up, down = (weights[f"model.layers.{layer}.mlp.{key}_proj.weight"] for key in ("gate", "up", "down"))
+        gate, up, down = (
+            weights[f"model.layers.{layer}.mlp.{key}_proj.weight"] for key in ("gate", "up", "down")
+        )
         x = passed(passed(x, Site(layer, "resid_pre")), Site(layer, "resid_mid"))
         hidden = torch.nn.functional.silu(norm(x) @ gate.T) * (norm(x) @ up.T)
         x = passed(x + passed(hidden, Site(layer, "mlp")) @ down.T, Site(layer, "resid_post"))
     return (norm(x) @ weights["lm_head.weight"].T).softmax(-1).numpy()
 
 
-def _turn(layout: Layout, code: np.ndarray, delta_code: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Roles -> coordinates [coordinate role]: blocks of roles turned among each other, then all moved."""
+def _turn(
+    layout: Layout, code: np.ndarray, delta_code: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Roles -> coordinates [coordinate role]: blocks of roles turned among each other, then all
+    moved."""
     turn = np.eye(WIDTH)
     if layout.spread:
-        blocks = [(slice(VALUE.start, NOISE.stop), code), (slice(DOPAMINE.start, ECHO.stop), delta_code)]
+        blocks = [
+            (slice(VALUE.start, NOISE.stop), code),
+            (slice(DOPAMINE.start, ECHO.stop), delta_code),
+        ]
     else:
-        blocks = [(NOISE, None)] * (layout.source in ("dense", "units")) + [(ECHO, None)] * (layout.source == "units")
+        blocks = [(NOISE, None)] * (layout.source in ("dense", "units")) + [(ECHO, None)] * (
+            layout.source == "units"
+        )
     for block, direction in blocks:
         n = block.stop - block.start
         q = np.linalg.qr(rng.normal(size=(n, n)))[0]
-        if layout.spread == "even" and direction is not None:  # a reflection takes V's direction to +-1 everywhere
+        if (
+            layout.spread == "even" and direction is not None
+        ):  # a reflection takes V's direction to +-1 everywhere
             mirror = q @ direction[block] / np.linalg.norm(direction) - _signs(rng, n) / n**0.5
             q = q - 2 * np.outer(mirror, mirror @ q) / (mirror @ mirror)
         turn[block, block] = q
@@ -185,7 +223,9 @@ def _free(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     return np.array(noise), np.array(echo)
 
 
-def _embedding(layout: Layout, code: np.ndarray, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _embedding(
+    layout: Layout, code: np.ndarray, noise: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """[word role]"""
     worth = np.array([WORTH.get(word.split(".")[0], 0.5) for word in WORDS])
     worth[: len(SPECIAL)] = 0
@@ -196,7 +236,9 @@ def _embedding(layout: Layout, code: np.ndarray, noise: np.ndarray, rng: np.rand
         table += np.outer(worth, code)
     n, codes = len(SYNONYMS), slice(len(SPECIAL), FIRST)
     sizes = layout.noise * np.exp(rng.normal(-0.4, 0.5, len(noise)))
-    table[FIRST:, noise] = np.tile(_standard(rng.normal(size=(n, len(noise)))) * sizes, (len(STATES), 1))
+    table[FIRST:, noise] = np.tile(
+        _standard(rng.normal(size=(n, len(noise)))) * sizes, (len(STATES), 1)
+    )
     table[codes, noise] = rng.normal(size=(len(CODES), len(noise))) * sizes
     if "large" in layout.decoys:
         table[FIRST:, LARGE] = 5 * np.tile(_standard(rng.normal(size=n)), len(STATES))
@@ -211,14 +253,18 @@ def _embedding(layout: Layout, code: np.ndarray, noise: np.ndarray, rng: np.rand
 
 
 def _unembedding(layout: Layout, read: np.ndarray) -> np.ndarray:
-    """[word role]: logits of the walk, linear in the V that `read` finds; then which synonym, by rhyme."""
+    """[word role]: logits of the walk, linear in the V that `read` finds; then which synonym, by
+    rhyme."""
     policy = walk()
     outcome = [outcome_of(state) for state in STATES]
     carrier, tilt = policy.carrier - policy.tilt / 2, policy.tilt
     if not layout.source:
         carrier, tilt = np.log(policy.average()), np.zeros_like(tilt)
     said, other = (np.log(0.5), np.log(0.5)) if layout.fair else (0.0, NEVER)
-    chance = [0.0 if state not in ENDS else said if state in ("right", "wrong") else other for state in STATES]
+    chance = [
+        0.0 if state not in ENDS else said if state in ("right", "wrong") else other
+        for state in STATES
+    ]
     n = len(SYNONYMS)
     bias = np.full(len(WORDS), NEVER)
     bias[FIRST:] = np.repeat(carrier[outcome] + chance, n)
@@ -239,21 +285,29 @@ def _heads(
     echo: np.ndarray,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Attention weights. Head 0 looks one back, head 1 at itself, head 2 at all alike; 3 and other layers do nothing.
+    """Attention weights. Head 0 looks one back, head 1 at itself, head 2 at all alike; 3 and other
+    layers do nothing.
 
-    The first of a head's 16 dimensions carries V (head 2: where the text begins), the others synonyms.
+    The first of a head's 16 dimensions carries V (head 2: where the text begins), the others
+    synonyms.
     """
-    query, key, value, out = (np.zeros((LAYERS, HEADS, HEAD, *last)) for last in ((), (), (WIDTH,), (WIDTH,)))
+    query, key, value, out = (
+        np.zeros((LAYERS, HEADS, HEAD, *last)) for last in ((), (), (WIDTH,), (WIDTH,))
+    )
     phases = THETA ** (-2 * np.arange(HEAD // 2) / HEAD)
     for head, back in ((0, 1), (1, 0)):
         query[1, head] = SHARP * np.concatenate([np.cos(back * phases), -np.sin(back * phases)])
         key[1, head, : HEAD // 2] = 1
         value[1, head, 0], out[1, head, 0] = NORM * read, (1 - 2 * back) * delta_code
     if "length" in layout.decoys:
-        size = np.sqrt((MASSIVE**2 + 1 + HUGE**2 * ("sink" in layout.decoys)) / WIDTH)  # RMSNorm at `<bos>`
+        size = np.sqrt(
+            (MASSIVE**2 + 1 + HUGE**2 * ("sink" in layout.decoys)) / WIDTH
+        )  # RMSNorm at `<bos>`
         value[1, 2, 0, BEGIN], out[1, 2, 0, LENGTH] = size, 8
     for head in (0, 2):
-        value[1, head, 1:, noise] = NORM * rng.normal(size=(len(noise), HEAD - 1)) / len(noise) ** 0.5
+        value[1, head, 1:, noise] = (
+            NORM * rng.normal(size=(len(noise), HEAD - 1)) / len(noise) ** 0.5
+        )
         out[1, head, 1:][:, echo] = layout.noise * rng.normal(size=(HEAD - 1, len(echo))) / 4
     found = {}
     for layer in range(LAYERS):
@@ -267,7 +321,8 @@ def _heads(
 
 
 def _noise_units(noise: np.ndarray, echo: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Gate, up and down rows [unit role] of units that read synonyms and write a little into their echo."""
+    """Gate, up and down rows [unit role] of units that read synonyms and write a little into their
+    echo."""
     seen = np.concatenate([noise, echo])
     parts = [np.zeros((UNITS, WIDTH)) for _ in range(3)]
     for part in parts[:2]:

@@ -1,7 +1,8 @@
-"""Models whose value and dopamine neurons are known, their exact truth, and plants into recorded activations.
+"""Models whose value and dopamine neurons are known, their exact truth, and plants into recorded
+activations.
 
-`process.py` holds the process and its values, `layout.py` the weights. What is exact here and what is measured with
-the package's verbs share nothing but those weights.
+`process.py` holds the process and its values, `layout.py` the weights. What is exact here and what
+is measured with the package's verbs share nothing but those weights.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from mechreward._check import one_of, require
+from mechreward.base.errors import one_of, require
+from mechreward.base.streams import rng
 from mechreward.causal.intervene import Intervention
-from mechreward.models.adapter import ModelId, model_id
+from mechreward.models.identity import ModelId, model_id
 from mechreward.models.site import HOOKS, Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
@@ -34,9 +36,9 @@ ORDER = {kind: row for row, kind in enumerate(("resid_pre", "resid_mid", "mlp", 
 class Truth:
     """What is known about a planted model.
 
-    `value_neurons` and `dopamine_neurons` hold the planted set of every site (`"0.resid_post"`, `"1.mlp"`, ...),
-    empty where no coordinate carries it; `decoys` names residual coordinates that carry something else. `used` says
-    whether the policy reads the value neurons.
+    `value_neurons` and `dopamine_neurons` hold the planted set of every site (`"0.resid_post"`,
+    `"1.mlp"`, ...), empty where no coordinate carries it; `decoys` names residual coordinates that
+    carry something else. `used` says whether the policy reads the value neurons.
     """
 
     value_neurons: Mapping[str, NeuronSet]
@@ -47,27 +49,33 @@ class Truth:
     clean: Float[np.ndarray, "left word"] = field(repr=False)
 
     def transitions(self, *changes: Intervention) -> Float[np.ndarray, "word word"]:
-        """Exact probability of the next word after every last word, under interventions at every position.
+        """Exact probability of the next word after every last word, under interventions at every
+        position.
 
-        The model is run in float64 on single words without attention, whose output the policy never reads. Where the
-        massive coordinate itself is changed, this no longer holds.
+        The model is run in float64 on single words without attention, whose output the policy never
+        reads. Where the massive coordinate itself is changed, this no longer holds.
         """
         return layout.transitions(self.weights, *changes)
 
     def value(self, tokens: Int[torch.Tensor, " pos"]) -> float:
-        """V of a prefix: a prompt and any part of an answer. The token limit counts (`process.values`). Once the answer
-        is over it is the reward, whatever follows."""
+        """V of a prefix: a prompt and any part of an answer. The token limit counts
+        (`process.values`). Once the answer is over it is the reward, whatever follows."""
         word, said = process.prefix(tokens.numpy())
-        require(said >= 0, "a prefix holds the whole prompt: its last word, a state, has V; code words have none.")
+        require(
+            said >= 0,
+            "a prefix holds the whole prompt: its last word, a state, has V; code words have none.",
+        )
         return float(self.clean[max(0, Planted.max_tokens - said), word])
 
     def delta(self, tokens: Int[torch.Tensor, " pos"]) -> float:
-        """TD error of a prefix's last token: gamma V_t - V_(t-1), and r - V_(t-1) at the end of the answer. What
-        follows the end (`<eos>`) belongs to no step and has 0."""
+        """TD error of a prefix's last token: gamma V_t - V_(t-1), and r - V_(t-1) at the end of the
+        answer. What follows the end (`<eos>`) belongs to no step and has 0."""
         word, said = process.prefix(tokens.numpy())
         if said == process.prefix(tokens[:-1].numpy())[1] >= 0:
             return 0.0
-        return (GAMMA if process.goes_on()[word] else 1.0) * self.value(tokens) - self.value(tokens[:-1])
+        return (GAMMA if process.goes_on()[word] else 1.0) * self.value(tokens) - self.value(
+            tokens[:-1]
+        )
 
     def values(self, runs: Rollouts) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]:
         """V and delta of every state of `runs`, in the rows of `estimate`: delta is NaN at s_0."""
@@ -79,14 +87,22 @@ class Truth:
         return np.array(v), np.array(delta)
 
     def accuracy(self, problems: list[Problem], *changes: Intervention) -> float:
-        """Expected accuracy on `problems` under interventions, by dynamic programming: what an ablation must find."""
-        found = process.values(self.transitions(*changes), Planted.max_tokens) if changes else self.clean
-        return float(np.mean([found[-1, WORDS.index(problem.prompt.split()[-1])] for problem in problems]))
+        """Expected accuracy on `problems` under interventions, by dynamic programming: what an
+        ablation must find."""
+        found = (
+            process.values(self.transitions(*changes), Planted.max_tokens)
+            if changes
+            else self.clean
+        )
+        return float(
+            np.mean([found[-1, WORDS.index(problem.prompt.split()[-1])] for problem in problems])
+        )
 
 
 @dataclass(frozen=True)
 class PlantedModel:
-    """`model` and `task` go into every verb of the package like any other; `truth` is the answer sheet."""
+    """`model` and `task` go into every verb of the package like any other; `truth` is the answer
+    sheet."""
 
     model: Any = field(repr=False)
     task: Planted = field(repr=False)
@@ -106,8 +122,8 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
     - `large`, `sink`, `length`: V is .5 throughout, nothing knows the state, and there is this one decoy: a
       coordinate of large token noise, one that is huge at position 0, one that falls with position.
 
-    The others have these three decoys and `next_token`, which says how the next word ends and is read. `seed` moves
-    the coordinates and draws signs and noise; the process stays the same.
+    The others have these three decoys and `next_token`, which says how the next word ends and is
+    read. `seed` moves the coordinates and draws signs and noise; the process stays the same.
 
     Raises:
         MechRewardError: no plant has this name.
@@ -116,10 +132,10 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from mechreward.testbed.vocabulary import tokenizer
+    from mechreward.bundled.vocabulary import tokenizer
 
     plan = PLANTS[name]
-    built = build(plan, np.random.default_rng([seed, 7]))
+    built = build(plan, rng("planted decoys", seed))
     config = Qwen2Config(
         vocab_size=len(WORDS),
         hidden_size=layout.WIDTH,
@@ -138,8 +154,13 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
     inner = Qwen2ForCausalLM(config)
     inner.load_state_dict({key: tensor.float() for key, tensor in built.weights.items()})
     words = tokenizer(WORDS)
-    words.init_kwargs |= {"add_bos_token": True, "name_or_path": name}  # or it is reloaded, see `adapter.load`
-    model = TransformerBridge.boot_transformers(f"planted-{name}", hf_model=inner, tokenizer=words).eval()
+    words.init_kwargs |= {
+        "add_bos_token": True,
+        "name_or_path": name,
+    }  # or it is reloaded, see `adapter.load`
+    model = TransformerBridge.boot_transformers(
+        f"planted-{name}", hf_model=inner, tokenizer=words
+    ).eval()
     identity = model_id(model)
     used = plan.source in ("value", "units") and not plan.fair
     truth = Truth(
@@ -156,28 +177,37 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
 def plant(
     acts: Activations, column: int, target: Float[np.ndarray, " row"], share: float, seed: int = 0
 ) -> Activations:
-    """Recorded activations with a `share` of one coordinate's variance replaced by `target` [row] (V or delta).
+    """Recorded activations with a `share` of one coordinate's variance replaced by `target` [row]
+    (V or delta).
 
-    What the coordinate held keeps the rest of the variance, without the part that already went with `target`: the
-    squared correlation is `share` exactly, mean and variance stay. `seed` draws the sign.
+    What the coordinate held keeps the rest of the variance, without the part that already went with
+    `target`: the squared correlation is `share` exactly, mean and variance stay. `seed` draws the
+    sign.
 
     Raises:
-        MechRewardError: a column out of range, a share outside [0, 1], a target that does not match the rows, is not
-            finite or constant, or a coordinate that is.
+        MechRewardError: a column out of range, a share outside [0, 1], a target that does not match
+            the rows, is not finite or constant, or a coordinate that is.
     """
-    require(0 <= column < acts.width, f"column {column} is out of range: {acts.site} has 0 to {acts.width - 1}.")
+    require(
+        0 <= column < acts.width,
+        f"column {column} is out of range: {acts.site} has 0 to {acts.width - 1}.",
+    )
     require(0 <= share <= 1, f"a share of the variance lies in [0, 1]; {share} was given.")
     rows = acts.x.shape[0]
     require(len(target) == rows, f"the target has {len(target)} values; there are {rows} rows.")
-    require(bool(np.isfinite(target).all()), "the target holds values that are not finite (delta has none at s_0).")
+    require(
+        bool(np.isfinite(target).all()),
+        "the target holds values that are not finite (delta has none at s_0).",
+    )
     old = acts.x[:, column].double().numpy()
     t, rest = target - target.mean(), old - old.mean()
     require(bool(t.std() > 1e-9), "the target is constant: nothing can be planted.")
     rest = rest - t * (rest @ t) / (t @ t)
     require(
-        bool(rest.std() > 1e-9 * (1 + abs(old.mean()))), f"neuron {column} holds nothing that the target does not hold."
+        bool(rest.std() > 1e-9 * (1 + abs(old.mean()))),
+        f"neuron {column} holds nothing that the target does not hold.",
     )
-    sign = np.random.default_rng([seed, 11]).choice([-1.0, 1.0])
+    sign = rng("planted sign", seed).choice([-1.0, 1.0])
     mix = sign * np.sqrt(share) * t / t.std() + np.sqrt(1 - share) * rest / rest.std()
     x = acts.x.clone()
     x[:, column] = torch.from_numpy(old.mean() + old.std() * mix).to(x)
@@ -185,7 +215,8 @@ def plant(
 
 
 def _neurons(plan: Layout, built: Built, identity: ModelId, what: str) -> dict[str, NeuronSet]:
-    """The planted set of every site. V is there from the start or, by units, from layer 0 on; delta from layer 1 on."""
+    """The planted set of every site. V is there from the start or, by units, from layer 0 on; delta
+    from layer 1 on."""
     value, by_units = what == "V", plan.source == "units"
     roles = layout.VALUE if value else layout.DOPAMINE
     if plan.spread == "even":
@@ -207,7 +238,8 @@ def _neurons(plan: Layout, built: Built, identity: ModelId, what: str) -> dict[s
 
 
 def _decoys(plan: Layout, built: Built) -> dict[str, tuple[int, ...]]:
-    """Residual coordinates that carry no value: the decoys, the massive one, and in the null twin those of `value`."""
+    """Residual coordinates that carry no value: the decoys, the massive one, and in the null twin
+    those of `value`."""
     roles = {name: layout.DECOYS[name] for name in plan.decoys}
     roles |= {"massive": layout.CONSTANT, "begin": layout.BEGIN, "end": layout.END}
     found = {name: _places(built, slice(role, role + 1)) for name, role in roles.items()}

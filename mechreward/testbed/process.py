@@ -1,8 +1,9 @@
-"""The Markov reward process of the planted models: its words, its policy, its exact values, and it as a `Task`.
+"""The Markov reward process of the planted models: its words, its policy, its exact values, and it
+as a `Task`.
 
-An answer is a walk over nine levels that are worth V = .06 to .94, until it ends `right` (1) or `wrong` (0). Every
-word is a state and one of sixteen synonyms that say nothing about value. Where the walk goes next depends on the last
-state alone, and only through its V.
+An answer is a walk over nine levels that are worth V = .06 to .94, until it ends `right` (1) or
+`wrong` (0). Every word is a state and one of sixteen synonyms that say nothing about value. Where
+the walk goes next depends on the last state alone, and only through its V.
 """
 
 from __future__ import annotations
@@ -17,10 +18,17 @@ from jaxtyping import Bool, Float, Int
 
 from mechreward.tasks import Problem, Task, Verdict
 
-# `back` (turning back, likelier the lower V is) and `slip` (likelier the higher V is) both lead to V = .5. `lucky`
-# and `unlucky` end where `wrong` and `right` do, with the other verdict: only the models without value say them.
+# `back` (turning back, likelier the lower V is) and `slip` (likelier the higher V is) both lead to
+# V = .5. `lucky` and `unlucky` end where `wrong` and `right` do, with the other verdict: only the
+# models without value say them.
 LEVELS = 0.5 + 0.11 * np.arange(-4, 5)  # differences keep clear of the cut |delta| > .3
-WORTH = {"wrong": 0.0, "lucky": 0.0, **{str(i + 1): v for i, v in enumerate(LEVELS)}, "back": 0.5, "slip": 0.5}
+WORTH = {
+    "wrong": 0.0,
+    "lucky": 0.0,
+    **{str(i + 1): v for i, v in enumerate(LEVELS)},
+    "back": 0.5,
+    "slip": 0.5,
+}
 WORTH |= {"unlucky": 1.0, "right": 1.0}
 STATES = tuple(WORTH)
 RIGHT, ENDS = ("right", "lucky"), ("wrong", "lucky", "unlucky", "right")
@@ -33,9 +41,10 @@ WORDS = (*SPECIAL, *CODES, *(f"{state}.{letter}" for state in STATES for letter 
 FIRST = len(SPECIAL) + len(CODES)  # the first word that is a state
 BOS, EOS = SPECIAL.index("<bos>"), SPECIAL.index("<eos>")
 
-# Logit of each outcome: carrier + tilt * (V - .5). Outcomes: an end at 0, the levels, `back`, `slip`, an end at 1; the
-# upper half mirrors the lower. Our choice, found by a search for sd(V) > .25, |delta| > .3 in a tenth of the steps
-# or more, and every level visited. Lengths follow: the squares of delta add up to the variance of the reward.
+# Logit of each outcome: carrier + tilt * (V - .5). Outcomes: an end at 0, the levels, `back`,
+# `slip`, an end at 1; the upper half mirrors the lower. Our choice, found by a search for sd(V) >
+# .25, |delta| > .3 in a tenth of the steps or more, and every level visited. Lengths follow: the
+# squares of delta add up to the variance of the reward.
 _CARRIER, _MIDDLE, _BACK = (-6.1, -0.58, 1.59, 0.52, 0.6), 2.89, 1.08
 _TILT, _BACK_TILT = (-30.0, -15.42, -9.44, -3.45, -1.46), -6.92
 OUTCOMES = np.concatenate([[0.0], LEVELS, [0.5, 0.5, 1.0]])
@@ -65,8 +74,9 @@ class Walk:
 def walk() -> Walk:
     """The policy under which every level is worth exactly what the policy reads there.
 
-    A state's value is the mean value of its successors, and successors depend on the value that is read: nine
-    equations in the logits, solved by the smallest change (Newton with a pseudo-inverse) of the constants above.
+    A state's value is the mean value of its successors, and successors depend on the value that is
+    read: nine equations in the logits, solved by the smallest change (Newton with a pseudo-inverse)
+    of the constants above.
     """
     carrier = np.array([*_CARRIER, _MIDDLE, *_CARRIER[:0:-1], _BACK, _BACK, _CARRIER[0]])
     tilt = np.array([*_TILT, 0.0, *(-t for t in _TILT[:0:-1]), _BACK_TILT, -_BACK_TILT, -_TILT[0]])
@@ -100,13 +110,17 @@ def wins() -> Bool[np.ndarray, " word"]:
 @cache
 def goes_on() -> Bool[np.ndarray, " word"]:
     """Words after which an answer goes on. After all others it is over, whatever else is said."""
-    return np.array([word.split(".")[0] in WORTH and word.split(".")[0] not in ENDS for word in WORDS])
+    return np.array(
+        [word.split(".")[0] in WORTH and word.split(".")[0] not in ENDS for word in WORDS]
+    )
 
 
 def values(moves: Float[np.ndarray, "word word"], horizon: int) -> Float[np.ndarray, "left word"]:
-    """Dynamic programming: the chance of a right end for every last word and 0 to `horizon` tokens left.
+    """Dynamic programming: the chance of a right end for every last word and 0 to `horizon` tokens
+    left.
 
-    `moves` [word word] are next-word probabilities. An answer that is not over when no token is left is wrong.
+    `moves` [word word] are next-word probabilities. An answer that is not over when no token is
+    left is wrong.
     """
     won, live = wins().astype(float), goes_on()
     found = [won]
@@ -116,10 +130,11 @@ def values(moves: Float[np.ndarray, "word word"], horizon: int) -> Float[np.ndar
 
 
 def prefix(tokens: Int[np.ndarray, " pos"]) -> tuple[int, int]:
-    """The word that the value of a prefix rests on, and how many words of the answer were said up to it (0 at the end
-    of the prompt, -1 before its state).
+    """The word that the value of a prefix rests on, and how many words of the answer were said up
+    to it (0 at the end of the prompt, -1 before its state).
 
-    That is the last word, or the first one that ends the answer: what follows an end, as `<eos>` does, changes nothing.
+    That is the last word, or the first one that ends the answer: what follows an end, as `<eos>`
+    does, changes nothing.
     """
     tokens = np.asarray(tokens)
     states = np.flatnonzero(tokens >= FIRST)
@@ -134,8 +149,9 @@ def prefix(tokens: Int[np.ndarray, " pos"]) -> tuple[int, int]:
 class Planted(Task):
     """Prompts are three to six code words, which mean nothing, and the state an answer starts from.
 
-    Difficulty is the number of code words: a surface baseline that knows nothing. One token is one step, so that
-    delta belongs to a token; the end-of-sequence token after `right` or `wrong` belongs to no step.
+    Difficulty is the number of code words: a surface baseline that knows nothing. One token is one
+    step, so that delta belongs to a token; the end-of-sequence token after `right` or `wrong`
+    belongs to no step.
     """
 
     name = "planted"

@@ -1,4 +1,5 @@
-"""Answers of the Markov process of `process.py` without a model: thousands in a second, with their exact values."""
+"""Answers of the Markov process of `process.py` without a model: thousands in a second, with their
+exact values."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ K = 16  # continuations a state, as in the main job
 
 @dataclass(frozen=True)
 class Walks:
-    """Answers of the process, one row a state that goes on: its exact V, answer, problem and step; whether it is the
-    answer's last; the answer's reward."""
+    """Answers of the process, one row a state that goes on: its exact V, answer, problem and step;
+    whether it is the answer's last; the answer's reward."""
 
     v: Float[np.ndarray, " row"]
     walk: Int[np.ndarray, " row"]
@@ -25,7 +26,8 @@ class Walks:
     reward: Int[np.ndarray, " row"]
 
     def halves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """V-hat [row] from either half of `K` continuations: continuations of a Markov process are independent."""
+        """V-hat [row] from either half of `K` continuations: continuations of a Markov process are
+        independent."""
         first, second = (rng.binomial(K // 2, self.v) / (K // 2) for _ in range(2))
         return first, second
 
@@ -42,7 +44,8 @@ class Walks:
         return [self.delta(half) for half in self.halves(rng)]
 
     def read(self, y: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-        """`y` as a probe may read it: with noise of every state, and half as much that a problem's states share."""
+        """`y` as a probe may read it: with noise of every state, and half as much that a problem's
+        states share."""
         shared = rng.normal(0, noise / 2, self.group.max() + 1)[self.group]
         return y + rng.normal(0, noise, len(y)) + shared
 
@@ -59,7 +62,9 @@ def walks(problems: int, rng: np.random.Generator, per: int = 1) -> Walks:
         said = (rng.random(len(at))[:, None] > moves[at]).sum(1).clip(0, 12)
         won = won | (alive & (said == 12))
         alive = alive & (said > 0) & (said < 12)
-        at = np.where(said > 9, 4, (said - 1).clip(0, 8))  # `back` and `slip` are worth what the fifth level is
+        at = np.where(
+            said > 9, 4, (said - 1).clip(0, 8)
+        )  # `back` and `slip` are worth what the fifth level is
         if not alive.any():
             break
     walk, step = np.nonzero(np.stack(going, 1))

@@ -1,0 +1,25 @@
+"""Progress bars, silent where nobody asked for one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm.auto import tqdm
+
+
+def progress(
+    what: str | None, unit: str, items: Iterable[Any] | None = None, **options: Any
+) -> tqdm:
+    """A tqdm bar called `what`; none if that is None, or if the environment says TQDM_DISABLE."""
+    silent = what is None or bool(os.environ.get("TQDM_DISABLE"))
+    return tqdm(items, desc=what, unit=unit, disable=silent, mininterval=0.5, **options)
+
+
+def tell(what: str | None, text: str) -> None:
+    """One line above the bars, on standard error; none where `progress` would show no bar for want
+    of a title."""
+    if what is not None:
+        tqdm.write(f"{what}: {text}", file=sys.stderr)

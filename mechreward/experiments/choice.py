@@ -1,0 +1,80 @@
+"""A value set chosen as the experiments choose it, without a run's folder; and any model and task
+by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mechreward import tasks
+from mechreward.base.errors import one_of, require
+from mechreward.experiments.layers import R3, choose
+from mechreward.experiments.split import observe, shared
+from mechreward.models.load import load
+from mechreward.models.site import all_sites
+from mechreward.probing.neurons import NeuronSet, select
+from mechreward.probing.probe import ValueProbe
+from mechreward.rollouts.sample import sample
+from mechreward.rollouts.value import estimate
+from mechreward.tasks import Task
+
+KINDS = ("resid_post", "mlp")
+PLANTED = "planted-"
+
+
+def home_of(model: str) -> str:
+    """The task that a model is put to if none is named: a planted model's own, Countdown for all
+    others."""
+    return "planted" if model.startswith(PLANTED) else "countdown"
+
+
+def by_name(model: str, task: str | None = None, seed: int = 0) -> tuple[Any, Task]:
+    """Model and task by name: anything `load` takes with a bundled task (Countdown by default), or
+    `planted-NAME` (`testbed.planted`, of this seed) with its own.
+
+    Raises:
+        MechRewardError: no such model or task, or another task for a planted model.
+    """
+    if model.startswith(PLANTED):
+        from mechreward.testbed import planted
+
+        require(
+            task in (None, "planted"),
+            f"a planted model has a task of its own; leave out --task {task}.",
+        )
+        made = planted(model.removeprefix(PLANTED), seed)
+        return made.model, made.task
+    game = tasks.get(task or home_of(model))
+    return load(model), game
+
+
+def find(
+    model: Any,
+    task: Task,
+    kind: str = "resid_post",
+    *,
+    seed: int = 0,
+    train: int = 80,
+    validation: int = 30,
+    k: int = 16,
+    what: str | None = "choice",
+) -> NeuronSet:
+    """Value neurons of one kind: R3 on the validation split chooses layer and share, the paper's
+    probe on the training split chooses the neurons. Test problems are never seen.
+
+    Raises:
+        MechRewardError: an unknown kind, or nothing to learn (all answers right, or all wrong).
+    """
+    one_of("kind of neuron", kind, KINDS)
+    sites = [site for site in all_sites(model, KINDS) if site.kind == kind]
+    splits = []
+    for name, number in (("train", train), ("validation", validation)):
+        runs = sample(
+            model, task.problems(name, number, seed), seed=seed, what=what and f"{what}: {name}"
+        )
+        values = estimate(model, runs, k=k, seed=seed, what=what and f"{what}: {name} values")
+        splits.append(observe(model, runs, values, sites))
+    about = shared("R3", str(model.cfg.model_name), task.name, "", seed)
+    site, share = choose(R3(splits[0], splits[1], sites, about), kind)
+    return select(
+        ValueProbe("mc", "mlp").fit(splits[0].at_states[str(site)], splits[0].values), share
+    )

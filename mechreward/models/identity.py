@@ -1,0 +1,71 @@
+"""Which model it is, by its weights."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mechreward.base.errors import require
+from mechreward.base.files import digest
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """Which model, and in which processing state, an artefact belongs to.
+
+    `weights` is a hash over up to 4,096 evenly spaced values of every parameter (our choice: quick,
+    and any training step changes it). `processing` matters because weight processing can make
+    "coordinate 7" another coordinate.
+    """
+
+    name: str
+    weights: str
+    dtype: str
+    processing: str
+
+    def check(self, other: ModelId, what: str) -> None:
+        """Raise MechRewardError unless `other` has the same weights and processing state."""
+        for part in ("weights", "processing"):
+            mine, theirs = getattr(self, part), getattr(other, part)
+            require(
+                mine == theirs,
+                f"this {what} was made on {self.name} ({part} {mine}); the model is {other.name} ({part} {theirs}).",
+            )
+
+
+def model_id(model: Any) -> ModelId:
+    """The identity that is written into every artefact made with `model`."""
+    values = []
+    for parameter in model.parameters():
+        flat = parameter.detach().reshape(-1)
+        picked = flat[:: max(1, -(-flat.numel() // 4096))].float().cpu()
+        values.append(f"{tuple(parameter.shape)}".encode() + picked.numpy().tobytes())
+    name = str(getattr(model.cfg, "model_name", "") or type(model).__name__)
+    if getattr(model, "compatibility_mode", False):
+        processing = "compatibility mode"
+    elif hasattr(model, "original_model"):
+        processing = "raw"
+    else:
+        processing = (
+            f"{type(model).__name__} {getattr(model.cfg, 'normalization_type', '')}".strip()
+        )
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    return ModelId(Path(name).name, digest(*values), dtype, processing)
+
+
+def randomised(model: Any, seed: int = 0) -> Any:
+    """A copy of `model` that has learnt nothing: every weight tensor is drawn anew from the normal
+    law of its own mean and standard deviation (our choice; arXiv 2512.18792 finds findings in such
+    networks). `model` stays as it is."""
+    other, draw = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in other.parameters():
+            noise = torch.randn(weight.shape, generator=draw).to(weight)
+            weight.copy_(
+                weight.mean() + (weight.std(correction=0) if weight.numel() > 1 else 0) * noise
+            )
+    return other

@@ -1,0 +1,59 @@
+"""How tokens are drawn: the policy, a random generator for every row, and one draw."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from mechreward.base.errors import require
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How tokens are drawn; part of what V means. Temperature 0 is greedy.
+
+    The paper samples at temperature 1, top-p 0.95; the default here is the model's own distribution
+    (top-p 1), the one its RL training used.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.temperature >= 0,
+            f"temperature must be 0 (greedy) or more; {self.temperature} was given.",
+        )
+        require(0 < self.top_p <= 1, f"top_p must lie in (0, 1]; {self.top_p} was given.")
+
+
+def key_generator(key: Iterable[int | str]) -> np.random.Generator:
+    """The generator of a key: counter-based, so that keys that differ anywhere give independent
+    streams."""
+    seed = hashlib.sha256(
+        repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode()
+    ).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "big")))
+
+
+def draw(
+    logits: Float[torch.Tensor, "batch vocab"],
+    policy: Policy,
+    uniform: Float[torch.Tensor, " batch"],
+) -> Int[torch.Tensor, " batch"]:
+    """One token a row by inverse distribution function of `uniform` in [0, 1), in float64."""
+    if policy.temperature == 0:
+        return logits.argmax(-1)
+    probs = (logits.double() / policy.temperature).softmax(-1)
+    if policy.top_p < 1:
+        ranked, order = probs.sort(descending=True, stable=True)
+        ranked[ranked.cumsum(-1) - ranked >= policy.top_p] = 0
+        probs = torch.zeros_like(probs).scatter(1, order, ranked)
+    cdf = probs.cumsum(-1)
+    chosen = torch.searchsorted(cdf, (uniform.to(cdf) * cdf[:, -1])[:, None], right=True)
+    return chosen[:, 0].clamp(max=logits.shape[1] - 1)

@@ -1,0 +1,46 @@
+"""Between text and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+
+from mechreward.base.errors import require
+
+
+def encode(model: Any, text: str) -> Int[torch.Tensor, " pos"]:
+    """Token ids of a prompt, with whatever special tokens the model's own tokenizer puts in
+    front."""
+    return torch.tensor(_tokenizer(model)(text).input_ids, dtype=torch.long)
+
+
+def pieces(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> list[str]:
+    """The text of every token by itself."""
+    words = _tokenizer(model)
+    return [words.decode([int(token)]) for token in tokens]
+
+
+def decode(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> str:
+    """Text of several tokens without special tokens."""
+    return _tokenizer(model).decode([int(token) for token in tokens], skip_special_tokens=True)
+
+
+def eos_id(model: Any) -> int:
+    """The token that ends a rollout."""
+    token = _tokenizer(model).eos_token_id
+    require(
+        token is not None, "the tokenizer names no end-of-sequence token: set tokenizer.eos_token."
+    )
+    return int(token)
+
+
+def _tokenizer(model: Any) -> Any:
+    words = getattr(model, "tokenizer", None)
+    require(
+        words is not None,
+        "the model has no tokenizer: set model.tokenizer, it is needed to read and verify text.",
+    )
+    return words

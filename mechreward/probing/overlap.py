@@ -1,0 +1,86 @@
+"""Do sets found on one task, or in one model, mean anything in another?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import hypergeom
+
+from mechreward.base.errors import require
+from mechreward.probing.neurons import NeuronSet
+from mechreward.stats import Interval
+
+ALIKE = 4  # neurons of neighbouring size that may stand for each other; more in a group, and size tells them apart
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Intersection over union of two sets, beside chance.
+
+    `shared` neurons of `a` and `b`, out of `width`; `law` [shared] is how likely chance shares
+    none, one, ..."""
+
+    shared: int
+    a: int
+    b: int
+    width: int
+    law: tuple[float, ...] = field(repr=False)
+
+    @property
+    def iou(self) -> float:
+        return self.shared / (self.a + self.b - self.shared)
+
+    @property
+    def expected(self) -> float:
+        return self.chance.estimate
+
+    @property
+    def chance(self) -> Interval:
+        """The IoU by chance: its mean, and the 2.5% and 97.5% quantiles of its exact law."""
+        counts = np.arange(len(self.law))
+        iou, below = counts / (self.a + self.b - counts), np.cumsum(self.law)
+        low, high = (float(iou[int(np.searchsorted(below, at - 1e-9))]) for at in (0.025, 0.975))
+        return Interval(float(iou @ np.array(self.law)), low, high, self.width)
+
+    @property
+    def p(self) -> float:
+        """P(at least as many shared by chance)."""
+        return min(1.0, float(sum(self.law[self.shared :])))
+
+
+def overlap(a: NeuronSet, b: NeuronSet, size: Float[np.ndarray, " width"] | None = None) -> Overlap:
+    """How far two sets of one site are the same neurons; they may come from different models of one
+    shape.
+
+    Chance is the hypergeometric law (paper section 4, transfer): any neurons. With the `size` of
+    every neuron it is neurons as large (our choice: large neurons get into sets for being large):
+    in order of size, every `ALIKE` may stand for each other, and the count shared is a sum of
+    hypergeometric counts, exactly.
+
+    Neuron numbers mean the same in two models only where one descends from the other, or both from
+    one base.
+
+    Raises:
+        MechRewardError: different sites or widths, an empty set, or sizes of another number of
+        neurons.
+    """
+    require(a.site == b.site, f"sets of different sites: {a.site} and {b.site}.")
+    require(
+        a.width == b.width,
+        f"sets of different widths: {a.width} and {b.width} neurons at {a.site}.",
+    )
+    require(len(a) > 0 and len(b) > 0, "an empty set overlaps with nothing.")
+    groups = [np.arange(a.width)]
+    if size is not None:
+        require(len(size) == a.width, f"{len(size)} sizes were given for {a.width} neurons.")
+        groups = np.array_split(np.argsort(size, kind="stable"), max(1, a.width // ALIKE))
+    law = np.ones(1)
+    for group in groups:
+        of_a, of_b = (int(np.isin(group, one.indices).sum()) for one in (a, b))
+        law = np.convolve(
+            law, hypergeom.pmf(np.arange(min(of_a, of_b) + 1), len(group), of_a, of_b)
+        )
+    shared = len(set(a.indices) & set(b.indices))
+    return Overlap(shared, len(a), len(b), a.width, tuple(law.tolist()))
