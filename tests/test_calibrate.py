@@ -139,8 +139,8 @@ def test_statistics_restated_are_those_of_the_experiments():
     from mechreward.experiments import value_probe as reads
 
     a, b = np.random.default_rng(0).normal(size=(2, 50))
-    assert CASES["part restored (R4)"].statistic(a, b) == pytest.approx(repair._undone(a, b))
-    assert CASES["ratio of standard deviations (R1)"].statistic(a, b) == reads._spread(a, b)
+    assert CASES["part restored (R4)"].statistic(a, b) == pytest.approx(repair.undone(a, b))
+    assert CASES["ratio of standard deviations (R1)"].statistic(a, b) == reads.spread_ratio(a, b)
     assert (
         CASES["share of the whole patch (certificate)"].statistic(a + 3, b + 6)
         == (a + 3).mean() / (b + 6).mean()

@@ -273,12 +273,9 @@ def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
         told = "There are not two pairs of high- and low-V states, or of states of equal V: run test=400 or more."
         return Claim("sufficient", "inconclusive", told, {})
 
-    def ratio(few: np.ndarray, whole: np.ndarray) -> float:
-        return float(few.mean() / whole.mean()) if whole.mean() > 0 else float("nan")
-
     few, whole = trial.few - trial.low, trial.whole - trial.low
     all_of = stats.cluster_bootstrap(np.mean, whole, trial.group, seed=seed)
-    part = stats.cluster_bootstrap(ratio, [few, whole], trial.group, seed=seed)
+    part = stats.cluster_bootstrap(patched_share, [few, whole], trial.group, seed=seed)
     equal = stats.cluster_bootstrap(
         np.mean, trial.after - trial.before, trial.like_group, seed=seed
     )
@@ -345,6 +342,11 @@ def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
             "sufficient", "inconclusive", f"{said}: too wide; {_pairs(len(trial.before))}.", numbers
         )
     return Claim("sufficient", "pass", f"{said}.", numbers)
+
+
+def patched_share(few: np.ndarray, whole: np.ndarray) -> float:
+    """What a patch of few neurons does, as a share of a patch of all; NaN where that does nothing."""
+    return float(few.mean() / whole.mean()) if whole.mean() > 0 else float("nan")
 
 
 def _pairs(now: int) -> str:

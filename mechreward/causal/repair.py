@@ -63,10 +63,11 @@ def restored(
         before = probe.predict(clean[str(site)].x)
         direct = probe.predict(clean[str(site)].x + moved) - before
         total = probe.predict(after[str(site)].x) - before
-        found[site] = stats.cluster_bootstrap(_undone, [total, direct], group, draws=300, seed=seed)
+        found[site] = stats.cluster_bootstrap(undone, [total, direct], group, draws=300, seed=seed)
     return found
 
 
-def _undone(total: np.ndarray, direct: np.ndarray) -> float:
+def undone(total: np.ndarray, direct: np.ndarray) -> float:
+    """The part of a direct change that is missing from the total one; NaN where nothing changes."""
     size = float(direct @ direct)
     return 1 - float(total @ direct) / size if size > 0 else float("nan")

@@ -119,14 +119,11 @@ def R10(
         return probe.predict(data.x[:, index]), data
 
     clean, held = read(())
-    score = stats.cluster_bootstrap(_rho, [clean, held.y], held.group, seed=about["seed"])
+    score = stats.cluster_bootstrap(rho, [clean, held.y], held.group, seed=about["seed"])
     rows = rows_from(
         about, [("baseline", "spearman", score, {"neurons": len(dopamine), "steps": len(held)})]
     )
     reads = {arm: [read(sets)[0] for sets in draws] for arm, draws in zeroed.items()}
-
-    def change(a: np.ndarray, b: np.ndarray, y: np.ndarray) -> float:
-        return _rho(a, y) - _rho(b, y)
 
     for arm, found in reads.items():
         for draw, after in enumerate(found):
@@ -143,30 +140,37 @@ def R10(
                 "layers": len(sets),
                 "shared": same,
             }
-            rho = stats.cluster_bootstrap(
-                _rho, [after, held.y], held.group, draws=300, seed=about["seed"]
+            score = stats.cluster_bootstrap(
+                rho, [after, held.y], held.group, draws=300, seed=about["seed"]
             )
             lost = stats.cluster_bootstrap(
-                change, [after, clean, held.y], held.group, draws=300, seed=about["seed"]
+                rho_change, [after, clean, held.y], held.group, draws=300, seed=about["seed"]
             )
             rows += rows_from(
-                about, [(arm, "spearman", rho, detail), (arm, "change", lost, detail)]
+                about, [(arm, "spearman", score, detail), (arm, "change", lost, detail)]
             )
     own, others = reads["value"][0], np.stack(reads["matched"], 1)
 
-    def beyond(mine: np.ndarray, theirs: np.ndarray, y: np.ndarray) -> float:
-        return _rho(mine, y) - float(np.mean([_rho(column, y) for column in theirs.T]))
-
     more = stats.cluster_bootstrap(
-        beyond, [own, others, held.y], held.group, draws=300, seed=about["seed"]
+        rho_beyond, [own, others, held.y], held.group, draws=300, seed=about["seed"]
     )
     rank, p = stats.rank_among(
-        _rho(own, held.y), np.array([_rho(column, held.y) for column in others.T])
+        rho(own, held.y), np.array([rho(column, held.y) for column in others.T])
     )
     detail = {"rank": rank, "p_rank": p, "draws": others.shape[1]}
     return rows + rows_from(about, [("value", "beyond_matched", more, detail)])
 
 
-def _rho(read: np.ndarray, y: np.ndarray) -> float:
+def rho(read: np.ndarray, y: np.ndarray) -> float:
     """Spearman, 0 for a constant read-out."""
     return float(np.nan_to_num(stats.spearman(read, y)))
+
+
+def rho_change(after: np.ndarray, before: np.ndarray, y: np.ndarray) -> float:
+    """Spearman with `y` after a change minus that before it."""
+    return rho(after, y) - rho(before, y)
+
+
+def rho_beyond(own: np.ndarray, others: np.ndarray, y: np.ndarray) -> float:
+    """Spearman of one read-out [row] minus the mean of that of `others` [row draw]."""
+    return rho(own, y) - float(np.mean([rho(column, y) for column in others.T]))

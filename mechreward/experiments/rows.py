@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import nulled, read_json, write_json
 from mechreward.stats import Interval
@@ -55,6 +57,17 @@ class Results:
             for row in self.rows
             if all(getattr(row, key) == value for key, value in wanted.items())
         ]
+
+    def frame(self) -> pd.DataFrame:
+        """A line a row: its fields as columns, and `detail.KEY` for every key of any detail."""
+        lines = []
+        for row in self.rows:
+            line = asdict(row)
+            detail = line.pop("detail")
+            for key, value in detail.items():
+                line[f"detail.{key}"] = value
+            lines.append(line)
+        return pd.DataFrame(lines)
 
     def save(self, path: Path | str) -> Path:
         """Write atomically; NaN becomes null."""

@@ -62,7 +62,7 @@ def R1(
         detail = {"target": name, "shape": shape}
         rows += measured(about, "value", measures(probe, held, draws=200), detail)
         spread = stats.cluster_bootstrap(
-            _spread, [probe.predict(held.x), held.y], held.group, draws=200
+            spread_ratio, [probe.predict(held.x), held.y], held.group, draws=200
         )
         rows += rows_from(about, [("value", "spread", spread, detail)])
         if (target, shape) == ("mc", "mlp"):
@@ -141,5 +141,6 @@ def _within(
     return rows_from(about, [(arm, "auroc_within", score, detail)])
 
 
-def _spread(read: np.ndarray, y: np.ndarray) -> float:
+def spread_ratio(read: np.ndarray, y: np.ndarray) -> float:
+    """Standard deviation of a read-out over that of what it should read; NaN for a constant `y`."""
     return float(read.std() / y.std()) if y.std() > 0 else float("nan")

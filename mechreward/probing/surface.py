@@ -87,9 +87,11 @@ def increment(
     told = {"surface": score(x, held[0])}
     told["surface_and_value"] = score(np.column_stack([x, read]), np.column_stack(held[:2]))
 
-    def gain(more: np.ndarray, less: np.ndarray, label: np.ndarray) -> float:
-        return stats.auroc(more, label) - stats.auroc(less, label)
-
     found = {name: stats.auroc_interval(score, held[2], group) for name, score in told.items()}
     both = [told["surface_and_value"], told["surface"], held[2]]
     return found | {"increment": stats.cluster_bootstrap(gain, both, group, draws=300, seed=seed)}
+
+
+def gain(more: np.ndarray, less: np.ndarray, label: np.ndarray) -> float:
+    """AUROC of one score minus that of another, of the same rows."""
+    return stats.auroc(more, label) - stats.auroc(less, label)
