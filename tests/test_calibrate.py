@@ -14,7 +14,8 @@ from mechreward.base.errors import MechRewardError
 from mechreward.calibration import coverage, detection
 from mechreward.calibration import pipeline as calibrate
 from mechreward.calibration.cases import CASES
-from mechreward.calibration.pipeline import RESID, Sizes, drawn, gather, hit, share_of
+from mechreward.calibration.data import RESID, drawn, gather
+from mechreward.calibration.pipeline import CalibrationSizes, mean_share, precision
 from mechreward.experiments.rows import Results, Row
 from mechreward.probing import rankings
 from mechreward.report import calibration_page, verdicts
@@ -25,7 +26,7 @@ from mechreward.testbed import process
 from mechreward.testbed.planted import planted
 from mechreward.testbed.walks import walks
 
-TINY = Sizes(train=25, test=15, k=4, ablated=15, draws=19)
+TINY = CalibrationSizes(train=25, test=15, k=4, ablated=15, draws=19)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_a_normal_interval_covers_and_one_of_half_its_width_is_caught():
             x = np.random.default_rng(run).normal(size=25)
             return Interval(x.mean(), x.mean() - width / 5, x.mean() + width / 5, 25)
 
-        return coverage.covered(once, 0.0, 1000)["rate"]
+        return coverage.covered(once, 0.0, 1000)[0]
 
     right, half = interval(1.96), interval(0.98)
     assert right.low < 0.95 < right.high
@@ -72,11 +73,11 @@ def test_a_normal_interval_covers_and_one_of_half_its_width_is_caught():
 def test_intervals_that_miss_are_counted_by_side():
     bounds = [(1.0, 2.0), (-2.0, -1.0), (-1.0, 1.0), (0.0, 0.0), (math.nan, math.nan)]
     found = coverage.covered(lambda run: Interval(0.0, *bounds[run], 9), 0.0, 5)
-    assert found == {"rate": stats.proportion(2, 4), "above": 1, "below": 1, "unbounded": 1}
+    assert found == (stats.proportion(2, 4), {"above": 1, "below": 1, "unbounded": 1})
 
 
 def test_exact_coverage_of_wilson_is_that_of_simulation():
-    row = coverage._wilson(0.3, 40, 0)
+    row = coverage.proportion_coverage(0.3, 40, 0)
     k = np.random.default_rng(0).binomial(40, 0.3, 4000)
     bounds = [stats.proportion(x, 40) for x in range(41)]
     inside = [bounds[x].low <= 0.3 <= bounds[x].high for x in k]
@@ -102,7 +103,7 @@ def test_few_clusters_are_covered_where_plain_percentiles_are_too_narrow():
         plain += low <= 0 <= high
         return found
 
-    rate = coverage.covered(once, 0.0, 400)["rate"]
+    rate, _ = coverage.covered(once, 0.0, 400)
     assert rate.estimate > 0.9 and rate.estimate >= plain / 400 + 0.01
 
 
@@ -121,34 +122,15 @@ def test_the_truth_is_nearer_than_a_twentieth_of_an_interval():
         case = CASES[name]
         found = []
         for seed in range(6):
-            rng = np.random.default_rng(seed)
-            columns, _ = case.draw(walks(40 * coverage.OVER, rng), rng)
+            columns, _ = case.sample(40 * coverage.OVER, np.random.default_rng(seed))
             found.append(case.statistic(*columns))
-        rng = np.random.default_rng(9)
-        columns, group = case.draw(walks(40, rng), rng)
+        columns, group = case.sample(40, np.random.default_rng(9))
         one = stats.cluster_bootstrap(case.statistic, columns, group, draws=200)
         assert np.std(found) < (one.high - one.low) / 2 / 20
         assert (
             abs(coverage.truth(case, 40 * coverage.OVER) - np.mean(found))
             < (one.high - one.low) / 2 / 10
         )
-
-
-def test_statistics_restated_are_those_of_the_experiments():
-    from mechreward.causal import repair
-    from mechreward.experiments import value_probe as reads
-
-    a, b = np.random.default_rng(0).normal(size=(2, 50))
-    assert CASES["part restored (R4)"].statistic(a, b) == pytest.approx(repair.undone(a, b))
-    assert CASES["ratio of standard deviations (R1)"].statistic(a, b) == reads.spread_ratio(a, b)
-    assert (
-        CASES["share of the whole patch (certificate)"].statistic(a + 3, b + 6)
-        == (a + 3).mean() / (b + 6).mean()
-    )
-    assert CASES["change of Spearman with delta (R10)"].statistic(b, a, b) == pytest.approx(
-        1 - stats.spearman(a, b)
-    )
-    assert CASES["AUROC added to the surface (R1)"].statistic(b, -b, (b > 0).astype(int)) == 1
 
 
 @pytest.mark.parametrize("name", coverage.SPREADS)
@@ -167,8 +149,9 @@ def test_the_interval_of_a_plants_sparsity_holds_that_of_all_its_problems(name, 
 
 
 def test_hits_and_their_interval_by_hand():
-    assert hit([4, 1, 9], {1, 4, 7}) == pytest.approx(2 / 3) and hit([7], {1, 4, 7}) == 1
-    found = share_of([1.0, 1.0, 2 / 3])
+    assert precision([4, 1, 9], {1, 4, 7}) == pytest.approx(2 / 3)
+    assert precision([7], {1, 4, 7}) == 1
+    found = mean_share([1.0, 1.0, 2 / 3])
     assert (found.estimate, found.n) == (pytest.approx(8 / 9), 3)
     assert (found.low, found.high) == (stats.proportion(2, 3).low, stats.proportion(3, 3).high)
 
@@ -183,7 +166,7 @@ def test_recall_precision_and_decoys_by_hand(data):
         3,
         1,
     ]  # first three: the decoy and two of three
-    recall, precision, top = calibrate._found("value", RESID, "made", [data], [score])
+    recall, precision, top = calibrate.recall_rows("value", RESID, "made", [data], [score])
     assert recall.estimate == precision.estimate == pytest.approx(2 / 3) and recall.detail["k"] == 3
     assert recall.detail["fooled_by"] == {"large": 1} and recall.detail["all"] == 0
     assert (top.metric, top.detail["k"], top.estimate) == ("precision", 1, 0.0)

@@ -53,11 +53,11 @@ def test_a_p_without_its_own_mass_by_hand():
         np.array([1] * 3 + [0] * 7),
         np.array([0] * 3 + [1] + [0] * 6),
     )  # three lost, one won
-    p, without = levels._mcnemar(before, after)
+    p, without = levels.mcnemar(before, after)
     assert p == binomtest(1, 4).pvalue == stats.mcnemar(before, after) == pytest.approx(10 / 16)
     assert without == pytest.approx(2 / 16)  # none or all lost
-    even = levels._mcnemar(np.array([1, 0]), np.array([0, 1]))
-    assert even == pytest.approx((1, 1 / 2)) and levels._mcnemar(before, before) == (1, 0)
+    even = levels.mcnemar(np.array([1, 0]), np.array([0, 1]))
+    assert even == pytest.approx((1, 1 / 2)) and levels.mcnemar(before, before) == (1, 0)
     ranks = of_ranks(np.array([0.05, 1.0]), 19)
     np.testing.assert_allclose(ranks.without, [0, 0.95])
     np.testing.assert_allclose(of_ranks(np.array([0.1, 1.0]), 19, "two").without, [0, 0.9])
@@ -69,7 +69,7 @@ def test_read_outs_that_know_nothing_keep_to_their_answer():
 
     rng = np.random.default_rng(0)
     w = walks(300, rng)
-    x = levels._wandering(w, rng, 4)
+    x = levels.wandering(w, rng, 4)
     assert np.abs(stats.spearmans(x, w.v)).max() < 0.2
     stays = (
         np.abs(np.diff(x, axis=0))[~w.last[:-1]].mean()

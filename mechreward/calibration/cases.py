@@ -1,8 +1,7 @@
 """Statistics with intervals that the package prints, each with data it may meet, simulated on the
 Markov process.
 
-A statistic that belongs to an experiment is restated here in a line: this folder lies above the
-experiments.
+Every statistic is the one that the experiment itself calls.
 """
 
 from __future__ import annotations
@@ -11,158 +10,267 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from mechreward import stats
+from mechreward.base.errors import one_of
+from mechreward.causal.claims import patched_share
+from mechreward.causal.repair import undone
+from mechreward.experiments.dependence import rho_beyond, rho_change
+from mechreward.experiments.split import CUT
+from mechreward.experiments.value_probe import spread_ratio
 from mechreward.probing.pruning import noiseless_spearman
-from mechreward.testbed.walks import K, Walks
+from mechreward.probing.surface import gain
+from mechreward.testbed.walks import K, Walks, walks
 
-CUT = 0.3
+STATES = ("every", "first", "last")
+Column = Float[np.ndarray, " row"]
+Columns = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Answers of the process, and what a model or a probe might say of their states.
+
+    Attributes
+    ----------
+    walks : Walks
+        The answers, one row a state.
+    rng : numpy.random.Generator
+        Where continuations and the noise of read-outs come from.
+    """
+
+    walks: Walks
+    rng: np.random.Generator
+
+    @property
+    def first(self) -> np.ndarray:
+        """[row] True at s_0."""
+        return self.walks.step == 0
+
+    def read(self, y: Column, noise: float) -> Column:
+        """What a probe with so much noise reads of `y`."""
+        return self.walks.read(y, noise, self.rng)
+
+    def read_v(self, noise: float) -> Column:
+        """A read-out of V."""
+        return self.read(self.walks.v, noise)
+
+    def read_delta(self) -> Column:
+        """A read-out of delta."""
+        delta = self.walks.delta(self.walks.v)
+        return self.read(delta, 0.2)
+
+    def noise(self, size: float) -> Column:
+        """What an ablation adds to a read-out."""
+        return self.read(0 * self.walks.v, size)
+
+    def successes(self, k: int, chance: Column) -> Column:
+        """The share of `k` answers that are right."""
+        return self.rng.binomial(k, chance) / k
+
+    def v_hat(self) -> Column:
+        """V-hat of continuations of its own."""
+        return self.walks.estimate(self.rng)
+
+    def delta_hat(self) -> Column:
+        """Delta of V-hat."""
+        return self.walks.delta(self.v_hat())
 
 
 @dataclass(frozen=True)
 class Case:
-    """A statistic with one interval that the package prints: `draw` gives its columns and their
-    problems."""
+    """A statistic with one interval that the package prints.
+
+    Attributes
+    ----------
+    statistic : callable
+        Of columns [row], to a number.
+    draw : callable
+        Of a `Simulation`, to those columns.
+    states : {"every", "first", "last"}, default "every"
+        Of which states of every answer the columns have rows.
+    answers : int, default 1
+        Answers to each problem.
+    with_cluster : bool, default False
+        Whether the statistic takes the problem of every row too, last.
+    """
 
     statistic: Callable[..., float]
-    draw: Callable[[Walks, np.random.Generator], tuple[list[np.ndarray], np.ndarray]]
-    per: int = 1
+    draw: Callable[[Simulation], Columns]
+    states: str = "every"
+    answers: int = 1
     with_cluster: bool = False
 
+    def __post_init__(self) -> None:
+        one_of("states", self.states, STATES)
 
-def _first(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    keep = w.step == 0
-    return [w.read(w.v, 0.1, rng)[keep], w.reward[keep]], w.group[keep]
-
-
-def _every(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    return [w.read(w.v, 0.1, rng), w.reward], w.group
-
-
-def _last(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    return [w.read(w.v, 0.5, rng)[w.last], w.reward[w.last]], w.group[w.last]
-
-
-def _added(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """A read-out of V beside a surface that knows the problem's first state only."""
-    begin = w.v[w.step == 0][w.walk]
-    return [w.read(w.v, 0.1, rng), w.read(begin, 0.1, rng), w.reward], w.group
+    def sample(self, problems: int, rng: np.random.Generator) -> tuple[Columns, np.ndarray]:
+        """Columns [row] of a simulation, and the problem [row] of each row."""
+        answers = walks(problems, rng, self.answers)
+        simulation = Simulation(answers, rng)
+        columns = self.draw(simulation)
+        problem = answers.group
+        if self.states == "first":
+            problem = problem[simulation.first]
+        elif self.states == "last":
+            problem = problem[answers.last]
+        return columns, problem
 
 
-def _vhat(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    return [w.estimate(rng)], w.group
+# Rewards, and read-outs of V beside them
 
 
-def _large(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    return [(np.abs(w.delta(w.estimate(rng))) > CUT).astype(float)], w.group
+def accuracy(answers: Simulation) -> Columns:
+    """The reward of every answer."""
+    reward = answers.walks.reward[answers.first]
+    return [reward.astype(float)]
 
 
-def _value(noise: float) -> Callable[..., tuple[list[np.ndarray], np.ndarray]]:
-    return lambda w, rng: ([w.read(w.v, noise, rng), w.estimate(rng)], w.group)
+def reward_at_first_state(answers: Simulation) -> Columns:
+    """A read-out of V at s_0, and the reward."""
+    read = answers.read_v(0.1)
+    first = answers.first
+    return [read[first], answers.walks.reward[first]]
 
 
-def _dopamine(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    return [w.read(w.delta(w.v), 0.2, rng), w.delta(w.estimate(rng))], w.group
+def reward_at_every_state(answers: Simulation) -> Columns:
+    """A read-out of V, and the reward."""
+    return [answers.read_v(0.1), answers.walks.reward]
 
 
-def _lost(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """A read-out of delta after an ablation, and the same before it."""
-    clean = w.read(w.delta(w.v), 0.2, rng)
-    return [clean + w.read(0 * w.v, 0.3, rng), clean, w.delta(w.estimate(rng))], w.group
+def reward_at_last_state(answers: Simulation) -> Columns:
+    """A noisier read-out of V before the end, where V is nearly the reward, and the reward."""
+    read = answers.read_v(0.5)
+    last = answers.walks.last
+    return [read[last], answers.walks.reward[last]]
 
 
-def _beside(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """A read-out of delta after an ablation, and after those of five matched sets."""
-    clean = w.read(w.delta(w.v), 0.2, rng)
-    own, *others = (clean + w.read(0 * w.v, noise, rng) for noise in (0.3, *[0.1] * 5))
-    return [own, np.stack(others, 1), w.delta(w.estimate(rng))], w.group
+def reward_beside_surface(answers: Simulation) -> Columns:
+    """A read-out of V, a surface that knows the problem's first state only, and the reward."""
+    v_at_first = answers.walks.v[answers.first]
+    read = answers.read_v(0.1)
+    surface = answers.read(v_at_first[answers.walks.walk], 0.1)
+    return [read, surface, answers.walks.reward]
 
 
-def _undone(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """Zeroing moves a read-out by what it said of V; later layers give three tenths of that
-    back."""
-    direct = w.read(0.5 - w.v, 0.05, rng)
-    return [w.read(0.7 * direct, 0.1, rng), direct], w.group
+# V-hat, delta, and their read-outs
 
 
-def _patched(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+def v_hat(answers: Simulation) -> Columns:
+    """V-hat of every state."""
+    return [answers.v_hat()]
+
+
+def v_hat_halves(answers: Simulation) -> Columns:
+    """V-hat from either half of the continuations."""
+    return list(answers.walks.halves(answers.rng))
+
+
+def v_hat_read(noise: float) -> Callable[[Simulation], Columns]:
+    """A read-out of V with so much noise, and V-hat."""
+
+    def draw(answers: Simulation) -> Columns:
+        return [answers.read_v(noise), answers.v_hat()]
+
+    return draw
+
+
+def large_delta(answers: Simulation) -> Columns:
+    """Whether a TD error is beyond the paper's cut."""
+    large = np.abs(answers.delta_hat()) > CUT
+    return [large.astype(float)]
+
+
+def delta_halves(answers: Simulation) -> Columns:
+    """Delta from either half of the continuations."""
+    return answers.walks.deltas(answers.rng)
+
+
+def delta_read(answers: Simulation) -> Columns:
+    """A read-out of delta, and delta of V-hat."""
+    return [answers.read_delta(), answers.delta_hat()]
+
+
+def delta_read_with_halves(answers: Simulation) -> Columns:
+    """A read-out of delta, delta of V-hat, and the halves that this is the mean of."""
+    halves = delta_halves(answers)
+    read = answers.read_delta()
+    return [read, np.mean(halves, axis=0), *halves]
+
+
+# Interventions
+
+
+def delta_read_ablated(answers: Simulation) -> Columns:
+    """A read-out of delta after an ablation, the same before it, and delta of V-hat."""
+    before = answers.read_delta()
+    after = before + answers.noise(0.3)
+    return [after, before, answers.delta_hat()]
+
+
+def delta_read_beside_matched(answers: Simulation) -> Columns:
+    """A read-out of delta after an ablation, those [row draw] after the ablations of five matched
+    sets, which do less, and delta of V-hat."""
+    before = answers.read_delta()
+    after = before + answers.noise(0.3)
+    matched = []
+    for _ in range(5):
+        matched.append(before + answers.noise(0.1))
+    return [after, np.stack(matched, 1), answers.delta_hat()]
+
+
+def ablation_undone(answers: Simulation) -> Columns:
+    """Zeroing moves a read-out by what it said of V; later layers give three tenths of it back."""
+    direct = answers.read(0.5 - answers.walks.v, 0.05)
+    total = answers.read(0.7 * direct, 0.1)
+    return [total, direct]
+
+
+def patched_beside_whole(answers: Simulation) -> Columns:
     """V-hat that a patch of few neurons adds in one state a problem, and a patch of all."""
-    start = np.flatnonzero(w.step == 0)
-    v = w.v[start]
-    low, few, whole = (rng.binomial(K, v + more) / K for more in (-0.2, 0.1, 0.2))
-    return [few - low, whole - low], w.group[start]
+    v = answers.walks.v[answers.first]
+    low = answers.successes(K, v - 0.2)
+    few = answers.successes(K, v + 0.1)
+    whole = answers.successes(K, v + 0.2)
+    return [few - low, whole - low]
 
 
-def _noiseless(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    halves = w.deltas(rng)
-    return [w.read(w.delta(w.v), 0.2, rng), np.mean(halves, axis=0), *halves], w.group
-
-
-def _ablated(w: Walks, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """An ablation that costs .2, against the mean of 19 matched sets that cost .1:
-    `Effect.summary`'s difference."""
-    start = w.v[w.step == 0]
-    own = rng.binomial(1, start - 0.2)
-    return [own - rng.binomial(19, start - 0.1) / 19], np.arange(len(start))
-
-
-def _increment(more: np.ndarray, less: np.ndarray, label: np.ndarray) -> float:
-    """`surface.increment`'s."""
-    return stats.auroc(more, label) - stats.auroc(less, label)
-
-
-def _change(after: np.ndarray, before: np.ndarray, y: np.ndarray) -> float:
-    """R10's `change`."""
-    return stats.spearman(after, y) - stats.spearman(before, y)
-
-
-def _beyond(own: np.ndarray, others: np.ndarray, y: np.ndarray) -> float:
-    """R10's `beyond_matched`."""
-    return stats.spearman(own, y) - float(np.mean(stats.spearmans(others, y)))
-
-
-def _spread(read: np.ndarray, y: np.ndarray) -> float:
-    """R1's `spread`."""
-    return float(read.std() / y.std()) if y.std() > 0 else float("nan")
-
-
-def _restored(total: np.ndarray, direct: np.ndarray) -> float:
-    """R4's `restored`, of `causal.repair`."""
-    return 1 - float(total @ direct) / float(direct @ direct)
-
-
-def _share(few: np.ndarray, whole: np.ndarray) -> float:
-    """The certificate's share of what a patch of all neurons does."""
-    return float(few.mean() / whole.mean()) if whole.mean() > 0 else float("nan")
+def ablated_beside_matched(answers: Simulation) -> Columns:
+    """What `stats.paired_difference` takes the mean of: outcomes under an ablation that costs .2,
+    less the mean of those under 19 matched sets that cost .1."""
+    v = answers.walks.v[answers.first]
+    own = answers.successes(1, v - 0.2)
+    matched = answers.successes(19, v - 0.1)
+    return [own - matched]
 
 
 CASES = {
-    "mean: accuracy": Case(
-        np.mean, lambda w, rng: ([w.reward[w.step == 0].astype(float)], w.group[w.step == 0])
+    "mean: accuracy": Case(np.mean, accuracy, "first"),
+    "mean: V-hat": Case(np.mean, v_hat),
+    "mean: share of |delta| > .3": Case(np.mean, large_delta),
+    "std: V-hat": Case(np.std, v_hat),
+    "AUROC at s_0": Case(stats.auroc, reward_at_first_state, "first"),
+    "AUROC at every state": Case(stats.auroc, reward_at_every_state),
+    "AUROC at the last state": Case(stats.auroc, reward_at_last_state, "last"),
+    "AUROC within problems (4 answers each)": Case(
+        stats.within_auroc,
+        reward_at_every_state,
+        answers=4,
+        with_cluster=True,
     ),
-    "mean: V-hat": Case(np.mean, _vhat),
-    "mean: share of |delta| > .3": Case(np.mean, _large),
-    "std: V-hat": Case(np.std, _vhat),
-    "AUROC at s_0": Case(stats.auroc, _first),
-    "AUROC at every state": Case(stats.auroc, _every),
-    "AUROC at the last state": Case(stats.auroc, _last),
-    "AUROC within problems (4 answers each)": Case(stats.within_auroc, _every, 4, True),
-    "AUROC added to the surface (R1)": Case(_increment, _added),
-    "Spearman with V-hat, near perfect": Case(stats.spearman, _value(0.05)),
-    "Spearman with V-hat, good": Case(stats.spearman, _value(0.2)),
-    "Spearman with V-hat, weak": Case(stats.spearman, _value(1.0)),
-    "Spearman with delta": Case(stats.spearman, _dopamine),
-    "Spearman with delta, disattenuated": Case(noiseless_spearman, _noiseless),
-    "change of Spearman with delta (R10)": Case(_change, _lost),
-    "Spearman with delta beyond matched sets (R10)": Case(_beyond, _beside),
-    "ratio of standard deviations (R1)": Case(_spread, _value(0.1)),
-    "part restored (R4)": Case(_restored, _undone),
-    "share of the whole patch (certificate)": Case(_share, _patched),
-    "reliability of V-hat": Case(
-        stats.split_half_reliability, lambda w, rng: ([*w.halves(rng)], w.group)
-    ),
-    "reliability of delta": Case(
-        stats.split_half_reliability, lambda w, rng: (w.deltas(rng), w.group)
-    ),
-    "paired difference to matched sets": Case(np.mean, _ablated),
+    "AUROC added to the surface (R1)": Case(gain, reward_beside_surface),
+    "Spearman with V-hat, near perfect": Case(stats.spearman, v_hat_read(0.05)),
+    "Spearman with V-hat, good": Case(stats.spearman, v_hat_read(0.2)),
+    "Spearman with V-hat, weak": Case(stats.spearman, v_hat_read(1.0)),
+    "Spearman with delta": Case(stats.spearman, delta_read),
+    "Spearman with delta, disattenuated": Case(noiseless_spearman, delta_read_with_halves),
+    "change of Spearman with delta (R10)": Case(rho_change, delta_read_ablated),
+    "Spearman with delta beyond matched sets (R10)": Case(rho_beyond, delta_read_beside_matched),
+    "ratio of standard deviations (R1)": Case(spread_ratio, v_hat_read(0.1)),
+    "part restored (R4)": Case(undone, ablation_undone),
+    "share of the whole patch (certificate)": Case(patched_share, patched_beside_whole, "first"),
+    "reliability of V-hat": Case(stats.split_half_reliability, v_hat_halves),
+    "reliability of delta": Case(stats.split_half_reliability, delta_halves),
+    "paired difference to matched sets": Case(np.mean, ablated_beside_matched, "first"),
 }

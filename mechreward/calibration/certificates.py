@@ -8,112 +8,213 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
 from mechreward import stats
 from mechreward.base.errors import one_of
+from mechreward.calibration.data import RESID
 from mechreward.causal.certificate import by_steering, certify, observe
 from mechreward.causal.claims import CLAIMS, verdicts
 from mechreward.experiments.rows import Row, rows_from
+from mechreward.experiments.split import shared
 from mechreward.models.site import Site
 from mechreward.probing.activations import record
-from mechreward.probing.neurons import NeuronSet
+from mechreward.probing.neurons import NeuronSet, ranking
 from mechreward.rollouts.sample import sample
+from mechreward.stats import Interval
 from mechreward.testbed.planted import PlantedModel, planted
 
 # The documented n of the rates: what `certify` is given on planted models.
 SIZES = {"train": 40, "test": 40, "k": 8, "n": 60, "draws": 99, "pairs": 40}
-SITES = {"value-mlp": "0.mlp"}  # elsewhere the residual stream after layer 1
-# What must hold: all five for a set that carries V and is read; no cause for one that is not, or is
-# no value at all.
-TRUE, FALSE = ("value", "value-mlp"), ("encoded", "null", "sink", "large")
-
-
-def suspects(here: PlantedModel, k: int = 3) -> NeuronSet:
-    """The set to be certified: the planted one; of the null twin the three coordinates that move
-    with the state and change words, not outcomes; of `sink`, `large` and `length` the decoy and the
-    largest others, as a ranking by magnitude has them."""
-    site = Site.parse(SITES.get(here.name, "1.resid_post"))
-    own = here.truth.value_neurons[str(site)]
-    if len(own):
-        return own
-    if "level" in here.truth.decoys:
-        return replace(
-            own, indices=here.truth.decoys["level"], how="planted: the level, worth nothing"
-        )
-    one_of("plant with a decoy of its own", here.name, ("sink", "large", "length"))
-    runs = sample(here.model, here.task.problems("train", 20, here.seed), seed=here.seed, what=None)
-    acts = record(here.model, runs, site, rows="tokens", what=None)[site]
-    fixed = [i for name in ("massive", "begin", "end") for i in here.truth.decoys[name]]
-    free = [int(i) for i in np.argsort(-acts.rms().numpy()) if int(i) not in fixed]
-    decoy = here.truth.decoys[here.name][0]
-    chosen = [decoy, *(i for i in free if i != decoy)][:k]
-    return replace(own, indices=tuple(sorted(chosen)), how=f"planted: {here.name}, and the largest")
-
-
-def verdict_of(
-    name: str, seed: int, whole: bool = True, sizes: Mapping[str, Any] = SIZES
-) -> dict[str, str]:
-    """Claim -> verdict for one plant and seed, which is the model's, the problems' and the
-    certificate's alike.
-
-    `whole` certifies; otherwise only causal and specific are tried, by the same code at the same
-    sizes.
-    """
-    here = planted(name, seed)
-    neurons = suspects(here)
-    if whole:
-        return verdicts(
-            certify(here.model, here.task, neurons, seed=seed, what=None, **sizes).claims
-        )
-    site, task = neurons.site, here.task
-    seen = observe(here.model, task, site, "train", sizes["train"], sizes["k"], seed, None, None)
-    cause, special, _ = by_steering(
-        here.model, task, neurons, *seen, n=sizes["n"], draws=sizes["draws"], seed=seed
-    )
-    return verdicts([cause, special])
+SITES = {"value-mlp": "0.mlp"}  # elsewhere `RESID`
+TRUE = ("value", "value-mlp")  # carry V and are read: all five claims must hold
+FALSE = ("encoded", "null", "sink", "large")  # not read, or no value at all: no cause
 
 
 def certificates(name: str, seeds: Sequence[int]) -> list[Row]:
-    """Pass rates of one plant over `seeds` (`pooled` joins several such parts)."""
+    """Pass rates of one plant over seeds (`pooled` joins several such parts).
+
+    Parameters
+    ----------
+    name : str
+        A plant of `TRUE` or `FALSE`.
+    seeds : sequence of int
+
+    Returns
+    -------
+    list of Row
+        Those of `rates`.
+
+    Raises
+    ------
+    MechRewardError
+        A plant without a documented rate.
+    """
     one_of("plant with a documented rate", name, (*TRUE, *FALSE))
-    return rates(name, [verdict_of(name, seed, whole=name in TRUE) for seed in seeds])
+    by_seed = []
+    for seed in seeds:
+        by_seed.append(certificate_verdicts(name, seed, whole=name in TRUE))
+    return rates(name, by_seed)
 
 
-def rates(name: str, each: Sequence[Mapping[str, str]]) -> list[Row]:
-    """Rows of metric `pass_rate`, one for each claim of a plant, with Wilson's interval over the
-    seeds; arm `all` is a pass on all five. `detail` counts the verdicts. Claims that were not tried
-    have no row."""
-    rows: list[Row] = []
-    about: dict[str, Any] = {
-        "experiment": "certificate",
-        "model": f"planted-{name}",
-        "task": "planted",
-    }
-    about |= {"site": SITES.get(name, "1.resid_post"), "seed": 0}
-    full = [one for one in each if len(one) == len(CLAIMS)]
-    counts = {claim: Counter(one[claim] for one in each if claim in one) for claim in CLAIMS}
-    counts["all"] = Counter("pass" if set(one.values()) == {"pass"} else "other" for one in full)
-    for claim, found in counts.items():
-        n = found.total()
-        if n:
-            detail = {"n": "seeds", "verdicts": dict(found)}
-            rows += rows_from(
-                about, [(claim, "pass_rate", stats.proportion(found["pass"], n), detail)]
-            )
+def certificate_verdicts(
+    name: str,
+    seed: int,
+    whole: bool = True,
+    sizes: Mapping[str, Any] = SIZES,
+) -> dict[str, str]:
+    """Verdicts on one plant.
+
+    Parameters
+    ----------
+    name : str
+    seed : int
+        The model's, the problems' and the certificate's alike.
+    whole : bool, default True
+        Certify all five claims; otherwise try only causal and specific, by the same code at the
+        same sizes.
+    sizes : mapping of str to int, default `SIZES`
+        Keywords of `certify`.
+
+    Returns
+    -------
+    dict of str to str
+        Claim to verdict.
+    """
+    plant = planted(name, seed)
+    model, task = plant.model, plant.task
+    neurons = suspects(plant)
+    if whole:
+        certificate = certify(model, task, neurons, seed=seed, what=None, **sizes)
+        return verdicts(certificate.claims)
+    runs, values, activations = observe(
+        model,
+        task,
+        neurons.site,
+        "train",
+        sizes["train"],
+        sizes["k"],
+        seed,
+        policy=None,
+        what=None,
+    )
+    causal, specific, _ = by_steering(
+        model,
+        task,
+        neurons,
+        runs,
+        values,
+        activations,
+        n=sizes["n"],
+        draws=sizes["draws"],
+        seed=seed,
+    )
+    return verdicts([causal, specific])
+
+
+def suspects(plant: PlantedModel, k: int = 3) -> NeuronSet:
+    """The set to be certified.
+
+    The planted one; of the null twin the three coordinates that move with the state and change
+    words, not outcomes; of `sink`, `large` and `length` the decoy and the largest others, as a
+    ranking by magnitude has them.
+
+    Parameters
+    ----------
+    plant : PlantedModel
+    k : int, default 3
+        Neurons, where none were planted.
+
+    Returns
+    -------
+    NeuronSet
+
+    Raises
+    ------
+    MechRewardError
+        A plant that has neither a planted set nor a decoy of its own.
+    """
+    site = Site.parse(SITES.get(plant.name, RESID))
+    neurons = plant.truth.value_neurons[str(site)]
+    decoys = plant.truth.decoys
+    if len(neurons):
+        return neurons
+    if "level" in decoys:
+        how = "planted: the level, worth nothing"
+        return replace(neurons, indices=decoys["level"], how=how)
+    one_of("plant with a decoy of its own", plant.name, ("sink", "large", "length"))
+    problems = plant.task.problems("train", 20, plant.seed)
+    runs = sample(plant.model, problems, seed=plant.seed, what=None)
+    tokens = record(plant.model, runs, site, rows="tokens", what=None)[site]
+    (decoy, *_) = decoys[plant.name]
+    passed_over = {decoy}
+    for name in ("massive", "begin", "end"):  # the same in every plant
+        passed_over.update(decoys[name])
+    chosen = [decoy]
+    rms = tokens.rms().numpy()
+    for neuron in ranking(rms).tolist():
+        if len(chosen) < k and neuron not in passed_over:
+            chosen.append(neuron)
+    how = f"planted: {plant.name}, and the largest"
+    return replace(neurons, indices=tuple(sorted(chosen)), how=how)
+
+
+def rates(name: str, by_seed: Sequence[Mapping[str, str]]) -> list[Row]:
+    """Pass rates of one plant.
+
+    Parameters
+    ----------
+    name : str
+    by_seed : sequence of mapping
+        Claim to verdict, one a seed.
+
+    Returns
+    -------
+    list of Row
+        Metric `pass_rate`, one for each claim that was tried, with Wilson's interval over the
+        seeds; arm `all` is a pass on all five. `detail` counts the verdicts.
+    """
+    counts: dict[str, Counter[str]] = {arm: Counter() for arm in (*CLAIMS, "all")}
+    for found in by_seed:
+        for claim, verdict in found.items():
+            counts[claim][verdict] += 1
+        if len(found) == len(CLAIMS):
+            passed = set(found.values()) == {"pass"}
+            counts["all"]["pass" if passed else "other"] += 1
+    site = SITES.get(name, RESID)
+    about = shared("certificate", f"planted-{name}", "planted", site, 0)
+    rows = []
+    for arm, verdict_counts in counts.items():
+        if verdict_counts:
+            value, detail = pass_rate(verdict_counts)
+            rows += rows_from(about, [(arm, "pass_rate", value, detail)])
     return rows
 
 
+def pass_rate(counts: Counter[str]) -> tuple[Interval, dict[str, Any]]:
+    """The share of verdicts that are a pass, and the detail of its row."""
+    rate = stats.proportion(counts["pass"], counts.total())
+    return rate, {"n": "seeds", "verdicts": dict(counts)}
+
+
 def pooled(rows: Sequence[Row]) -> list[Row]:
-    """One row for each plant and claim, of the rows of several parts."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    """Pass rates of several parts as one row for each plant and claim.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Of `rates`, of different seeds.
+
+    Returns
+    -------
+    list of Row
+    """
+    first: dict[tuple[str, str], Row] = {}
+    counts: dict[tuple[str, str], Counter[str]] = {}
     for row in rows:
-        found.setdefault((row.model, row.arm), []).append(row)
+        key = row.model, row.arm
+        first.setdefault(key, row)
+        counts.setdefault(key, Counter()).update(row.detail["verdicts"])
     joined = []
-    for parts in found.values():
-        counts = sum((Counter(part.detail["verdicts"]) for part in parts), Counter())
-        rate = stats.proportion(counts["pass"], counts.total())
-        joined.append(
-            replace(parts[0], **asdict(rate), detail={"n": "seeds", "verdicts": dict(counts)})
-        )
+    for key, verdict_counts in counts.items():
+        rate, detail = pass_rate(verdict_counts)
+        joined.append(replace(first[key], **asdict(rate), detail=detail))
     return joined

@@ -1,16 +1,16 @@
 """The pipeline on planted models over many seeds: what it finds, what fools it, what it says where
 nothing is.
 
-Everything goes through the package's own verbs; the truth of `planted.py` is used to count only.
-Intervals of rates are Wilson's with seeds as trials, which is conservative for shares of three
-neurons.
+Everything goes through the package's own verbs; the truth of `testbed.planted` is used to count
+only. Intervals of rates are Wilson's with seeds as trials, which is conservative for shares of
+three neurons.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil, floor
 from typing import Any
 
@@ -18,44 +18,59 @@ import numpy as np
 from jaxtyping import Float
 
 from mechreward import stats
-from mechreward.base import streams
 from mechreward.base.errors import one_of, require
 from mechreward.base.progress import progress
-from mechreward.causal.effect import ablate
+from mechreward.calibration.data import RESID, TOP, Data, gather
+from mechreward.calibration.rows import calibration_row
+from mechreward.causal.effect import Effect, ablate
 from mechreward.experiments.rows import Row
+from mechreward.experiments.split import CUT
 from mechreward.models.site import Site
 from mechreward.probing import rankings
 from mechreward.probing.activations import record
 from mechreward.probing.evidence import Evidence, evidence
 from mechreward.probing.neurons import count, ranking
 from mechreward.probing.probe import DopamineProbe, ValueProbe
-from mechreward.probing.targets import TARGETS, Examples, states, steps, tokens
-from mechreward.rollouts.sample import sample
-from mechreward.rollouts.trajectory import Rollouts
-from mechreward.rollouts.value import Values, estimate
+from mechreward.probing.targets import TARGETS, Examples, tokens
 from mechreward.stats import Interval
 from mechreward.testbed.planted import PlantedModel, planted
 
-RESID = "1.resid_post"  # the first site that holds V and delta whatever carries them
 VALUE_SITES = {"value": (RESID,), "value-mlp": (RESID, "0.mlp"), "encoded": (RESID,)}
 DOPAMINE_SITES = {"value": (RESID,), "value-mlp": (RESID, "1.mlp"), "encoded": (RESID,)}
-EXPECTED = {"value": "sparse", "value-mlp": "sparse", "encoded": "sparse"}
-EXPECTED |= {"redundant": "redundant", "rotated": "distributed"}
-RECOMMENDED = "correlation"  # the ranking that docs/calibration.md recommends
-DEFAULT = {
-    "value": "mlp probe, mc, L1",
-    "dopamine": "mlp probe, delta, L1",
-}  # what `select` goes by if not told other
-CUT = 0.3  # the paper's, on |delta|
+EXPECTED = {  # what `evidence` should read of each plant
+    "value": "sparse",
+    "value-mlp": "sparse",
+    "encoded": "sparse",
+    "redundant": "redundant",
+    "rotated": "distributed",
+}
 NULLS = ("null", "large", "sink", "length")
 SHAPES = ("mlp", "linear")
-USED = ("used", "not used")
+RECOMMENDED = "correlation"  # the ranking that docs/calibration.md recommends
+DEFAULT = {  # what `select` goes by if not told other
+    "value": "mlp probe, mc, L1",
+    "dopamine": "mlp probe, delta, L1",
+}
+LEVEL = 0.05  # of McNemar's p and of the ranks by which an ablation is called an effect
+
+Scores = dict[str, Float[np.ndarray, " width"]]
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much is run. `train` and `test` count problems, `k` continuations of a state, `draws`
-    nulls of `evidence`."""
+class CalibrationSizes:
+    """How much is run for each seed.
+
+    Attributes
+    ----------
+    train, test : int, default 80 and 40
+        Problems to fit on, and to read.
+    k : int, default 8
+        Continuations of a state.
+    ablated : int, default 60
+        Problems answered under ablation.
+    draws : int, default 19
+        Nulls of `evidence`, and matched sets of an ablation.
+    """
 
     train: int = 80
     test: int = 40
@@ -64,93 +79,142 @@ class Sizes:
     draws: int = 19
 
 
-@dataclass(frozen=True)
-class Data:
-    """Rollouts of a planted model and their values."""
+def plants(name: str, seeds: int, sizes: CalibrationSizes) -> list[Row]:
+    """Recall and use of one plant with value; V-hat from the model's own continuations.
 
-    plant: PlantedModel
-    runs: Rollouts
-    values: Values
+    Parameters
+    ----------
+    name : str
+        A plant of `VALUE_SITES`.
+    seeds : int
+    sizes : CalibrationSizes
 
-    def states(self, site: str) -> Examples:
-        return states(record(self.plant.model, self.runs, site, what=None)[site], self.values)
+    Returns
+    -------
+    list of Row
+        Those of `recall`, then those of `use`.
 
-    def steps(self, site: str) -> Examples:
-        acts = record(self.plant.model, self.runs, site, rows="steps", what=None)[site]
-        return steps(acts, self.values)
-
-
-def gather(plant: PlantedModel, split: str, n: int, k: int, seed: int, exact: bool = False) -> Data:
-    """Sample and estimate. With `exact`, V-hat is drawn from its exact law (Binomial(k, V) of
-    either half) instead of from the model's continuations: the same distribution, hundreds of times
-    faster."""
-    runs = sample(plant.model, plant.task.problems(split, n, seed), seed=seed, what=None)
-    if not exact:
-        return Data(plant, runs, estimate(plant.model, runs, k=k, seed=seed, what=None))
-    return Data(plant, runs, drawn(runs, plant.truth.values(runs)[0], k, seed))
-
-
-def drawn(runs: Rollouts, v: Float[np.ndarray, " row"], k: int, seed: int) -> Values:
-    """Values whose successes are binomial with the true `v` of every state, in the rows of
-    `estimate`."""
-    lengths = [len(run.step_ends) for run in runs]
-    trajectory, step = (
-        np.repeat(np.arange(len(runs)), lengths),
-        np.concatenate([np.arange(n) for n in lengths]),
-    )
-    live = np.append(trajectory[1:] == trajectory[:-1], False)
-    rng = streams.rng("exact law of V-hat", seed)
-    first, second = (
-        np.where(live, rng.binomial(n, np.clip(v, 0, 1)), 0) for n in (k - k // 2, k // 2)
-    )
-    reward, group = np.array(runs.rewards)[trajectory], np.array(runs.groups)[trajectory]
-    return Values(trajectory, step, first, second, reward, group, k, seed)
+    Raises
+    ------
+    MechRewardError
+        A plant without a planted set, or no seeds.
+    """
+    one_of("plant with a planted set", name, VALUE_SITES)
+    require(seeds >= 1, f"seeds must be at least 1; {seeds} was given.")
+    datas = []
+    for seed in progress(f"rollouts and values: {name}", "seed", range(seeds)):
+        plant = planted(name, seed)
+        datas.append(gather(plant, "train", sizes.train, sizes.k, seed))
+    return recall(datas) + use(datas, sizes)
 
 
-def value_rankings(data: Data, site: str, fit: Examples) -> dict[str, Float[np.ndarray, " width"]]:
-    """Scores by every way the package ranks neurons by value, from the states of a site (`fit`)."""
-    model, at = data.plant.model, Site.parse(site)
-    every = record(model, data.runs, at, rows="tokens", what=None)[site]
-    found: dict[str, np.ndarray] = {}
+# Recall
+
+
+def recall(datas: Sequence[Data]) -> list[Row]:
+    """Recall and precision of the planted sets of one plant, for every ranking of neurons.
+
+    As many neurons are taken as were planted, so that precision equals recall; and as many as
+    `select` takes by default (`detail["k"]`), where only precision says something.
+
+    Parameters
+    ----------
+    datas : sequence of Data
+        One a seed, all of one plant.
+
+    Returns
+    -------
+    list of Row
+        Metrics `recall` and `precision`. `detail["all"]` counts the seeds in which all neurons
+        taken were planted, `detail["fooled_by"]`, by decoy, those in which it was among them.
+    """
+    plant = datas[0].plant
+    rows = []
+    for site in VALUE_SITES[plant.name]:
+        scores = []
+        for data in datas:
+            scores.append(value_rankings(data, site))
+        rows += recall_at("value", site, datas, scores)
+    for site in DOPAMINE_SITES[plant.name]:
+        scores = []
+        for data in datas:
+            scores.append(dopamine_rankings(data, site))
+        rows += recall_at("dopamine", site, datas, scores)
+    return rows
+
+
+def value_rankings(data: Data, site: str) -> Scores:
+    """Every way the package ranks neurons by value.
+
+    Parameters
+    ----------
+    data : Data
+        What probes are fitted to.
+    site : str
+
+    Returns
+    -------
+    dict of str to array [width]
+        Scores by name of the ranking.
+    """
+    model = data.plant.model
+    fit = data.states(site)
+    every_token = record(model, data.runs, site, rows="tokens", what=None)[site]
+    fit_tokens = tokens(every_token, data.values)
+    scores: Scores = {}
     for shape in SHAPES:
         for target in TARGETS:
             probe = ValueProbe(target, shape)  # type: ignore[arg-type]
-            found |= _both(f"{shape} probe, {target}", probe.fit_examples(fit), fit)
-        over = tokens(every, data.values)
-        found |= _both(
-            f"{shape} probe, td over tokens", ValueProbe("td", shape).fit_examples(over), over
-        )
-    return found | {
-        **_alone(fit),
-        "magnitude": rankings.magnitude(fit),
-        "weight magnitude": rankings.weight_magnitude(model, at),
-        "wanda": rankings.wanda(model, every),
-        "next token": rankings.next_token(every, data.runs),
-    }
+            probe.fit_examples(fit)
+            scores |= probe_rankings(f"{shape} probe, {target}", probe, fit)
+        probe = ValueProbe("td", shape)
+        probe.fit_examples(fit_tokens)
+        scores |= probe_rankings(f"{shape} probe, td over tokens", probe, fit_tokens)
+    scores |= probe_free_rankings(fit)
+    scores["magnitude"] = rankings.magnitude(fit)
+    scores["weight magnitude"] = rankings.weight_magnitude(model, Site.parse(site))
+    scores["wanda"] = rankings.wanda(model, every_token)
+    scores["next token"] = rankings.next_token(every_token, data.runs)
+    return scores
 
 
-def dopamine_rankings(
-    data: Data, site: str, fit: Examples
-) -> dict[str, Float[np.ndarray, " width"]]:
-    """The same for TD errors, from the steps of a site; the probes with the paper's cut too."""
-    found: dict[str, np.ndarray] = {}
+def dopamine_rankings(data: Data, site: str) -> Scores:
+    """Every way the package ranks neurons by TD error, the probes with the paper's cut too.
+
+    Parameters
+    ----------
+    data : Data
+        What probes are fitted to.
+    site : str
+
+    Returns
+    -------
+    dict of str to array [width]
+        Scores by name of the ranking.
+    """
+    fit = data.steps(site)
+    scores: Scores = {}
     for shape in SHAPES:
-        for cut in (0.0, CUT):
-            name = f"{shape} probe, delta" + (f" with |delta| > {cut}" if cut else "")
-            seen = fit.only(np.abs(fit.y) > cut) if cut else fit  # the rows it is fitted to
-            found |= _both(name, DopamineProbe(cut, shape).fit_examples(fit), seen)
-    return found | _alone(fit)
+        probe = DopamineProbe(shape=shape)
+        probe.fit_examples(fit)
+        scores |= probe_rankings(f"{shape} probe, delta", probe, fit)
+        probe = DopamineProbe(CUT, shape)
+        probe.fit_examples(fit)
+        beyond_cut = fit.only(np.abs(fit.y) > CUT)  # the rows it is fitted to
+        scores |= probe_rankings(f"{shape} probe, delta with |delta| > {CUT}", probe, beyond_cut)
+    return scores | probe_free_rankings(fit)
 
 
-def _both(name: str, probe: ValueProbe | DopamineProbe, fit: Examples) -> dict[str, np.ndarray]:
-    """The two rankings of a probe that was fitted to `fit`."""
+def probe_rankings(name: str, probe: ValueProbe | DopamineProbe, fit: Examples) -> Scores:
+    """The two rankings of a probe that was fitted to the rows `fit`."""
     return {
         f"{name}, L1": probe.scores_,
         f"{name}, gradient x activation": rankings.gradient_x_activation(probe, fit),
     }
 
 
-def _alone(fit: Examples) -> dict[str, np.ndarray]:
+def probe_free_rankings(fit: Examples) -> Scores:
+    """The rankings that go by the target without any probe."""
     return {
         "L1-penalised": rankings.l1_penalised(fit),
         "mean difference": rankings.mean_difference(fit),
@@ -158,167 +222,270 @@ def _alone(fit: Examples) -> dict[str, np.ndarray]:
     }
 
 
-def recall(datas: Sequence[Data]) -> list[Row]:
-    """Recall and precision of the planted sets of one plant, one `Data` a seed, for every ranking.
-
-    As many neurons are taken as were planted, so that precision equals recall; and as many as
-    `select` takes by default (`detail["k"]`), where only precision says something.
-    `detail["fooled_by"]` counts, over seeds, the decoys among the first.
-    """
-    plant = datas[0].plant
-    rows = []
-    for what, sites, ways in (
-        ("value", VALUE_SITES[plant.name], value_rankings),
-        ("dopamine", DOPAMINE_SITES[plant.name], dopamine_rankings),
-    ):
-        for site in sites:
-            each = [
-                ways(data, site, data.states(site) if what == "value" else data.steps(site))
-                for data in datas
-            ]
-            for name in each[0]:
-                rows += _found(what, site, name, datas, [scores[name] for scores in each])
-    return rows
-
-
-def _found(
-    what: str, site: str, name: str, datas: Sequence[Data], scores: Sequence[np.ndarray]
+def recall_at(
+    kind: str,
+    site: str,
+    datas: Sequence[Data],
+    scores: Sequence[Scores],
 ) -> list[Row]:
-    shares: dict[tuple[str, int], list[float]] = {}
-    fooled: Counter[str] = Counter()
-    for data, score in zip(datas, scores, strict=True):
-        planted_sets = (
-            data.plant.truth.value_neurons if what == "value" else data.plant.truth.dopamine_neurons
-        )
-        real, order = set(planted_sets[site].indices), ranking(score).tolist()
-        k, few = len(real), count(len(score), 0.01)
-        shares.setdefault(("recall", k), []).append(hit(order[:k], real))
-        shares.setdefault(("precision", k), []).append(hit(order[:k], real))
-        if few != k:
-            shares.setdefault(("precision", few), []).append(hit(order[:few], real))
-        if Site.parse(site).kind != "mlp":
-            fooled.update(
-                n for n, where in data.plant.truth.decoys.items() if set(where) & set(order[:k])
-            )
+    """Rows of every ranking at one site; `scores` are those of each seed."""
     rows = []
-    for (metric, k), each in shares.items():
-        more: dict[str, Any] = {"planted": what, "k": k, "all": sum(share == 1 for share in each)}
-        if metric == "recall":
-            more["fooled_by"] = dict(fooled.most_common())
-        rows.append(row(datas[0].plant, site, f"{what}: {name}", metric, share_of(each), more))
+    for name in scores[0]:
+        of_ranking = [by_name[name] for by_name in scores]
+        rows += recall_rows(kind, site, name, datas, of_ranking)
     return rows
 
 
-def hit(taken: Sequence[int], real: set[int]) -> float:
-    """The share of `taken` that is `real`."""
+def recall_rows(
+    kind: str,
+    site: str,
+    name: str,
+    datas: Sequence[Data],
+    scores: Sequence[Float[np.ndarray, " width"]],
+) -> list[Row]:
+    """Recall and precision of one ranking at one site.
+
+    Parameters
+    ----------
+    kind : {"value", "dopamine"}
+        Which planted set is looked for.
+    site, name : str
+        Where, and by which ranking.
+    datas : sequence of Data
+        One a seed.
+    scores : sequence of array [width]
+        The ranking's scores, one a seed.
+
+    Returns
+    -------
+    list of Row
+    """
+    shares: dict[tuple[str, int], list[float]] = {}
+    fooled_by: Counter[str] = Counter()
+    for data, score in zip(datas, scores, strict=True):
+        truth = data.plant.truth
+        planted_sets = truth.value_neurons if kind == "value" else truth.dopamine_neurons
+        real = set(planted_sets[site].indices)
+        order = ranking(score).tolist()
+        k = len(real)
+        default = count(len(order), TOP)
+        share = precision(order[:k], real)
+        shares.setdefault(("recall", k), []).append(share)
+        shares.setdefault(("precision", k), []).append(share)
+        if default != k:
+            share = precision(order[:default], real)
+            shares.setdefault(("precision", default), []).append(share)
+        if Site.parse(site).kind != "mlp":  # decoys are coordinates of the residual stream
+            for decoy, coordinates in truth.decoys.items():
+                if not set(coordinates).isdisjoint(order[:k]):
+                    fooled_by[decoy] += 1
+    rows = []
+    for (metric, k), by_seed in shares.items():
+        detail: dict[str, Any] = {"planted": kind, "k": k, "all": by_seed.count(1)}
+        if metric == "recall":
+            detail["fooled_by"] = dict(fooled_by.most_common())
+        share = mean_share(by_seed)
+        rows.append(seeds_row(datas[0].plant, site, f"{kind}: {name}", metric, share, detail))
+    return rows
+
+
+def precision(taken: Sequence[int], real: set[int]) -> float:
+    """The share of the neurons `taken` that are `real`."""
     return len(real & set(taken)) / len(taken)
 
 
-def share_of(each: Sequence[float]) -> Interval:
-    """Mean of shares over seeds. The bounds are Wilson's for as many successes, rounded outwards,
-    among the seeds: no variable between 0 and 1 has a larger variance than a coin of its mean."""
-    total, n = float(np.sum(each)), len(each)
-    low = stats.proportion(floor(total + 1e-9), n).low
-    return Interval(total / n, low, stats.proportion(ceil(total - 1e-9), n).high, n)
+def mean_share(shares: Sequence[float]) -> Interval:
+    """Mean of shares over seeds.
 
+    The bounds are Wilson's for as many successes, rounded outwards, among the seeds: no variable
+    between 0 and 1 has a larger variance than a coin of its mean.
 
-def recognition(name: str, seeds: int, sizes: Sizes) -> list[Row]:
-    """How often `evidence` reads a plant as what it is. `detail` counts every reading and keeps
-    every `sparsity`.
+    Parameters
+    ----------
+    shares : sequence of float
+        One a seed, in [0, 1].
 
-    V-hat comes from its exact law (see `gather`), so that many seeds are cheap.
-
-    Raises:
-        MechRewardError: a plant that has no value, or no seeds.
+    Returns
+    -------
+    Interval
     """
-    one_of("plant with value", name, EXPECTED)
-    each = _evidences(name, range(seeds), sizes, "recognition")
-    readings = Counter(one.reading for one in each)
-    rate = stats.proportion(readings[EXPECTED[name]], len(each))
-    more = {
-        "expected": EXPECTED[name],
-        "readings": dict(readings),
-        "sparsity": [e.sparsity.estimate for e in each],
-    }
-    return [row(f"planted-{name}", RESID, "evidence", "recognition_rate", rate, more)]
+    n = len(shares)
+    total = float(np.sum(shares))
+    low = stats.proportion(floor(total + 1e-9), n).low
+    high = stats.proportion(ceil(total - 1e-9), n).high
+    return Interval(total / n, low, high, n)
 
 
-def use(datas: Sequence[Data], sizes: Sizes) -> list[Row]:
+# Use
+
+
+def use(datas: Sequence[Data], sizes: CalibrationSizes) -> list[Row]:
     """Does the printed ablation tell neurons that are read from those that only carry V?
 
-    Called used: McNemar's p at most .05 and the lowest accuracy among all matched sets. `detail`
-    has means over seeds: the `change` of accuracy, `kl` to the clean model, and how often that was
-    the largest of all matched sets.
+    Parameters
+    ----------
+    datas : sequence of Data
+        One a seed, all of one plant.
+    sizes : CalibrationSizes
+
+    Returns
+    -------
+    list of Row
+        The rate of seeds in which `called_used` is right, for each operation. `detail` has means
+        over seeds: the `change` of accuracy, `kl` to the clean model, and how often that was the
+        largest of all matched sets.
     """
-    found: dict[str, list[dict[str, float]]] = {}
+    by_op: dict[str, list[dict[str, float]]] = {}
     for data in datas:
-        plant, neurons = data.plant, data.plant.truth.value_neurons[RESID]
-        problems = plant.task.problems("test", sizes.ablated, data.runs.seed + 1)
-        options: dict[str, Any] = {
-            "draws": sizes.draws,
-            "random_draws": 1,
-            "seed": data.runs.seed,
-            "what": None,
-        }
-        effect = ablate(plant.model, problems, neurons, ops=("zero", "mean"), **options)
+        effect = ablated(data, sizes)
         for op in effect.ops:
-            s, (own,) = effect.summary(op), effect.draws("value", op)
-            others = np.array([arm.damage["kl"] for arm in effect.draws("matched", op)])
-            found.setdefault(op, []).append(
-                {
-                    "change": s["change"].estimate,
-                    "baseline": effect.baseline.accuracy,
-                    "kl": own.damage["kl"],
-                    "says": float(s["p_mcnemar"] <= 0.05 and s["p_rank"] <= 0.05),
-                    "kl_first": float(
-                        stats.rank_among(own.damage["kl"], others, tail="high")[1] <= 0.05
-                    ),
-                }
-            )
-    plant, rows = datas[0].plant, []
-    want = plant.truth.used
-    for op, each in found.items():
-        mean = {
-            key: float(np.mean([one[key] for one in each]))
-            for key in ("change", "baseline", "kl", "kl_first")
-        }
-        right = sum(bool(one["says"]) == want for one in each)
-        more = {"expected": USED[not want], "op": op, **mean}
-        rate = stats.proportion(right, len(each))
-        rows.append(row(plant, RESID, f"{op} ablation", "recognition_rate", rate, more))
+            by_op.setdefault(op, []).append(ablation_figures(effect, op))
+    plant = datas[0].plant
+    used = plant.truth.used
+    rows = []
+    for op, figures in by_op.items():
+        called = [by_name["called_used"] for by_name in figures]
+        right = called.count(float(used))
+        detail: dict[str, Any] = {"expected": "used" if used else "not used", "op": op}
+        for name in ("change", "baseline", "kl", "kl_first"):
+            detail[name] = float(np.mean([by_name[name] for by_name in figures]))
+        rate = stats.proportion(right, len(figures))
+        rows.append(seeds_row(plant, RESID, f"{op} ablation", "recognition_rate", rate, detail))
     return rows
 
 
-def alarms(name: str, seeds: int, sizes: Sizes) -> list[Row]:
+def ablated(data: Data, sizes: CalibrationSizes) -> Effect:
+    """Zero and mean ablation of the planted value neurons, on problems that were not fitted to."""
+    plant, seed = data.plant, data.runs.seed
+    return ablate(
+        plant.model,
+        plant.task.problems("test", sizes.ablated, seed + 1),
+        plant.truth.value_neurons[RESID],
+        ops=("zero", "mean"),
+        draws=sizes.draws,
+        random_draws=1,
+        seed=seed,
+        what=None,
+    )
+
+
+def ablation_figures(effect: Effect, op: str) -> dict[str, float]:
+    """What `use` counts of one ablation; `called_used` and `kl_first` are 0 or 1."""
+    (own,) = effect.draws("value", op)
+    kl = own.damage["kl"]
+    matched_kl = [arm.damage["kl"] for arm in effect.draws("matched", op)]
+    _, p_kl = stats.rank_among(kl, np.array(matched_kl), tail="high")
+    return {
+        "change": effect.summary(op)["change"].estimate,
+        "baseline": effect.baseline.accuracy,
+        "kl": kl,
+        "called_used": float(called_used(effect, op)),
+        "kl_first": float(p_kl <= LEVEL),
+    }
+
+
+def called_used(effect: Effect, op: str) -> bool:
+    """Whether an ablation says that the neurons are read: accuracy changes (McNemar), and is the
+    lowest among all matched sets. One ablation of one set has no family to correct for."""
+    summary = effect.summary(op)
+    changes = summary["p_mcnemar"] <= LEVEL
+    return bool(changes and summary["p_rank"] <= LEVEL)
+
+
+# Evidence
+
+
+def recognition(name: str, seeds: int, sizes: CalibrationSizes) -> list[Row]:
+    """How often `evidence` reads a plant as what it is.
+
+    V-hat comes from its exact law (`gather`), so that many seeds are cheap.
+
+    Parameters
+    ----------
+    name : str
+        A plant of `EXPECTED`.
+    seeds : int
+    sizes : CalibrationSizes
+
+    Returns
+    -------
+    list of Row
+        One; `detail` counts every reading and keeps every `sparsity`.
+
+    Raises
+    ------
+    MechRewardError
+        A plant that has no value, or no seeds.
+    """
+    one_of("plant with value", name, EXPECTED)
+    by_seed = evidence_by_seed(name, range(seeds), sizes, "recognition")
+    readings = Counter(found.reading for found in by_seed)
+    rate = stats.proportion(readings[EXPECTED[name]], seeds)
+    detail = {
+        "expected": EXPECTED[name],
+        "readings": dict(readings),
+        "sparsity": [found.sparsity.estimate for found in by_seed],
+    }
+    return [seeds_row(f"planted-{name}", RESID, "evidence", "recognition_rate", rate, detail)]
+
+
+def alarms(name: str, seeds: int, sizes: CalibrationSizes) -> list[Row]:
     """How often `evidence` says anything but `nothing` of a plant without value, nominally .05.
 
-    V-hat comes from its exact law (see `gather`), so that many seeds are cheap. Every plant has
-    seeds of its own: those of one seed have the same answers. `detail` keeps every p.
+    V-hat comes from its exact law (`gather`), so that many seeds are cheap. Every plant has seeds
+    of its own: those of one seed have the same answers.
 
-    Raises:
-        MechRewardError: a plant that has value, or no seeds.
+    Parameters
+    ----------
+    name : str
+        A plant of `NULLS`.
+    seeds : int
+    sizes : CalibrationSizes
+
+    Returns
+    -------
+    list of Row
+        One; `detail` keeps every p.
+
+    Raises
+    ------
+    MechRewardError
+        A plant that has value, or no seeds.
     """
     one_of("plant without value", name, NULLS)
     first = NULLS.index(name) * seeds
-    each = _evidences(name, range(first, first + seeds), sizes, "false alarms")
-    readings = Counter(one.reading for one in each)
+    by_seed = evidence_by_seed(name, range(first, first + seeds), sizes, "false alarms")
+    readings = Counter(found.reading for found in by_seed)
     rate = stats.proportion(seeds - readings["nothing"], seeds)
-    more: dict[str, Any] = {"readings": dict(readings), "nominal": 0.05, "draws": sizes.draws}
-    more |= {"p": [one.p for one in each], "p_few": [one.p_few for one in each]}
-    return [row(f"planted-{name}", RESID, "evidence", "false_alarm_rate", rate, more)]
+    detail = {
+        "readings": dict(readings),
+        "nominal": 0.05,
+        "draws": sizes.draws,
+        "p": [found.p for found in by_seed],
+        "p_few": [found.p_few for found in by_seed],
+    }
+    return [seeds_row(f"planted-{name}", RESID, "evidence", "false_alarm_rate", rate, detail)]
 
 
-def plants(name: str, seeds: int, sizes: Sizes) -> list[Row]:
-    """Recall and use of one plant with value, over `seeds`; V-hat from the model's own
-    continuations."""
-    one_of("plant with a planted set", name, VALUE_SITES)
-    require(seeds >= 1, f"seeds must be at least 1; {seeds} was given.")
-    numbers = progress(f"rollouts and values: {name}", "seed", range(seeds))
-    datas = [gather(planted(name, seed), "train", sizes.train, sizes.k, seed) for seed in numbers]
-    return recall(datas) + use(datas, sizes)
+def evidence_by_seed(
+    name: str,
+    seeds: Sequence[int],
+    sizes: CalibrationSizes,
+    what: str,
+) -> list[Evidence]:
+    """`evidence` of one plant, a seed each, on V-hat of its exact law; `what` titles the bar."""
+    require(len(seeds) > 0, f"seeds must be at least 1; {len(seeds)} was given.")
+    by_seed = []
+    for seed in progress(f"{what}: {name}", "seed", seeds):
+        plant = planted(name, seed)
+        train = gather(plant, "train", sizes.train, sizes.k, seed, exact=True)
+        test = gather(plant, "test", sizes.test, sizes.k, seed, exact=True)
+        found = evidence(train.states(RESID), test.states(RESID), draws=sizes.draws, seed=seed)
+        by_seed.append(found)
+    return by_seed
 
 
-def row(
+def seeds_row(
     plant: PlantedModel | str,
     site: str,
     arm: str,
@@ -326,21 +493,7 @@ def row(
     value: Interval,
     detail: dict[str, Any],
 ) -> Row:
-    """A row of this experiment; `n` counts seeds."""
-    model = f"planted-{plant.name}" if isinstance(plant, PlantedModel) else plant
-    shared = {"experiment": "calibrate", "model": model, "task": "planted", "site": site, "seed": 0}
-    return Row(**shared, arm=arm, metric=metric, **asdict(value), detail=detail | {"n": "seeds"})
-
-
-def _evidences(name: str, seeds: Sequence[int], sizes: Sizes, what: str) -> list[Evidence]:
-    """`evidence` of one plant, a seed each, on V-hat of its exact law."""
-    require(len(seeds) > 0, f"seeds must be at least 1; {len(seeds)} was given.")
-    found = []
-    for seed in progress(f"{what}: {name}", "seed", seeds):
-        plant = planted(name, seed)
-        splits = (("train", sizes.train), ("test", sizes.test))
-        fit, held = (
-            gather(plant, split, n, sizes.k, seed, True).states(RESID) for split, n in splits
-        )
-        found.append(evidence(fit, held, draws=sizes.draws, seed=seed))
-    return found
+    """A row whose `n` counts seeds."""
+    model = plant if isinstance(plant, str) else f"planted-{plant.name}"
+    detail = detail | {"n": "seeds"}
+    return calibration_row(model, arm, metric, value, detail, site=site)

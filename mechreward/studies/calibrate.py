@@ -25,7 +25,7 @@ from mechreward.calibration.pipeline import (
     NULLS,
     RECOMMENDED,
     VALUE_SITES,
-    Sizes,
+    CalibrationSizes,
 )
 from mechreward.experiments.rows import Results, Row
 
@@ -52,8 +52,8 @@ class Plan:
         return 100 if self.full else 2
 
     @property
-    def sizes(self) -> Sizes:
-        return Sizes() if self.full else Sizes(train=60, ablated=40)
+    def sizes(self) -> CalibrationSizes:
+        return CalibrationSizes() if self.full else CalibrationSizes(train=60, ablated=40)
 
     def stages(self) -> dict[str, Callable[[], list[Row]]]:
         """Every part by name, in the order they run."""
