@@ -173,11 +173,11 @@ def rates(name: str, by_seed: Sequence[Mapping[str, str]]) -> list[Row]:
         seeds; arm `all` is a pass on all five. `detail` counts the verdicts.
     """
     counts: dict[str, Counter[str]] = {arm: Counter() for arm in (*CLAIMS, "all")}
-    for found in by_seed:
-        for claim, verdict in found.items():
+    for verdict_of in by_seed:
+        for claim, verdict in verdict_of.items():
             counts[claim][verdict] += 1
-        if len(found) == len(CLAIMS):
-            passed = set(found.values()) == {"pass"}
+        if len(verdict_of) == len(CLAIMS):
+            passed = set(verdict_of.values()) == {"pass"}
             counts["all"]["pass" if passed else "other"] += 1
     site = SITES.get(name, RESID)
     about = shared("certificate", f"planted-{name}", "planted", site, 0)

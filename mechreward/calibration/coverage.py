@@ -121,12 +121,12 @@ def covered(
     held = 0
     counts = {"above": 0, "below": 0, "unbounded": 0}
     for run in progress(what, "run", range(runs), leave=False):
-        found = interval(run)
-        if np.isnan(found.low):
+        bounds = interval(run)
+        if np.isnan(bounds.low):
             counts["unbounded"] += 1
-        elif found.low > true:
+        elif bounds.low > true:
             counts["above"] += 1
-        elif found.high < true:
+        elif bounds.high < true:
             counts["below"] += 1
         else:
             held += 1

@@ -265,11 +265,11 @@ def detection_limit(
     low, limit = 0.0, float("nan")
     power = {}
     for share in sorted(shares, reverse=True):
-        found = 0
+        hits = 0
         for repeat in range(repeats):
-            found += is_found(pool, name, problems, per, share, repeat, seed)
-        power[f"{share:g}"] = str(stats.proportion(found, repeats))
-        if found < POWER * repeats:
+            hits += is_found(pool, name, problems, per, share, repeat, seed)
+        power[f"{share:g}"] = str(stats.proportion(hits, repeats))
+        if hits < POWER * repeats:
             low = share
             break
         limit = share

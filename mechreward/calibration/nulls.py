@@ -85,32 +85,32 @@ def null_pvalues(runs: int = 1000, seed: int = 0) -> dict[str, Pvalues]:
         neurons, R12's overlap of sets as large, and the comparison of two models.
     """
     rng = streams.rng("levels: data", seed)
-    found: dict[str, Pvalues] = {}
+    by_test: dict[str, Pvalues] = {}
     values = rng.normal(size=(runs, 1 + RANKED))
-    found["rank_among"] = ranked(values, "low")
-    found["rank_among, two-sided"] = ranked(values, "two")
+    by_test["rank_among"] = ranked(values, "low")
+    by_test["rank_among, two-sided"] = ranked(values, "two")
     before = rng.random((runs, PAIRS)) < 0.5
     after = rng.random((runs, PAIRS)) < 0.5
-    found["mcnemar"] = collect(map(mcnemar, before.astype(int), after.astype(int)))
+    by_test["mcnemar"] = collect(map(mcnemar, before.astype(int), after.astype(int)))
     families = rng.random((runs, FAMILY))
-    found["holm, smallest of 10"] = smallest_of(families)
+    by_test["holm, smallest of 10"] = smallest_of(families)
     tests = []
     for run in range(runs):
         rng = streams.rng("levels: overlap", seed, run)
         tests.append(shared_by_chance(rng))
-    found["hypergeometric_iou"] = collect(tests)
+    by_test["hypergeometric_iou"] = collect(tests)
     for name, null in EXPERIMENTS.items():
         tests = []
         for run in range(max(FEW, runs // 4)):
             rng = streams.rng("levels: experiments", seed, run)
             tests.append(null(rng, run))
-        found[name] = collect(tests)
-    return found
+        by_test[name] = collect(tests)
+    return by_test
 
 
 def rejections(
     name: str,
-    found: Pvalues,
+    pvalues: Pvalues,
     seed: int = 0,
     **about: Any,
 ) -> list[Row]:
@@ -120,7 +120,7 @@ def rejections(
     ----------
     name : str
         What the p-values belong to.
-    found : Pvalues
+    pvalues : Pvalues
     seed : int, default 0
         Of `Pvalues.randomised`.
     **about
@@ -134,12 +134,12 @@ def rejections(
         (exact or conservative for discrete p-values), and `ks_uniform`, two-sided, that the
         randomised p is uniform.
     """
-    too_small = kstest(found.p, "uniform", alternative="greater").pvalue
-    uniform = kstest(found.randomised(seed), "uniform").pvalue
+    too_small = kstest(pvalues.p, "uniform", alternative="greater").pvalue
+    uniform = kstest(pvalues.randomised(seed), "uniform").pvalue
     rows = []
     for level in LEVELS:
-        rejected = int(np.sum(found.p <= level + 1e-12))
-        rate = stats.proportion(rejected, len(found.p))
+        rejected = int(np.sum(pvalues.p <= level + 1e-12))
+        rate = stats.proportion(rejected, len(pvalues.p))
         detail = {
             "level": level,
             "ks_too_small": float(too_small),
@@ -182,20 +182,20 @@ def of_ranks(p: Runs, draws: int, tail: str = "low") -> Pvalues:
 
 def ranked(values: Float[np.ndarray, "run value"], tail: str) -> Pvalues:
     """The first value of every run among the others."""
-    found = []
+    p_values = []
     for first, *others in values:
         _, p = stats.rank_among(first, others, tail=tail)
-        found.append(p)
-    return of_ranks(np.array(found), RANKED, tail)
+        p_values.append(p)
+    return of_ranks(np.array(p_values), RANKED, tail)
 
 
 def smallest_of(families: Float[np.ndarray, "run test"]) -> Pvalues:
     """The smallest p of every family after Holm: a bound, with no mass to take off."""
-    found = []
+    smallest = []
     for family in families:
-        found.append(stats.holm(family).min())
-    smallest = np.array(found)
-    return Pvalues(smallest, smallest)
+        smallest.append(stats.holm(family).min())
+    p = np.array(smallest)
+    return Pvalues(p, p)
 
 
 def mcnemar(before: np.ndarray, after: np.ndarray) -> PAndWithout:
@@ -328,8 +328,9 @@ def transfer(rng: Generator, run: int) -> PAndWithout:
         picked = rng.choice(width, k, replace=False, p=chance)
         sets.append(NeuronSet.of(activations, picked, "the larger the likelier"))
     source, goal = sets
-    found = overlap(source, goal, activations.rms().numpy())
-    return found.p, found.p - found.law[found.shared]
+    both = overlap(source, goal, activations.rms().numpy())
+    mass = both.law[both.shared]
+    return both.p, both.p - mass
 
 
 def two_models(rng: Generator, run: int) -> PAndWithout:

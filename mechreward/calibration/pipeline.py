@@ -101,17 +101,17 @@ def plants(name: str, seeds: int, sizes: CalibrationSizes) -> list[Row]:
     """
     one_of("plant with a planted set", name, VALUE_SITES)
     require(seeds >= 1, f"seeds must be at least 1; {seeds} was given.")
-    datas = []
+    samples = []
     for seed in progress(f"rollouts and values: {name}", "seed", range(seeds)):
         plant = planted(name, seed)
-        datas.append(gather(plant, "train", sizes.train, sizes.k, seed))
-    return recall(datas) + use(datas, sizes)
+        samples.append(gather(plant, "train", sizes.train, sizes.k, seed))
+    return recall(samples) + use(samples, sizes)
 
 
 # Recall
 
 
-def recall(datas: Sequence[Data]) -> list[Row]:
+def recall(samples: Sequence[Data]) -> list[Row]:
     """Recall and precision of the planted sets of one plant, for every ranking of neurons.
 
     As many neurons are taken as were planted, so that precision equals recall; and as many as
@@ -119,7 +119,7 @@ def recall(datas: Sequence[Data]) -> list[Row]:
 
     Parameters
     ----------
-    datas : sequence of Data
+    samples : sequence of Data
         One a seed, all of one plant.
 
     Returns
@@ -128,18 +128,18 @@ def recall(datas: Sequence[Data]) -> list[Row]:
         Metrics `recall` and `precision`. `detail["all"]` counts the seeds in which all neurons
         taken were planted, `detail["fooled_by"]`, by decoy, those in which it was among them.
     """
-    plant = datas[0].plant
+    plant = samples[0].plant
     rows = []
     for site in VALUE_SITES[plant.name]:
         scores = []
-        for data in datas:
+        for data in samples:
             scores.append(value_rankings(data, site))
-        rows += recall_at("value", site, datas, scores)
+        rows += recall_at("value", site, samples, scores)
     for site in DOPAMINE_SITES[plant.name]:
         scores = []
-        for data in datas:
+        for data in samples:
             scores.append(dopamine_rankings(data, site))
-        rows += recall_at("dopamine", site, datas, scores)
+        rows += recall_at("dopamine", site, samples, scores)
     return rows
 
 
@@ -225,14 +225,14 @@ def probe_free_rankings(fit: Examples) -> Scores:
 def recall_at(
     kind: str,
     site: str,
-    datas: Sequence[Data],
+    samples: Sequence[Data],
     scores: Sequence[Scores],
 ) -> list[Row]:
     """Rows of every ranking at one site; `scores` are those of each seed."""
     rows = []
     for name in scores[0]:
         of_ranking = [by_name[name] for by_name in scores]
-        rows += recall_rows(kind, site, name, datas, of_ranking)
+        rows += recall_rows(kind, site, name, samples, of_ranking)
     return rows
 
 
@@ -240,7 +240,7 @@ def recall_rows(
     kind: str,
     site: str,
     name: str,
-    datas: Sequence[Data],
+    samples: Sequence[Data],
     scores: Sequence[Float[np.ndarray, " width"]],
 ) -> list[Row]:
     """Recall and precision of one ranking at one site.
@@ -251,7 +251,7 @@ def recall_rows(
         Which planted set is looked for.
     site, name : str
         Where, and by which ranking.
-    datas : sequence of Data
+    samples : sequence of Data
         One a seed.
     scores : sequence of array [width]
         The ranking's scores, one a seed.
@@ -262,7 +262,7 @@ def recall_rows(
     """
     shares: dict[tuple[str, int], list[float]] = {}
     fooled_by: Counter[str] = Counter()
-    for data, score in zip(datas, scores, strict=True):
+    for data, score in zip(samples, scores, strict=True):
         truth = data.plant.truth
         planted_sets = truth.value_neurons if kind == "value" else truth.dopamine_neurons
         real = set(planted_sets[site].indices)
@@ -285,7 +285,7 @@ def recall_rows(
         if metric == "recall":
             detail["fooled_by"] = dict(fooled_by.most_common())
         share = mean_share(by_seed)
-        rows.append(seeds_row(datas[0].plant, site, f"{kind}: {name}", metric, share, detail))
+        rows.append(seeds_row(samples[0].plant, site, f"{kind}: {name}", metric, share, detail))
     return rows
 
 
@@ -319,12 +319,12 @@ def mean_share(shares: Sequence[float]) -> Interval:
 # Use
 
 
-def use(datas: Sequence[Data], sizes: CalibrationSizes) -> list[Row]:
+def use(samples: Sequence[Data], sizes: CalibrationSizes) -> list[Row]:
     """Does the printed ablation tell neurons that are read from those that only carry V?
 
     Parameters
     ----------
-    datas : sequence of Data
+    samples : sequence of Data
         One a seed, all of one plant.
     sizes : CalibrationSizes
 
@@ -336,11 +336,11 @@ def use(datas: Sequence[Data], sizes: CalibrationSizes) -> list[Row]:
         largest of all matched sets.
     """
     by_op: dict[str, list[dict[str, float]]] = {}
-    for data in datas:
+    for data in samples:
         effect = ablated(data, sizes)
         for op in effect.ops:
             by_op.setdefault(op, []).append(ablation_figures(effect, op))
-    plant = datas[0].plant
+    plant = samples[0].plant
     used = plant.truth.used
     rows = []
     for op, figures in by_op.items():
@@ -419,12 +419,12 @@ def recognition(name: str, seeds: int, sizes: CalibrationSizes) -> list[Row]:
     """
     one_of("plant with value", name, EXPECTED)
     by_seed = evidence_by_seed(name, range(seeds), sizes, "recognition")
-    readings = Counter(found.reading for found in by_seed)
+    readings = Counter(result.reading for result in by_seed)
     rate = stats.proportion(readings[EXPECTED[name]], seeds)
     detail = {
         "expected": EXPECTED[name],
         "readings": dict(readings),
-        "sparsity": [found.sparsity.estimate for found in by_seed],
+        "sparsity": [result.sparsity.estimate for result in by_seed],
     }
     return [seeds_row(f"planted-{name}", RESID, "evidence", "recognition_rate", rate, detail)]
 
@@ -455,14 +455,14 @@ def alarms(name: str, seeds: int, sizes: CalibrationSizes) -> list[Row]:
     one_of("plant without value", name, NULLS)
     first = NULLS.index(name) * seeds
     by_seed = evidence_by_seed(name, range(first, first + seeds), sizes, "false alarms")
-    readings = Counter(found.reading for found in by_seed)
+    readings = Counter(result.reading for result in by_seed)
     rate = stats.proportion(seeds - readings["nothing"], seeds)
     detail = {
         "readings": dict(readings),
         "nominal": 0.05,
         "draws": sizes.draws,
-        "p": [found.p for found in by_seed],
-        "p_few": [found.p_few for found in by_seed],
+        "p": [result.p for result in by_seed],
+        "p_few": [result.p_few for result in by_seed],
     }
     return [seeds_row(f"planted-{name}", RESID, "evidence", "false_alarm_rate", rate, detail)]
 
@@ -480,8 +480,8 @@ def evidence_by_seed(
         plant = planted(name, seed)
         train = gather(plant, "train", sizes.train, sizes.k, seed, exact=True)
         test = gather(plant, "test", sizes.test, sizes.k, seed, exact=True)
-        found = evidence(train.states(RESID), test.states(RESID), draws=sizes.draws, seed=seed)
-        by_seed.append(found)
+        result = evidence(train.states(RESID), test.states(RESID), draws=sizes.draws, seed=seed)
+        by_seed.append(result)
     return by_seed
 
 
