@@ -52,7 +52,7 @@ class Recipe:
 GAMES = {name: tasks.get(name) for name in tasks.TASKS}
 GAMES |= {"small countdown": tasks.Countdown(largest=13), "countdown of 4": tasks.Countdown((4,))}
 GAMES |= {"long chain": tasks.Chain((4, 7)), "easy paths": tasks.Paths((0, 0, 1, 2, 2, 3))}
-FIRST = (("small countdown", 0.6), ("easy paths", 0.25), ("long chain", 0.15))
+FIRST_MIXTURE = (("small countdown", 0.6), ("easy paths", 0.25), ("long chain", 0.15))
 MIXTURE = (("countdown", 0.6), ("easy paths", 0.25), ("chain", 0.15))
 # Chain is learned fast: a twelfth of the problems took it from .6 to .85 in 50 updates.
 EVEN = (("countdown", 0.5), ("countdown of 4", 0.5))
@@ -60,7 +60,7 @@ RL_MIXTURE = (("countdown", 0.34), ("countdown of 4", 0.25), ("paths", 0.4), ("c
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("pretrained", None, FIRST, 3600, 2e-3, 128, "careful", save_every=40),
+        Recipe("pretrained", None, FIRST_MIXTURE, 3600, 2e-3, 128, "careful", save_every=40),
         Recipe("countdown-base", "pretrained", MIXTURE, 1600, 1.5e-3, 128, "hasty", save_every=40),
         Recipe("countdown-rl", "countdown-base", EVEN, 40, 3e-4, 48, samples=8),
         Recipe("mixed-rl", "countdown-base", RL_MIXTURE, 60, 3e-4, 48, samples=8),

@@ -190,8 +190,10 @@ def certify(
             too small to begin with; or a model that gets every problem right, or none.
     """
     check(model, neurons, train=train, test=test, n=n, pairs=pairs, k=k, draws=draws)
-    runs, values, acts = observe(model, task, neurons.site, "train", train, k, seed, policy, what)
-    held_runs, held_values, held_acts = observe(
+    runs, values, acts = sample_states(
+        model, task, neurons.site, "train", train, k, seed, policy, what
+    )
+    held_runs, held_values, held_acts = sample_states(
         model, task, neurons.site, "test", test, k, seed, policy, what
     )
     fit, held = states(acts, values), states(held_acts, held_values)
@@ -244,7 +246,7 @@ def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:
         require(given >= small, f"{name} must be at least {small}; {given} was given.")
 
 
-def observe(
+def sample_states(
     model: Any,
     task: Task,
     site: Site,

@@ -26,7 +26,7 @@ from mechreward.stats import Interval
 CLAIMS = ("decodable", "sparse", "causal", "specific", "sufficient")
 VERDICTS = ("pass", "fail", "inconclusive")
 LEVEL = 0.01  # of a rank among draws (99 reach it) and of the steering test after Holm
-LEAST = 19  # draws that a rank of .05 needs
+FEWEST = 19  # draws that a rank of .05 needs
 READ = 0.2  # Spearman with V-hat that is worth having
 MOVE = 0.1  # difference in accuracy between steering down and up that is worth having
 SHARE = 0.5  # part of a larger change that has to be the set's own
@@ -84,7 +84,7 @@ def sparse(found: Evidence) -> Claim:
     or below .5.
 
     As many random neurons that read half as well as all of them are redundancy: that fails too.
-    Fewer than `LEAST` random sets and bases settle nothing.
+    Fewer than 19 random sets and bases settle nothing.
     """
     gap, others, n = found.sparsity, float(np.mean(found.random)), found.few.n
     numbers = spread("sparsity", gap) | {
@@ -99,8 +99,10 @@ def sparse(found: Evidence) -> Claim:
     }
     said = f"{found.neurons} neurons read {found.few.estimate:.2f}, as many random ones {others:.2f}, the best of other "
     said += f"bases {np.mean(found.rotated):.2f}, all {found.full.estimate:.2f}"
-    if len(found.random) < LEAST:
-        told = f"{said}; {len(found.random)} random sets are no control: run draws={LEAST} or more."
+    if len(found.random) < FEWEST:
+        told = (
+            f"{said}; {len(found.random)} random sets are no control: run draws={FEWEST} or more."
+        )
         return Claim("sparse", "inconclusive", told, numbers)
     if found.reading == "nothing":
         return Claim(

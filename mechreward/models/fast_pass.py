@@ -18,7 +18,7 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, 
 from mechreward.models.cache import Pair, RowCache
 from mechreward.models.site import HOOKS, Site
 
-KINDS = ("llama", "qwen2", "qwen3")
+MODEL_TYPES = ("llama", "qwen2", "qwen3")
 NORMS = ("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm")
 LINEARS = (
     *(f"self_attn.{name}_proj" for name in "qkvo"),
@@ -76,7 +76,7 @@ class LeanPass:
         layer and nobody else's hooks on it."""
         inner = getattr(model, "original_model", model)
         config: Any = getattr(inner, "config", None)
-        if getattr(config, "model_type", None) not in KINDS or getattr(
+        if getattr(config, "model_type", None) not in MODEL_TYPES or getattr(
             model, "compatibility_mode", False
         ):
             return False

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,25 +15,8 @@ from transformers.cache_utils import DynamicCache
 
 from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.models.hooked import hooked_class, hooked_step, is_hooked, load_hooked
-from mechreward.models.identity import ModelId
 
 WEIGHTS = Path(__file__).parent / "weights"
-
-
-@runtime_checkable
-class Model(Protocol):
-    """What a model must offer. HookedTransformer and TransformerBridge both do, in every version we
-    support."""
-
-    cfg: Any
-    hook_dict: Any
-    tokenizer: Any
-
-    def hooks(self, *args: Any, **kwargs: Any) -> Any: ...
-    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
-    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
-    def to_tokens(self, *args: Any, **kwargs: Any) -> Any: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 def bundled() -> list[str]:
@@ -59,7 +41,7 @@ def load(
     Raises:
         MechRewardError: no such bundled model, folder, hub model or kind, or it cannot be loaded.
     """
-    one_of("kind of model", kind, KINDS)
+    one_of("kind of model", kind, LOADERS)
     if kind == "hooked":
         hooked_class()
     folder = WEIGHTS / str(name) if str(name) in bundled() else Path(name)
@@ -70,7 +52,7 @@ def load(
         )
         try:
             with _no_bars():
-                return KINDS[kind](folder, _folder_tokenizer(folder), device, dtype)
+                return LOADERS[kind](folder, _folder_tokenizer(folder), device, dtype)
         except (
             OSError,
             ValueError,
@@ -88,7 +70,7 @@ def load(
     if not (owner and repository) or "/" in repository or owner.startswith((".", "~")):
         one_of("model", str(name), bundled())
     try:
-        return KINDS[kind](str(name), None, device, dtype)
+        return LOADERS[kind](str(name), None, device, dtype)
     except (OSError, ValueError) as error:
         first = str(error).strip().split("\n")[0]
         raise MechRewardError(
@@ -104,7 +86,7 @@ def _load_bridge(name: str | Path, tokenizer: Any, device: str, dtype: torch.dty
     ).eval()
 
 
-KINDS = {"bridge": _load_bridge, "hooked": load_hooked}
+LOADERS = {"bridge": _load_bridge, "hooked": load_hooked}
 
 
 def _folder_tokenizer(folder: Path) -> Any:
@@ -118,11 +100,6 @@ def _folder_tokenizer(folder: Path) -> Any:
     # tokenizer.json by the architecture's own byte-level one.
     words.init_kwargs["add_bos_token"] = True
     return words
-
-
-def id_dict(identity: ModelId) -> dict[str, str]:
-    """For JSON."""
-    return asdict(identity)
 
 
 def device_of(model: Any) -> torch.device:

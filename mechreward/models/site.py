@@ -13,6 +13,7 @@ HOOKS = {
     "resid_post": "blocks.{}.hook_resid_post",
     "mlp": "blocks.{}.mlp.hook_post",
 }
+BLOCK_ORDER = ("resid_pre", "resid_mid", "mlp", "resid_post")  # as a block computes the kinds
 
 
 @dataclass(frozen=True, order=True)
@@ -93,6 +94,3 @@ def parse_sites(model: Any, sites: Any) -> list[Site]:
 
 def _counts(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) <= 4
-
-
-KINDS = ("resid_pre", "resid_mid", "mlp", "resid_post")  # the order in which a block computes them

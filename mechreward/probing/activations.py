@@ -16,14 +16,13 @@ from jaxtyping import Float, Int
 from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.base.files import digest, read_tensors, write_tensors
 from mechreward.base.progress import progress
+from mechreward.models.capture import ROWS
 from mechreward.models.engine import Hooks
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.load import device_of
 from mechreward.models.site import Site, parse_sites
 from mechreward.probing.store import Filling
 from mechreward.rollouts.trajectory import Rollouts
-
-ROWS = ("states", "steps", "tokens")
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from mechreward.probing.rankings import correlation
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
 
-GAP = (
-    1 / 6
-)  # the least gap, over what all neurons read; set on planted models of seeds that are not calibrated on
-LEAST = 0.05  # of a Spearman: where all neurons read less than that there is nothing to be sparse (our choice)
+# The least gap, over what all neurons read; set on planted models of seeds that are not calibrated on.
+SMALLEST_GAP = 1 / 6
+# Where all neurons read less than this Spearman there is nothing to be sparse (our choice).
+SMALLEST_SPEARMAN = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Evidence:
     `full` among the shuffles, `p_few` that of the set. `sparsity` (our choice): 1 sparse (above 1
     the few read better than all), 0 no better than any neurons or basis, the better of `random` and
     `rotated`. Above 0 the part of the gap from there to `full` that the set closes, a gap being at
-    least `GAP` of `full` (a smooth maximum of the two, of power 4: no bootstrap covers at a kink),
+    least `SMALLEST_GAP` of `full` (a smooth maximum of the two, of power 4: no bootstrap covers at a kink),
     so that redundancy, which leaves none, stays near 0; below 0 it is what the set misses of what
-    any neurons read, over `full`. NaN where `full` is below `LEAST`.
+    any neurons read, over `full`. NaN where `full` is below `SMALLEST_SPEARMAN`.
     """
 
     neurons: int
@@ -168,9 +168,9 @@ def sparsity(y: Float[np.ndarray, " row"], reads: Float[np.ndarray, "row column"
     found = np.nan_to_num(stats.spearmans(reads, y))
     few, full, (random, other) = found[0], found[1], np.split(found[2:], 2)
     best = max(random.mean(), other.mean())
-    if full < LEAST:
+    if full < SMALLEST_SPEARMAN:
         return float("nan")
-    gap = (max(full - best, 0) ** 4 + (full * GAP) ** 4) ** (1 / 4)
+    gap = (max(full - best, 0) ** 4 + (full * SMALLEST_GAP) ** 4) ** (1 / 4)
     return float((few - best) / (gap if few > best else full))
 
 

@@ -12,7 +12,8 @@ from mechreward.base.errors import require
 from mechreward.probing.neurons import NeuronSet
 from mechreward.stats import Interval
 
-ALIKE = 4  # neurons of neighbouring size that may stand for each other; more in a group, and size tells them apart
+# Neurons of neighbouring size that may stand for each other; in larger groups size tells them apart.
+GROUP = 4
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def overlap(a: NeuronSet, b: NeuronSet, size: Float[np.ndarray, " width"] | None
 
     Chance is the hypergeometric law (paper section 4, transfer): any neurons. With the `size` of
     every neuron it is neurons as large (our choice: large neurons get into sets for being large):
-    in order of size, every `ALIKE` may stand for each other, and the count shared is a sum of
+    in order of size, every `GROUP` may stand for each other, and the count shared is a sum of
     hypergeometric counts, exactly.
 
     Neuron numbers mean the same in two models only where one descends from the other, or both from
@@ -75,7 +76,7 @@ def overlap(a: NeuronSet, b: NeuronSet, size: Float[np.ndarray, " width"] | None
     groups = [np.arange(a.width)]
     if size is not None:
         require(len(size) == a.width, f"{len(size)} sizes were given for {a.width} neurons.")
-        groups = np.array_split(np.argsort(size, kind="stable"), max(1, a.width // ALIKE))
+        groups = np.array_split(np.argsort(size, kind="stable"), max(1, a.width // GROUP))
     law = np.ones(1)
     for group in groups:
         of_a, of_b = (int(np.isin(group, one.indices).sum()) for one in (a, b))

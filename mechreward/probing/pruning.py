@@ -48,12 +48,12 @@ class Point:
 def measures(
     probe: ValueProbe | DopamineProbe, data: Examples, draws: int = 300, seed: int = 0
 ) -> dict[str, Interval]:
-    """What a probe reads, with intervals clustered by problem: `measured` of its predictions."""
+    """What a probe reads, with intervals clustered by problem: `score_read_out` of its predictions."""
     kind = "dopamine" if isinstance(probe, DopamineProbe) else "value"
-    return measured(probe.predict(data.x), data, kind, draws, seed)
+    return score_read_out(probe.predict(data.x), data, kind, draws, seed)
 
 
-def measured(
+def score_read_out(
     read: np.ndarray, data: Examples, kind: str = "value", draws: int = 300, seed: int = 0
 ) -> dict[str, Interval]:
     """How well a read-out [row] tells what it should, with intervals clustered by problem.
@@ -177,7 +177,7 @@ def pruning_curve(
             }
             for fit, read in reads.items():
                 bounds = 200 if fit == "retrained" and (name == arm or name in rivals) else 0
-                found = measured(read, held, arm, draws=bounds, seed=seed)
+                found = score_read_out(read, held, arm, draws=bounds, seed=seed)
                 points += [
                     Point(name, ratio, kept, draw, fit, metric, score)
                     for metric, score in found.items()

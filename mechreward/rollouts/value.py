@@ -77,12 +77,6 @@ class Values:
         last step (paper section 2; gamma = 1 - 1e-5). NaN at s_0."""
         return self._differences(self.mean)
 
-    @property
-    def delta_error(self) -> Float[np.ndarray, " row"]:
-        """Standard error of delta; the two states have continuations of their own."""
-        before = np.concatenate([[0.0], self.error[:-1]])
-        return np.where(self.is_step, np.hypot(self.error, before), np.nan)
-
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
         """V-hat [row] from the first and from the second half of the continuations."""
         a, b = self.k - self.k // 2, self.k // 2

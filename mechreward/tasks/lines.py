@@ -98,16 +98,6 @@ class LineTask(Task):
     def verify(self, problem: Problem, text: str) -> Verdict:
         return self.play(problem, text)[2] or Verdict("incorrect", "no answer within the limit")
 
-    def solvable(self, problem: Problem, text: str) -> bool:
-        """Truth: can a partial `text` (whole lines) still end correct? Undoing counts while undos
-        are left."""
-        stack, backs, verdict = self.play(problem, text)
-        if verdict is not None:
-            return verdict.outcome == "correct"
-        alive = [s is not None and self.reachable(problem, s) for s in stack]
-        undos = next((i for i, ok in enumerate(reversed(alive)) if ok), len(alive))
-        return undos < len(alive) and backs + undos <= self.max_backs
-
     def _judge(self, problem: Problem, stack: list[Any], given: str) -> Verdict:
         if any(state is None for state in stack):
             return Verdict("incorrect", "a wrong line was left standing")
