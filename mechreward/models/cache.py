@@ -1,5 +1,7 @@
-"""A key-value cache whose rows leave and enter in place, behind the interface that HuggingFace
-models expect."""
+"""A key-value cache whose rows leave and enter in place.
+
+It stands behind the interface that HuggingFace models expect.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,11 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass
 class _Window:
-    """What the model sees. An object of its own: layers that knew their cache would keep all its
-    memory alive until the garbage collector comes round."""
+    """What the model sees.
+
+    An object of its own: layers that knew their cache would keep all its memory alive until the
+    garbage collector comes round.
+    """
 
     rows: int
     first: int
@@ -24,19 +29,25 @@ class _Window:
 
 
 class RowCache(DynamicCache):
-    """Keys and values `[row heads column head_dim]` of the rows being decoded, left-padded: all
-    rows end at column `end`, row r begins at `start[r]`, and the model sees columns `first` to
-    `end` of the first `rows` rows.
+    """Keys and values of the rows being decoded, `[row heads column head_dim]`, left-padded.
 
-    Nothing is copied for a new token or for a row that leaves. When `end` reaches the buffer's
-    edge, the visible columns move back to its beginning.
+    All rows end at column `end`, row r begins at `start[r]`, and the model sees columns `first` to
+    `end` of the first `rows` rows. Nothing is copied for a new token or for a row that leaves. When
+    `end` reaches the buffer's edge, the visible columns move back to its beginning.
+
+    Parameters
+    ----------
+    capacity : int
+        Rows there can be at once.
+    widest : int
+        The longest prefix that will ever enter.
+    layers : list of (keys, values)
+        Any prefill of the model, for the shapes.
     """
 
     ROOM = 64
 
     def __init__(self, capacity: int, widest: int, layers: list[Pair]) -> None:
-        """`widest`: the longest prefix that will ever enter; `layers`: any prefill of the model,
-        for the shapes."""
         super().__init__()
         self.widest, self.window = widest, _Window(0, widest, widest)
         self.start = torch.full((capacity,), widest, device=layers[0][0].device)
@@ -47,8 +58,7 @@ class RowCache(DynamicCache):
     def enter(
         self, rows: list[int], layers: list[Pair], sources: list[int], lengths: list[int]
     ) -> None:
-        """Give each of `rows` the first columns of a row of a prefill: `lengths` of them, of row
-        `sources`."""
+        """Give each of `rows` the first `lengths` columns of row `sources` of a prefill."""
         end, longest, device = self.window.end, max(lengths), self.start.device
         rows_, sources_, lengths_ = (
             torch.tensor(numbers, device=device) for numbers in (rows, sources, lengths)
@@ -76,8 +86,7 @@ class RowCache(DynamicCache):
         self.window.rows = rows
 
     def open(self) -> Int[torch.Tensor, "row visible"]:
-        """Make room for one column; returns the mask of what each row may see, the new column
-        included."""
+        """Make room for one column; returns the mask of what each row may see, new column included."""
         window = self.window
         window.first = int(self.start[: window.rows].min())
         if window.end == self._own[0].buffers[0].shape[2]:

@@ -1,5 +1,7 @@
-"""Activations, or what is read off them, caught while the tokens are generated: no second pass over
-the text."""
+"""Activations, or what is read off them, caught while tokens are generated.
+
+No second pass over the text is needed.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,23 @@ Read = Callable[[torch.Tensor], torch.Tensor]
 class Capture:
     """What to catch at which sites in the generating pass.
 
-    `read` maps each site to a read-out `[row width] -> [row out]` (float32, on the model's device),
-    or to None for the activations themselves. `rows` as in `probing.record`: `tokens` (the last
-    prompt token and every new one), `states` (the last prompt token, every new token in `ends`, and
-    the last token), or `steps` (the mean over the tokens of every step, a step being what ends at a
-    token in `ends` or at the last token).
+    Attributes
+    ----------
+    read : mapping of Site to function or None
+        For each site a read-out `[row width] -> [row out]` (float32, on the model's device), or
+        None for the activations themselves.
+    rows : str, default "tokens"
+        "tokens" (the last prompt token and every new one), "states" (the last prompt token, every
+        new token in `ends`, and the last token), or "steps" (the mean over the tokens of every
+        step, a step being what ends at a token in `ends` or at the last token); as in
+        `probing.activations.record`.
+    ends : frozenset of int, default none
+        Tokens that end a step.
+
+    Raises
+    ------
+    MechRewardError
+        An unknown kind of rows, or no site.
     """
 
     read: Mapping[Site, Read | None]
@@ -40,8 +54,15 @@ class Capture:
 
 @dataclass(frozen=True)
 class Caught:
-    """Of one job: `position` [row], absolute, and by site what was read there, float32 on the
-    CPU."""
+    """What was caught of one job.
+
+    Attributes
+    ----------
+    position : tensor [row]
+        Absolute position of every row.
+    x : dict of Site to tensor [row out]
+        By site what was read there, float32 on the CPU.
+    """
 
     position: Int[torch.Tensor, " row"]
     x: dict[Site, Float[torch.Tensor, "row out"]]
@@ -52,6 +73,17 @@ class Catcher:
 
     Jobs are known by number; which row a job sits in, the engine says before every pass. What is
     kept of a row whose job is over is dropped in the end. No hook waits for the device.
+
+    Parameters
+    ----------
+    capture : Capture
+        What to catch.
+    starts : sequence of int
+        [job] position of the token each job is continued from.
+    slots : int
+        Rows there can be at once.
+    device : torch.device
+        The model's.
     """
 
     FLUSH = 64  # passes after which what was caught leaves the device
@@ -60,8 +92,6 @@ class Catcher:
     def __init__(
         self, capture: Capture, starts: Sequence[int], slots: int, device: torch.device
     ) -> None:
-        """`starts` [job]: position of the token each job is continued from; `slots`: rows there can
-        be at once."""
         self.capture, self.starts, self.slots, self.device = capture, starts, slots, device
         self.ends = torch.tensor(sorted(capture.ends), dtype=torch.long, device=device)
         self.passes = 0
@@ -85,8 +115,7 @@ class Catcher:
         return [(site.hook, self._hook(site)) for site in self.capture.read]
 
     def enter(self, job: int, row: int) -> None:
-        """A job takes a row. The row's number stays its slot: rows only move once nobody enters any
-        more."""
+        """A job takes a row. Its number stays the slot: rows only move once nobody enters any more."""
         self.entered[job] = self.since[job] = self.passes
         self.slot[job] = row
         self.marked.add(job)

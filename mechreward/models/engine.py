@@ -1,5 +1,4 @@
-"""The decode loop of the package: one prefill forks into many continuations, finished rows leave,
-waiting ones enter.
+"""The decode loop: one prefill forks into many continuations, finished rows leave, others enter.
 
 It knows tokens, not text. Every row draws from its own generator, keyed by the job, so neither
 batch size nor order changes a result (in float32, up to rounding of the logits).
@@ -30,10 +29,20 @@ Hooks = Sequence[tuple[str, Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """Continue the first `length` tokens of `trunk`, at most `max_new` more, with the generator of
-    `key`, under `edits` of its own.
+    """A prefix to continue. Jobs that share a trunk (the same tensor) and edits share one prefill.
 
-    Jobs that share a trunk (the same tensor) and edits share its one prefill.
+    Attributes
+    ----------
+    trunk : tensor [pos]
+        Tokens, of which the first `length` are the prefix.
+    length : int
+        Tokens of the prefix.
+    max_new : int
+        Tokens to generate at most.
+    key : tuple of int or str
+        Names the generator of its random numbers.
+    edits : tuple of Edit, default ()
+        Interventions of this row alone.
     """
 
     trunk: Int[torch.Tensor, " pos"]
@@ -50,8 +59,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Continuation:
-    """New tokens (the end-of-sequence token included, if it was drawn) and the model's
-    log-probability of each; `caught` is what the call captured of the job."""
+    """What a job generated.
+
+    Attributes
+    ----------
+    tokens : tensor [gen]
+        New tokens, the end-of-sequence token included if it was drawn.
+    logprobs : tensor [gen]
+        The model's log-probability of each.
+    finished : bool
+        Whether the end-of-sequence token was drawn.
+    caught : Caught or None, default None
+        What the call captured of the job.
+    """
 
     tokens: Int[torch.Tensor, " gen"]
     logprobs: Float[torch.Tensor, " gen"]
@@ -73,16 +93,36 @@ def generate(
 ) -> list[Continuation]:
     """Run every job; results come in the order of the jobs.
 
-    Args:
-        batch: rows decoded at once.
-        hooks: TransformerLens `(name, fn)` pairs that stay on during prefill and decoding.
-        capture: what to catch meanwhile, edits and hooks included. The last token of every job,
-            which nothing needs to be drawn after, is then run as well.
-        what: title of a progress bar; None for none.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        A TransformerBridge or HookedTransformer.
+    jobs : sequence of Job
+        What to continue.
+    eos : int
+        The token that ends a row.
+    policy : Policy or None, default None
+        How tokens are drawn; the model's own distribution if None.
+    batch : int, default 256
+        Rows decoded at once.
+    hooks : Hooks, default ()
+        TransformerLens `(name, fn)` pairs that stay on during prefill and decoding.
+    capture : Capture or None, default None
+        What to catch meanwhile, edits and hooks included. The last token of every job, which
+        nothing needs to be drawn after, is then run as well.
+    what : str or None, default None
+        Title of a progress bar; None for none.
 
-    Raises:
-        MechRewardError: a job with nothing to continue or no room for a token, batch < 1, or a
-            captured site the model lacks.
+    Returns
+    -------
+    list of Continuation
+        One for each job.
+
+    Raises
+    ------
+    MechRewardError
+        A job with nothing to continue or no room for a token, batch < 1, or a captured site the
+        model lacks.
     """
     policy = policy or Policy()
     require(
@@ -232,8 +272,7 @@ class _Run:
             self._release()
 
     def _release(self) -> None:
-        """Rows whose answers are over become free. A capture first needs the pass in which their
-        last token is run."""
+        """Rows whose answers are over become free; a capture needs the last token's pass before."""
         rows = [self.ids.index(job) for job in self.leaving]
         if self.catcher:
             self.catcher.leave(self.leaving)
@@ -310,8 +349,10 @@ class _Run:
         self.gone = []
 
     def _prefill(self, jobs: Sequence[Job]) -> None:
-        """Run every prefix that is new once, right-padded, as far as any job will need it: a job's
-        last token is run in its first step."""
+        """Run every new prefix once, right-padded, as far as any job will need it.
+
+        A job's last token is run in its first step.
+        """
         new = {job.prefix: job for job in jobs if job.prefix not in self.prefilled}
         lengths = [max(1, self.longest[prefix] - 1) for prefix in new]
         tokens = torch.zeros(len(new), max(lengths), dtype=torch.long)

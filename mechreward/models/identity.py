@@ -17,9 +17,17 @@ from mechreward.base.files import digest
 class ModelId:
     """Which model, and in which processing state, an artefact belongs to.
 
-    `weights` is a hash over up to 4,096 evenly spaced values of every parameter (our choice: quick,
-    and any training step changes it). `processing` matters because weight processing can make
-    "coordinate 7" another coordinate.
+    Attributes
+    ----------
+    name : str
+        The last part of the name it was loaded by.
+    weights : str
+        Hash over up to 4,096 evenly spaced values of every parameter (our choice: quick, and any
+        training step changes it).
+    dtype : str
+        Of the parameters.
+    processing : str
+        Matters because weight processing can make "coordinate 7" another coordinate.
     """
 
     name: str
@@ -58,9 +66,11 @@ def model_id(model: Any) -> ModelId:
 
 
 def randomised(model: Any, seed: int = 0) -> Any:
-    """A copy of `model` that has learnt nothing: every weight tensor is drawn anew from the normal
-    law of its own mean and standard deviation (our choice; arXiv 2512.18792 finds findings in such
-    networks). `model` stays as it is."""
+    """A copy of `model` that has learnt nothing; `model` stays as it is.
+
+    Every weight tensor is drawn anew from the normal law of its own mean and standard deviation
+    (our choice; arXiv 2512.18792 finds findings in such networks).
+    """
     other, draw = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in other.parameters():

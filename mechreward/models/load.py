@@ -1,5 +1,4 @@
-"""The model as we see it: what it must offer, loading by name, identity, text in and out, one
-forward step."""
+"""Loading a model by name, where it lives, and one forward step behind a cache."""
 
 from __future__ import annotations
 
@@ -31,15 +30,33 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Any:
-    """A TransformerLens model by name: bundled, a folder in HuggingFace format, or `owner/model` on
-    the hub.
+    """A TransformerLens model by name, without weight processing.
 
-    `kind` is `bridge` (TransformerBridge) or `hooked` (HookedTransformer, in transformer-lens
-    before version 4), both without weight processing. Only a hub name may use the network. A model
-    object of your own needs no loading: give it to any verb.
+    Only a hub name may use the network. A model object of your own needs no loading: give it to any
+    verb.
 
-    Raises:
-        MechRewardError: no such bundled model, folder, hub model or kind, or it cannot be loaded.
+    Parameters
+    ----------
+    name : str or Path
+        A bundled model (`bundled` lists them), a folder in HuggingFace format, or `owner/model` on
+        the hub.
+    kind : str, default "bridge"
+        "bridge" (TransformerBridge) or "hooked" (HookedTransformer, in transformer-lens before
+        version 4).
+    device : str, default "cpu"
+        Where its parameters go.
+    dtype : torch.dtype, default torch.float32
+        Of its parameters.
+
+    Returns
+    -------
+    TransformerBridge or HookedTransformer
+        In evaluation mode, with a tokenizer.
+
+    Raises
+    ------
+    MechRewardError
+        No such bundled model, folder, hub model or kind, or it cannot be loaded.
     """
     one_of("kind of model", kind, LOADERS)
     if kind == "hooked":
@@ -113,15 +130,33 @@ def forward_step(
     mask: Int[torch.Tensor, "batch total"],
     cache: Any | None,
 ) -> tuple[Float[torch.Tensor, "batch vocab"], Any]:
-    """Run `tokens` behind what `cache` holds; returns the last position's logits and the grown
-    cache.
+    """Run `tokens` behind what `cache` holds.
 
-    `mask` covers cached and new columns; rows are left-padded with zeros. Hooks on the model fire.
-    A bridge is run through the HuggingFace model it wraps; a bare HuggingFace causal model works
-    too, without hooks.
+    Hooks on the model fire. A bridge is run through the HuggingFace model it wraps; a bare
+    HuggingFace causal model works too, without hooks.
 
-    Raises:
-        MechRewardError: the model is none of these and no HookedTransformer.
+    Parameters
+    ----------
+    model : object
+        Bridge, HookedTransformer or HuggingFace causal model.
+    tokens : tensor [batch pos]
+        The new tokens of every row.
+    mask : tensor [batch total]
+        Covers cached and new columns; rows are left-padded with zeros.
+    cache : Cache or None
+        What was run before; None for a new one.
+
+    Returns
+    -------
+    logits : tensor [batch vocab]
+        Of the last position, float32.
+    cache : Cache
+        Grown by the new columns.
+
+    Raises
+    ------
+    MechRewardError
+        The model is none of these and no HookedTransformer.
     """
     cache = DynamicCache() if cache is None else cache
     inner = getattr(model, "original_model", model)

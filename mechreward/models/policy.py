@@ -15,10 +15,17 @@ from mechreward.base.errors import require
 
 @dataclass(frozen=True)
 class Policy:
-    """How tokens are drawn; part of what V means. Temperature 0 is greedy.
+    """How tokens are drawn; part of what V means.
 
     The paper samples at temperature 1, top-p 0.95; the default here is the model's own distribution
     (top-p 1), the one its RL training used.
+
+    Attributes
+    ----------
+    temperature : float, default 1.0
+        0 is greedy.
+    top_p : float, default 1.0
+        In (0, 1]; 1 leaves the distribution as it is.
     """
 
     temperature: float = 1.0
@@ -33,8 +40,10 @@ class Policy:
 
 
 def key_generator(key: Iterable[int | str]) -> np.random.Generator:
-    """The generator of a key: counter-based, so that keys that differ anywhere give independent
-    streams."""
+    """The generator of a key.
+
+    It is counter-based, so that keys that differ anywhere give independent streams.
+    """
     seed = hashlib.sha256(
         repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode()
     ).digest()

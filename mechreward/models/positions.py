@@ -1,5 +1,4 @@
-"""Which absolute positions a forward pass holds, however the model was called: whole, or behind a
-KV cache."""
+"""Which absolute positions a forward pass holds, whether it is whole or behind a KV cache."""
 
 from __future__ import annotations
 
@@ -23,8 +22,10 @@ class Clock:
     blocks of a HookedTransformer, whose `generate` calls nothing above them. Use it as a context
     manager; no hook of its own is left afterwards.
 
-    Raises:
-        MechRewardError: the model is neither of the two.
+    Raises
+    ------
+    MechRewardError
+        The model is neither of the two.
     """
 
     def __init__(self, model: Any, layers: Iterable[int]) -> None:
@@ -74,8 +75,10 @@ class Clock:
         keep their own count; without a mask the model itself takes padding for tokens, and so does
         this.
 
-        Raises:
-            MechRewardError: a mask of another shape, such as 4D, or one of the new tokens alone.
+        Raises
+        ------
+        MechRewardError
+            A mask of another shape, such as 4D, or one of the new tokens alone.
         """
         if id(self.watched[layer]) not in self.calls:
             raise MechRewardError(

@@ -15,14 +15,24 @@ from mechreward.models.site import Site
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """x <- keep * x + add at one site (`keep`, `add` `[width]`), at every position or at the
-    absolute positions `at`.
+    """x <- keep * x + add at one site.
 
     Position 0 is the row's first token, whatever the padding. Arithmetic is in float32, the result
     has the input's dtype, and where `keep` is 1 and `add` 0 nothing changes. All linear
     interventions have this form: zero is keep 0, mean adds the mean, steering keeps and adds,
-    scaling only keeps. `add` may be `[pos width]`, a row for each position, for a mean or a patch
-    that depends on it; behind the last row it starts again with the first.
+    scaling only keeps.
+
+    Attributes
+    ----------
+    site : Site
+        Where.
+    keep : tensor [width]
+        Factor of every neuron.
+    add : tensor [width] or tensor [pos width]
+        What is added to every neuron. With a row for each position, for a mean or a patch that
+        depends on it; behind the last row it starts again with the first.
+    at : tuple of int or None, default None
+        Absolute positions; None for every one.
     """
 
     site: Site
@@ -55,15 +65,13 @@ class RowEdits:
             ]
 
     def code(self, edits: tuple[Edit, ...]) -> list[int]:
-        """What a row that carries `edits` is called in `rows`: one number for each table, 0 for
-        none."""
+        """What a row with `edits` is called in `rows`: a number for each table, 0 for none."""
         return self.codes[_key(edits)]
 
     def set(
         self, rows: Int[torch.Tensor, "row table"], positions: Int[torch.Tensor, "row pos"]
     ) -> None:
-        """The rows of the next forward pass: their codes, and the absolute position of every token
-        (-1: padding)."""
+        """The rows of the next pass: codes, and absolute positions of tokens (-1: padding)."""
         for number, table in enumerate(self.tables.values()):
             table.choose(rows[:, number], positions)
 
@@ -88,14 +96,30 @@ class RowEdits:
 def forward_arms(
     model: Any, tokens: Int[torch.Tensor, " pos"], arms: Sequence[tuple[Edit, ...]]
 ) -> Float[torch.Tensor, "arm pos vocab"]:
-    """Logits of one text under every arm's edits, in one pass: the text is run once up to the first
-    layer that an edit touches, and becomes one row for each arm there.
+    """Logits of one text under every arm's edits, in one pass.
 
-    Equal to `run_with_hooks` for each arm. Layers before an edit cannot know of it, so nothing is
-    left out.
+    The text is run once up to the first layer that an edit touches, and becomes one row for each
+    arm there. Equal to `run_with_hooks` for each arm: layers before an edit cannot know of it, so
+    nothing is left out.
 
-    Raises:
-        MechRewardError: no arms, a site the model lacks, or an edit that never fired.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The model.
+    tokens : tensor [pos]
+        The text.
+    arms : sequence of tuple of Edit
+        The edits each row carries; () for none.
+
+    Returns
+    -------
+    tensor [arm pos vocab]
+        Float32 or the dtype of the model.
+
+    Raises
+    ------
+    MechRewardError
+        No arms, a site the model lacks, or an edit that never fired.
     """
     require(len(arms) > 0, "no arms were given; an arm is the edits one row carries, () for none.")
     sites = [edit.site.check(model) for edits in arms for edit in edits]
@@ -147,8 +171,10 @@ class _Table:
         self.acting = self.chosen = torch.zeros(0, 1, dtype=torch.long, device=device)
 
     def _positions(self, device: torch.device) -> torch.Tensor | None:
-        """[edit + 1, last position + 2] where each edit acts; the last column stands for all later
-        positions."""
+        """Where each edit acts, [edit + 1, last position + 2].
+
+        The last column stands for all later positions.
+        """
         if all(edit.at is None for edit in self.edits):
             return None
         last = max(position for edit in self.edits for position in edit.at or (0,))

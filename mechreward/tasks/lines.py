@@ -16,12 +16,16 @@ class Move(NamedTuple):
 
 
 class LineTask(Task):
-    """A task played one line at a time: every line makes a move, `back` undoes the last standing
-    one.
+    """A task played one line at a time: a line makes a move, `back` undoes the last standing one.
 
     `answer X` ends the game, `fail` gives it up, and more than `max_backs` undos lose it. A
     rule-breaking line is no parse failure: it stands (as a broken state, None) until it is undone,
     and an answer on top of it is wrong.
+
+    Attributes
+    ----------
+    max_backs : int
+        Undos that an answer may use.
     """
 
     max_backs: ClassVar[int]
@@ -32,8 +36,13 @@ class LineTask(Task):
 
     @abstractmethod
     def advance(self, problem: Problem, state: Any, line: str) -> Any:
-        """State after `line`; None if the line breaks a rule. Raises `ValueError` if it cannot be
-        parsed."""
+        """State after `line`; None if the line breaks a rule.
+
+        Raises
+        ------
+        ValueError
+            The line cannot be parsed.
+        """
 
     @abstractmethod
     def moves(self, problem: Problem, state: Any) -> list[Move]:
@@ -41,8 +50,7 @@ class LineTask(Task):
 
     @abstractmethod
     def reachable(self, problem: Problem, state: Any) -> bool:
-        """Truth, for tests and traces only: can the goal still be reached from here without
-        `back`?"""
+        """Truth, for tests and traces only: can the goal still be reached without `back`?"""
 
     @abstractmethod
     def restate(self, state: Any) -> str:
