@@ -17,7 +17,7 @@ from mechreward.base.errors import MechRewardError
 from mechreward.bundled.traces import SOLVERS, trace
 from mechreward.bundled.vocabulary import WORDS, tokenizer
 from mechreward.models import load as adapter
-from mechreward.models.identity import model_id, randomised
+from mechreward.models.identity import ModelId, model_id, randomised
 from mechreward.models.text import decode, encode, eos_id, pieces
 
 TEXT = "countdown 24 from 3 8\n8 * 3 = 24 : 24\nanswer 24"

@@ -1,5 +1,4 @@
-"""`Activations`: what was recorded where, row by row; `record` replays trajectories and keeps
-chosen positions."""
+"""`Activations`: what was recorded where, row by row; `record` replays trajectories."""
 
 from __future__ import annotations
 
@@ -27,12 +26,27 @@ from mechreward.rollouts.trajectory import Rollouts
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations at one site, float32 `[row width]`, with labels `trajectory`, `position`, `step`
-    [row].
+    """Activations at one site, with labels of every row.
 
-    `rows` says what a row is: `states` (the last token of every step, s_0 first), `steps` (mean
-    over a step's tokens; `position` is its last token), or `tokens` (every position, prompt
-    included; `step` 0 in the prompt).
+    Attributes
+    ----------
+    x : tensor [row width]
+        Float32.
+    site : Site
+        Where.
+    rows : str
+        "states" (the last token of every step, s_0 first), "steps" (mean over a step's tokens), or
+        "tokens" (every position, prompt included).
+    trajectory : array [row]
+        Number of the trajectory.
+    position : array [row]
+        Absolute position; of the last token, for a step.
+    step : array [row]
+        Number of the step, 0 in the prompt.
+    model_id : ModelId
+        The model they are of.
+    width : int
+        Number of neurons at the site.
     """
 
     x: Float[torch.Tensor, "row width"] = field(repr=False)
@@ -64,7 +78,13 @@ class Activations:
 
     @classmethod
     def load(cls, path: Path | str) -> Activations:
-        """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        MechRewardError
+            The file is missing, damaged, or holds something else.
+        """
         tensors, about = read_tensors(path, "activations")
         require(
             about.get("kind") == "activations",
@@ -116,20 +136,45 @@ def record(
     store: Path | str | None = None,
     what: str | None = "activations",
 ) -> Recording:
-    """Replay `runs` and keep the activations at `sites`.
+    """Replay trajectories and keep the activations at some sites.
 
     Equal to `run_with_cache` on each trajectory alone: rows are right-padded, which a causal model
-    cannot see, and layers after the last site are not run. `hooks` (an intervention) stay on
-    meanwhile and are seen by the recording.
+    cannot see, and layers after the last site are not run.
 
-    Args:
-        budget: bytes of activations to hold in memory. More than that goes to files
-            `SITE.ROWS.safetensors` in the folder `store`, mapped into memory when read. Stopped and
-            called again without hooks, a recording goes on where it was.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The one that made the runs.
+    runs : Rollouts
+        What is replayed.
+    sites : str, Site, or list of either
+        One or several, as in "3.resid_post".
+    rows : {"states", "steps", "tokens"}, default "states"
+        What to keep, see `Activations`.
+    batch : int, default 64
+        Trajectories run at once.
+    hooks : sequence of (str, function), default ()
+        TransformerLens `(name, fn)` pairs (an intervention) that stay on meanwhile and are seen by
+        the recording.
+    budget : float, default 4000000000.0
+        Bytes of activations to hold in memory. More than that goes to files `SITE.ROWS.safetensors`
+        in the folder `store`, mapped into memory when read.
+    store : Path or str or None, default None
+        Folder of those files. Stopped and called again without hooks, a recording goes on where it
+        was.
+    what : str or None, default "activations"
+        Title of the progress bar; None for none.
 
-    Raises:
-        MechRewardError: unknown site, layer, or kind of rows; runs of another model; no runs; batch
-            < 1; more than `budget` and no `store`, or no room on its disk.
+    Returns
+    -------
+    Recording
+        `Activations` by site: `recording["3.resid_post"]`.
+
+    Raises
+    ------
+    MechRewardError
+        Unknown site, layer, or kind of rows; runs of another model; no runs; batch < 1; more than
+        `budget` and no `store`, or no room on its disk.
     """
     one_of("kind of rows", rows, ROWS)
     require(len(runs) > 0, "no trajectories were given.")

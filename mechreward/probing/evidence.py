@@ -1,5 +1,4 @@
-"""Does a set of neurons read V at all, and is it sparser than redundancy and the choice of basis
-explain?"""
+"""Does a set of neurons read V at all, and more sparsely than redundancy and basis explain?"""
 
 from __future__ import annotations
 
@@ -26,18 +25,41 @@ SMALLEST_SPEARMAN = 0.05
 
 @dataclass(frozen=True)
 class Evidence:
-    """How well few neurons read the target on held-out problems, beside what nobody chose. All
-    Spearman.
+    """How well few neurons read the target on held-out problems, beside what nobody chose.
 
-    `full`: all neurons. `few`: the set, retrained. `random` and `rotated` [draw]: as many random
-    neurons, and the best coordinates of random bases by correlation with the target, retrained;
-    `shuffled` [draw]: the whole recipe fitted to targets of other problems. `p` is the rank of
-    `full` among the shuffles, `p_few` that of the set. `sparsity` (our choice): 1 sparse (above 1
-    the few read better than all), 0 no better than any neurons or basis, the better of `random` and
-    `rotated`. Above 0 the part of the gap from there to `full` that the set closes, a gap being at
-    least `SMALLEST_GAP` of `full` (a smooth maximum of the two, of power 4: no bootstrap covers at a kink),
-    so that redundancy, which leaves none, stays near 0; below 0 it is what the set misses of what
-    any neurons read, over `full`. NaN where `full` is below `SMALLEST_SPEARMAN`.
+    Attributes
+    ----------
+    neurons : int
+        How many are in the set.
+    full : Interval
+        Spearman of the read-out of all neurons.
+    few : Interval
+        Of the set, retrained.
+    random : tuple of float
+        [draw] of as many random neurons, retrained.
+    rotated : tuple of float
+        [draw] of the best coordinates of random bases by correlation with the target, retrained.
+    shuffled : tuple of float
+        [draw] of all neurons fitted to targets of other problems.
+    shuffled_few : tuple of float
+        [draw] of the whole recipe for few neurons on the same targets.
+    sparsity : Interval
+        1 sparse (above 1 the few read better than all), 0 no better than any neurons or basis, see
+        Notes.
+    p : float
+        Rank of `full` among the shuffles.
+    p_few : float
+        Rank of the set among them.
+    reading : str
+        One word for all of it.
+
+    Notes
+    -----
+    `sparsity` is our choice. It compares with the better of `random` and `rotated`. Above 0 it is
+    the part of the gap from there to `full` that the set closes, a gap being at least
+    `SMALLEST_GAP` of `full` (a smooth maximum of the two, of power 4: no bootstrap covers at a
+    kink), so that redundancy, which leaves none, stays near 0; below 0 it is what the set misses of
+    what any neurons read, over `full`. NaN where `full` is below `SMALLEST_SPEARMAN`.
     """
 
     neurons: int
@@ -59,10 +81,13 @@ class Evidence:
 
     @property
     def reading(self) -> str:
-        """`nothing` (no better than shuffled targets), `sparse` (the whole interval above .5),
+        """What may be said, in one word.
+
+        `nothing` (no better than shuffled targets), `sparse` (the whole interval above .5),
         `redundant` (as many random neurons read half as well as all), `distributed` (the whole
         interval below .5), or `unclear`, which fewer than 19 draws always are: no rank among them
-        is small enough to call anything."""
+        is small enough to call anything.
+        """
         if len(self.shuffled) < 19:
             return "unclear"
         if self.p > 0.05 or self.full.low <= 0:
@@ -97,17 +122,42 @@ def evidence(
     draws: int = 19,
     seed: int = 0,
 ) -> Evidence:
-    """Hold a set (`neurons`, or the `top` by correlation with the target) against every null, on
-    problems it never saw.
+    """Hold a set of neurons against every null, on problems it never saw.
 
-    Correlation is the ranking that docs/calibration.md recommends; a linear probe's own weights
-    prefer what cancels noise to what carries the target, and where many neurons carry it its best
-    few read less than any few. The probe is linear by default (`ValueProbe("mc", "linear")`): 19
-    draws cost milliseconds each, and what a net of a thousand units finds in one neuron is not what
-    a few neurons carry.
+    Parameters
+    ----------
+    train : Examples
+        Rows to fit on.
+    test : Examples
+        Rows of other problems.
+    neurons : array [k] or None, default None
+        Indices of the set; None takes the `top` by correlation with the target.
+    top : int, default 3
+        How many, where no set is given.
+    probe : Probe or None, default None
+        Prototype; `ValueProbe("mc", "linear")` if None.
+    draws : int, default 19
+        Of every null; 19 reach p = .05.
+    seed : int, default 0
+        Of draws and bootstrap.
 
-    Raises:
-        MechRewardError: nothing to learn, no neurons, or fewer than 3 draws.
+    Returns
+    -------
+    Evidence
+        Spearman of all of them, and what they come to.
+
+    Raises
+    ------
+    MechRewardError
+        Nothing to learn, no neurons, or fewer than 3 draws.
+
+    Notes
+    -----
+    All of this is our choice. Correlation is the ranking that docs/calibration.md recommends; a
+    linear probe's own weights prefer what cancels noise to what carries the target, and where many
+    neurons carry it its best few read less than any few. The probe is linear by default: 19 draws
+    cost milliseconds each, and what a net of a thousand units finds in one neuron is not what a few
+    neurons carry.
     """
     require(draws >= 3, f"nulls need at least 3 draws (19 for p = .05); {draws} were asked for.")
     prototype = probe or ValueProbe("mc", "linear")
@@ -146,8 +196,11 @@ def evidence(
 def read_outs(
     train: Examples, test: Examples, chosen: np.ndarray, prototype: Probe, draws: int, seed: int = 0
 ) -> Float[np.ndarray, "row column"]:
-    """What is read on `test`, in columns: by the set, by all neurons, by `draws` random sets of its
-    size, and by the best coordinates of `draws` random bases; each refitted to `train`."""
+    """What is read on `test`, in columns, each refitted to `train`.
+
+    By the set, by all neurons, by `draws` random sets of its size, and by the best coordinates of
+    `draws` random bases.
+    """
     width, k, rng = train.x.shape[1], len(chosen), streams.rng("evidence: random subsets", seed)
     reads = [
         _read(prototype, train, test, chosen),
@@ -163,8 +216,10 @@ def read_outs(
 
 
 def sparsity(y: Float[np.ndarray, " row"], reads: Float[np.ndarray, "row column"]) -> float:
-    """Of `read_outs`: how far the set gets from nobody's choice (the better of random sets and of
-    random bases) to all neurons (`Evidence`)."""
+    """Of `read_outs`: how far the set gets from nobody's choice to all neurons (`Evidence`).
+
+    Nobody's choice is the better of random sets and of random bases.
+    """
     found = np.nan_to_num(stats.spearmans(reads, y))
     few, full, (random, other) = found[0], found[1], np.split(found[2:], 2)
     best = max(random.mean(), other.mean())

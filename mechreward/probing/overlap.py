@@ -20,8 +20,27 @@ GROUP = 4
 class Overlap:
     """Intersection over union of two sets, beside chance.
 
-    `shared` neurons of `a` and `b`, out of `width`; `law` [shared] is how likely chance shares
-    none, one, ..."""
+    Attributes
+    ----------
+    shared : int
+        Neurons in both.
+    a : int
+        Neurons in the first.
+    b : int
+        In the second.
+    width : int
+        Neurons of the site.
+    law : tuple of float
+        [shared] how likely chance shares none, one, ...
+    iou : float
+        Intersection over union.
+    expected : float
+        Its mean by chance.
+    chance : Interval
+        Its mean by chance, with the 2.5% and 97.5% quantiles of its exact law.
+    p : float
+        P(at least as many shared by chance).
+    """
 
     shared: int
     a: int
@@ -52,20 +71,36 @@ class Overlap:
 
 
 def overlap(a: NeuronSet, b: NeuronSet, size: Float[np.ndarray, " width"] | None = None) -> Overlap:
-    """How far two sets of one site are the same neurons; they may come from different models of one
-    shape.
+    """How far two sets of one site are the same neurons.
 
-    Chance is the hypergeometric law (paper section 4, transfer): any neurons. With the `size` of
-    every neuron it is neurons as large (our choice: large neurons get into sets for being large):
-    in order of size, every `GROUP` may stand for each other, and the count shared is a sum of
-    hypergeometric counts, exactly.
+    They may come from different models of one shape. Neuron numbers mean the same in two models
+    only where one descends from the other, or both from one base.
 
-    Neuron numbers mean the same in two models only where one descends from the other, or both from
-    one base.
+    Parameters
+    ----------
+    a : NeuronSet
+        A set.
+    b : NeuronSet
+        Another.
+    size : array [width] or None, default None
+        Of every neuron, such as the rms: chance then takes neurons as large.
 
-    Raises:
-        MechRewardError: different sites or widths, an empty set, or sizes of another number of
-        neurons.
+    Returns
+    -------
+    Overlap
+        What is shared, and the law of chance.
+
+    Raises
+    ------
+    MechRewardError
+        Different sites or widths, an empty set, or sizes of another number of neurons.
+
+    Notes
+    -----
+    Chance is the hypergeometric law (paper section 4, transfer): any neurons. With `size` it is
+    neurons as large (our choice: large neurons get into sets for being large): in order of size,
+    every `GROUP` may stand for each other, and the count shared is a sum of hypergeometric counts,
+    exactly.
     """
     require(a.site == b.site, f"sets of different sites: {a.site} and {b.site}.")
     require(

@@ -1,5 +1,7 @@
-"""The pruning curve: how well few neurons do, retrained or masked, beside subsets, bases and labels
-nobody chose."""
+"""The pruning curve: how well few neurons do, retrained or masked.
+
+Beside them stand subsets, bases and labels that nobody chose.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,25 @@ RATIOS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a curve: `ratio` of the neurons pruned, `neurons` kept, `fit` retrained or
-    masked, how well it reads."""
+    """One point of a curve.
+
+    Attributes
+    ----------
+    arm : str
+        Which neurons were kept, see `pruning_curve`.
+    ratio : float
+        Share of the neurons that is pruned.
+    neurons : int
+        How many are kept.
+    draw : int
+        Number of the draw, for arms with draws.
+    fit : str
+        "retrained" or "masked".
+    metric : str
+        See `score_read_out`.
+    score : Interval
+        How well it reads.
+    """
 
     arm: str
     ratio: float
@@ -48,7 +67,29 @@ class Point:
 def measures(
     probe: ValueProbe | DopamineProbe, data: Examples, draws: int = 300, seed: int = 0
 ) -> dict[str, Interval]:
-    """What a probe reads, with intervals clustered by problem: `score_read_out` of its predictions."""
+    """How well a probe reads held-out rows, with intervals clustered by problem.
+
+    Parameters
+    ----------
+    probe : ValueProbe or DopamineProbe
+        Fitted.
+    data : Examples
+        Rows it was not fitted to.
+    draws : int, default 300
+        Bootstrap draws; 0 leaves the bounds out (NaN).
+    seed : int, default 0
+        Of the bootstrap.
+
+    Returns
+    -------
+    mapping of str to Interval
+        By metric, see `score_read_out`.
+
+    Raises
+    ------
+    MechRewardError
+        A probe that is not fitted, or of another width.
+    """
     kind = "dopamine" if isinstance(probe, DopamineProbe) else "value"
     return score_read_out(probe.predict(data.x), data, kind, draws, seed)
 
@@ -56,12 +97,28 @@ def measures(
 def score_read_out(
     read: np.ndarray, data: Examples, kind: str = "value", draws: int = 300, seed: int = 0
 ) -> dict[str, Interval]:
-    """How well a read-out [row] tells what it should, with intervals clustered by problem.
+    """How well a read-out tells what it should, with intervals clustered by problem.
 
-    For values: AUROC of the terminal reward at s_0, at every state, at the last state, and among
-    states of one problem only (a detector of easy problems has .5 there; left out where no problem
-    has answers of both outcomes), and Spearman with V-hat. For TD errors (`kind` "dopamine"):
-    Spearman with delta. `draws` 0 leaves the bounds out (NaN).
+    Parameters
+    ----------
+    read : array
+        [row] the read-out.
+    data : Examples
+        The rows.
+    kind : str, default "value"
+        "value" or "dopamine".
+    draws : int, default 300
+        Bootstrap draws; 0 leaves the bounds out (NaN).
+    seed : int, default 0
+        Of the bootstrap.
+
+    Returns
+    -------
+    mapping of str to Interval
+        For "dopamine" Spearman with delta, `spearman`; for "value" AUROC of the terminal reward at
+        s_0 (`auroc_s0`), at every state (`auroc_all`), at the last state (`auroc_last`) and among
+        states of one problem only (`auroc_within`: a detector of easy problems has .5 there; left
+        out where no problem has answers of both outcomes), and Spearman with V-hat (`spearman`).
     """
 
     def interval(
@@ -99,11 +156,11 @@ def noiseless_spearman(
     first: Float[np.ndarray, " row"],
     second: Float[np.ndarray, " row"],
 ) -> float:
-    """Spearman of a read-out with `y`, divided by the root of the reliability of `y`, which is the
-    mean of the halves `first` and `second`.
+    """Spearman of a read-out with `y`, divided by the root of the reliability of `y`.
 
-    One statistic, so that its interval holds the error of the reliability too. Spearman's
-    correction (1904) is exact for Pearson's correlation; for ranks it is the usual approximation.
+    `y` is the mean of the halves `first` and `second`. One statistic, so that its interval holds
+    the error of the reliability too. Spearman's correction (1904) is exact for Pearson's
+    correlation; for ranks it is the usual approximation.
     """
     return stats.disattenuated(stats.spearman(read, y), stats.split_half_reliability(first, second))
 
@@ -118,22 +175,56 @@ def pruning_curve(
     seed: int = 0,
     others: Mapping[str, Float[np.ndarray, " width"]] | None = None,
 ) -> list[Point]:
-    """`probe` (a fitted or unfitted prototype) on the top (1 - ratio) of the inputs, measured on
-    `test`.
+    """A probe on the top (1 - ratio) of the inputs, beside other rankings and nobody's choice.
 
-    Each arm both ways, retrained on the subset, and masked: the probe of all inputs with all others
-    at their mean. `value` or `dopamine` (ranked by that probe), the rival rankings of `rankings.py`
-    (`magnitude` by activation alone; `mean_difference`, `correlation` and `l1_penalised` by V-hat
-    or delta without the probe; `gradient_x_activation` by the full probe) and `others` (name ->
-    scores), once each; `random` (`draws` random subsets of the same size), `rotated` (the whole
-    recipe in `draws` random rotations of the standardised inputs: what any basis gives), and
-    `shuffled` (the whole recipe with targets moved between problems: ranking and retraining see
-    only noise; `draws` shuffles). Rivals and `random` are left out where all inputs are kept. Arms
-    without draws have intervals where they are retrained. A curve is evidence of sparsity only
-    where the first arm stays above `random` and `rotated`; `evidence.sparsity` sums that up.
+    Each arm is read both ways: retrained on the subset, and masked, the probe of all inputs with
+    all others at their mean. The arms are:
 
-    Raises:
-        MechRewardError: nothing to learn, or a ratio outside [0, 1).
+    - `value` or `dopamine`: ranked by that probe.
+    - the rival rankings of `rankings.py`, once each: `magnitude` by activation alone;
+      `mean_difference`, `correlation` and `l1_penalised` by V-hat or delta without the probe;
+      `gradient_x_activation` by the full probe; and `others`.
+    - `random`: `draws` random subsets of the same size.
+    - `rotated`: the whole recipe in `draws` random rotations of the standardised inputs, what any
+      basis gives.
+    - `shuffled`: the whole recipe with targets moved between problems; ranking and retraining see
+      only noise; `draws` shuffles.
+
+    Rivals and `random` are left out where all inputs are kept. Arms without draws have intervals
+    where they are retrained.
+
+    Parameters
+    ----------
+    probe : Probe
+        A prototype, fitted or not.
+    train : Examples
+        Rows to rank and fit on.
+    test : Examples
+        Rows to measure on.
+    ratios : sequence of float, default RATIOS
+        Shares of the inputs to prune, in [0, 1).
+    draws : int, default 5
+        Of the arms with draws.
+    seed : int, default 0
+        Of draws and bootstrap.
+    others : mapping of str to array [width], or None, default None
+        More rankings: name to scores.
+
+    Returns
+    -------
+    list of Point
+        One for each arm, ratio, draw, fit and metric.
+
+    Raises
+    ------
+    MechRewardError
+        Nothing to learn, or a ratio outside [0, 1).
+
+    Notes
+    -----
+    After the pruning experiment of the paper; retraining beside masking, and the null arms, are our
+    choice. A curve is evidence of sparsity only where the first arm stays above `random` and
+    `rotated`; `evidence.sparsity` sums that up.
     """
     require(
         all(0 <= r < 1 for r in ratios), f"pruning ratios lie in [0, 1); {list(ratios)} were given."
@@ -191,17 +282,33 @@ def clone(probe: Probe) -> Probe:
 
 
 def shuffled(data: Examples, rng: np.random.Generator, by_length: bool = False) -> Examples:
-    """Targets and rewards moved to other problems, trajectory after trajectory, every row's used
-    once.
+    """Targets and rewards moved to other problems, trajectory after trajectory.
 
-    All trajectories are put in a random order and laid over all others, without regard to where one
-    ends: what is left knows nothing of the answer. `by_length` moves whole trajectories among those
-    of exactly equal length, so that targets keep their shape in time and all that step and length
-    of an answer tell (much, where hard problems take longer): a test by such shuffles is exact for
-    whatever, given the lengths, has nothing to do with the targets. A trajectory keeps its own by
-    the chance of the permutation, and always where no other is as long, which costs power and no
-    level. Both are our own choice; to cut, repeat or mix lengths makes p of what follows the step
-    too small, or of what keeps to an answer too large.
+    Every row's are used once. All trajectories are put in a random order and laid over all others,
+    without regard to where one ends: what is left knows nothing of the answer.
+
+    Parameters
+    ----------
+    data : Examples
+        The rows.
+    rng : np.random.Generator
+        Draws the order.
+    by_length : bool, default False
+        Move whole trajectories among those of exactly equal length, so that targets keep their
+        shape in time and all that step and length of an answer tell (much, where hard problems take
+        longer): a test by such shuffles is exact for whatever, given the lengths, has nothing to do
+        with the targets.
+
+    Returns
+    -------
+    Examples
+        The same activations with other targets.
+
+    Notes
+    -----
+    A trajectory keeps its own by the chance of the permutation, and always where no other is as
+    long, which costs power and no level. Both ways are our own choice; to cut, repeat or mix
+    lengths makes p of what follows the step too small, or of what keeps to an answer too large.
     """
     answers = np.split(np.arange(len(data)), np.flatnonzero(np.diff(data.trajectory)) + 1)
     lengths = np.array([len(rows) for rows in answers])
@@ -220,8 +327,10 @@ def shuffled(data: Examples, rng: np.random.Generator, by_length: bool = False) 
 
 
 def rotated(train: Examples, test: Examples, rng: np.random.Generator) -> tuple[Examples, Examples]:
-    """Both splits in one random orthogonal basis of the standardised inputs (mean and deviation of
-    `train`)."""
+    """Both splits in one random orthogonal basis of the standardised inputs.
+
+    Mean and deviation are those of `train`.
+    """
     q, r = np.linalg.qr(rng.normal(size=(train.x.shape[1],) * 2))
     turn = torch.from_numpy(
         q * np.sign(np.diag(r))

@@ -1,5 +1,7 @@
-"""Rankings of neurons that a value probe's own ranking has to be held against. Each gives a score
-[width]."""
+"""Rankings of neurons that a value probe's own ranking has to be held against.
+
+Each gives a score [width].
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,27 @@ PENALTY = 0.3  # of the smallest L1 penalty that leaves no neuron (our choice)
 
 
 def mean_difference(data: Examples) -> Float[np.ndarray, " width"]:
-    """|mean where the target is above its median - mean where it is not|, in standard deviations of
-    the neuron.
+    """|mean where the target is above its median - mean where it is not|, per deviation.
 
+    Parameters
+    ----------
+    data : Examples
+        Rows with their target, V-hat or delta.
+
+    Returns
+    -------
+    array [width]
+        In standard deviations of the neuron; constant neurons get 0.
+
+    Raises
+    ------
+    MechRewardError
+        A constant target.
+
+    Notes
+    -----
     Free of any probe: the honest baseline of arXiv 2110.07483, since a ranking must not be judged
-    by the probe that made it. Constant neurons get 0.
-
-    Raises:
-        MechRewardError: a constant target.
+    by the probe that made it.
     """
     high = torch.from_numpy(data.y > np.median(data.y))
     if not high.any():  # more than half of the rows share the largest value
@@ -41,31 +56,60 @@ def mean_difference(data: Examples) -> Float[np.ndarray, " width"]:
 
 
 def correlation(data: Examples) -> Float[np.ndarray, " width"]:
-    """|Spearman's correlation| of each neuron alone with the target; constant neurons get 0 (our
-    choice of baseline).
+    """|Spearman's correlation| of each neuron alone with the target.
 
-    Raises:
-        MechRewardError: a constant target.
+    Parameters
+    ----------
+    data : Examples
+        Rows with their target, V-hat or delta.
+
+    Returns
+    -------
+    array [width]
+        Constant neurons get 0.
+
+    Raises
+    ------
+    MechRewardError
+        A constant target.
+
+    Notes
+    -----
+    Our choice of baseline, and the ranking that docs/calibration.md recommends.
     """
     require(float(np.ptp(data.y)) > 0, "no neuron correlates with it: the target is constant.")
     return np.nan_to_num(np.abs(stats.spearmans(data.x.numpy(), data.y)))
 
 
 def l1_penalised(data: Examples) -> Float[np.ndarray, " width"]:
-    """|Coefficient| of each neuron in a Lasso of the target on standardised activations; constant
-    neurons get 0.
+    """|Coefficient| of each neuron in a Lasso of the target on standardised activations.
 
+    Neurons that were not taken follow in order of |Pearson correlation| with the target, at most
+    half the smallest coefficient.
+
+    Parameters
+    ----------
+    data : Examples
+        Rows with their target, V-hat or delta.
+
+    Returns
+    -------
+    array [width]
+        Constant neurons get 0.
+
+    Raises
+    ------
+    MechRewardError
+        A constant target, or a number that is not finite.
+
+    Notes
+    -----
     Our choice of rival: a sparse fit leaves out a neuron that adds little to those it takes, where
     a ridge probe shares the weight among all that say the same and `correlation` looks at each
     alone. The penalty is `PENALTY` of the smallest one at which every coefficient is 0: it needs no
     other rows and no draws, and a stretched target or neuron changes no rank. It was set on planted
     models (`value`, seeds 0-5: recall 1 at shares of .2 to .5 with 80 problems; at .1 and less,
     neurons that cancel noise crowd out copies of V), so recall there is no fresh test of it.
-    Neurons that were not taken follow in order of |Pearson correlation| with the target, at most
-    half the smallest coefficient.
-
-    Raises:
-        MechRewardError: a constant target, or a number that is not finite.
     """
     require(
         bool(data.x.isfinite().all()) and bool(np.isfinite(data.y).all()),
@@ -86,17 +130,34 @@ def l1_penalised(data: Examples) -> Float[np.ndarray, " width"]:
 def gradient_x_activation(
     probe: ValueProbe | DopamineProbe, data: Examples
 ) -> Float[np.ndarray, " width"]:
-    """Mean over rows of |d read-out / d x_i * (x_i - mean_i)|: how far a fitted probe moves when a
-    neuron alone goes to its mean, to first order (our choice; after the pruning score of arXiv
-    1611.06440, which has the loss and 0 there).
+    """Mean over rows of |d read-out / d x_i * (x_i - mean_i)|.
 
-    Unlike a probe's `scores_`, the L1 norm of its first-layer weights, it sees what the net does
-    with a hidden unit. The product is the same number in standardised and in raw inputs, so it is
-    scale-free; the mean is that of the rows the probe was fitted to, and neurons constant there get
-    0. The gradient is exact, by one backward pass.
+    How far a fitted probe moves when a neuron alone goes to its mean, to first order. The gradient
+    is exact, by one backward pass.
 
-    Raises:
-        MechRewardError: a probe that is not fitted, or of another width.
+    Parameters
+    ----------
+    probe : ValueProbe or DopamineProbe
+        Fitted.
+    data : Examples
+        Rows to take the mean over.
+
+    Returns
+    -------
+    array [width]
+        Neurons constant over the rows of the fit get 0.
+
+    Raises
+    ------
+    MechRewardError
+        A probe that is not fitted, or of another width.
+
+    Notes
+    -----
+    Our choice; after the pruning score of arXiv 1611.06440, which has the loss and 0 there. Unlike
+    a probe's `scores_`, the L1 norm of its first-layer weights, it sees what the net does with a
+    hidden unit. The product is the same number in standardised and in raw inputs, so it is
+    scale-free; the mean is that of the rows the probe was fitted to.
     """
     probe.predict(data.x[:1])  # refuses both
     with torch.enable_grad():
@@ -106,21 +167,47 @@ def gradient_x_activation(
 
 
 def magnitude(data: Examples) -> Float[np.ndarray, " width"]:
-    """Root mean square activation: what the damage of an ablation follows (SCIENCE:
-    replications)."""
+    """Root mean square activation: what the damage of an ablation follows.
+
+    Parameters
+    ----------
+    data : Examples
+        Rows.
+
+    Returns
+    -------
+    array [width]
+        In the unit of the activations.
+    """
     return data.x.square().mean(0).sqrt().double().numpy()
 
 
 def weight_magnitude(model: Any, site: Site) -> Float[np.ndarray, " width"]:
-    """L1 norm of the weights that read each neuron (the paper's "magnitude" may be this one; it
-    does not say).
+    """L1 norm of the weights that read each neuron.
 
-    Readers are, for an MLP unit, its row of W_out; for a coordinate of the residual stream, its
-    rows of W_Q, W_K, W_V, W_in and W_gate of the block that comes next, or of the unembedding.
-    Weights are taken as they are: the gain of a norm in between is not multiplied in (our choice).
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The model.
+    site : Site
+        Where.
 
-    Raises:
-        MechRewardError: a site the model lacks, or blocks without such weights.
+    Returns
+    -------
+    array [width]
+        Summed over all that reads the neuron.
+
+    Raises
+    ------
+    MechRewardError
+        A site the model lacks, or blocks without such weights.
+
+    Notes
+    -----
+    The paper's "magnitude" may be this one; it does not say. Readers are, for an MLP unit, its row
+    of W_out; for a coordinate of the residual stream, its rows of W_Q, W_K, W_V, W_in and W_gate of
+    the block that comes next, or of the unembedding. Weights are taken as they are: the gain of a
+    norm in between is not multiplied in (our choice).
     """
     site.check(model)
     if site.kind == "mlp":
@@ -135,14 +222,37 @@ def weight_magnitude(model: Any, site: Site) -> Float[np.ndarray, " width"]:
 
 
 def wanda(model: Any, acts: Activations) -> Float[np.ndarray, " width"]:
-    """`weight_magnitude` times the root mean square activation: the pruning score of Wanda
-    (2306.11695), summed over what reads a neuron."""
+    """`weight_magnitude` times the root mean square activation.
+
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The model.
+    acts : Activations
+        Activations at the site.
+
+    Returns
+    -------
+    array [width]
+        Summed over all that reads the neuron.
+
+    Raises
+    ------
+    MechRewardError
+        As `weight_magnitude`.
+
+    Notes
+    -----
+    The pruning score of Wanda (arXiv 2306.11695).
+    """
     return weight_magnitude(model, acts.site) * acts.rms().double().numpy()
 
 
 def _read_by(block: Any, names: Sequence[str], site: Site) -> np.ndarray:
-    """Absolute weights summed over all but the axis that reads: the second of three ([head d_model
-    d_head]), else the first."""
+    """Absolute weights summed over all but the axis that reads.
+
+    That is the second of three ([head d_model d_head]), else the first.
+    """
     total = None
     for name in names:
         part, _, weight = name.partition(".")
@@ -162,18 +272,31 @@ def _read_by(block: Any, names: Sequence[str], site: Site) -> np.ndarray:
 def next_token(
     acts: Activations, runs: Rollouts, ridge: float = 1e-2
 ) -> Float[np.ndarray, " width"]:
-    """How much a linear probe for the next token leans on each neuron: the paper's rival
-    explanation (R6).
+    """How much a linear probe for the next token leans on each neuron.
 
-    Ridge regression of the one-hot next token on standardised activations at every generated
-    position; the score is the L1 norm of a neuron's weights over all tokens, as for the value
-    probe.
+    Parameters
+    ----------
+    acts : Activations
+        Recorded from `runs` with rows="tokens".
+    runs : Rollouts
+        The rollouts.
+    ridge : float, default 0.01
+        Penalty per row.
 
-    Args:
-        acts: recorded from `runs` with rows="tokens".
+    Returns
+    -------
+    array [width]
+        L1 norm of a neuron's weights over all tokens, as for the value probe.
 
-    Raises:
-        MechRewardError: activations of another kind of row, or of other rollouts.
+    Raises
+    ------
+    MechRewardError
+        Activations of another kind of row, or of other rollouts.
+
+    Notes
+    -----
+    The paper's rival explanation (R6): ridge regression of the one-hot next token on standardised
+    activations at every generated position.
     """
     require(
         acts.rows == "tokens",

@@ -1,5 +1,4 @@
-"""What the surface of an answer says about its outcome: the baselines that a value read-out has to
-add to."""
+"""What the surface of an answer says about its outcome: baselines for a value read-out."""
 
 from __future__ import annotations
 
@@ -30,8 +29,24 @@ def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "r
     far; entropy (nats) of the next token; mean log-probability of the tokens so far (0 at s_0).
     Nothing looks ahead.
 
-    Raises:
-        MechRewardError: no runs, or runs of another model.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The one that made the runs.
+    runs : Rollouts
+        The rollouts.
+    batch : int, default 64
+        Trajectories run at once.
+
+    Returns
+    -------
+    array [row feature]
+        In the order of `FEATURES`.
+
+    Raises
+    ------
+    MechRewardError
+        No runs, or runs of another model.
     """
     require(len(runs) > 0, "no trajectories were given.")
     runs.model_id.check(model_id(model), "set of rollouts")
@@ -60,16 +75,32 @@ def increment(
     group: np.ndarray,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """AUROC of the reward from the surface alone, with the value read-out beside it, and the
-    difference.
+    """AUROC of the reward from the surface alone, with the value read-out, and the difference.
 
-    `fit` and `held` are (surface [row feature], read-out [row], reward [row]). A logistic
-    regression is fitted to rows that the probe was not fitted to (its read-out is too good there),
-    and measured on `held`; intervals are clustered by `group` [row], the problem. The difference is
+    A logistic regression is fitted to rows that the probe was not fitted to (its read-out is too
+    good there), and measured on other rows; intervals are clustered by problem. The difference is
     paired.
 
-    Raises:
-        MechRewardError: all rewards of `fit` are equal.
+    Parameters
+    ----------
+    fit : tuple of array
+        (surface [row feature], read-out [row], reward [row]) to fit on.
+    held : tuple of array
+        The same of other rows.
+    group : array [row]
+        [row] problem of each of `held`'s rows.
+    seed : int, default 0
+        Of the bootstrap of the difference.
+
+    Returns
+    -------
+    mapping of str to Interval
+        `surface`, `surface_and_value`, `increment`.
+
+    Raises
+    ------
+    MechRewardError
+        All rewards of `fit` are equal.
     """
     x, read, reward = fit
     require(

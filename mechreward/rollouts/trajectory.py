@@ -1,5 +1,4 @@
-"""`Trajectory`: one answer with its steps and verdict; `Rollouts`: many, with the problems, policy
-and model."""
+"""`Trajectory`, an answer with its steps and verdict, and `Rollouts`, many of one model."""
 
 from __future__ import annotations
 
@@ -23,10 +22,31 @@ from mechreward.tasks import Problem, Task, Verdict
 class Trajectory:
     """Prompt and answer as token ids.
 
-    `tokens` [pos]; `prompt_len` tokens of it are the prompt; `step_ends` [step + 1] holds the
-    absolute index of each step's last token, entry 0 being the last prompt token (state s_0);
-    `logprobs` [gen] are the model's own at temperature 1; `seed` and `sample` name the generator
-    that drew it.
+    Attributes
+    ----------
+    problem_id : str
+        The question.
+    tokens : tensor [pos]
+        Prompt and answer.
+    prompt_len : int
+        How many tokens are the prompt.
+    step_ends : tuple of int
+        [step + 1] absolute index of each step's last token, entry 0 being the last prompt token
+        (state s_0).
+    verdict : Verdict
+        The task's.
+    logprobs : tensor [gen]
+        The model's own at temperature 1.
+    seed : int, default 0
+        Names, with `sample`, the generator that drew it.
+    sample : int, default 0
+        Number of the answer among those to one problem.
+    reward : int
+        Terminal reward, 0 or 1.
+    steps : int
+        Number of steps (lines).
+    length : int
+        Number of generated tokens.
     """
 
     problem_id: str
@@ -54,7 +74,13 @@ class Trajectory:
         return len(self.tokens) - self.prompt_len
 
     def span(self, step: int) -> slice:
-        """Token positions of a step, 1 to `steps`."""
+        """Token positions of a step, 1 to `steps`.
+
+        Raises
+        ------
+        MechRewardError
+            No such step.
+        """
         require(
             1 <= step <= self.steps,
             f"this trajectory has steps 1 to {self.steps}; {step} was given.",
@@ -64,8 +90,25 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """A sequence of trajectories of one model and policy; `problems` holds each trajectory's
-    problem."""
+    """A sequence of trajectories of one model and policy.
+
+    Attributes
+    ----------
+    trajectories : tuple of Trajectory
+        Ordered by problem.
+    problems : tuple of Problem
+        Each trajectory's problem.
+    policy : Policy
+        How tokens were drawn.
+    model_id : ModelId
+        The model that answered.
+    seed : int, default 0
+        Of `sample`.
+    rewards : list of int
+        Terminal reward of each trajectory.
+    groups : list of int
+        Number of each trajectory's problem, for splits and bootstraps by problem.
+    """
 
     trajectories: tuple[Trajectory, ...] = field(repr=False)
     problems: tuple[Problem, ...] = field(repr=False)
@@ -106,8 +149,13 @@ class Rollouts:
         return Rollouts(*picked, self.policy, self.model_id, self.seed)
 
     def save(self, path: Path | str) -> Path:
-        """One safetensors file, written atomically. Raises MechRewardError if there is no
-        trajectory."""
+        """One safetensors file, written atomically.
+
+        Raises
+        ------
+        MechRewardError
+            There is no trajectory.
+        """
         require(len(self) > 0, "there are no trajectories to save.")
         about = {
             "kind": "rollouts",
@@ -138,10 +186,19 @@ class Rollouts:
 
     @classmethod
     def load(cls, path: Path | str, task: Task | None = None) -> Rollouts:
-        """Raises MechRewardError for a file that is missing, damaged, or holds something else.
+        """Read what `save` wrote.
 
-        Args:
-            task: needed only when the rollouts are of a task that does not come with the package.
+        Parameters
+        ----------
+        path : Path or str
+            The file.
+        task : Task or None, default None
+            Needed only when the rollouts are of a task that does not come with the package.
+
+        Raises
+        ------
+        MechRewardError
+            The file is missing, damaged, or holds something else.
         """
         tensors, about = read_tensors(path, "rollouts")
         require(about.get("kind") == "rollouts", f"{path} holds {about.get('kind')}, not rollouts.")
@@ -188,8 +245,10 @@ class Rollouts:
 def task_of(problems: Sequence[Problem]) -> Task:
     """The one task all problems belong to.
 
-    Raises:
-        MechRewardError: no problems, a problem without a task, or problems of several tasks.
+    Raises
+    ------
+    MechRewardError
+        No problems, a problem without a task, or problems of several tasks.
     """
     require(len(problems) > 0, "no problems were given; take some with task.problems('test', 100).")
     names: dict[str, Any] = {

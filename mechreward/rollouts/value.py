@@ -27,9 +27,39 @@ class Values:
     """V-hat of every state (step boundary) of every trajectory.
 
     Rows are states in the order of the trajectories: state 0 is s_0, the last one of a trajectory
-    is its end, whose value is the verified reward itself. `first` and `second` [row] count
-    successes in the two halves of the `k` continuations (both 0 at the end of a trajectory, where
-    nothing is estimated).
+    is its end, whose value is the verified reward itself.
+
+    Attributes
+    ----------
+    trajectory : array [row]
+        Number of the trajectory.
+    step : array [row]
+        Number of the state in it.
+    first : array [row]
+        Successes in the first half of the continuations; 0 at the end of a trajectory, where
+        nothing is estimated.
+    second : array [row]
+        The same of the second half.
+    reward : array [row]
+        Terminal reward of the trajectory.
+    group : array [row]
+        Number of the problem.
+    k : int
+        Continuations of every state.
+    seed : int, default 0
+        Of `estimate`.
+    successes : array [row]
+        Correct continuations out of `k`.
+    live : array [row]
+        True where the trajectory goes on, so that V was estimated.
+    mean : array [row]
+        V-hat; the reward at the end of a trajectory.
+    error : array [row]
+        Binomial standard error of V-hat.
+    is_step : array [row]
+        True where the row ends a step, so that it has a TD error (all but s_0).
+    delta : array [row]
+        TD error of the step that ends in the row; NaN at s_0.
     """
 
     trajectory: Int[np.ndarray, " row"] = field(repr=False)
@@ -61,8 +91,10 @@ class Values:
 
     @property
     def error(self) -> Float[np.ndarray, " row"]:
-        """Binomial standard error of V-hat, with the (successes + 1)/(k + 2) estimate so that it is
-        never 0."""
+        """Binomial standard error of V-hat.
+
+        It has the (successes + 1)/(k + 2) estimate, so that it is never 0 (our choice).
+        """
         p = (self.successes + 1) / (self.k + 2)
         return np.where(self.live, np.sqrt(p * (1 - p) / self.k), 0.0)
 
@@ -73,8 +105,10 @@ class Values:
 
     @property
     def delta(self) -> Float[np.ndarray, " row"]:
-        """TD error of the step that ends in each row: gamma V_t - V_{t-1}, and r - V_{t-1} for the
-        last step (paper section 2; gamma = 1 - 1e-5). NaN at s_0."""
+        """TD error of the step that ends in each row; NaN at s_0.
+
+        gamma V_t - V_(t-1), and r - V_(t-1) for the last step (paper section 2; gamma = 1 - 1e-5).
+        """
         return self._differences(self.mean)
 
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
@@ -86,8 +120,7 @@ class Values:
         )
 
     def reliability(self) -> dict[str, float]:
-        """Spearman-Brown split-half reliability of V-hat (over live states) and of delta (over
-        steps)."""
+        """Spearman-Brown split-half reliability of V-hat (live states) and of delta (steps)."""
         halves = {"value": self.halves(), "delta": self.delta_halves()}
         rows = {"value": self.live, "delta": self.is_step}
         return {
@@ -106,8 +139,15 @@ class Values:
 
     @classmethod
     def join(cls, parts: Sequence[Values]) -> Values:
-        """Values of consecutive pieces of one set of rollouts, whose problems do not straddle
-        pieces."""
+        """Values of consecutive pieces of one set of rollouts.
+
+        The problems must not straddle pieces.
+
+        Raises
+        ------
+        MechRewardError
+            Pieces of another k or seed.
+        """
         require(
             len({(part.k, part.seed) for part in parts}) == 1,
             "values to join need one k and one seed.",
@@ -131,7 +171,13 @@ class Values:
 
     @classmethod
     def load(cls, path: Path | str) -> Values:
-        """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        MechRewardError
+            The file is missing, damaged, or holds something else.
+        """
         tensors, about = read_tensors(path, "values")
         require(about.get("kind") == "values", f"{path} holds {about.get('kind')}, not values.")
         return cls(
@@ -150,16 +196,41 @@ def estimate(
     batch: int = 256,
     what: str | None = "values",
 ) -> Values:
-    """V-hat of every state of `runs`: `k` continuations from every step boundary, under the runs'
-    own policy.
+    """V-hat of every state: continuations from every step boundary, under the runs' own policy.
 
     Temperature, top-p and what is left of the token limit are those of the rollout. A trajectory is
-    prefilled once; all continuations of all its boundaries fork from there. At k < 32 noise alone
+    prefilled once; all continuations of all its boundaries fork from there.
+
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The one that made the runs.
+    runs : Rollouts
+        Of one task.
+    k : int, default 32
+        Continuations from each state.
+    seed : int, default 0
+        Part of the key of every continuation.
+    batch : int, default 256
+        Rows decoded at once.
+    what : str or None, default "values"
+        Title of the progress bar; None for none.
+
+    Returns
+    -------
+    Values
+        A row for every state, trajectory after trajectory.
+
+    Raises
+    ------
+    MechRewardError
+        No trajectories, k < 1, or a model other than the one that made the runs.
+
+    Notes
+    -----
+    V-hat is the mean verified reward of the continuations (paper section 2). At k < 32 noise alone
     makes many steps look like large TD errors (29% of them pass |delta| > .3 at k = 4 with nothing
     there; `Values.reliability` tells).
-
-    Raises:
-        MechRewardError: no trajectories, k < 1, or a model other than the one that made the runs.
     """
     require(len(runs) > 0, "no trajectories were given.")
     require(
