@@ -29,8 +29,11 @@ SHIPPED = [name for name in RECIPES if name != "pretrained"]
 
 
 def ship(name: str, work: Path) -> Path:
-    """Keep a finished checkpoint's training log, and the model itself as a HuggingFace folder in
-    half precision; of `pretrained`, which is only a beginning, the log alone."""
+    """Keep a finished checkpoint: its training log, and the model in half precision.
+
+    The model is a HuggingFace folder; of `pretrained`, which is only a beginning, the log alone is
+    kept.
+    """
     tensors, about = read_tensors(work / name / "checkpoint.safetensors", "checkpoint")
     folder = WEIGHTS / name
     if name in SHIPPED:
@@ -50,8 +53,7 @@ def ship(name: str, work: Path) -> Path:
 
 
 def measure(name: str) -> Iterator[dict[str, Any]]:
-    """Rows of the card for one model: accuracies on every task and split, and what its values look
-    like."""
+    """Rows of the card for one model: accuracy by task and split, and what its values look like."""
     model = load(name)
     learnt = {GAMES[game].name for game, _ in RECIPES[name].tasks}
     for task_name in tasks.TASKS:
@@ -87,8 +89,7 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _values(model: Any, task: tasks.Task) -> dict[str, Any]:
-    """Spread of V-hat and delta on validation problems, and whether problems have mixed
-    outcomes."""
+    """Spread of V-hat and delta on validation problems, and how many have mixed outcomes."""
     problems = task.problems("validation", 120, seed=8)
     values = estimate(
         model, sample(model, problems, seed=8, what=None), k=32, seed=8, what=f"values {task.name}"

@@ -32,10 +32,31 @@ from mechreward.tasks.lines import LineTask
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a bundled model. `parent` None means random weights to begin with.
+    """Everything that decides a bundled model.
 
-    `tasks` are names of `GAMES` with their shares. `solver` says whose traces are imitated
-    (see `SOLVERS`); None means policy gradient on `samples` answers to every problem."""
+    Attributes
+    ----------
+    name : str
+        Of the model.
+    parent : str or None
+        Where training begins; None means random weights.
+    tasks : tuple of (str, float)
+        Names of `GAMES` with their shares.
+    steps : int
+        Updates.
+    learning_rate : float
+        The largest.
+    batch : int
+        Problems of an update.
+    solver : str or None, default None
+        Whose traces are imitated (see `SOLVERS`); None means policy gradient.
+    samples : int, default 1
+        Answers to every problem, for policy gradient.
+    save_every : int, default 10
+        Updates between checkpoints.
+    seed : int, default 0
+        Seed of weights, problems and answers.
+    """
 
     name: str
     parent: str | None
@@ -83,8 +104,10 @@ BLOCK, MICRO, CEILING = 8, 96, 0.5
 
 
 def train(recipe: Recipe, work: Path, device: str) -> Path:
-    """Train or resume one model; returns the folder that holds `model.safetensors`, optimiser state
-    and the log."""
+    """Train or resume one model.
+
+    Returns the folder that holds the checkpoint with optimiser state and log.
+    """
     folder = work / recipe.name
     words = tokenizer()
     torch.manual_seed(recipe.seed)
@@ -151,12 +174,11 @@ def reinforce(
     recipe: Recipe,
     step: int,
 ) -> dict[str, float]:
-    """One policy-gradient step: advantage = reward against the mean of the problem's own samples,
-    over their sd.
+    """One policy-gradient step.
 
-    On-policy (one update for fresh rollouts), no ratio to clip, no KL term. Problems solved more
-    often than not teach nothing: to make easy ones certain would take the TD errors away (our
-    choice).
+    Advantage is reward against the mean of the problem's own samples, over their sd. On-policy (one
+    update for fresh rollouts), no ratio to clip, no KL term. Problems solved more often than not
+    teach nothing: to make easy ones certain would take the TD errors away (our choice).
     """
     drawn = list(
         draw_problems(

@@ -49,31 +49,31 @@ class RowCache(DynamicCache):
 
     def __init__(self, capacity: int, widest: int, layers: list[Pair]) -> None:
         super().__init__()
-        self.widest, self.window = widest, _Window(0, widest, widest)
+        self.widest = widest
+        self.window = _Window(rows=0, first=widest, end=widest)
         self.start = torch.full((capacity,), widest, device=layers[0][0].device)
-        self.layers[:] = [
-            _Layer(self.window, capacity, widest + self.ROOM, pair) for pair in layers
-        ]
+        columns = widest + self.ROOM
+        self.layers[:] = [_Layer(self.window, capacity, columns, pair) for pair in layers]
 
     def enter(
         self, rows: list[int], layers: list[Pair], sources: list[int], lengths: list[int]
     ) -> None:
         """Give each of `rows` the first `lengths` columns of row `sources` of a prefill."""
-        end, longest, device = self.window.end, max(lengths), self.start.device
-        rows_, sources_, lengths_ = (
-            torch.tensor(numbers, device=device) for numbers in (rows, sources, lengths)
-        )
-        self.start[rows_] = end - lengths_
+        device = self.start.device
+        to = torch.tensor(rows, device=device)
+        source = torch.tensor(sources, device=device)
+        length = torch.tensor(lengths, device=device)
+        longest = max(lengths)
+        end = self.window.end
+        self.start[to] = end - length
         # What a shorter row has in front of its first column is of no matter, as long as it is a
         # number.
-        columns = (torch.arange(longest, device=device) - (longest - lengths_)[:, None]).clamp(
-            min=0
-        )
+        columns = torch.arange(longest, device=device) - (longest - length)[:, None]
+        columns = columns.clamp(min=0)
         for layer, pair in zip(self._own, layers, strict=True):
             for buffer, part in zip(layer.buffers, pair, strict=True):
-                buffer[rows_, :, end - longest : end] = part[
-                    sources_[:, None], :, columns
-                ].transpose(1, 2)
+                picked = part[source[:, None], :, columns]
+                buffer[to, :, end - longest : end] = picked.transpose(1, 2)
 
     def move(self, source: list[int], to: list[int], rows: int) -> None:
         """Copy rows `source` onto rows `to`, which have left, and show `rows` rows from now on."""
@@ -86,7 +86,7 @@ class RowCache(DynamicCache):
         self.window.rows = rows
 
     def open(self) -> Int[torch.Tensor, "row visible"]:
-        """Make room for one column; returns the mask of what each row may see, new column included."""
+        """Make room for one column; returns what each row may see, the new column included."""
         window = self.window
         window.first = int(self.start[: window.rows].min())
         if window.end == self._own[0].buffers[0].shape[2]:
@@ -99,12 +99,14 @@ class RowCache(DynamicCache):
         self.window.end += 1
 
     def _rewind(self) -> None:
-        first, last = self.window.first, self.window.end
-        end = max(self.widest, last - first)
+        window = self.window
+        visible = window.end - window.first
+        end = max(self.widest, visible)
         for layer in self._own:
-            layer.rewind(first, last, end, end + self.ROOM)
-        self.start -= last - end
-        self.window.first, self.window.end = end - (last - first), end
+            layer.rewind(window.first, window.end, end, end + self.ROOM)
+        self.start -= window.end - end
+        window.first = end - visible
+        window.end = end
 
     @property
     def _own(self) -> list[_Layer]:
@@ -126,22 +128,20 @@ class _Layer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> Pair:
-        window = self.window
-        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[: window.rows, :, window.end : window.end + 1] = new
-        keys, values = (
-            buffer[: window.rows, :, window.first : window.end + 1] for buffer in self.buffers
-        )
-        return keys, values
+        rows, first, end = self.window.rows, self.window.first, self.window.end
+        keys, values = self.buffers
+        keys[:rows, :, end : end + 1] = key_states
+        values[:rows, :, end : end + 1] = value_states
+        return keys[:rows, :, first : end + 1], values[:rows, :, first : end + 1]
 
     def get_seq_length(self, *_: Any) -> int:
         return self.window.end - self.window.first
 
     def rewind(self, first: int, last: int, end: int, columns: int) -> None:
         for i, buffer in enumerate(self.buffers):
-            seen = buffer[:, :, first:last].clone()
-            if columns > buffer.shape[2]:
-                self.buffers[i] = buffer = buffer.new_zeros(
-                    *buffer.shape[:2], columns, buffer.shape[3]
-                )
-            buffer[:, :, end - (last - first) : end] = seen
+            visible = buffer[:, :, first:last].clone()
+            capacity, heads, room, head = buffer.shape
+            if columns > room:
+                buffer = buffer.new_zeros(capacity, heads, columns, head)
+                self.buffers[i] = buffer
+            buffer[:, :, end - (last - first) : end] = visible

@@ -89,12 +89,13 @@ def _same_logits(model: Any, inner: Any) -> None:
     HookedTransformer reads a config in its own way and passes over what it does not know.
     """
     tokens = torch.arange(min(48, model.cfg.n_ctx))[None] * 7 % model.cfg.d_vocab
-    ours, theirs = model(tokens.to(model.cfg.device)).float().cpu(), inner(tokens).logits.float()
+    ours = model(tokens.to(model.cfg.device)).float().cpu()
+    theirs = inner(tokens).logits.float()
     off = float((ours - theirs).abs().max() / theirs.abs().max())
     require(
         off < (1e-3 if inner.dtype == torch.float32 else 0.1),
-        f"as HookedTransformer it gives other logits (off by {off:.1%} of the largest), because transformer-lens does "
-        'not know all that the config asks for; load it with kind="bridge".',
+        f"as HookedTransformer it gives other logits (off by {off:.1%} of the largest), because "
+        'transformer-lens does not know all that the config asks for; load it with kind="bridge".',
     )
 
 
@@ -129,7 +130,8 @@ class LensCache:
 
     def __init__(self, cache: DynamicCache, mask: torch.Tensor, cfg: Any) -> None:
         self.mask = mask
-        past = (len(mask), cache.get_seq_length(), cfg.n_key_value_heads or cfg.n_heads, cfg.d_head)
+        heads = cfg.n_key_value_heads or cfg.n_heads
+        past = (len(mask), cache.get_seq_length(), heads, cfg.d_head)
         self.entries = [_Entry(cache, layer, past) for layer in range(cfg.n_layers)]
 
     def __getitem__(self, layer: int) -> _Entry:
@@ -152,5 +154,6 @@ class _Entry:
 
         HuggingFace caches have heads before columns.
         """
-        keys, values = self.cache.update(keys.transpose(1, 2), values.transpose(1, 2), self.layer)
+        keys, values = keys.transpose(1, 2), values.transpose(1, 2)
+        keys, values = self.cache.update(keys, values, self.layer)
         return keys.transpose(1, 2), values.transpose(1, 2)

@@ -16,6 +16,16 @@ from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.models.hooked import hooked_class, hooked_step, is_hooked, load_hooked
 
 WEIGHTS = Path(__file__).parent / "weights"
+# What the libraries raise for a folder that holds no whole model.
+DAMAGED = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+)
 
 
 def bundled() -> list[str]:
@@ -70,18 +80,10 @@ def load(
         try:
             with _no_bars():
                 return LOADERS[kind](folder, _folder_tokenizer(folder), device, dtype)
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            SafetensorError,
-        ) as error:
-            told = " ".join(str(error).split())
+        except DAMAGED as error:
+            why = " ".join(str(error).split())
             raise MechRewardError(
-                f"cannot load the model folder {folder} as {kind}: {told}"
+                f"cannot load the model folder {folder} as {kind}: {why}"
             ) from error
     owner, _, repository = str(name).partition("/")
     if not (owner and repository) or "/" in repository or owner.startswith((".", "~")):
@@ -173,8 +175,8 @@ def forward_step(
     else:
         require(
             is_hooked(model),
-            f"{type(model).__name__} is no HookedTransformer and has no HuggingFace model inside, so it cannot be "
-            "sampled from here; wrap the model with TransformerBridge.",
+            f"{type(model).__name__} is no HookedTransformer and has no HuggingFace model inside, "
+            "so it cannot be sampled from here; wrap the model with TransformerBridge.",
         )
         logits = hooked_step(model, tokens, mask, cache)
     return logits[:, -1].float(), cache

@@ -44,9 +44,8 @@ def key_generator(key: Iterable[int | str]) -> np.random.Generator:
 
     It is counter-based, so that keys that differ anywhere give independent streams.
     """
-    seed = hashlib.sha256(
-        repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode()
-    ).digest()
+    parts = tuple(part if isinstance(part, str) else int(part) for part in key)
+    seed = hashlib.sha256(repr(parts).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "big")))
 
 
@@ -64,5 +63,6 @@ def draw(
         ranked[ranked.cumsum(-1) - ranked >= policy.top_p] = 0
         probs = torch.zeros_like(probs).scatter(1, order, ranked)
     cdf = probs.cumsum(-1)
-    chosen = torch.searchsorted(cdf, (uniform.to(cdf) * cdf[:, -1])[:, None], right=True)
+    level = uniform.to(cdf) * cdf[:, -1]
+    chosen = torch.searchsorted(cdf, level[:, None], right=True)
     return chosen[:, 0].clamp(max=logits.shape[1] - 1)

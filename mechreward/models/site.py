@@ -79,12 +79,12 @@ class Site:
             return cls(int(layer), kind)
         words = site.split(".")
         if len(words) > 2 and _counts(words[1]):
-            for known, pattern in HOOKS.items():
-                if site == pattern.format(words[1]):
-                    return cls(int(words[1]), known)
-            one_of("hook name", site, [pattern.format(words[1]) for pattern in HOOKS.values()])
+            names = {pattern.format(words[1]): kind for kind, pattern in HOOKS.items()}
+            one_of("hook name", site, names)
+            return cls(int(words[1]), names[site])
         raise MechRewardError(
-            f"{site!r} is no site. A site is LAYER.KIND, as in 3.resid_post; kinds: {', '.join(HOOKS)}."
+            f"{site!r} is no site. A site is LAYER.KIND, as in 3.resid_post; "
+            f"kinds: {', '.join(HOOKS)}."
         )
 
     def check(self, model: Any) -> Site:

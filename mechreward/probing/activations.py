@@ -33,7 +33,7 @@ class Activations:
     x : tensor [row width]
         Float32.
     site : Site
-        Where.
+        Where the neurons are.
     rows : str
         "states" (the last token of every step, s_0 first), "steps" (mean over a step's tokens), or
         "tokens" (every position, prompt included).

@@ -139,7 +139,7 @@ def evidence(
     draws : int, default 19
         Of every null; 19 reach p = .05.
     seed : int, default 0
-        Of draws and bootstrap.
+        Seed of draws and bootstrap.
 
     Returns
     -------

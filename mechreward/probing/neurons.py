@@ -30,7 +30,7 @@ class NeuronSet:
     Attributes
     ----------
     site : Site
-        Where.
+        Where the neurons are.
     indices : tuple of int
         [k] sorted and unique.
     width : int

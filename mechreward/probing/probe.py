@@ -223,7 +223,7 @@ class ValueProbe(_Probe):
     batch : int, default 20
         Trajectories in a batch of the MLP.
     seed : int, default 0
-        Of the MLP: weights and order of trajectories.
+        Seed of the MLP: weights and order of trajectories.
     lam : float, default 0.9
         Lambda of "td-lambda", 0 ("td") to 1 ("terminal", but for gamma).
 
@@ -354,7 +354,7 @@ class DopamineProbe(_Probe):
     batch : int, default 20
         Trajectories in a batch of the MLP.
     seed : int, default 0
-        Of the MLP: weights and order of trajectories.
+        Seed of the MLP: weights and order of trajectories.
 
     Attributes
     ----------

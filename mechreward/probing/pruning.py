@@ -72,13 +72,13 @@ def measures(
     Parameters
     ----------
     probe : ValueProbe or DopamineProbe
-        Fitted.
+        A fitted probe.
     data : Examples
         Rows it was not fitted to.
     draws : int, default 300
         Bootstrap draws; 0 leaves the bounds out (NaN).
     seed : int, default 0
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def score_read_out(
     draws : int, default 300
         Bootstrap draws; 0 leaves the bounds out (NaN).
     seed : int, default 0
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -206,7 +206,7 @@ def pruning_curve(
     draws : int, default 5
         Of the arms with draws.
     seed : int, default 0
-        Of draws and bootstrap.
+        Seed of draws and bootstrap.
     others : mapping of str to array [width], or None, default None
         More rankings: name to scores.
 
@@ -222,9 +222,8 @@ def pruning_curve(
 
     Notes
     -----
-    After the pruning experiment of the paper; retraining beside masking, and the null arms, are our
-    choice. A curve is evidence of sparsity only where the first arm stays above `random` and
-    `rotated`; `evidence.sparsity` sums that up.
+    Retraining beside masking, and the null arms, are our choice. A curve is evidence of sparsity only
+    where the first arm stays above `random` and `rotated`; `evidence.sparsity` sums that up.
     """
     require(
         all(0 <= r < 1 for r in ratios), f"pruning ratios lie in [0, 1); {list(ratios)} were given."

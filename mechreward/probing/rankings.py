@@ -138,7 +138,7 @@ def gradient_x_activation(
     Parameters
     ----------
     probe : ValueProbe or DopamineProbe
-        Fitted.
+        A fitted probe.
     data : Examples
         Rows to take the mean over.
 
@@ -190,7 +190,7 @@ def weight_magnitude(model: Any, site: Site) -> Float[np.ndarray, " width"]:
     model : TransformerBridge or HookedTransformer
         The model.
     site : Site
-        Where.
+        Where the neurons are.
 
     Returns
     -------

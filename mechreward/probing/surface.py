@@ -90,7 +90,7 @@ def increment(
     group : array [row]
         [row] problem of each of `held`'s rows.
     seed : int, default 0
-        Of the bootstrap of the difference.
+        Seed of the bootstrap of the difference.
 
     Returns
     -------

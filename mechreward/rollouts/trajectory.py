@@ -103,7 +103,7 @@ class Rollouts:
     model_id : ModelId
         The model that answered.
     seed : int, default 0
-        Of `sample`.
+        Seed of `sample`.
     rewards : list of int
         Terminal reward of each trajectory.
     groups : list of int

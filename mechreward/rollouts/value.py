@@ -47,7 +47,7 @@ class Values:
     k : int
         Continuations of every state.
     seed : int, default 0
-        Of `estimate`.
+        Seed of `estimate`.
     successes : array [row]
         Correct continuations out of `k`.
     live : array [row]

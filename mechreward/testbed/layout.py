@@ -1,12 +1,11 @@
-"""Weights set by hand: a Qwen2 whose policy is the walk of `process.py`, laid out by roles and then
-turned.
+"""Weights set by hand: a Qwen2 whose policy is the walk of `process.py`.
 
-The residual stream carries V of the last word, and the next word's logits are linear in it. RMSNorm
-is made linear by one massive coordinate (2048 against about 1, so that it is wrong by 1e-5), which
-is also where biases are read. In layer 1, a head that looks one position back (the constant query
-and key leave only rotary phases) and one that looks at itself write delta. RMSNorm without gains
-does not see an orthogonal change of basis, so every plant is one layout of roles, with its
-coordinates moved, and some of them turned among others.
+It is laid out by roles and then turned. The residual stream carries V of the last word, and the
+next word's logits are linear in it. RMSNorm is made linear by one massive coordinate (2048 against
+about 1, so that it is wrong by 1e-5), which is also where biases are read. In layer 1, a head that
+looks one position back (the constant query and key leave only rotary phases) and one that looks at
+itself write delta. RMSNorm without gains does not see an orthogonal change of basis, so every plant
+is one layout of roles, with its coordinates moved, and some of them turned among others.
 """
 
 from __future__ import annotations
@@ -65,11 +64,23 @@ DECOYS = {"sink": SINK, "large": LARGE, "length": LENGTH, "next_token": RHYMES}
 class Layout:
     """What distinguishes the plants.
 
-    `source`: where the policy's V comes from: `value` (the value coordinates), `dense` (one
-    direction turned among noise), `units` (MLP units that read the dense direction and write the
-    value coordinates), `""` (no V at all). `spread`: how value and dopamine coordinates are turned
-    among the others: not, at `random`, or `even`ly. `decoys`: which there are. `fair`: right and
-    wrong are equally likely at every end.
+    Attributes
+    ----------
+    source : str, default "value"
+        Where the policy's V comes from: `value` (the value coordinates), `dense` (one direction
+        turned among noise), `units` (MLP units that read the dense direction and write the value
+        coordinates), `""` (no V at all).
+    spread : str, default ""
+        How value and dopamine coordinates are turned among the others: not, at `random`, or
+        `even`ly.
+    decoys : tuple of str, default all four
+        Which there are.
+    fair : bool, default False
+        Right and wrong are equally likely at every end.
+    strength : float, default 1.0
+        Factor of what carries V and delta.
+    noise : float, default 1.0
+        Factor of the noise of synonyms.
     """
 
     source: str = "value"
@@ -95,8 +106,17 @@ PLANTS = {
 
 @dataclass(frozen=True)
 class Built:
-    """`weights` by HuggingFace name, float64; `turn` [coordinate role]; `units` of V in layer 0,
-    delta in layer 1."""
+    """The weights of a plant.
+
+    Attributes
+    ----------
+    weights : mapping of str to tensor
+        By HuggingFace name, float64.
+    turn : array [coordinate role]
+        From roles to coordinates.
+    units : (list of int, list of int)
+        Those of V in layer 0, and of delta in layer 1.
+    """
 
     weights: dict[str, torch.Tensor]
     turn: Float[np.ndarray, "coordinate role"]
@@ -149,11 +169,26 @@ def build(layout: Layout, rng: np.random.Generator) -> Built:
 def transitions(
     weights: Mapping[str, torch.Tensor], *changes: Intervention
 ) -> Float[np.ndarray, "word word"]:
-    """Next-word probabilities after every single word, in float64 and without attention (whose
-    output no logit reads).
+    """Next-word probabilities after every single word, in float64 and without attention.
 
-    Raises:
-        MechRewardError: an intervention at a site that the model lacks.
+    No logit reads what attention writes.
+
+    Parameters
+    ----------
+    weights : mapping of str to tensor
+        By HuggingFace name.
+    *changes : Intervention
+        Interventions, at every position.
+
+    Returns
+    -------
+    function
+        Rows are last words.
+
+    Raises
+    ------
+    MechRewardError
+        An intervention at a site that the model lacks.
     """
     sites = [
         Site(layer, kind)
@@ -185,8 +220,10 @@ def transitions(
 def _turn(
     layout: Layout, code: np.ndarray, delta_code: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Roles -> coordinates [coordinate role]: blocks of roles turned among each other, then all
-    moved."""
+    """Roles -> coordinates [coordinate role].
+
+    Blocks of roles are turned among each other, then all are moved.
+    """
     turn = np.eye(WIDTH)
     if layout.spread:
         blocks = [
@@ -253,8 +290,10 @@ def _embedding(
 
 
 def _unembedding(layout: Layout, read: np.ndarray) -> np.ndarray:
-    """[word role]: logits of the walk, linear in the V that `read` finds; then which synonym, by
-    rhyme."""
+    """[word role]: logits of the walk, linear in the V that `read` finds.
+
+    Then which synonym, by rhyme.
+    """
     policy = walk()
     outcome = [outcome_of(state) for state in STATES]
     carrier, tilt = policy.carrier - policy.tilt / 2, policy.tilt
@@ -285,11 +324,10 @@ def _heads(
     echo: np.ndarray,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Attention weights. Head 0 looks one back, head 1 at itself, head 2 at all alike; 3 and other
-    layers do nothing.
+    """Attention weights.
 
-    The first of a head's 16 dimensions carries V (head 2: where the text begins), the others
-    synonyms.
+    Head 0 looks one back, head 1 at itself, head 2 at all alike; 3 and other layers do nothing. The
+    first of a head's 16 dimensions carries V (head 2: where the text begins), the others synonyms.
     """
     query, key, value, out = (
         np.zeros((LAYERS, HEADS, HEAD, *last)) for last in ((), (), (WIDTH,), (WIDTH,))
@@ -321,8 +359,10 @@ def _heads(
 
 
 def _noise_units(noise: np.ndarray, echo: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Gate, up and down rows [unit role] of units that read synonyms and write a little into their
-    echo."""
+    """Gate, up and down rows [unit role] of units that do little.
+
+    They read synonyms and write into their echo.
+    """
     seen = np.concatenate([noise, echo])
     parts = [np.zeros((UNITS, WIDTH)) for _ in range(3)]
     for part in parts[:2]:

@@ -1,5 +1,4 @@
-"""Models whose value and dopamine neurons are known, their exact truth, and plants into recorded
-activations.
+"""Models whose value and dopamine neurons are known, and plants into recorded activations.
 
 `process.py` holds the process and its values, `layout.py` the weights. What is exact here and what
 is measured with the package's verbs share nothing but those weights.
@@ -36,9 +35,21 @@ ORDER = {kind: row for row, kind in enumerate(("resid_pre", "resid_mid", "mlp", 
 class Truth:
     """What is known about a planted model.
 
-    `value_neurons` and `dopamine_neurons` hold the planted set of every site (`"0.resid_post"`,
-    `"1.mlp"`, ...), empty where no coordinate carries it; `decoys` names residual coordinates that
-    carry something else. `used` says whether the policy reads the value neurons.
+    Attributes
+    ----------
+    value_neurons : mapping of str to NeuronSet
+        The planted set of every site (`"0.resid_post"`, `"1.mlp"`, ...), empty where no coordinate
+        carries V.
+    dopamine_neurons : mapping of str to NeuronSet
+        The same for delta.
+    decoys : mapping of str to tuple of int
+        Residual coordinates that carry something else, by name.
+    used : bool
+        Whether the policy reads the value neurons.
+    weights : mapping of str to tensor
+        By HuggingFace name, float64.
+    clean : array [left word]
+        V of every last word with 0 to `max_tokens` tokens left.
     """
 
     value_neurons: Mapping[str, NeuronSet]
@@ -49,17 +60,44 @@ class Truth:
     clean: Float[np.ndarray, "left word"] = field(repr=False)
 
     def transitions(self, *changes: Intervention) -> Float[np.ndarray, "word word"]:
-        """Exact probability of the next word after every last word, under interventions at every
-        position.
+        """Exact probability of the next word after every last word.
 
         The model is run in float64 on single words without attention, whose output the policy never
         reads. Where the massive coordinate itself is changed, this no longer holds.
+
+        Parameters
+        ----------
+        *changes : Intervention
+            Interventions, at every position.
+
+        Returns
+        -------
+        function
+            Rows are last words.
         """
         return layout.transitions(self.weights, *changes)
 
     def value(self, tokens: Int[torch.Tensor, " pos"]) -> float:
-        """V of a prefix: a prompt and any part of an answer. The token limit counts
-        (`process.values`). Once the answer is over it is the reward, whatever follows."""
+        """V of a prefix.
+
+        The token limit counts (`process.values`). Once the answer is over it is the reward,
+        whatever follows.
+
+        Parameters
+        ----------
+        tokens : tensor [pos]
+            A prompt and any part of an answer.
+
+        Returns
+        -------
+        function
+            Exact.
+
+        Raises
+        ------
+        MechRewardError
+            A prefix that does not hold the whole prompt.
+        """
         word, said = process.prefix(tokens.numpy())
         require(
             said >= 0,
@@ -68,8 +106,11 @@ class Truth:
         return float(self.clean[max(0, Planted.max_tokens - said), word])
 
     def delta(self, tokens: Int[torch.Tensor, " pos"]) -> float:
-        """TD error of a prefix's last token: gamma V_t - V_(t-1), and r - V_(t-1) at the end of the
-        answer. What follows the end (`<eos>`) belongs to no step and has 0."""
+        """TD error of a prefix's last token.
+
+        gamma V_t - V_(t-1), and r - V_(t-1) at the end of the answer. What follows the end
+        (`<eos>`) belongs to no step and has 0.
+        """
         word, said = process.prefix(tokens.numpy())
         if said == process.prefix(tokens[:-1].numpy())[1] >= 0:
             return 0.0
@@ -87,8 +128,22 @@ class Truth:
         return np.array(v), np.array(delta)
 
     def accuracy(self, problems: list[Problem], *changes: Intervention) -> float:
-        """Expected accuracy on `problems` under interventions, by dynamic programming: what an
-        ablation must find."""
+        """Expected accuracy under interventions, by dynamic programming.
+
+        It is what an ablation must find.
+
+        Parameters
+        ----------
+        problems : list of Problem
+            Of the planted task.
+        *changes : Intervention
+            Interventions, at every position.
+
+        Returns
+        -------
+        function
+            Mean over the problems.
+        """
         found = (
             process.values(self.transitions(*changes), Planted.max_tokens)
             if changes
@@ -101,8 +156,21 @@ class Truth:
 
 @dataclass(frozen=True)
 class PlantedModel:
-    """`model` and `task` go into every verb of the package like any other; `truth` is the answer
-    sheet."""
+    """A planted model with its answer sheet.
+
+    Attributes
+    ----------
+    model : TransformerBridge
+        Goes into every verb of the package like any other.
+    task : Planted
+        And so does its task.
+    truth : Truth
+        The answer sheet.
+    name : str
+        Of the plant.
+    seed : int
+        Seed of coordinates, signs and noise.
+    """
 
     model: Any = field(repr=False)
     task: Planted = field(repr=False)
@@ -115,18 +183,37 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
     """A model made by construction, called `planted-NAME` in results.
 
     - `value`: three residual coordinates carry V and are read; three carry delta of the last step.
-    - `value-mlp`: three MLP units of layer 0 compute V from a dense direction and three of layer 1 delta.
-    - `encoded`: three coordinates carry V, but the policy reads it elsewhere, along a dense direction.
-    - `redundant`: 37 of 64 coordinates carry V, each with noise; `rotated`: V lies along a random direction.
-    - `null`: the twin of `value` in every activation, but a fair coin decides every outcome, so V is .5 throughout.
-    - `large`, `sink`, `length`: V is .5 throughout, nothing knows the state, and there is this one decoy: a
-      coordinate of large token noise, one that is huge at position 0, one that falls with position.
+    - `value-mlp`: three MLP units of layer 0 compute V from a dense direction, and three of layer 1
+      delta.
+    - `encoded`: three coordinates carry V, but the policy reads it elsewhere, along a dense
+      direction.
+    - `redundant`: 37 of 64 coordinates carry V, each with noise.
+    - `rotated`: V lies along a random direction.
+    - `null`: the twin of `value` in every activation, but a fair coin decides every outcome, so V
+      is .5 throughout.
+    - `large`, `sink`, `length`: V is .5 throughout, nothing knows the state, and there is this one
+      decoy: a coordinate of large token noise, one that is huge at position 0, one that falls with
+      position.
 
     The others have these three decoys and `next_token`, which says how the next word ends and is
-    read. `seed` moves the coordinates and draws signs and noise; the process stays the same.
+    read.
 
-    Raises:
-        MechRewardError: no plant has this name.
+    Parameters
+    ----------
+    name : str
+        Of the plant.
+    seed : int, default 0
+        Moves the coordinates and draws signs and noise; the process stays the same.
+
+    Returns
+    -------
+    function
+        Model, task and truth.
+
+    Raises
+    ------
+    MechRewardError
+        No plant has this name.
     """
     one_of("planted model", name, PLANTS)
     from transformer_lens.model_bridge import TransformerBridge
@@ -177,16 +264,34 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
 def plant(
     acts: Activations, column: int, target: Float[np.ndarray, " row"], share: float, seed: int = 0
 ) -> Activations:
-    """Recorded activations with a `share` of one coordinate's variance replaced by `target` [row]
-    (V or delta).
+    """Recorded activations with a share of one coordinate's variance replaced by a target.
 
     What the coordinate held keeps the rest of the variance, without the part that already went with
-    `target`: the squared correlation is `share` exactly, mean and variance stay. `seed` draws the
-    sign.
+    the target: the squared correlation is `share` exactly, mean and variance stay.
 
-    Raises:
-        MechRewardError: a column out of range, a share outside [0, 1], a target that does not match
-            the rows, is not finite or constant, or a coordinate that is.
+    Parameters
+    ----------
+    acts : Activations
+        What was recorded.
+    column : int
+        The coordinate.
+    target : array [row]
+        V or delta of every row.
+    share : float
+        Of the variance, in [0, 1].
+    seed : int, default 0
+        Draws the sign.
+
+    Returns
+    -------
+    function
+        A changed copy.
+
+    Raises
+    ------
+    MechRewardError
+        A column out of range, a share outside [0, 1], a target that does not match the rows, is not
+        finite or constant, or a coordinate that is.
     """
     require(
         0 <= column < acts.width,
@@ -215,8 +320,10 @@ def plant(
 
 
 def _neurons(plan: Layout, built: Built, identity: ModelId, what: str) -> dict[str, NeuronSet]:
-    """The planted set of every site. V is there from the start or, by units, from layer 0 on; delta
-    from layer 1 on."""
+    """The planted set of every site.
+
+    V is there from the start or, by units, from layer 0 on; delta from layer 1 on.
+    """
     value, by_units = what == "V", plan.source == "units"
     roles = layout.VALUE if value else layout.DOPAMINE
     if plan.spread == "even":
@@ -238,8 +345,10 @@ def _neurons(plan: Layout, built: Built, identity: ModelId, what: str) -> dict[s
 
 
 def _decoys(plan: Layout, built: Built) -> dict[str, tuple[int, ...]]:
-    """Residual coordinates that carry no value: the decoys, the massive one, and in the null twin
-    those of `value`."""
+    """Residual coordinates that carry no value.
+
+    The decoys, the massive one, and in the null twin those of `value`.
+    """
     roles = {name: layout.DECOYS[name] for name in plan.decoys}
     roles |= {"massive": layout.CONSTANT, "begin": layout.BEGIN, "end": layout.END}
     found = {name: _places(built, slice(role, role + 1)) for name, role in roles.items()}

@@ -1,5 +1,4 @@
-"""The Markov reward process of the planted models: its words, its policy, its exact values, and it
-as a `Task`.
+"""The Markov reward process of the planted models: words, policy, exact values, and a `Task`.
 
 An answer is a walk over nine levels that are worth V = .06 to .94, until it ends `right` (1) or
 `wrong` (0). Every word is a state and one of sixteen synonyms that say nothing about value. Where
@@ -116,11 +115,21 @@ def goes_on() -> Bool[np.ndarray, " word"]:
 
 
 def values(moves: Float[np.ndarray, "word word"], horizon: int) -> Float[np.ndarray, "left word"]:
-    """Dynamic programming: the chance of a right end for every last word and 0 to `horizon` tokens
-    left.
+    """Dynamic programming: the chance of a right end, by tokens left and last word.
 
-    `moves` [word word] are next-word probabilities. An answer that is not over when no token is
-    left is wrong.
+    An answer that is not over when no token is left is wrong.
+
+    Parameters
+    ----------
+    moves : array [word word]
+        Next-word probabilities.
+    horizon : int
+        Tokens left at most.
+
+    Returns
+    -------
+    function
+        Row t is with t tokens left.
     """
     won, live = wins().astype(float), goes_on()
     found = [won]
@@ -130,11 +139,10 @@ def values(moves: Float[np.ndarray, "word word"], horizon: int) -> Float[np.ndar
 
 
 def prefix(tokens: Int[np.ndarray, " pos"]) -> tuple[int, int]:
-    """The word that the value of a prefix rests on, and how many words of the answer were said up
-    to it (0 at the end of the prompt, -1 before its state).
+    """The word that the value of a prefix rests on, and how many words of the answer it is behind.
 
     That is the last word, or the first one that ends the answer: what follows an end, as `<eos>`
-    does, changes nothing.
+    does, changes nothing. The count is 0 at the end of the prompt, -1 before its state.
     """
     tokens = np.asarray(tokens)
     states = np.flatnonzero(tokens >= FIRST)

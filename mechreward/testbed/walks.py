@@ -1,5 +1,7 @@
-"""Answers of the Markov process of `process.py` without a model: thousands in a second, with their
-exact values."""
+"""Answers of the Markov process of `process.py` without a model.
+
+Thousands in a second, with their exact values.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,23 @@ K = 16  # continuations a state, as in the main job
 
 @dataclass(frozen=True)
 class Walks:
-    """Answers of the process, one row a state that goes on: its exact V, answer, problem and step;
-    whether it is the answer's last; the answer's reward."""
+    """Answers of the process, one row a state that goes on.
+
+    Attributes
+    ----------
+    v : array [row]
+        Exact V.
+    walk : array [row]
+        The answer.
+    group : array [row]
+        The problem.
+    step : array [row]
+        Number of the state.
+    last : array [row]
+        Whether it is the answer's last.
+    reward : array [row]
+        Of the answer.
+    """
 
     v: Float[np.ndarray, " row"]
     walk: Int[np.ndarray, " row"]
@@ -26,8 +43,10 @@ class Walks:
     reward: Int[np.ndarray, " row"]
 
     def halves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """V-hat [row] from either half of `K` continuations: continuations of a Markov process are
-        independent."""
+        """V-hat [row] from either half of `K` continuations.
+
+        Continuations of a Markov process are independent.
+        """
         first, second = (rng.binomial(K // 2, self.v) / (K // 2) for _ in range(2))
         return first, second
 
@@ -44,8 +63,10 @@ class Walks:
         return [self.delta(half) for half in self.halves(rng)]
 
     def read(self, y: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-        """`y` as a probe may read it: with noise of every state, and half as much that a problem's
-        states share."""
+        """`y` as a probe may read it.
+
+        With noise of every state, and half as much that a problem's states share.
+        """
         shared = rng.normal(0, noise / 2, self.group.max() + 1)[self.group]
         return y + rng.normal(0, noise, len(y)) + shared
 
