@@ -179,7 +179,7 @@ class _Run:
         self.eos = eos
         self.capacity = capacity
         device = self.device = device_of(model)
-        # Of every prefix: the first job that has it, jobs that have not entered, and what is needed.
+        # Of every prefix: its first job, jobs that have not entered, and how far it is needed.
         first: dict[Prefix, int] = {}
         self.pending = Counter(job.prefix for job in jobs)
         self.longest: dict[Prefix, int] = {}

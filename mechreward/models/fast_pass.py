@@ -1,7 +1,8 @@
 """Prefill and decoding without the module machinery, for the blocks of Llama and Qwen.
 
-They are equal to the model's own passes. A small model's decoding step is mostly Python: of 12 ms through a bridge the matrix products are 3
-(48 rows, the bundled models, 2 cores). Sampling and values are nothing but such steps.
+They are equal to the model's own passes. A small model's decoding step is mostly Python: of 12 ms
+through a bridge the matrix products are 3 (48 rows, the bundled models, 2 cores). Sampling and
+values are nothing but such steps.
 """
 
 from __future__ import annotations

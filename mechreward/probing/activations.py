@@ -21,7 +21,7 @@ from mechreward.models.identity import ModelId, model_id
 from mechreward.models.load import device_of
 from mechreward.models.site import Site, parse_sites
 from mechreward.probing.store import Filling
-from mechreward.rollouts.trajectory import Rollouts
+from mechreward.rollouts.trajectory import Rollouts, Trajectory
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Activations:
     model_id: ModelId
 
     def __repr__(self) -> str:
-        return f"Activations({self.site}, {self.x.shape[0]} {self.rows} x {self.x.shape[1]}, {self.model_id.name})"
+        shape = f"{self.x.shape[0]} {self.rows} x {self.x.shape[1]}"
+        return f"Activations({self.site}, {shape}, {self.model_id.name})"
 
     @property
     def width(self) -> int:
@@ -71,10 +72,9 @@ class Activations:
 
     def save(self, path: Path | str) -> Path:
         """One safetensors file, written atomically."""
-        labels = _columns({key: getattr(self, key) for key in ("trajectory", "position", "step")})
-        return write_tensors(
-            path, {"x": self.x, **labels}, _about(self.site, self.rows, self.model_id)
-        )
+        labels = {"trajectory": self.trajectory, "position": self.position, "step": self.step}
+        about = _about(self.site, self.rows, self.model_id)
+        return write_tensors(path, {"x": self.x, **_columns(labels)}, about)
 
     @classmethod
     def load(cls, path: Path | str) -> Activations:
@@ -91,12 +91,14 @@ class Activations:
             f"{path} holds {about.get('kind')}, not activations.",
         )
         try:
-            labels = {
-                key: tensors[key].long().numpy() for key in ("trajectory", "position", "step")
-            }
-            site = Site.parse(about["site"])
             return cls(
-                tensors["x"], site, about["rows"], **labels, model_id=ModelId(**about["model_id"])
+                x=tensors["x"],
+                site=Site.parse(about["site"]),
+                rows=about["rows"],
+                trajectory=tensors["trajectory"].long().numpy(),
+                position=tensors["position"].long().numpy(),
+                step=tensors["step"].long().numpy(),
+                model_id=ModelId(**about["model_id"]),
             )
         except (KeyError, TypeError) as error:
             raise MechRewardError(f"{path} is a damaged activations file: {error}.") from error
@@ -186,18 +188,20 @@ def record(
     runs.model_id.check(identity, "set of rollouts")
     wanted = parse_sites(model, sites)
     labels = _labels(runs, rows)
-    numbers = np.arange(len(runs) + 1)
-    begins = np.searchsorted(labels["trajectory"], numbers)  # of every trajectory's rows
+    begins = np.searchsorted(labels["trajectory"], np.arange(len(runs) + 1))
+    counts = np.diff(begins)  # rows of every trajectory
+    total = int(begins[-1])
     width = {site: site.width(model) for site in wanted}
-    size = 4 * int(begins[-1]) * sum(width.values())
+    size = 4 * total * sum(width.values())
     files: dict[Site, Filling] = {}
     if size <= budget:
-        x = {site: torch.empty(int(begins[-1]), width[site]) for site in wanted}
+        x = {site: torch.empty(total, width[site]) for site in wanted}
     else:
         require(
             store is not None,
-            f"these activations take {size / 1e9:.2f} GB, more than the budget of {budget / 1e9:.2f} GB: name a folder "
-            "with store=, record fewer sites or rows, or raise budget=.",
+            f"these activations take {size / 1e9:.2f} GB, more than the budget of "
+            f"{budget / 1e9:.2f} GB: name a folder with store=, record fewer sites or rows, "
+            "or raise budget=.",
         )
         source = digest(*(run.tokens.numpy().tobytes() for run in runs))
         for site in wanted:
@@ -207,9 +211,9 @@ def record(
         x = {site: file.x for site, file in files.items() if not file.complete}
     over = set.intersection(*(file.done for file in files.values())) if files else set()
     stop = max(site.layer for site in wanted) + 1
-    order = sorted(
-        (i for i in range(len(runs)) if i not in over), key=lambda i: len(runs[i].tokens)
-    )
+    # Trajectories of like length together, so that little is padding.
+    order = [number for number in range(len(runs)) if number not in over]
+    order.sort(key=lambda number: len(runs[number].tokens))
     bar = progress(what, "trajectory", total=len(runs), initial=len(over))
     with bar, model.hooks(fwd_hooks=list(hooks)) if hooks else nullcontext():
         for start in range(0, len(order), batch):
@@ -217,20 +221,17 @@ def record(
             caught = forward(model, [runs[i].tokens for i in chosen], wanted, stop)
             for site, into in x.items():
                 for row, i in enumerate(chosen):
-                    into[begins[i] : begins[i + 1]] = _pick(caught[site][row], runs, i, rows)
+                    into[begins[i] : begins[i + 1]] = _pick(caught[site][row], runs[i], rows)
                 if site in files:
-                    files[site].wrote(chosen, int((begins[1:] - begins[:-1])[chosen].sum()))
+                    files[site].wrote(chosen, int(counts[chosen].sum()))
             bar.update(len(chosen))
-    if files:
-        return Recording(
-            {str(site): Activations.load(file.finish()) for site, file in files.items()}
-        )
-    return Recording(
-        {
-            str(site): Activations(x[site], site, rows, **labels, model_id=identity)
-            for site in wanted
-        }
-    )
+    parts: dict[str, Activations] = {}
+    for site in wanted:
+        if files:
+            parts[str(site)] = Activations.load(files[site].finish())
+        else:
+            parts[str(site)] = Activations(x[site], site, rows, **labels, model_id=identity)
+    return Recording(parts)
 
 
 def _columns(labels: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -256,17 +257,16 @@ def forward(
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device_of(model))
     mask = torch.ones_like(tokens)
     last = stop if stop < model.cfg.n_layers else None
+    kind = None if last else "logits"
     with model.hooks(fwd_hooks=[catch(site) for site in sites]):
-        model(
-            tokens, return_type=None if last else "logits", attention_mask=mask, stop_at_layer=last
-        )
+        model(tokens, return_type=kind, attention_mask=mask, stop_at_layer=last)
     missing = [str(site) for site in sites if site not in caught]
     require(not missing, f"nothing passed through {', '.join(missing)}: the hook never fired.")
     return caught
 
 
-def _pick(x: torch.Tensor, runs: Rollouts, i: int, rows: str) -> torch.Tensor:
-    run = runs[i]
+def _pick(x: torch.Tensor, run: Trajectory, rows: str) -> torch.Tensor:
+    """The rows that are kept of one trajectory's activations [pos width]."""
     if rows == "tokens":
         return x[: len(run.tokens)].clone()
     if rows == "states":
@@ -279,9 +279,11 @@ def _labels(runs: Rollouts, rows: str) -> dict[str, np.ndarray]:
     for number, run in enumerate(runs):
         if rows == "tokens":
             steps = np.searchsorted(run.step_ends, np.arange(len(run.tokens)))
-            columns += [(number, position, int(step)) for position, step in enumerate(steps)]
+            for position, step in enumerate(steps):
+                columns.append((number, position, int(step)))
         else:
-            ends = list(enumerate(run.step_ends))[rows == "steps" :]
-            columns += [(number, end, step) for step, end in ends]
+            first = 1 if rows == "steps" else 0
+            for step, end in enumerate(run.step_ends[first:], start=first):
+                columns.append((number, end, step))
     trajectory, position, step = np.array(columns, dtype=np.int64).T.copy()
     return {"trajectory": trajectory, "position": position, "step": step}

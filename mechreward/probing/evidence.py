@@ -17,7 +17,8 @@ from mechreward.probing.rankings import correlation
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
 
-# The least gap, over what all neurons read; set on planted models of seeds that are not calibrated on.
+# The least gap, over what all neurons read; set on planted models of other seeds than those that
+# calibration uses.
 SMALLEST_GAP = 1 / 6
 # Where all neurons read less than this Spearman there is nothing to be sparse (our choice).
 SMALLEST_SPEARMAN = 0.05
@@ -96,19 +97,18 @@ class Evidence:
             return "redundant"
         if np.isnan(self.sparsity.low):
             return "unclear"
-        return (
-            "sparse"
-            if self.sparsity.low > 0.5
-            else "distributed"
-            if self.sparsity.high < 0.5
-            else "unclear"
-        )
+        if self.sparsity.low > 0.5:
+            return "sparse"
+        if self.sparsity.high < 0.5:
+            return "distributed"
+        return "unclear"
 
     def __str__(self) -> str:
         return (
-            f"{self.reading}: all neurons {self.full}, {self.neurons} chosen {self.few}, random "
-            f"{np.mean(self.random):.3f}, other bases {np.mean(self.rotated):.3f}, shuffled targets "
-            f"{np.mean(self.shuffled):.3f} (p={self.p:.3g}); sparsity beyond redundancy {self.sparsity}"
+            f"{self.reading}: all neurons {self.full}, {self.neurons} chosen {self.few}, "
+            f"random {np.mean(self.random):.3f}, other bases {np.mean(self.rotated):.3f}, "
+            f"shuffled targets {np.mean(self.shuffled):.3f} (p={self.p:.3g}); "
+            f"sparsity beyond redundancy {self.sparsity}"
         )
 
 
@@ -169,9 +169,8 @@ def evidence(
         noise = shuffled(train, streams.rng("evidence: shuffled targets", seed, draw))
         null = clone(prototype).fit_examples(noise)
         shuffles.append(null.predict(test.x))
-        few_shuffles.append(
-            _read(prototype, noise, test, ranking(correlation(noise))[: len(chosen)])
-        )
+        best = ranking(correlation(noise))[: len(chosen)]
+        few_shuffles.append(_read(prototype, noise, test, best))
 
     def scores(reads: np.ndarray) -> tuple[float, ...]:
         return tuple(np.nan_to_num(stats.spearmans(reads, test.y)).tolist())
@@ -182,14 +181,16 @@ def evidence(
         )
 
     return Evidence(
-        len(chosen),
-        score(1),
-        score(0),
-        scores(reads[:, 2 : 2 + draws]),
-        scores(reads[:, 2 + draws :]),
-        scores(np.stack(shuffles, 1)),
-        scores(np.stack(few_shuffles, 1)),
-        stats.cluster_bootstrap(sparsity, [test.y, reads], test.group, draws=200, seed=seed),
+        neurons=len(chosen),
+        full=score(1),
+        few=score(0),
+        random=scores(reads[:, 2 : 2 + draws]),
+        rotated=scores(reads[:, 2 + draws :]),
+        shuffled=scores(np.stack(shuffles, 1)),
+        shuffled_few=scores(np.stack(few_shuffles, 1)),
+        sparsity=stats.cluster_bootstrap(
+            sparsity, [test.y, reads], test.group, draws=200, seed=seed
+        ),
     )
 
 
@@ -201,14 +202,13 @@ def read_outs(
     By the set, by all neurons, by `draws` random sets of its size, and by the best coordinates of
     `draws` random bases.
     """
-    width, k, rng = train.x.shape[1], len(chosen), streams.rng("evidence: random subsets", seed)
-    reads = [
-        _read(prototype, train, test, chosen),
-        clone(prototype).fit_examples(train).predict(test.x),
-    ]
-    reads += [
-        _read(prototype, train, test, rng.choice(width, k, replace=False)) for _ in range(draws)
-    ]
+    width, k = train.x.shape[1], len(chosen)
+    rng = streams.rng("evidence: random subsets", seed)
+    reads = [_read(prototype, train, test, chosen)]
+    reads.append(clone(prototype).fit_examples(train).predict(test.x))
+    for _ in range(draws):
+        subset = rng.choice(width, k, replace=False)
+        reads.append(_read(prototype, train, test, subset))
     for draw in range(draws):
         fit, held = rotated(train, test, streams.rng("evidence: rotations", seed, draw))
         reads.append(_read(prototype, fit, held, ranking(correlation(fit))[:k]))
@@ -220,9 +220,10 @@ def sparsity(y: Float[np.ndarray, " row"], reads: Float[np.ndarray, "row column"
 
     Nobody's choice is the better of random sets and of random bases.
     """
-    found = np.nan_to_num(stats.spearmans(reads, y))
-    few, full, (random, other) = found[0], found[1], np.split(found[2:], 2)
-    best = max(random.mean(), other.mean())
+    scores = np.nan_to_num(stats.spearmans(reads, y))
+    few, full = scores[0], scores[1]
+    random, rotated = np.split(scores[2:], 2)
+    best = max(random.mean(), rotated.mean())
     if full < SMALLEST_SPEARMAN:
         return float("nan")
     gap = (max(full - best, 0) ** 4 + (full * SMALLEST_GAP) ** 4) ** (1 / 4)

@@ -63,7 +63,8 @@ class NeuronSet:
         whole = all(isinstance(i, int) for i in self.indices)
         require(
             whole,
-            f"neuron indices must be Python ints, not {self.indices[:4]}; make sets with NeuronSet.of.",
+            f"neuron indices must be Python ints, not {self.indices[:4]}; "
+            "make sets with NeuronSet.of.",
         )
         bad = [i for i in self.indices if not 0 <= i < self.width]
         require(
@@ -157,9 +158,11 @@ class NeuronSet:
             "site": str(self.site),
             "indices": self.indices,
             "width": self.width,
+            "scores": self.scores,
+            "how": self.how,
+            "direction": self.direction,
+            "model_id": asdict(self.model_id),
         }
-        about |= {"scores": self.scores, "how": self.how, "direction": self.direction}
-        about |= {"model_id": asdict(self.model_id)}
         return write_json(path, about)
 
     @classmethod
@@ -176,17 +179,14 @@ class NeuronSet:
             data.get("kind") == "neurons", f"{path} holds {data.get('kind')}, not a neuron set."
         )
         try:
-            identity = ModelId(**data["model_id"])
-            indices, scores = tuple(data["indices"]), tuple(data["scores"])
-            direction = tuple(data.get("direction", ()))  # older files have none
             return cls(
-                Site.parse(data["site"]),
-                indices,
-                data["width"],
-                identity,
-                scores,
-                data["how"],
-                direction,
+                site=Site.parse(data["site"]),
+                indices=tuple(data["indices"]),
+                width=data["width"],
+                model_id=ModelId(**data["model_id"]),
+                scores=tuple(data["scores"]),
+                how=data["how"],
+                direction=tuple(data.get("direction", ())),  # older files have none
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise MechRewardError(f"{path} is a damaged neuron set: {error}.") from error
@@ -244,26 +244,23 @@ def select(probe: ValueProbe | DopamineProbe, top: float = 0.01, by: str = "L1")
     """
     one_of("ranking", by, BY)
     require(hasattr(probe, "site_"), "select needs a probe fitted with fit(activations, values).")
-    kind, target = type(probe).__name__, getattr(probe, "target", "delta")
-    words = (
-        f"of a {probe.shape} {kind} on {target}, column L1"
-        if by == "L1"
-        else f"by correlation with {probe.correlated_}"
-    )
-    ranked = probe.scores_ if by == "L1" else probe.correlation_
-    best = ranking(ranked)[: count(len(ranked), top)]
-    chosen = tuple(sorted(int(i) for i in best))
-    scores, direction = (
-        tuple(float(each[i]) for i in chosen) for each in (ranked, probe.direction_)
-    )
+    if by == "L1":
+        scores = probe.scores_
+        target = getattr(probe, "target", "delta")
+        how = f"of a {probe.shape} {type(probe).__name__} on {target}, column L1"
+    else:
+        scores = probe.correlation_
+        how = f"by correlation with {probe.correlated_}"
+    best = ranking(scores)[: count(len(scores), top)]
+    indices = tuple(sorted(int(i) for i in best))
     return NeuronSet(
-        probe.site_,
-        chosen,
-        len(ranked),
-        probe.model_id_,
-        scores,
-        f"top {top:.3g} {words}",
-        direction,
+        site=probe.site_,
+        indices=indices,
+        width=len(scores),
+        model_id=probe.model_id_,
+        scores=tuple(float(scores[i]) for i in indices),
+        how=f"top {top:.3g} {how}",
+        direction=tuple(float(probe.direction_[i]) for i in indices),
     )
 
 

@@ -12,7 +12,8 @@ from mechreward.base.errors import require
 from mechreward.probing.neurons import NeuronSet
 from mechreward.stats import Interval
 
-# Neurons of neighbouring size that may stand for each other; in larger groups size tells them apart.
+# Neurons of neighbouring size that may stand for each other; in larger groups size tells them
+# apart.
 GROUP = 4
 
 
@@ -60,9 +61,14 @@ class Overlap:
     def chance(self) -> Interval:
         """The IoU by chance: its mean, and the 2.5% and 97.5% quantiles of its exact law."""
         counts = np.arange(len(self.law))
-        iou, below = counts / (self.a + self.b - counts), np.cumsum(self.law)
-        low, high = (float(iou[int(np.searchsorted(below, at - 1e-9))]) for at in (0.025, 0.975))
-        return Interval(float(iou @ np.array(self.law)), low, high, self.width)
+        iou = counts / (self.a + self.b - counts)
+        below = np.cumsum(self.law)
+
+        def quantile(share: float) -> float:
+            return float(iou[int(np.searchsorted(below, share - 1e-9))])
+
+        mean = float(iou @ np.array(self.law))
+        return Interval(mean, quantile(0.025), quantile(0.975), self.width)
 
     @property
     def p(self) -> float:
@@ -114,9 +120,9 @@ def overlap(a: NeuronSet, b: NeuronSet, size: Float[np.ndarray, " width"] | None
         groups = np.array_split(np.argsort(size, kind="stable"), max(1, a.width // GROUP))
     law = np.ones(1)
     for group in groups:
-        of_a, of_b = (int(np.isin(group, one.indices).sum()) for one in (a, b))
-        law = np.convolve(
-            law, hypergeom.pmf(np.arange(min(of_a, of_b) + 1), len(group), of_a, of_b)
-        )
+        of_a = int(np.isin(group, a.indices).sum())
+        of_b = int(np.isin(group, b.indices).sum())
+        counts = np.arange(min(of_a, of_b) + 1)
+        law = np.convolve(law, hypergeom.pmf(counts, len(group), of_a, of_b))
     shared = len(set(a.indices) & set(b.indices))
     return Overlap(shared, len(a), len(b), a.width, tuple(law.tolist()))

@@ -30,9 +30,7 @@ from mechreward.probing.targets import (
 from mechreward.rollouts.value import Values
 
 SHAPES = ("linear", "mlp")
-CONSTANT = (
-    0.1  # a read-out with less than this share of V-hat's spread says almost nothing (our choice)
-)
+CONSTANT = 0.1  # share of V-hat's spread; with less a read-out says almost nothing (our choice)
 Returns = Callable[[np.ndarray], np.ndarray]
 
 
@@ -76,8 +74,13 @@ class _Probe(RegressorMixin, BaseEstimator):
     def __init__(
         self, shape: str, hidden: int, ridge: float, rate: float, epochs: int, batch: int, seed: int
     ) -> None:
-        self.shape, self.hidden, self.ridge, self.rate = shape, hidden, ridge, rate
-        self.epochs, self.batch, self.seed = epochs, batch, seed
+        self.shape = shape
+        self.hidden = hidden
+        self.ridge = ridge
+        self.rate = rate
+        self.epochs = epochs
+        self.batch = batch
+        self.seed = seed
 
     def predict(self, x: Any) -> np.ndarray:
         """The read-out.
@@ -167,11 +170,8 @@ class _Probe(RegressorMixin, BaseEstimator):
                     target = torch.from_numpy(returns(self.net_(x)[:, 0].numpy())).float()
             order = torch.randperm(len(starts), generator=generator).tolist()
             for begin in range(0, len(order), self.batch):
-                picked = [
-                    torch.arange(bounds[t], bounds[t + 1])
-                    for t in order[begin : begin + self.batch]
-                ]
-                rows = torch.cat(picked)
+                picked = order[begin : begin + self.batch]
+                rows = torch.cat([torch.arange(bounds[t], bounds[t + 1]) for t in picked])
                 loss = (self.net_(x[rows])[:, 0] - target[rows]).square().mean()
                 optimizer.zero_grad()
                 loss.backward()
@@ -194,8 +194,8 @@ class _Probe(RegressorMixin, BaseEstimator):
         if spread < CONSTANT * wanted:
             warnings.warn(
                 f"this {name} probe is near constant: its read-out has standard deviation "
-                f"{spread:.3g} over the {len(data)} rows it was fitted to, what it should read {wanted:.3g}. Fit more "
-                f"trajectories{other}.",
+                f"{spread:.3g} over the {len(data)} rows it was fitted to, what it should read "
+                f"{wanted:.3g}. Fit more trajectories{other}.",
                 ProbeWarning,
                 stacklevel=3,
             )

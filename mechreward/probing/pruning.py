@@ -127,7 +127,8 @@ def score_read_out(
         *columns: np.ndarray,
         within: bool = False,
     ) -> Interval:
-        arrays, group = [column[keep] for column in columns], data.group[keep]
+        arrays = [column[keep] for column in columns]
+        group = data.group[keep]
         if draws:
             return stats.clustered(
                 statistic, arrays, group, draws=draws, seed=seed, with_cluster=within
@@ -138,16 +139,16 @@ def score_read_out(
     every = np.ones(len(data), bool)
     if kind == "dopamine":
         return {"spearman": interval(stats.spearman, every, read, data.y)}
-    found = {
+    scores = {
         "auroc_s0": interval(stats.auroc, data.step == 0, read, data.reward),
         "auroc_all": interval(stats.auroc, every, read, data.reward),
         "auroc_last": interval(stats.auroc, data.last, read, data.reward),
         "auroc_within": interval(stats.within_auroc, every, read, data.reward, within=True),
         "spearman": interval(stats.spearman, every, read, data.y),
     }
-    if np.isnan(found["auroc_within"].estimate):  # no problem has answers of both outcomes
-        del found["auroc_within"]
-    return found
+    if np.isnan(scores["auroc_within"].estimate):  # no problem has answers of both outcomes
+        del scores["auroc_within"]
+    return scores
 
 
 def noiseless_spearman(
@@ -163,6 +164,18 @@ def noiseless_spearman(
     correlation; for ranks it is the usual approximation.
     """
     return stats.disattenuated(stats.spearman(read, y), stats.split_half_reliability(first, second))
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """A ranking of neurons, the probe of all of them, and the rows it is fitted to and read on."""
+
+    name: str
+    draw: int
+    neurons: np.ndarray
+    whole: Probe
+    train: Examples
+    test: Examples
 
 
 def pruning_curve(
@@ -228,8 +241,9 @@ def pruning_curve(
     require(
         all(0 <= r < 1 for r in ratios), f"pruning ratios lie in [0, 1); {list(ratios)} were given."
     )
-    arm = "dopamine" if isinstance(probe, DopamineProbe) else "value"
-    width, rng = train.x.shape[1], streams.rng("curve: random subsets", seed)
+    kind = "dopamine" if isinstance(probe, DopamineProbe) else "value"
+    width = train.x.shape[1]
+    rng = streams.rng("curve: random subsets", seed)
     full = clone(probe).fit_examples(train)
     rivals = {
         "magnitude": magnitude(train),
@@ -239,39 +253,35 @@ def pruning_curve(
         "gradient_x_activation": gradient_x_activation(full, train),
         **(others or {}),
     }
-    elsewhere: list[tuple[str, int, np.ndarray, Probe, tuple[Examples, Examples]]] = []
+    elsewhere: list[_Arm] = []
     for draw in range(draws):
         turned = rotated(train, test, streams.rng("curve: rotations", seed, draw))
         noise = shuffled(train, streams.rng("curve: shuffled targets", seed, draw))
-        for name, pair in (("rotated", turned), ("shuffled", (noise, test))):
-            whole = clone(probe).fit_examples(pair[0])
-            elsewhere.append((name, draw, ranking(whole.scores_), whole, pair))
+        for name, source, held in (("rotated", *turned), ("shuffled", noise, test)):
+            whole = clone(probe).fit_examples(source)
+            elsewhere.append(_Arm(name, draw, ranking(whole.scores_), whole, source, held))
     points = []
     for ratio in ratios:
         kept = count(width, 1 - ratio)
-        plans = [(arm, 0, ranking(full.scores_), full, (train, test))]
+        arms = [_Arm(kind, 0, ranking(full.scores_), full, train, test)]
         if kept < width:
-            plans += [
-                (name, 0, ranking(score), full, (train, test)) for name, score in rivals.items()
-            ]
-            plans += [
-                ("random", d, rng.permutation(width), full, (train, test)) for d in range(draws)
-            ]
-        for name, draw, neurons, whole, (source, held) in plans + elsewhere:
-            few = np.sort(neurons[:kept])
+            for name, score in rivals.items():
+                arms.append(_Arm(name, 0, ranking(score), full, train, test))
+            for draw in range(draws):
+                arms.append(_Arm("random", draw, rng.permutation(width), full, train, test))
+        for arm in arms + elsewhere:
+            few = np.sort(arm.neurons[:kept])
+            retrained = clone(probe).fit_examples(restrict(arm.train, few))
             reads = {
-                "retrained": clone(probe)
-                .fit_examples(restrict(source, few))
-                .predict(held.x[:, few]),
-                "masked": whole.predict(masked(held.x, few, whole.mean_)),
+                "retrained": retrained.predict(arm.test.x[:, few]),
+                "masked": arm.whole.predict(masked(arm.test.x, few, arm.whole.mean_)),
             }
             for fit, read in reads.items():
-                bounds = 200 if fit == "retrained" and (name == arm or name in rivals) else 0
-                found = score_read_out(read, held, arm, draws=bounds, seed=seed)
-                points += [
-                    Point(name, ratio, kept, draw, fit, metric, score)
-                    for metric, score in found.items()
-                ]
+                alone = fit == "retrained" and (arm.name == kind or arm.name in rivals)
+                bounds = 200 if alone else 0
+                scores = score_read_out(read, arm.test, kind, draws=bounds, seed=seed)
+                for metric, score in scores.items():
+                    points.append(Point(arm.name, ratio, kept, arm.draw, fit, metric, score))
     return points
 
 
@@ -310,17 +320,14 @@ def shuffled(data: Examples, rng: np.random.Generator, by_length: bool = False) 
     lengths makes p of what follows the step too small, or of what keeps to an answer too large.
     """
     answers = np.split(np.arange(len(data)), np.flatnonzero(np.diff(data.trajectory)) + 1)
-    lengths = np.array([len(rows) for rows in answers])
-    pools = (
-        [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
-        if by_length
-        else [np.arange(len(answers))]
-    )
+    pools = [np.arange(len(answers))]
+    if by_length:
+        lengths = np.array([len(rows) for rows in answers])
+        pools = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
     source = np.empty(len(data), dtype=int)
     for pool in pools:
-        place, giver = (
-            np.concatenate([answers[i] for i in rng.permutation(pool)]) for _ in range(2)
-        )
+        place = np.concatenate([answers[i] for i in rng.permutation(pool)])
+        giver = np.concatenate([answers[i] for i in rng.permutation(pool)])
         source[place] = giver
     return replace(data, y=data.y[source], reward=data.reward[source])
 
@@ -330,14 +337,17 @@ def rotated(train: Examples, test: Examples, rng: np.random.Generator) -> tuple[
 
     Mean and deviation are those of `train`.
     """
-    q, r = np.linalg.qr(rng.normal(size=(train.x.shape[1],) * 2))
-    turn = torch.from_numpy(
-        q * np.sign(np.diag(r))
-    ).float()  # uniform over rotations and reflections
+    width = train.x.shape[1]
+    q, r = np.linalg.qr(rng.normal(size=(width, width)))
+    # The signs make it uniform over rotations and reflections.
+    turn = torch.from_numpy(q * np.sign(np.diag(r))).float()
     mean, deviation = train.x.mean(0), train.x.std(0, correction=0)
     scale = torch.where(deviation > 1e-8, deviation, torch.inf)
-    new = (replace(data, x=((data.x - mean) / scale) @ turn) for data in (train, test))
-    return next(new), next(new)
+
+    def turned(data: Examples) -> Examples:
+        return replace(data, x=((data.x - mean) / scale) @ turn)
+
+    return turned(train), turned(test)
 
 
 def masked(x: torch.Tensor, neurons: np.ndarray, mean: torch.Tensor) -> torch.Tensor:

@@ -51,8 +51,11 @@ def mean_difference(data: Examples) -> Float[np.ndarray, " width"]:
     if not high.any():  # more than half of the rows share the largest value
         high = torch.from_numpy(data.y >= data.y.max())
     require(0 < int(high.sum()) < len(data), "there is no mean difference: the target is constant.")
-    gap = (data.x[high].double().mean(0) - data.x[~high].double().mean(0)).abs()
-    return _per_deviation(gap, data.x)
+    x = data.x.double()
+    gap = (x[high].mean(0) - x[~high].mean(0)).abs()
+    deviation = x.std(0, correction=0)
+    gap = gap / deviation.clamp(min=1e-8)
+    return torch.where(deviation > 1e-8, gap, 0.0).numpy()
 
 
 def correlation(data: Examples) -> Float[np.ndarray, " width"]:
@@ -111,20 +114,22 @@ def l1_penalised(data: Examples) -> Float[np.ndarray, " width"]:
     models (`value`, seeds 0-5: recall 1 at shares of .2 to .5 with 80 problems; at .1 and less,
     neurons that cancel noise crowd out copies of V), so recall there is no fresh test of it.
     """
-    require(
-        bool(data.x.isfinite().all()) and bool(np.isfinite(data.y).all()),
-        "a Lasso needs finite numbers only.",
-    )
+    finite = bool(data.x.isfinite().all()) and bool(np.isfinite(data.y).all())
+    require(finite, "a Lasso needs finite numbers only.")
     require(float(np.ptp(data.y)) > 0, "a Lasso takes no neuron: the target is constant.")
-    x, y = data.x.double(), data.y - data.y.mean()
+    x = data.x.double()
+    y = data.y - data.y.mean()
     deviation = x.std(0, correction=0)
-    z = ((x - x.mean(0)) / torch.where(deviation > 1e-8, deviation, torch.inf)).numpy()
+    scale = torch.where(deviation > 1e-8, deviation, torch.inf)
+    z = ((x - x.mean(0)) / scale).numpy()
     alone = np.abs(y @ z) / len(y)  # |correlation| times the target's deviation
+    most = alone.max()
     if not alone.any():
         return alone
-    taken = np.abs(Lasso(alpha=PENALTY * alone.max(), max_iter=10_000, tol=1e-6).fit(z, y).coef_)
-    least = taken[taken > 0].min() if taken.any() else alone.max()
-    return np.where(taken > 0, taken, alone / alone.max() * least / 2)
+    lasso = Lasso(alpha=PENALTY * most, max_iter=10_000, tol=1e-6).fit(z, y)
+    taken = np.abs(lasso.coef_)
+    least = taken[taken > 0].min() if taken.any() else most
+    return np.where(taken > 0, taken, alone / most * least / 2)
 
 
 def gradient_x_activation(
@@ -215,9 +220,9 @@ def weight_magnitude(model: Any, site: Site) -> Float[np.ndarray, " width"]:
     following = site.layer + (site.kind == "resid_post")
     if following == model.cfg.n_layers:
         return _read_by(model, ("unembed.W_U",), site)
-    names = ("mlp.W_in", "mlp.W_gate") + (
-        () if site.kind == "resid_mid" else ("attn.W_Q", "attn.W_K", "attn.W_V")
-    )
+    names = ["mlp.W_in", "mlp.W_gate"]
+    if site.kind != "resid_mid":
+        names += ["attn.W_Q", "attn.W_K", "attn.W_V"]
     return _read_by(model.blocks[following], names, site)
 
 
@@ -253,19 +258,20 @@ def _read_by(block: Any, names: Sequence[str], site: Site) -> np.ndarray:
 
     That is the second of three ([head d_model d_head]), else the first.
     """
-    total = None
+    reads = []
     for name in names:
         part, _, weight = name.partition(".")
         tensor = getattr(getattr(block, part, None), weight, None)
         if tensor is not None:
             size = tensor.detach().abs().double()
-            read = size.sum((0, 2)) if size.ndim == 3 else size.sum(1)
-            total = read if total is None else total + read
+            reads.append(size.sum((0, 2)) if size.ndim == 3 else size.sum(1))
     require(
-        total is not None,
+        bool(reads),
         f"nothing with weights {', '.join(names)} reads {site}: this model is built otherwise.",
     )
-    assert total is not None
+    total = reads[0]
+    for read in reads[1:]:
+        total = total + read
     return total.cpu().numpy()
 
 
@@ -305,23 +311,15 @@ def next_token(
     lengths = np.bincount(acts.trajectory, minlength=len(runs)).tolist()
     match = lengths == [len(run.tokens) for run in runs]
     require(match, "activations and rollouts differ: record from these rollouts.")
-    following = torch.cat([run.tokens.roll(-1) for run in runs])
-    kept = np.concatenate([_spoken(len(run.tokens), run.prompt_len) for run in runs])
-    x, tokens = acts.x[torch.from_numpy(kept)].double(), following[torch.from_numpy(kept)]
-    said = tokens.unique(return_inverse=True)[1]
+    following, generated = [], []
+    for run in runs:
+        position = torch.arange(len(run.tokens))
+        following.append(run.tokens.roll(-1))
+        generated.append((position >= run.prompt_len - 1) & (position < len(run.tokens) - 1))
+    kept = torch.cat(generated)
+    x = acts.x[kept].double()
     x = (x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-8)
-    model = Ridge(alpha=ridge * len(x)).fit(
-        x.numpy(), torch.nn.functional.one_hot(said).double().numpy()
-    )
+    _, token = torch.cat(following)[kept].unique(return_inverse=True)
+    one_hot = torch.nn.functional.one_hot(token).double()
+    model = Ridge(alpha=ridge * len(x)).fit(x.numpy(), one_hot.numpy())
     return np.abs(np.atleast_2d(model.coef_)).sum(0)
-
-
-def _spoken(length: int, prompt_len: int) -> np.ndarray:
-    """Positions whose next token was generated."""
-    position = np.arange(length)
-    return (position >= prompt_len - 1) & (position < length - 1)
-
-
-def _per_deviation(gap: torch.Tensor, x: torch.Tensor) -> np.ndarray:
-    deviation = x.double().std(0, correction=0)
-    return torch.where(deviation > 1e-8, gap / deviation.clamp(min=1e-8), 0.0).numpy()

@@ -65,7 +65,8 @@ class Filling:
         about: Mapping[str, Any],
         resume: bool,
     ) -> None:
-        self.path, self.part = path, path.with_name(f".{path.name}.part")
+        self.path = path
+        self.part = path.with_name(f".{path.name}.part")
         self.log = path.with_name(f".{path.name}.done")
         rows = len(next(iter(labels.values())))
         shapes = {name: (column.dtype, tuple(column.shape)) for name, column in labels.items()}
@@ -82,11 +83,8 @@ class Filling:
             return
         if not (resume and self._begun()):
             self.log.unlink(missing_ok=True)
-            self._reserve(
-                len(self.head)
-                + sum(4 * len(column) for column in labels.values())
-                + 4 * rows * width
-            )
+            numbers = rows * (len(labels) + width)
+            self._reserve(len(self.head) + 4 * numbers)
         # Also on resuming: a stop may have come between the header and the labels.
         for name, column in labels.items():
             np.memmap(self.part, np.int32, "r+", starts[name], shape=(rows,))[:] = column.numpy()
@@ -140,6 +138,7 @@ class Filling:
             if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
                 raise
             raise MechRewardError(
-                f"{self.path} needs {size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left. Free some, name "
-                "another folder, or record fewer sites or rows. Nothing that was finished is lost."
+                f"{self.path} needs {size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left. "
+                "Free some, name another folder, or record fewer sites or rows. "
+                "Nothing that was finished is lost."
             ) from error

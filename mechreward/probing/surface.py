@@ -50,22 +50,24 @@ def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "r
     """
     require(len(runs) > 0, "no trajectories were given.")
     runs.model_id.check(model_id(model), "set of rollouts")
-    order, entropies = sorted(range(len(runs)), key=lambda i: len(runs[i].tokens)), {}
+    order = sorted(range(len(runs)), key=lambda i: len(runs[i].tokens))
+    entropies: dict[int, list[float]] = {}
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        tokens = torch.nn.utils.rnn.pad_sequence([runs[i].tokens for i in chosen], batch_first=True)
-        tokens = tokens.to(device_of(model))
+        texts = [runs[i].tokens for i in chosen]
+        tokens = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(device_of(model))
         logits = model(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
         for row, i in enumerate(chosen):
-            said = logits[row, list(runs[i].step_ends)].float().log_softmax(-1)
-            entropies[i] = (-(said.exp() * said).sum(-1)).tolist()
+            ends = list(runs[i].step_ends)
+            logprobs = logits[row, ends].float().log_softmax(-1)
+            entropies[i] = (-(logprobs.exp() * logprobs).sum(-1)).tolist()
     rows = []
     for i, run in enumerate(runs):
         difficulty = float(runs.problems[i].info.get("difficulty", 0))
         for step, end in enumerate(run.step_ends):
-            said = end + 1 - run.prompt_len
-            mean = float(run.logprobs[:said].mean()) if said else 0.0
-            rows.append((run.prompt_len, difficulty, said, step, entropies[i][step], mean))
+            length = end + 1 - run.prompt_len
+            mean = float(run.logprobs[:length].mean()) if length else 0.0
+            rows.append((run.prompt_len, difficulty, length, step, entropies[i][step], mean))
     return np.array(rows)
 
 
@@ -108,19 +110,21 @@ def increment(
         "nothing can be fitted: all answers are right, or all are wrong.",
     )
 
-    def score(given: np.ndarray, new: np.ndarray) -> np.ndarray:
-        return (
-            make_pipeline(StandardScaler(), LogisticRegression())
-            .fit(given, reward)
-            .decision_function(new)
-        )
+    new_x, new_read, label = held
 
-    told = {"surface": score(x, held[0])}
-    told["surface_and_value"] = score(np.column_stack([x, read]), np.column_stack(held[:2]))
+    def fitted(given: np.ndarray, new: np.ndarray) -> np.ndarray:
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(given, reward)
+        return model.decision_function(new)
 
     def gain(more: np.ndarray, less: np.ndarray, label: np.ndarray) -> float:
         return stats.auroc(more, label) - stats.auroc(less, label)
 
-    found = {name: stats.auroc_interval(score, held[2], group) for name, score in told.items()}
-    both = [told["surface_and_value"], told["surface"], held[2]]
-    return found | {"increment": stats.cluster_bootstrap(gain, both, group, draws=300, seed=seed)}
+    alone = fitted(x, new_x)
+    both = fitted(np.column_stack([x, read]), np.column_stack([new_x, new_read]))
+    return {
+        "surface": stats.auroc_interval(alone, label, group),
+        "surface_and_value": stats.auroc_interval(both, label, group),
+        "increment": stats.cluster_bootstrap(
+            gain, [both, alone, label], group, draws=300, seed=seed
+        ),
+    }

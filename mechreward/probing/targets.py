@@ -50,11 +50,15 @@ class Examples:
 
     def only(self, keep: np.ndarray) -> Examples:
         """The rows where `keep` [row] is True."""
-        rest = {
-            name: getattr(self, name)[keep]
-            for name in ("y", "reward", "group", "trajectory", "step", "last")
-        }
-        return Examples(self.x[torch.from_numpy(keep)], **rest)
+        return Examples(
+            x=self.x[torch.from_numpy(keep)],
+            y=self.y[keep],
+            reward=self.reward[keep],
+            group=self.group[keep],
+            trajectory=self.trajectory[keep],
+            step=self.step[keep],
+            last=self.last[keep],
+        )
 
 
 def states(acts: Activations, values: Values) -> Examples:
@@ -141,20 +145,22 @@ def tokens(acts: Activations, values: Values) -> Examples:
     match = np.array_equal(there, np.stack([values.trajectory, values.step], 1))
     require(
         match,
-        "activations and values belong to different trajectories: make both from the same rollouts.",
+        "activations and values belong to different trajectories: "
+        "make both from the same rollouts.",
     )
     end = np.append(acts.trajectory[1:] != acts.trajectory[:-1], True)  # nothing follows
     begun = np.append(acts.step[1:] > 0, True) | (acts.step > 0)
-    last, reward = np.append(end[1:], False), values.reward[first[at]]
-    columns = (
-        reward.astype(float),
-        reward,
-        values.group[first[at]],
-        acts.trajectory,
-        acts.step,
-        last,
+    reward = values.reward[first[at]]
+    every = Examples(
+        x=acts.x,
+        y=reward.astype(float),
+        reward=reward,
+        group=values.group[first[at]],
+        trajectory=acts.trajectory,
+        step=acts.step,
+        last=np.append(end[1:], False),
     )
-    return Examples(acts.x, *columns).only(begun & ~end)
+    return every.only(begun & ~end)
 
 
 def lambda_returns(
@@ -181,9 +187,10 @@ def check_learnable(y: np.ndarray, reward: np.ndarray) -> None:
     All answers are right or all are wrong, or the target is constant.
     """
     mean = float(np.mean(reward))
+    outcome = "right" if mean else "wrong"
     require(
         0 < mean < 1,
-        f"no probe can be fitted: all {len(reward)} states belong to {'right' if mean else 'wrong'} answers. "
+        f"no probe can be fitted: all {len(reward)} states belong to {outcome} answers. "
         "Take harder or easier problems, or sample more of them.",
     )
     require(
@@ -197,12 +204,11 @@ def _same(acts: Activations, values: Values, rows: str, keep: np.ndarray) -> Non
         acts.rows == rows,
         f"activations with rows={rows!r} are needed; these were recorded with {acts.rows!r}.",
     )
-    match = np.array_equal(acts.trajectory, values.trajectory[keep]) and np.array_equal(
-        acts.step, values.step[keep]
-    )
+    same_trajectories = np.array_equal(acts.trajectory, values.trajectory[keep])
     require(
-        match,
-        "activations and values belong to different trajectories: make both from the same rollouts.",
+        same_trajectories and np.array_equal(acts.step, values.step[keep]),
+        "activations and values belong to different trajectories: "
+        "make both from the same rollouts.",
     )
 
 

@@ -115,27 +115,28 @@ def sample_arms(
     task = task_of(problems)
     require(k >= 1, f"k counts answers to each problem and must be at least 1; {k} was given.")
     policy = policy or Policy()
-    prompts = [encode(model, problem.prompt) for problem in problems]
-    each = [
-        (problem, prompt, number)
-        for problem, prompt in zip(problems, prompts, strict=True)
-        for number in range(k)
-    ]
-    jobs = [
-        Job(prompt, len(prompt), task.max_tokens, (seed, problem.id, number), edits)
-        for edits in arms
-        for problem, prompt, number in each
-    ]
-    said = generate(
+    asked = []  # every answer of an arm: problem, prompt, number of the answer
+    for problem in problems:
+        prompt = encode(model, problem.prompt)
+        for number in range(k):
+            asked.append((problem, prompt, number))
+    jobs = []
+    for edits in arms:
+        for problem, prompt, number in asked:
+            key = (seed, problem.id, number)
+            jobs.append(Job(prompt, len(prompt), task.max_tokens, key, edits))
+    answers = generate(
         model, jobs, eos=eos_id(model), policy=policy, batch=batch, hooks=hooks, what=what
     )
-    identity, owners = model_id(model), tuple(problem for problem, _, _ in each)
-    runs = [
-        finish(model, problem, prompt, answer, seed, number)
-        for (problem, prompt, number), answer in zip(each * len(arms), said, strict=True)
-    ]
-    parts = [tuple(runs[start : start + len(each)]) for start in range(0, len(runs), len(each))]
-    return [Rollouts(part, owners, policy, identity, seed) for part in parts]
+    owners = tuple(problem for problem, _, _ in asked)
+    identity = model_id(model)
+    rollouts = []
+    for start in range(0, len(answers), len(asked)):
+        runs = []
+        for (problem, prompt, number), answer in zip(asked, answers[start:], strict=False):
+            runs.append(finish(model, problem, prompt, answer, seed, number))
+        rollouts.append(Rollouts(tuple(runs), owners, policy, identity, seed))
+    return rollouts
 
 
 def finish(

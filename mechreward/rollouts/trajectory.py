@@ -127,7 +127,11 @@ class Rollouts:
 
     def __repr__(self) -> str:
         right = sum(run.reward for run in self)
-        return f"Rollouts({len(self)} of {self.model_id.name}, {right} correct, temperature {self.policy.temperature})"
+        temperature = self.policy.temperature
+        return (
+            f"Rollouts({len(self)} of {self.model_id.name}, {right} correct, "
+            f"temperature {temperature})"
+        )
 
     @property
     def rewards(self) -> list[int]:
@@ -142,11 +146,9 @@ class Rollouts:
 
     def subset(self, indices: Sequence[int]) -> Rollouts:
         """The trajectories of the given indices."""
-        picked = (
-            tuple(self.trajectories[i] for i in indices),
-            tuple(self.problems[i] for i in indices),
-        )
-        return Rollouts(*picked, self.policy, self.model_id, self.seed)
+        trajectories = tuple(self.trajectories[i] for i in indices)
+        problems = tuple(self.problems[i] for i in indices)
+        return Rollouts(trajectories, problems, self.policy, self.model_id, self.seed)
 
     def save(self, path: Path | str) -> Path:
         """One safetensors file, written atomically.
@@ -157,17 +159,16 @@ class Rollouts:
             There is no trajectory.
         """
         require(len(self) > 0, "there are no trajectories to save.")
-        about = {
-            "kind": "rollouts",
-            "policy": asdict(self.policy),
-            "model_id": asdict(self.model_id),
-            "seed": self.seed,
-        }
-        about["trajectories"] = [
-            {
-                "problem": {
-                    key: getattr(problem, key) for key in ("id", "prompt", "answer", "info")
-                },
+        rows = []
+        for run, problem in zip(self.trajectories, self.problems, strict=True):
+            question = {
+                "id": problem.id,
+                "prompt": problem.prompt,
+                "answer": problem.answer,
+                "info": problem.info,
+            }
+            row = {
+                "problem": question,
                 "task": problem.task.name if problem.task else None,
                 "prompt_len": run.prompt_len,
                 "step_ends": run.step_ends,
@@ -176,8 +177,14 @@ class Rollouts:
                 "sample": run.sample,
                 "tokens": len(run.tokens),
             }
-            for run, problem in zip(self.trajectories, self.problems, strict=True)
-        ]
+            rows.append(row)
+        about = {
+            "kind": "rollouts",
+            "policy": asdict(self.policy),
+            "model_id": asdict(self.model_id),
+            "seed": self.seed,
+            "trajectories": rows,
+        }
         tensors = {
             "tokens": torch.cat([run.tokens for run in self]).int(),
             "logprobs": torch.cat([run.logprobs for run in self]).float(),
@@ -211,34 +218,34 @@ class Rollouts:
     def _from_file(
         cls, tensors: dict[str, torch.Tensor], about: dict[str, Any], task: Task | None
     ) -> Rollouts:
-        at, spoken, runs, problems = 0, 0, [], []
+        runs, problems = [], []
+        token = logprob = 0  # where the next trajectory begins
         for row in about["trajectories"]:
-            game = task or (tasks.get(row["task"]) if row["task"] in tasks.TASKS else None)
+            game = task
+            if game is None and row["task"] in tasks.TASKS:
+                game = tasks.get(row["task"])
             problem = Problem(**row["problem"], task=game)
-            tokens = tensors["tokens"][at : at + row["tokens"]].long()
-            said = tensors["logprobs"][spoken : spoken + row["tokens"] - row["prompt_len"]]
-            at, spoken = at + len(tokens), spoken + len(said)
-            verdict = Verdict(*row["verdict"])
-            ends = tuple(row["step_ends"])
-            runs.append(
-                Trajectory(
-                    problem.id,
-                    tokens,
-                    row["prompt_len"],
-                    ends,
-                    verdict,
-                    said,
-                    row["seed"],
-                    row["sample"],
-                )
+            length = row["tokens"] - row["prompt_len"]
+            run = Trajectory(
+                problem_id=problem.id,
+                tokens=tensors["tokens"][token : token + row["tokens"]].long(),
+                prompt_len=row["prompt_len"],
+                step_ends=tuple(row["step_ends"]),
+                verdict=Verdict(*row["verdict"]),
+                logprobs=tensors["logprobs"][logprob : logprob + length],
+                seed=row["seed"],
+                sample=row["sample"],
             )
+            token += len(run.tokens)
+            logprob += len(run.logprobs)
+            runs.append(run)
             problems.append(problem)
         return cls(
-            tuple(runs),
-            tuple(problems),
-            Policy(**about["policy"]),
-            ModelId(**about["model_id"]),
-            about["seed"],
+            trajectories=tuple(runs),
+            problems=tuple(problems),
+            policy=Policy(**about["policy"]),
+            model_id=ModelId(**about["model_id"]),
+            seed=about["seed"],
         )
 
 
@@ -255,8 +262,9 @@ def task_of(problems: Sequence[Problem]) -> Task:
         problem.task.name if problem.task else "": problem.task for problem in problems
     }
     if len(names) > 1 or "" in names:
+        given = ", ".join(repr(name) for name in sorted(names))
         raise MechRewardError(
-            f"problems of exactly one task are needed; these belong to {', '.join(repr(n) for n in sorted(names))}. "
+            f"problems of exactly one task are needed; these belong to {given}. "
             "Take them with task.problems(...)."
         )
     return next(iter(names.values()))

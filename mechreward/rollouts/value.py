@@ -113,19 +113,23 @@ class Values:
 
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
         """V-hat [row] from the first and from the second half of the continuations."""
-        a, b = self.k - self.k // 2, self.k // 2
+        b = self.k // 2
+        a = self.k - b
         require(b > 0, f"halves need k >= 2 continuations; these values have k={self.k}.")
-        return np.where(self.live, self.first / a, self.reward), np.where(
-            self.live, self.second / b, self.reward
-        )
+        first = np.where(self.live, self.first / a, self.reward)
+        second = np.where(self.live, self.second / b, self.reward)
+        return first, second
 
     def reliability(self) -> dict[str, float]:
         """Spearman-Brown split-half reliability of V-hat (live states) and of delta (steps)."""
-        halves = {"value": self.halves(), "delta": self.delta_halves()}
-        rows = {"value": self.live, "delta": self.is_step}
+
+        def reliability(halves: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> float:
+            first, second = halves
+            return stats.split_half_reliability(first[rows], second[rows])
+
         return {
-            name: stats.split_half_reliability(*(half[rows[name]] for half in halves[name]))
-            for name in halves
+            "value": reliability(self.halves(), self.live),
+            "delta": reliability(self.delta_halves(), self.is_step),
         }
 
     def delta_halves(self) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +139,8 @@ class Values:
 
     def _differences(self, mean: np.ndarray) -> np.ndarray:
         before = np.concatenate([[np.nan], mean[:-1]])
-        return np.where(self.is_step, np.where(self.live, GAMMA, 1.0) * mean - before, np.nan)
+        discount = np.where(self.live, GAMMA, 1.0)
+        return np.where(self.is_step, discount * mean - before, np.nan)
 
     @classmethod
     def join(cls, parts: Sequence[Values]) -> Values:
@@ -152,16 +157,23 @@ class Values:
             len({(part.k, part.seed) for part in parts}) == 1,
             "values to join need one k and one seed.",
         )
-        columns: dict[str, list[np.ndarray]] = {}
+        trajectory, group = [], []
         runs = groups = 0
         for part in parts:
-            for name in ("step", "first", "second", "reward"):
-                columns.setdefault(name, []).append(getattr(part, name))
-            columns.setdefault("trajectory", []).append(part.trajectory + runs)
-            columns.setdefault("group", []).append(part.group + groups)
-            runs, groups = runs + int(part.trajectory.max()) + 1, groups + int(part.group.max()) + 1
-        whole = {name: np.concatenate(pieces) for name, pieces in columns.items()}
-        return cls(**whole, k=parts[0].k, seed=parts[0].seed)
+            trajectory.append(part.trajectory + runs)
+            group.append(part.group + groups)
+            runs += int(part.trajectory.max()) + 1
+            groups += int(part.group.max()) + 1
+        return cls(
+            trajectory=np.concatenate(trajectory),
+            step=np.concatenate([part.step for part in parts]),
+            first=np.concatenate([part.first for part in parts]),
+            second=np.concatenate([part.second for part in parts]),
+            reward=np.concatenate([part.reward for part in parts]),
+            group=np.concatenate(group),
+            k=parts[0].k,
+            seed=parts[0].seed,
+        )
 
     def save(self, path: Path | str) -> Path:
         """One safetensors file, written atomically."""
@@ -180,11 +192,8 @@ class Values:
         """
         tensors, about = read_tensors(path, "values")
         require(about.get("kind") == "values", f"{path} holds {about.get('kind')}, not values.")
-        return cls(
-            **{name: tensor.numpy() for name, tensor in tensors.items()},
-            k=about["k"],
-            seed=about["seed"],
-        )
+        columns = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return cls(**columns, k=about["k"], seed=about["seed"])
 
 
 def estimate(
@@ -238,24 +247,27 @@ def estimate(
     )
     runs.model_id.check(model_id(model), "set of rollouts")
     task = task_of(runs.problems)
-    jobs, cells, row, columns = [], [], 0, []
+    states = []  # (trajectory, step, reward, group) of every row
+    jobs, rows = [], []
     for number, (run, group) in enumerate(zip(runs, runs.groups, strict=True)):
         for step, end in enumerate(run.step_ends):
-            columns.append((number, step, run.reward, group))
             if step < run.steps:
                 room = task.max_tokens - (end + 1 - run.prompt_len)
-                keys = [
-                    (seed, "value", run.problem_id, run.seed, run.sample, step, j) for j in range(k)
-                ]
-                jobs += [Job(run.tokens, end + 1, room, key) for key in keys]
-                cells += [(row, j) for j in range(k)]
-            row += 1
-    said = generate(model, jobs, eos=eos_id(model), policy=runs.policy, batch=batch, what=what)
-    halves = np.zeros((2, row), dtype=np.int64)
-    for job, (cell, j), continuation in zip(jobs, cells, said, strict=True):
-        problem = runs.problems[columns[cell][0]]
-        prompt_len = runs[columns[cell][0]].prompt_len
-        text = decode(model, torch.cat([job.trunk[prompt_len : job.length], continuation.tokens]))
-        halves[int(j >= k - k // 2), cell] += task.verify(problem, text).reward
-    trajectory, step, reward, group = np.array(columns, dtype=np.int64).T.copy()
-    return Values(trajectory, step, halves[0], halves[1], reward, group, k, seed)
+                for j in range(k):
+                    key = (seed, "value", run.problem_id, run.seed, run.sample, step, j)
+                    jobs.append(Job(run.tokens, end + 1, room, key))
+                    rows.append(len(states))
+            states.append((number, step, run.reward, group))
+    continuations = generate(
+        model, jobs, eos=eos_id(model), policy=runs.policy, batch=batch, what=what
+    )
+    successes = np.zeros((2, len(states)), dtype=np.int64)
+    for i, (job, row) in enumerate(zip(jobs, rows, strict=True)):
+        number = states[row][0]
+        begun = job.trunk[runs[number].prompt_len : job.length]
+        text = decode(model, torch.cat([begun, continuations[i].tokens]))
+        half = 0 if i % k < k - k // 2 else 1
+        successes[half, row] += task.verify(runs.problems[number], text).reward
+    trajectory, step, reward, group = np.array(states, dtype=np.int64).T.copy()
+    first, second = successes
+    return Values(trajectory, step, first, second, reward, group, k, seed)

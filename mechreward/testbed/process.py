@@ -37,7 +37,7 @@ RHYME = np.array([1.0] * 8 + [-1.0] * 8)  # synonyms come in two classes
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "\n")
 CODES = tuple(f"q{i}" for i in range(10))
 WORDS = (*SPECIAL, *CODES, *(f"{state}.{letter}" for state in STATES for letter in SYNONYMS))
-FIRST = len(SPECIAL) + len(CODES)  # the first word that is a state
+FIRST_STATE = len(SPECIAL) + len(CODES)  # the first word that is a state
 BOS, EOS = SPECIAL.index("<bos>"), SPECIAL.index("<eos>")
 
 # Logit of each outcome: carrier + tilt * (V - .5). Outcomes: an end at 0, the levels, `back`,
@@ -145,7 +145,7 @@ def prefix(tokens: Int[np.ndarray, " pos"]) -> tuple[int, int]:
     does, changes nothing. The count is 0 at the end of the prompt, -1 before its state.
     """
     tokens = np.asarray(tokens)
-    states = np.flatnonzero(tokens >= FIRST)
+    states = np.flatnonzero(tokens >= FIRST_STATE)
     if not len(states):
         return int(tokens[-1]), -1
     answer = tokens[states[0] :]  # from the prompt's state on
