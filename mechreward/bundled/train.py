@@ -329,14 +329,10 @@ def _save(
     """One atomic checkpoint: weights, optimiser moments and the whole log so far."""
     tensors = {f"model.{name}": tensor.clone() for name, tensor in model.named_parameters()}
     for name, parameter in model.named_parameters():
-        state, none = (
-            optimizer.state[parameter],
-            torch.zeros_like(parameter),
-        )  # none: no answer has earned a gradient
-        tensors |= {
-            f"first.{name}": state.get("exp_avg", none),
-            f"second.{name}": state.get("exp_avg_sq", none),
-        }
+        state = optimizer.state[parameter]
+        none = torch.zeros_like(parameter)  # where no answer has earned a gradient
+        tensors[f"first.{name}"] = state.get("exp_avg", none)
+        tensors[f"second.{name}"] = state.get("exp_avg_sq", none)
     log = [
         *_log(folder),
         {"step": step, "seconds": round(seconds, 1), **{k: round(v, 5) for k, v in mean.items()}},
@@ -360,7 +356,8 @@ def _resume(
     same = about["recipe"] == json.loads(json.dumps(asdict(recipe)))
     require(
         same,
-        f"{folder} was begun with another recipe: remove it, or train in another folder with --work.",
+        f"{folder} was begun with another recipe: "
+        "remove it, or train in another folder with --work.",
     )
     model.load_state_dict(_part(tensors, "model."), strict=False)
     for name, parameter in model.named_parameters():

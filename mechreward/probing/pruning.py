@@ -235,8 +235,8 @@ def pruning_curve(
 
     Notes
     -----
-    Retraining beside masking, and the null arms, are our choice. A curve is evidence of sparsity only
-    where the first arm stays above `random` and `rotated`; `evidence.sparsity` sums that up.
+    Retraining beside masking, and the null arms, are our choice. A curve is evidence of sparsity
+    only where the first arm stays above `random` and `rotated`; `evidence.sparsity` sums that up.
     """
     require(
         all(0 <= r < 1 for r in ratios), f"pruning ratios lie in [0, 1); {list(ratios)} were given."

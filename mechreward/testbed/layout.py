@@ -33,6 +33,7 @@ from mechreward.testbed.process import (
     WORDS,
     WORTH,
     outcome_of,
+    state_of,
     walk,
 )
 
@@ -294,7 +295,7 @@ def _embedding(
     layout: Layout, code: np.ndarray, noise: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """[word role]"""
-    states = [word.split(".")[0] for word in WORDS]
+    states = [state_of(word) for word in WORDS]
     worth = np.array([WORTH.get(state, 0.5) for state in states])
     worth[: len(SPECIAL)] = 0
     table = np.zeros((len(WORDS), WIDTH))

@@ -18,7 +18,7 @@ from mechreward.base.errors import one_of, require
 from mechreward.base.streams import rng
 from mechreward.causal.intervene import Intervention
 from mechreward.models.identity import ModelId, model_id
-from mechreward.models.site import HOOKS, Site
+from mechreward.models.site import BLOCK_ORDER, HOOKS, Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.trajectory import Rollouts
@@ -27,8 +27,6 @@ from mechreward.tasks import Problem
 from mechreward.testbed import layout, process
 from mechreward.testbed.layout import PLANTS, Built, Layout, build
 from mechreward.testbed.process import BOS, EOS, WORDS, Planted
-
-ORDER = {kind: row for row, kind in enumerate(("resid_pre", "resid_mid", "mlp", "resid_post"))}
 
 
 @dataclass(frozen=True)
@@ -111,12 +109,12 @@ class Truth:
         gamma V_t - V_(t-1), and r - V_(t-1) at the end of the answer. What follows the end
         (`<eos>`) belongs to no step and has 0.
         """
-        word, said = process.prefix(tokens.numpy())
-        if said == process.prefix(tokens[:-1].numpy())[1] >= 0:
+        word, words = process.prefix(tokens.numpy())
+        _, words_before = process.prefix(tokens[:-1].numpy())
+        if words == words_before >= 0:
             return 0.0
-        return (GAMMA if process.goes_on()[word] else 1.0) * self.value(tokens) - self.value(
-            tokens[:-1]
-        )
+        discount = GAMMA if process.goes_on()[word] else 1.0
+        return discount * self.value(tokens) - self.value(tokens[:-1])
 
     def values(self, runs: Rollouts) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]:
         """V and delta of every state of `runs`, in the rows of `estimate`: delta is NaN at s_0."""
@@ -144,14 +142,11 @@ class Truth:
         function
             Mean over the problems.
         """
-        found = (
-            process.values(self.transitions(*changes), Planted.max_tokens)
-            if changes
-            else self.clean
-        )
-        return float(
-            np.mean([found[-1, WORDS.index(problem.prompt.split()[-1])] for problem in problems])
-        )
+        values = self.clean
+        if changes:
+            values = process.values(self.transitions(*changes), Planted.max_tokens)
+        starts = [WORDS.index(problem.prompt.split()[-1]) for problem in problems]
+        return float(np.mean(values[-1, starts]))
 
 
 @dataclass(frozen=True)
@@ -241,22 +236,19 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
     inner = Qwen2ForCausalLM(config)
     inner.load_state_dict({key: tensor.float() for key, tensor in built.weights.items()})
     words = tokenizer(WORDS)
-    words.init_kwargs |= {
-        "add_bos_token": True,
-        "name_or_path": name,
-    }  # or it is reloaded, see `adapter.load`
+    # Or TransformerLens reloads it, see `models.load`.
+    words.init_kwargs |= {"add_bos_token": True, "name_or_path": name}
     model = TransformerBridge.boot_transformers(
         f"planted-{name}", hf_model=inner, tokenizer=words
     ).eval()
     identity = model_id(model)
-    used = plan.source in ("value", "units") and not plan.fair
     truth = Truth(
-        _neurons(plan, built, identity, "V"),
-        _neurons(plan, built, identity, "delta"),
-        _decoys(plan, built),
-        used,
-        built.weights,
-        process.values(layout.transitions(built.weights), Planted.max_tokens),
+        value_neurons=_neurons(plan, built, identity, "V"),
+        dopamine_neurons=_neurons(plan, built, identity, "delta"),
+        decoys=_decoys(plan, built),
+        used=plan.source in ("value", "units") and not plan.fair,
+        weights=built.weights,
+        clean=process.values(layout.transitions(built.weights), Planted.max_tokens),
     )
     return PlantedModel(model, Planted(), truth, name, seed)
 
@@ -305,7 +297,8 @@ def plant(
         "the target holds values that are not finite (delta has none at s_0).",
     )
     old = acts.x[:, column].double().numpy()
-    t, rest = target - target.mean(), old - old.mean()
+    t = target - target.mean()
+    rest = old - old.mean()
     require(bool(t.std() > 1e-9), "the target is constant: nothing can be planted.")
     rest = rest - t * (rest @ t) / (t @ t)
     require(
@@ -324,24 +317,32 @@ def _neurons(plan: Layout, built: Built, identity: ModelId, what: str) -> dict[s
 
     V is there from the start or, by units, from layer 0 on; delta from layer 1 on.
     """
-    value, by_units = what == "V", plan.source == "units"
-    roles = layout.VALUE if value else layout.DOPAMINE
+    if what == "V":
+        layer, begin, roles, others = 0, "resid_pre", layout.VALUE, layout.NOISE
+    else:
+        layer, begin, roles, others = 1, "resid_mid", layout.DOPAMINE, layout.ECHO
+    by_units = plan.source == "units"
+    if by_units:
+        begin = "resid_post"
     if plan.spread == "even":
-        roles = slice(roles.start, (layout.NOISE if value else layout.ECHO).stop)
+        roles = slice(roles.start, others.stop)
     hidden = not plan.source or plan.fair or plan.spread == "random"
     coordinates = () if hidden else _places(built, roles)
-    layer = 0 if value else 1
-    begin = Site(layer, "resid_post" if by_units else "resid_pre" if value else "resid_mid")
-    found = {}
-    for site in (Site(i, kind) for i in range(layout.LAYERS) for kind in HOOKS):
-        indices: tuple[int, ...] = ()
-        if site.kind == "mlp":
-            indices = tuple(built.units[layer]) if by_units and site.layer == layer else ()
-        elif (site.layer, ORDER[site.kind]) >= (begin.layer, ORDER[begin.kind]):
-            indices = coordinates
-        width = layout.UNITS if site.kind == "mlp" else layout.WIDTH
-        found[str(site)] = NeuronSet(site, indices, width, identity, (), f"planted: carry {what}")
-    return found
+    first = layer, BLOCK_ORDER.index(begin)
+    sets = {}
+    for number in range(layout.LAYERS):
+        for kind in HOOKS:
+            indices: tuple[int, ...] = ()
+            if kind == "mlp":
+                if by_units and number == layer:
+                    indices = tuple(built.units[layer])
+            elif (number, BLOCK_ORDER.index(kind)) >= first:
+                indices = coordinates
+            site = Site(number, kind)
+            width = layout.UNITS if kind == "mlp" else layout.WIDTH
+            how = f"planted: carry {what}"
+            sets[str(site)] = NeuronSet(site, indices, width, identity, (), how)
+    return sets
 
 
 def _decoys(plan: Layout, built: Built) -> dict[str, tuple[int, ...]]:
@@ -351,12 +352,14 @@ def _decoys(plan: Layout, built: Built) -> dict[str, tuple[int, ...]]:
     """
     roles = {name: layout.DECOYS[name] for name in plan.decoys}
     roles |= {"massive": layout.CONSTANT, "begin": layout.BEGIN, "end": layout.END}
-    found = {name: _places(built, slice(role, role + 1)) for name, role in roles.items()}
+    places = {name: _places(built, slice(role, role + 1)) for name, role in roles.items()}
     if plan.fair and plan.source:
-        found |= {"level": _places(built, layout.VALUE), "change": _places(built, layout.DOPAMINE)}
-    return found
+        places["level"] = _places(built, layout.VALUE)
+        places["change"] = _places(built, layout.DOPAMINE)
+    return places
 
 
 def _places(built: Built, roles: slice) -> tuple[int, ...]:
     """Coordinates that a block of roles went to."""
-    return tuple(np.flatnonzero(np.abs(built.turn[:, roles]).max(1) > 1e-9).tolist())
+    largest = np.abs(built.turn[:, roles]).max(1)
+    return tuple(np.flatnonzero(largest > 1e-9).tolist())
