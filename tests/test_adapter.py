@@ -210,9 +210,8 @@ def test_random_weights_keep_shapes_and_spread_and_leave_the_model_alone(tiny_mo
         assert torch.equal(weight, same) and weight.shape == old.shape and weight.dtype == old.dtype
         if old.numel() > 1000:
             assert not torch.equal(weight, old)
-            assert weight.std().item() == pytest.approx(
-                old.std().item(), rel=0.1
-            )  # 4 standard errors
+            # Within four standard errors.
+            assert weight.std().item() == pytest.approx(old.std().item(), rel=0.1)
             assert (
                 abs(weight.mean().item() - old.mean().item())
                 < 4.5 * old.std().item() / old.numel() ** 0.5

@@ -158,10 +158,8 @@ def test_nothing_else_knows_the_state(name):
 
 def test_value_can_be_read_but_from_no_coordinate():
     runs, truth = runs_of("rotated", 150), plant("rotated").truth
-    (v, _), acts = (
-        truth.values(runs),
-        mr.record(plant("rotated").model, runs, "0.resid_post", what=None)["0.resid_post"],
-    )
+    v, _ = truth.values(runs)
+    acts = mr.record(plant("rotated").model, runs, "0.resid_post", what=None)["0.resid_post"]
     x, y = acts.x.double().numpy()[live(runs)], v[live(runs)]
     x = x[:, x.std(0) > 1e-6]
     r = np.corrcoef(np.column_stack([x, y]), rowvar=False)[-1, :-1]
@@ -172,10 +170,8 @@ def test_value_can_be_read_but_from_no_coordinate():
 
 def test_redundant_value_is_in_more_than_half_of_the_coordinates():
     runs, truth = runs_of("redundant", 150), plant("redundant").truth
-    (v, _), acts = (
-        truth.values(runs),
-        mr.record(plant("redundant").model, runs, "2.resid_post", what=None)["2.resid_post"],
-    )
+    v, _ = truth.values(runs)
+    acts = mr.record(plant("redundant").model, runs, "2.resid_post", what=None)["2.resid_post"]
     x = columns(truth.value_neurons["2.resid_post"], acts)[live(runs)]
     r = [abs(np.corrcoef(column, v[live(runs)])[0, 1]) for column in x.T]
     assert len(r) == 37 and min(r) > 0.3 and max(r) < 0.95
@@ -327,11 +323,9 @@ def test_value_is_constant_without_value(name):
 
 
 def test_a_seed_decides_everything():
-    one, again, other = (
-        plant("value"),
-        mr.testbed.planted("value"),
-        mr.testbed.planted("value", seed=5),
-    )
+    one = plant("value")
+    again = mr.testbed.planted("value")
+    other = mr.testbed.planted("value", seed=5)
     assert model_id(one.model) == model_id(again.model) != model_id(other.model)
     assert one.truth.value_neurons == again.truth.value_neurons
     sets = [p.truth.value_neurons["2.resid_post"].indices for p in (one, other)]

@@ -150,8 +150,7 @@ class _Probe(RegressorMixin, BaseEstimator):
     def _fit_mlp(
         self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, trajectory: np.ndarray
     ) -> None:
-        """The paper's net: d -> hidden -> 1 ReLU, squared error, AdamW, whole trajectories in a
-        batch.
+        """The paper's net: d -> hidden -> 1 ReLU, squared error, AdamW, batches of trajectories.
 
         Bootstrapped targets come from the net as it was at the start of the epoch (our choice of
         target network).
