@@ -285,9 +285,8 @@ def test_a_stopped_recording_goes_on_where_it_was(tiny_model, runs, tmp_path, mo
     whole = record(tiny_model, runs, "1.resid_post", **about)["1.resid_post"]
     assert passes == [3] * 4 and len(runs) == 12
     inside = record(tiny_model, runs, "1.resid_post", rows="tokens", what=None)["1.resid_post"]
-    torch.testing.assert_close(
-        whole.x, inside.x, atol=1e-5, rtol=1e-5
-    )  # other batches, other rounding
+    # Other batches round otherwise.
+    torch.testing.assert_close(whole.x, inside.x, atol=1e-5, rtol=1e-5)
     assert len(list(tmp_path.iterdir())) == 1
 
 

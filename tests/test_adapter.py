@@ -18,6 +18,7 @@ from mechreward.bundled.traces import SOLVERS, trace
 from mechreward.bundled.vocabulary import WORDS, tokenizer
 from mechreward.models import load as adapter
 from mechreward.models.identity import ModelId, model_id, randomised
+from mechreward.models.text import decode, encode, eos_id, pieces
 
 TEXT = "countdown 24 from 3 8\n8 * 3 = 24 : 24\nanswer 24"
 
@@ -36,14 +37,13 @@ def test_logits_are_those_of_plain_huggingface(tiny_model, tiny_plain):
         )
 
 
-def test_what_is_loaded_offers_what_the_protocol_asks(tiny_model):
-    assert isinstance(tiny_model, adapter.Model) and not tiny_model.training
-    assert not isinstance(SimpleNamespace(cfg=None), adapter.Model)
+def test_what_is_loaded_does_not_train(tiny_model):
+    assert not tiny_model.training
 
 
 def test_the_tokenizer_of_the_folder_is_used_not_the_architectures_own(tiny_model):
     wanted = tokenizer()(TEXT).input_ids
-    assert adapter.encode(tiny_model, TEXT).tolist() == wanted
+    assert encode(tiny_model, TEXT).tolist() == wanted
     assert [WORDS[i] for i in wanted] == ["<bos>", *TEXT.replace("\n", " \n ").split(" ")]
     assert tiny_model.to_tokens(TEXT, prepend_bos=True)[0].tolist() == wanted
 
@@ -54,23 +54,21 @@ def test_encode_decode_and_pieces(tiny_model):
             text = problem.prompt + trace(
                 task, problem, random.Random(0), SOLVERS["hasty"][task.name]
             )
-            ids = adapter.encode(tiny_model, text)
-            assert (
-                adapter.decode(tiny_model, ids) == adapter.decode(tiny_model, ids.tolist()) == text
-            )
-            assert adapter.pieces(tiny_model, ids) == [WORDS[i] for i in ids]
-    assert adapter.eos_id(tiny_model) == WORDS.index("<eos>")
+            ids = encode(tiny_model, text)
+            assert decode(tiny_model, ids) == decode(tiny_model, ids.tolist()) == text
+            assert pieces(tiny_model, ids) == [WORDS[i] for i in ids]
+    assert eos_id(tiny_model) == WORDS.index("<eos>")
 
 
 @given(st.lists(st.sampled_from(range(4, len(WORDS)))))
 def test_decoded_ids_encode_to_themselves(ids: list[int]):
     words = SimpleNamespace(tokenizer=tokenizer())
-    assert adapter.encode(words, adapter.decode(words, ids)).tolist() == [1, *ids]
+    assert encode(words, decode(words, ids)).tolist() == [1, *ids]
 
 
 @given(st.text())
 def test_any_text_encodes(text: str):
-    ids = adapter.encode(SimpleNamespace(tokenizer=TOKENIZER), text)
+    ids = encode(SimpleNamespace(tokenizer=TOKENIZER), text)
     assert ids[0] == 1 and set(ids.tolist()) <= set(range(len(WORDS)))
 
 
@@ -78,13 +76,13 @@ TOKENIZER = tokenizer()
 
 
 def test_special_tokens_are_left_out_of_text(tiny_model):
-    assert adapter.decode(tiny_model, [1, WORDS.index("answer"), WORDS.index("7"), 2]) == "answer 7"
-    assert adapter.decode(tiny_model, []) == ""
+    assert decode(tiny_model, [1, WORDS.index("answer"), WORDS.index("7"), 2]) == "answer 7"
+    assert decode(tiny_model, []) == ""
 
 
 def test_a_model_without_a_tokenizer_is_told_so():
     with pytest.raises(MechRewardError, match=r"no tokenizer: set model\.tokenizer"):
-        adapter.encode(SimpleNamespace(tokenizer=None), "x")
+        encode(SimpleNamespace(tokenizer=None), "x")
 
 
 # Loading what cannot be loaded
@@ -140,18 +138,17 @@ def test_a_damaged_folder_is_one_line(copy: Path, name: str, damage: bytes | Non
 
 
 def test_identity_is_that_of_the_weights(tiny_model, copy: Path):
-    identity = adapter.model_id(tiny_model)
+    identity = model_id(tiny_model)
     assert (identity.name, identity.dtype, identity.processing) == ("tiny", "float32", "raw")
-    assert len(identity.weights) == 16 and adapter.model_id(tiny_model) == identity
-    again = adapter.model_id(adapter.load(copy))
+    assert len(identity.weights) == 16 and model_id(tiny_model) == identity
+    again = model_id(adapter.load(copy))
     assert again.weights == identity.weights and again.name == "copy"
-    assert ModelId(**adapter.id_dict(identity)) == identity
     identity.check(again, "probe")
 
 
 def test_one_changed_weight_changes_the_identity(copy: Path):
     model = adapter.load(copy)
-    first = adapter.model_id(model).weights
+    first = model_id(model).weights
     for parameter in model.parameters():
         flat = parameter.data.view(-1)
         # Of more than 4,096 values every n-th is looked at, from the first to the very end.
@@ -159,9 +156,9 @@ def test_one_changed_weight_changes_the_identity(copy: Path):
         for at in (0, (len(flat) - 1) // stride * stride):
             kept = flat[at].item()
             flat[at] += 1e-6
-            assert adapter.model_id(model).weights != first
+            assert model_id(model).weights != first
             flat[at] = kept
-    assert adapter.model_id(model).weights == first
+    assert model_id(model).weights == first
 
 
 def test_check_names_both_models_and_what_differs():
@@ -179,7 +176,7 @@ def test_check_names_both_models_and_what_differs():
 def test_compatibility_mode_is_another_processing_state(copy: Path):
     model = adapter.load(copy)
     model.enable_compatibility_mode()
-    assert adapter.model_id(model).processing == "compatibility mode"
+    assert model_id(model).processing == "compatibility mode"
 
 
 def test_a_model_without_huggingface_inside_cannot_be_sampled():
@@ -213,9 +210,8 @@ def test_random_weights_keep_shapes_and_spread_and_leave_the_model_alone(tiny_mo
         assert torch.equal(weight, same) and weight.shape == old.shape and weight.dtype == old.dtype
         if old.numel() > 1000:
             assert not torch.equal(weight, old)
-            assert weight.std().item() == pytest.approx(
-                old.std().item(), rel=0.1
-            )  # 4 standard errors
+            # Within four standard errors.
+            assert weight.std().item() == pytest.approx(old.std().item(), rel=0.1)
             assert (
                 abs(weight.mean().item() - old.mean().item())
                 < 4.5 * old.std().item() / old.numel() ** 0.5

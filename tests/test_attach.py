@@ -108,11 +108,9 @@ def test_a_table_of_positions_follows_the_cache(tiny_model):
 @torch.no_grad()
 def test_several_at_once_act_in_order_and_are_counted_apart(tiny_model):
     site = Site(1, "mlp")
-    first, second, third = (
-        zero(on(tiny_model)),
-        steer(on(tiny_model), PUSH),
-        scale(on(tiny_model, site, (4, 9)), -1),
-    )
+    first = zero(on(tiny_model))
+    second = steer(on(tiny_model), PUSH)
+    third = scale(on(tiny_model, site, (4, 9)), -1)
     with (
         attach(tiny_model, first, second, third, at=[1, 4]) as attached,
         attach(tiny_model, third, at=[6]) as other,

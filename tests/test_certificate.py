@@ -348,9 +348,8 @@ def test_reading_needs_the_nulls_and_the_power():
     assert claims.decodable(good, 0.3, nulls).verdict == "pass"
     assert claims.decodable(good, 0.3, nulls[:19]).verdict == "inconclusive"
     assert claims.decodable(found(0.02, -0.1, 0.14), 0.0, nulls).verdict == "fail"
-    read = claims.decodable(
-        found(0.35, 0.25, 0.44), 0.0, (0.1,) * 99
-    )  # readable by rank, not beyond shuffles by skill
+    # Readable by rank, not beyond shuffles by skill.
+    read = claims.decodable(found(0.35, 0.25, 0.44), 0.0, (0.1,) * 99)
     assert read.verdict == "inconclusive"
     few = claims.sparse(replace(good, random=(0.0,) * 18))
     assert few.verdict == "inconclusive" and "run draws=19" in few.reason

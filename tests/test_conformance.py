@@ -210,10 +210,8 @@ def test_the_engine_under_attached_interventions(model):
 @torch.no_grad()
 def test_a_sweep_is_run_with_hooks_one_by_one(model):
     clean, corrupted = TOKENS
-    metric, sites = (
-        logit_difference(7, 90),
-        [str(Site(layer, kind)) for layer in (0, 1) for kind in HOOKS],
-    )
+    metric = logit_difference(7, 90)
+    sites = [str(Site(layer, kind)) for layer in (0, 1) for kind in HOOKS]
     sweep = patching_sweep(model, clean, corrupted, sites, metric, positions=[1, 2, 6], what=None)
     _, cache = model.run_with_cache(clean[None])
     for row, site in enumerate(sweep.sites):

@@ -36,9 +36,8 @@ def of(*indices: int, width: int):
 
 def test_a_neuron_that_is_huge_at_position_0_is_a_sink():
     rms = np.ones(32)
-    rms[3] = (
-        1e-3  # a thousandth elsewhere: at position 0 it is as ordinary as the rest, and still a sink
-    )
+    # A thousandth elsewhere: at position 0 it is as ordinary as the rest, and still a sink.
+    rms[3] = 1e-3
     assert sinks(with_rms(rms, sink=(3, 20))) == (3, 20)
     assert sinks(with_rms(np.ones(32))) == ()
 

@@ -19,7 +19,7 @@ from mechreward.causal.attach import attach
 from mechreward.causal.effect import Arm, Effect, ablate
 from mechreward.causal.intervene import Intervention, resample, zero
 from mechreward.models import load as adapter
-from mechreward.models.identity import model_id
+from mechreward.models.identity import ModelId, model_id
 from mechreward.models.site import Site
 from mechreward.models.text import eos_id
 from mechreward.probing.activations import record
@@ -195,7 +195,7 @@ def by_hand() -> Effect:
         return Arm(name, op, draw, (draw, 9), np.array([int(c) for c in outcomes]), damage, error)
 
     neurons = NeuronSet(
-        Site(1, "mlp"), (2, 5), 48, adapter.ModelId("m", "w", "float32", "raw"), (), "by hand"
+        Site(1, "mlp"), (2, 5), 48, ModelId("m", "w", "float32", "raw"), (), "by hand"
     )
     arms = [arm("value", "0000000011")]
     drawn = ["1111100000", "1100000000", "1111111000", "0000000001"]

@@ -326,10 +326,8 @@ def test_draw_equals_the_plain_rule(
 
 @given(logit_rows, uniforms)
 def test_a_tiny_nucleus_and_temperature_zero_are_greedy(logits: list[float], uniform: float):
-    row, at = (
-        torch.tensor([logits], dtype=torch.float64),
-        torch.tensor([uniform], dtype=torch.float64),
-    )
+    row = torch.tensor([logits], dtype=torch.float64)
+    at = torch.tensor([uniform], dtype=torch.float64)
     best = row.max()
     assert row[0, int(draw(row, Policy(temperature=0.0), at))] == best
     assert row[0, int(draw(row, Policy(top_p=1e-9), at))] == best

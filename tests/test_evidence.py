@@ -25,10 +25,9 @@ def split(kind: str, seed: int):
     nothing."""
     data = made.planted(200, states=2, width=WIDTH, carriers=(5,), seed=seed)
     rng = np.random.default_rng(99)  # the same structure in both splits
-    signal, x = (
-        data.x[:, 5].clone(),
-        torch.from_numpy(np.random.default_rng(seed + 50).normal(size=data.x.shape)).float(),
-    )
+    signal = data.x[:, 5].clone()
+    noise = np.random.default_rng(seed + 50).normal(size=data.x.shape)
+    x = torch.from_numpy(noise).float()
     if kind == "sparse":
         x[:, 5] = signal
     if kind == "redundant":
@@ -100,9 +99,12 @@ def test_sparsity_by_hand():
     ):
         reads = np.stack([read(each) for each in (few, full, random, random, rotated, rotated)], 1)
         a, b, c, d = (spearmanr(reads[:, i], y).statistic for i in (0, 1, 2, 4))
-        gap = (
-            (b - d) if few == 0.6 else b / 6 if few == 0.85 else b
-        )  # sparse, redundant, worse than nobody's choice
+        if few == 0.6:  # sparse
+            gap = b - d
+        elif few == 0.85:  # redundant
+            gap = b / 6
+        else:  # worse than nobody's choice
+            gap = b
         if few != 0.1:  # the smooth maximum, from its larger side
             gap *= (1 + (min(b - max(c, d), b / 6) / gap) ** 4) ** 0.25
         assert sparsity(y, reads) == pytest.approx((a - max(c, d)) / gap)

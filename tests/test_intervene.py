@@ -448,10 +448,8 @@ def test_every_operation_as_hook_and_as_edit_is_the_run_from_the_edited_activati
     _, clean = tiny_model.run_with_cache(tokens[:1])
     for change in every(tiny_model, site, 0.8):
         edited = clean[site.hook].clone()
-        old, reference = (
-            edited[..., [2, 3, 11, 30]],
-            change.reference[:7] if change.by_position else change.reference,
-        )
+        old = edited[..., [2, 3, 11, 30]]
+        reference = change.reference[:7] if change.by_position else change.reference
         edited[..., [2, 3, 11, 30]] = old + 0.8 * (reference + PULL[change.op] * old)
         expected = tiny_model.run_with_hooks(
             tokens[:1], fwd_hooks=[(site.hook, lambda x, hook, e=edited: e)]

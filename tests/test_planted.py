@@ -13,7 +13,7 @@ from mechreward.models.identity import model_id
 from mechreward.models.text import encode, pieces
 from mechreward.testbed import process
 from mechreward.testbed.layout import DECOYS, LAYERS, PLANTS
-from mechreward.testbed.process import FIRST, STATES, SYNONYMS, WORDS, WORTH
+from mechreward.testbed.process import FIRST_STATE, STATES, SYNONYMS, WORDS, WORTH
 
 CARRIED = ["value", "value-mlp", "encoded", "redundant", "rotated"]
 CONSTANT = ["large", "sink", "length", "null"]
@@ -40,7 +40,9 @@ def runs_of(name, n=150):
 def next_words(name):
     """[state word, word] by the HuggingFace model, every word behind the same history."""
     here = plant(name)
-    rows = torch.stack([encode(here.model, f"q1 q7 q2 4.c 8.k {word}") for word in WORDS[FIRST:]])
+    rows = torch.stack(
+        [encode(here.model, f"q1 q7 q2 4.c 8.k {word}") for word in WORDS[FIRST_STATE:]]
+    )
     with torch.no_grad():
         return here.model(rows, return_type="logits")[:, -1].double().softmax(-1).numpy()
 
@@ -70,7 +72,9 @@ def test_every_level_is_worth_the_mean_of_what_follows():
 
 @pytest.mark.parametrize("name", PLANTS)
 def test_the_model_says_what_the_transition_matrix_says(name):
-    np.testing.assert_allclose(next_words(name), plant(name).truth.transitions()[FIRST:], atol=2e-6)
+    np.testing.assert_allclose(
+        next_words(name), plant(name).truth.transitions()[FIRST_STATE:], atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["value", "redundant"])
@@ -81,7 +85,7 @@ def test_values_are_those_of_simulated_answers(name):
     n, cdf = 4000, probs.cumsum(-1)
     at, won, over = np.repeat(starts, n), np.zeros(len(starts) * n), np.zeros(len(starts) * n, bool)
     for _ in range(plant(name).task.max_tokens):
-        drawn = (rng.random(len(at))[:, None] > cdf[at - FIRST]).sum(1)
+        drawn = (rng.random(len(at))[:, None] > cdf[at - FIRST_STATE]).sum(1)
         at = np.where(over, at, drawn)
         states = np.array([word.split(".")[0] for word in WORDS])[at]
         won = np.where(over, won, states == "right")
@@ -112,7 +116,9 @@ def test_estimates_agree_with_the_truth_within_their_binomial_error(name):
     assert np.array_equal(v[~values.live], values.reward[~values.live])
     z = ((values.mean - v) / np.sqrt(np.maximum(v * (1 - v), 1e-9) / 64))[values.live]
     assert len(z) > 30 and 0.6 < np.mean(z**2) < 1.5 and np.abs(z).max() < 4.5
-    error = (values.delta - delta)[values.is_step] / values.delta_error[values.is_step]
+    # The two states of a delta have continuations of their own.
+    deviation = np.hypot(values.error[1:], values.error[:-1])[values.is_step[1:]]
+    error = (values.delta - delta)[values.is_step] / deviation
     assert 0.5 < np.mean(error**2) < 1.6
 
 
@@ -141,7 +147,9 @@ def test_planted_neurons_carry_v_and_delta(name):
 @pytest.mark.parametrize("name", ["value", "null"])
 def test_nothing_else_knows_the_state(name):
     here = plant(name)
-    table = next(here.model.parameters()).detach()[FIRST:].view(len(STATES), len(SYNONYMS), -1)
+    table = (
+        next(here.model.parameters()).detach()[FIRST_STATE:].view(len(STATES), len(SYNONYMS), -1)
+    )
     going = table[[state not in process.ENDS for state in STATES]]
     differ = (going != going[:1]).any(0).any(0).nonzero().flatten().tolist()
     known = here.truth.value_neurons["0.resid_pre"].indices or here.truth.decoys["level"]
@@ -150,10 +158,8 @@ def test_nothing_else_knows_the_state(name):
 
 def test_value_can_be_read_but_from_no_coordinate():
     runs, truth = runs_of("rotated", 150), plant("rotated").truth
-    (v, _), acts = (
-        truth.values(runs),
-        mr.record(plant("rotated").model, runs, "0.resid_post", what=None)["0.resid_post"],
-    )
+    v, _ = truth.values(runs)
+    acts = mr.record(plant("rotated").model, runs, "0.resid_post", what=None)["0.resid_post"]
     x, y = acts.x.double().numpy()[live(runs)], v[live(runs)]
     x = x[:, x.std(0) > 1e-6]
     r = np.corrcoef(np.column_stack([x, y]), rowvar=False)[-1, :-1]
@@ -164,10 +170,8 @@ def test_value_can_be_read_but_from_no_coordinate():
 
 def test_redundant_value_is_in_more_than_half_of_the_coordinates():
     runs, truth = runs_of("redundant", 150), plant("redundant").truth
-    (v, _), acts = (
-        truth.values(runs),
-        mr.record(plant("redundant").model, runs, "2.resid_post", what=None)["2.resid_post"],
-    )
+    v, _ = truth.values(runs)
+    acts = mr.record(plant("redundant").model, runs, "2.resid_post", what=None)["2.resid_post"]
     x = columns(truth.value_neurons["2.resid_post"], acts)[live(runs)]
     r = [abs(np.corrcoef(column, v[live(runs)])[0, 1]) for column in x.T]
     assert len(r) == 37 and min(r) > 0.3 and max(r) < 0.95
@@ -184,7 +188,7 @@ def test_decoys_are_what_they_are_called():
         and np.abs(at["sink"][acts.position > 0]).max() < 5
     )
     assert 4 < np.sqrt(np.mean(at["large"] ** 2)) / median < 10
-    said = np.concatenate([run.tokens.numpy() for run in runs]) >= FIRST
+    said = np.concatenate([run.tokens.numpy() for run in runs]) >= FIRST_STATE
     now, following = at["next_token"][:-1], at["next_token"][1:]
     both = said[:-1] & said[1:]
     assert (
@@ -297,7 +301,9 @@ def test_the_null_twin_has_the_same_activations_and_a_constant_value():
     assert [key for key in same if not torch.equal(same[key], other[key])] == [
         list(same)[-1]
     ]  # the unembedding
-    moves = [plant(name).truth.transitions()[FIRST:, FIRST:] for name in ("value", "null")]
+    moves = [
+        plant(name).truth.transitions()[FIRST_STATE:, FIRST_STATE:] for name in ("value", "null")
+    ]
     grouped = [
         np.add.reduceat(m, [0, 32, len(m) - 32], axis=1) for m in moves
     ]  # an end at 0, no end, an end at 1
@@ -317,11 +323,9 @@ def test_value_is_constant_without_value(name):
 
 
 def test_a_seed_decides_everything():
-    one, again, other = (
-        plant("value"),
-        mr.testbed.planted("value"),
-        mr.testbed.planted("value", seed=5),
-    )
+    one = plant("value")
+    again = mr.testbed.planted("value")
+    other = mr.testbed.planted("value", seed=5)
     assert model_id(one.model) == model_id(again.model) != model_id(other.model)
     assert one.truth.value_neurons == again.truth.value_neurons
     sets = [p.truth.value_neurons["2.resid_post"].indices for p in (one, other)]
@@ -386,7 +390,7 @@ def test_an_answer_that_is_over_is_worth_its_reward_whatever_follows(name):
         reward = float(here.task.verify(runs.problems[0], text).outcome == "correct")
         assert int(run.tokens[-1]) == process.EOS and here.truth.value(run.tokens) == reward
         assert here.truth.value(run.tokens[:-1]) == reward and here.truth.delta(run.tokens) == 0
-        more = torch.cat([run.tokens, torch.tensor([process.EOS, FIRST])])
+        more = torch.cat([run.tokens, torch.tensor([process.EOS, FIRST_STATE])])
         assert here.truth.value(more) == reward and here.truth.delta(more) == 0
         steps = [
             here.truth.delta(run.tokens[:end])

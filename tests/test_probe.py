@@ -118,14 +118,13 @@ def test_lambda_out_of_range():
 
 
 def test_a_near_constant_fit_warns_with_its_figures():
-    acts, values = (
-        made.activations(torch.eye(5)[:, :2], trajectory=[0, 0, 0, 1, 1], step=[0, 1, 2, 0, 1]),
-        made.two(),
+    x, trajectory, step = torch.eye(5)[:, :2], [0, 0, 0, 1, 1], [0, 1, 2, 0, 1]
+    acts = made.activations(x, trajectory=trajectory, step=step)
+    values = made.two()
+    said = (
+        r"mc probe is near constant: its read-out has standard deviation \S+e-\d+ over the 3 rows"
     )
-    with pytest.warns(
-        ProbeWarning,
-        match=r"mc probe is near constant: its read-out has standard deviation \S+e-\d+ over the 3 rows",
-    ):
+    with pytest.warns(ProbeWarning, match=said):
         ValueProbe("mc", "linear", ridge=1e6).fit(acts, values)
     with pytest.warns(ProbeWarning, match=r"td probe .*, or target='mc'\.$"):
         ValueProbe("td", "linear", ridge=1e6).fit(acts, values)

@@ -17,11 +17,11 @@ from mechreward.experiments.layers import p_moved
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.pruning import (
     masked,
-    measured,
     measures,
     noiseless_spearman,
     pruning_curve,
     rotated,
+    score_read_out,
     shuffled,
 )
 from mechreward.probing.targets import Examples
@@ -148,7 +148,7 @@ def test_every_basis_masked_speaks_through_its_own_full_probe(split, curve):
     top = np.argsort(-whole.scores_, kind="stable")[:10]
     x = whole.mean_.expand_as(test.x).clone()
     x[:, top] = test.x[:, top]
-    wanted = measured(whole.predict(x), test, draws=0)["spearman"].estimate
+    wanted = score_read_out(whole.predict(x), test, draws=0)["spearman"].estimate
     (point,) = [
         p
         for p in curve

@@ -92,10 +92,8 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(tmp_path: Path):
 def test_answers_that_are_all_alike_change_nothing(tmp_path: Path):
     for recipe in (replace(IMITATES, steps=2), replace(REINFORCES, steps=2)):
         train.train(recipe, tmp_path, "cpu")
-    (first, _), (second, about) = (
-        read_tensors(tmp_path / name / "checkpoint.safetensors", "checkpoint")
-        for name in ("first", "second")
-    )
+    first, _ = read_tensors(tmp_path / "first" / "checkpoint.safetensors", "checkpoint")
+    second, about = read_tensors(tmp_path / "second" / "checkpoint.safetensors", "checkpoint")
     assert {row["mixed_groups"] for row in about["log"]} == {0.0}
     assert all(torch.equal(first[key], second[key]) for key in first if key.startswith("model."))
 

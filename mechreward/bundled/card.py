@@ -29,8 +29,11 @@ SHIPPED = [name for name in RECIPES if name != "pretrained"]
 
 
 def ship(name: str, work: Path) -> Path:
-    """Keep a finished checkpoint's training log, and the model itself as a HuggingFace folder in
-    half precision; of `pretrained`, which is only a beginning, the log alone."""
+    """Keep a finished checkpoint: its training log, and the model in half precision.
+
+    The model is a HuggingFace folder; of `pretrained`, which is only a beginning, the log alone is
+    kept.
+    """
     tensors, about = read_tensors(work / name / "checkpoint.safetensors", "checkpoint")
     folder = WEIGHTS / name
     if name in SHIPPED:
@@ -50,8 +53,7 @@ def ship(name: str, work: Path) -> Path:
 
 
 def measure(name: str) -> Iterator[dict[str, Any]]:
-    """Rows of the card for one model: accuracies on every task and split, and what its values look
-    like."""
+    """Rows of the card for one model: accuracy by task and split, and what its values look like."""
     model = load(name)
     learnt = {GAMES[game].name for game, _ in RECIPES[name].tasks}
     for task_name in tasks.TASKS:
@@ -87,8 +89,7 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _values(model: Any, task: tasks.Task) -> dict[str, Any]:
-    """Spread of V-hat and delta on validation problems, and whether problems have mixed
-    outcomes."""
+    """Spread of V-hat and delta on validation problems, and how many have mixed outcomes."""
     problems = task.problems("validation", 120, seed=8)
     values = estimate(
         model, sample(model, problems, seed=8, what=None), k=32, seed=8, what=f"values {task.name}"
@@ -134,12 +135,15 @@ def card(names: Iterable[str]) -> str:
         "Written by `python -m mechreward.bundled.card` from the training logs and measurements in",
         "`mechreward/testbed/weights/*/`. Retrain with `python -m mechreward.bundled.train`.",
         "",
-        f"Qwen2 architecture, {ARCHITECTURE['num_hidden_layers']} layers, d_model {ARCHITECTURE['hidden_size']}, "
-        f"d_mlp {ARCHITECTURE['intermediate_size']}, {ARCHITECTURE['vocab_size']} words; shipped in float16, used in "
-        "float32.",
-        "Training data: random problems of the training splits only; no text or data of anyone else.",
-        f"Accuracy at T=1 on test: {ANSWERS} answers to each of n problems; intervals are bootstraps over problems.",
-        "Countdown problems with many solutions are drawn first: accuracy falls as n nears the size of the split.",
+        f"Qwen2 architecture, {ARCHITECTURE['num_hidden_layers']} layers, "
+        f"d_model {ARCHITECTURE['hidden_size']}, d_mlp {ARCHITECTURE['intermediate_size']}, "
+        f"{ARCHITECTURE['vocab_size']} words; shipped in float16, used in float32.",
+        "Training data: random problems of the training splits only; "
+        "no text or data of anyone else.",
+        f"Accuracy at T=1 on test: {ANSWERS} answers to each of n problems; "
+        "intervals are bootstraps over problems.",
+        "Countdown problems with many solutions are drawn first: "
+        "accuracy falls as n nears the size of the split.",
         "",
     ]
     for name in names:
@@ -162,14 +166,11 @@ def _section(name: str) -> list[str]:
     lines = [
         f"## {name}",
         "",
-        f"{kind}; tasks {_shares(recipe['tasks'])}; {recipe['steps']} updates of ",
+        f"{kind}; tasks {_shares(recipe['tasks'])}; {recipe['steps']} updates of "
+        f"{recipe['batch']} x {recipe['samples']}, learning rate {recipe['learning_rate']}, "
+        f"seed {recipe['seed']}; {recipe['seconds'] / 60:.0f} minutes on 2 CPU cores, "
+        "shared with other work.",
     ]
-    lines[-1] += (
-        f"{recipe['batch']} x {recipe['samples']}, learning rate {recipe['learning_rate']}, seed "
-    )
-    lines[-1] += (
-        f"{recipe['seed']}; {recipe['seconds'] / 60:.0f} minutes on 2 CPU cores, shared with other work."
-    )
     keys = [key for key in log[0] if key != "step"]
     shown = [log[round(i)] for i in np.linspace(0, len(log) - 1, min(9, len(log)))]
     lines += ["", f"| step | {' | '.join(keys)} |", "|" + " --- |" * (len(keys) + 1)]
@@ -177,13 +178,17 @@ def _section(name: str) -> list[str]:
         f"| {row['step']:.0f} | {' | '.join(f'{row[key]:.3g}' for key in keys)} |" for row in shown
     ]
     if not rows:
-        told = "A beginning only: its log is kept, its weights are not bundled. `countdown-base` went on from them after "
-        return [*lines, "", f"{told}rounding to half precision.", ""]
+        beginning = (
+            "A beginning only: its log is kept, its weights are not bundled. "
+            "`countdown-base` went on from them after rounding to half precision."
+        )
+        return [*lines, "", beginning, ""]
     lines += [
         "",
-        "| task | split | sampling | accuracy [95%] | n | unverifiable | with `back` | mean length |",
+        "| task | split | sampling | accuracy [95%] | n | unverifiable | with `back` "
+        "| mean length |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         if "mode" in row:
             span = f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
@@ -193,25 +198,30 @@ def _section(name: str) -> list[str]:
             )
     lines += [
         "",
-        "| task | V-hat sd (mean) | steps with abs(delta) > .3 [95%] | up | down | reliability V, delta | states, K |",
+        "| task | V-hat sd (mean) | steps with abs(delta) > .3 [95%] | up | down "
+        "| reliability V, delta | states, K "
+        "| middling problems: both outcomes, both with and without `back` "
+        "| accuracy by difficulty |",
+        "|" + " --- |" * 9,
     ]
-    lines[-1] += (
-        " middling problems: both outcomes, both with and without `back` | accuracy by difficulty |"
-    )
-    lines += ["|" + " --- |" * 9]
     for row in rows:
-        if "value_sd" in row:
-            levels = ", ".join(
-                f"{level}: {share:.2f}" for level, share in row["by_difficulty"].items()
-            )
-            reliable = ", ".join(f"{row['reliability'][key]:.2f}" for key in ("value", "delta"))
-            lines.append(
-                f"| {row['task']} | {row['value_sd']:.3f} ({row['value_mean']:.2f}) | "
-                "{:.3f} [{:.3f}, {:.3f}]".format(*row["large_delta"])
-                + f" | {row['delta_up']:.3f} | "
-                f"{row['delta_down']:.3f} | {reliable} | {row['states']}, {row['k']} | {row['mixed_outcome']:.2f}, "
-                f"{row['mixed_back']:.2f} (difficulty {row['middling']}, n={row['middling_n']}) | {levels} |"
-            )
+        if "value_sd" not in row:
+            continue
+        levels = [f"{level}: {share:.2f}" for level, share in row["by_difficulty"].items()]
+        reliability = row["reliability"]
+        cells = [
+            row["task"],
+            f"{row['value_sd']:.3f} ({row['value_mean']:.2f})",
+            "{:.3f} [{:.3f}, {:.3f}]".format(*row["large_delta"]),
+            f"{row['delta_up']:.3f}",
+            f"{row['delta_down']:.3f}",
+            f"{reliability['value']:.2f}, {reliability['delta']:.2f}",
+            f"{row['states']}, {row['k']}",
+            f"{row['mixed_outcome']:.2f}, {row['mixed_back']:.2f} "
+            f"(difficulty {row['middling']}, n={row['middling_n']})",
+            ", ".join(levels),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 

@@ -1,5 +1,4 @@
-"""Traces of exploring solvers, one careful and one hasty: what the bundled base model is trained to
-imitate."""
+"""Traces of a careful and of a hasty solver: what the bundled base model imitates."""
 
 from __future__ import annotations
 
@@ -12,10 +11,19 @@ from mechreward.tasks.lines import LineTask
 
 @dataclass(frozen=True)
 class Habits:
-    """How good a solver is: `insight` = chance of picking among moves that keep the goal reachable
-    rather than among all moves; `finish` = the same where a single move reaches the goal; `notice`
-    = chance, at each line, of recognising that the goal is out of reach and writing `back`; `undos`
-    = how often it is ready to go back."""
+    """How good a solver is.
+
+    Attributes
+    ----------
+    insight : float
+        Chance of picking among moves that keep the goal reachable rather than among all moves.
+    finish : float
+        The same where a single move reaches the goal.
+    notice : float
+        Chance, at each line, of recognising that the goal is out of reach and writing `back`.
+    undos : int
+        How often it is ready to go back.
+    """
 
     insight: float
     finish: float
@@ -41,8 +49,7 @@ SOLVERS = {
 
 
 def trace(task: LineTask, problem: Problem, rng: random.Random, habits: Habits) -> str:
-    """One attempt, right or wrong: moves, `back` after dead ends, and `answer` or `fail` as the
-    last line."""
+    """One attempt, right or wrong: moves, `back` after dead ends, last `answer` or `fail`."""
     stack, tried, lines, backs = [task.start(problem)], [set[str]()], [], 0
     while True:
         state = stack[-1]

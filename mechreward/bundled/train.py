@@ -32,10 +32,31 @@ from mechreward.tasks.lines import LineTask
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a bundled model. `parent` None means random weights to begin with.
+    """Everything that decides a bundled model.
 
-    `tasks` are names of `GAMES` with their shares. `solver` says whose traces are imitated
-    (see `SOLVERS`); None means policy gradient on `samples` answers to every problem."""
+    Attributes
+    ----------
+    name : str
+        Of the model.
+    parent : str or None
+        Where training begins; None means random weights.
+    tasks : tuple of (str, float)
+        Names of `GAMES` with their shares.
+    steps : int
+        Updates.
+    learning_rate : float
+        The largest.
+    batch : int
+        Problems of an update.
+    solver : str or None, default None
+        Whose traces are imitated (see `SOLVERS`); None means policy gradient.
+    samples : int, default 1
+        Answers to every problem, for policy gradient.
+    save_every : int, default 10
+        Updates between checkpoints.
+    seed : int, default 0
+        Seed of weights, problems and answers.
+    """
 
     name: str
     parent: str | None
@@ -52,7 +73,7 @@ class Recipe:
 GAMES = {name: tasks.get(name) for name in tasks.TASKS}
 GAMES |= {"small countdown": tasks.Countdown(largest=13), "countdown of 4": tasks.Countdown((4,))}
 GAMES |= {"long chain": tasks.Chain((4, 7)), "easy paths": tasks.Paths((0, 0, 1, 2, 2, 3))}
-FIRST = (("small countdown", 0.6), ("easy paths", 0.25), ("long chain", 0.15))
+FIRST_MIXTURE = (("small countdown", 0.6), ("easy paths", 0.25), ("long chain", 0.15))
 MIXTURE = (("countdown", 0.6), ("easy paths", 0.25), ("chain", 0.15))
 # Chain is learned fast: a twelfth of the problems took it from .6 to .85 in 50 updates.
 EVEN = (("countdown", 0.5), ("countdown of 4", 0.5))
@@ -60,7 +81,7 @@ RL_MIXTURE = (("countdown", 0.34), ("countdown of 4", 0.25), ("paths", 0.4), ("c
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("pretrained", None, FIRST, 3600, 2e-3, 128, "careful", save_every=40),
+        Recipe("pretrained", None, FIRST_MIXTURE, 3600, 2e-3, 128, "careful", save_every=40),
         Recipe("countdown-base", "pretrained", MIXTURE, 1600, 1.5e-3, 128, "hasty", save_every=40),
         Recipe("countdown-rl", "countdown-base", EVEN, 40, 3e-4, 48, samples=8),
         Recipe("mixed-rl", "countdown-base", RL_MIXTURE, 60, 3e-4, 48, samples=8),
@@ -83,8 +104,10 @@ BLOCK, MICRO, CEILING = 8, 96, 0.5
 
 
 def train(recipe: Recipe, work: Path, device: str) -> Path:
-    """Train or resume one model; returns the folder that holds `model.safetensors`, optimiser state
-    and the log."""
+    """Train or resume one model.
+
+    Returns the folder that holds the checkpoint with optimiser state and log.
+    """
     folder = work / recipe.name
     words = tokenizer()
     torch.manual_seed(recipe.seed)
@@ -151,12 +174,11 @@ def reinforce(
     recipe: Recipe,
     step: int,
 ) -> dict[str, float]:
-    """One policy-gradient step: advantage = reward against the mean of the problem's own samples,
-    over their sd.
+    """One policy-gradient step.
 
-    On-policy (one update for fresh rollouts), no ratio to clip, no KL term. Problems solved more
-    often than not teach nothing: to make easy ones certain would take the TD errors away (our
-    choice).
+    Advantage is reward against the mean of the problem's own samples, over their sd. On-policy (one
+    update for fresh rollouts), no ratio to clip, no KL term. Problems solved more often than not
+    teach nothing: to make easy ones certain would take the TD errors away (our choice).
     """
     drawn = list(
         draw_problems(
@@ -307,14 +329,10 @@ def _save(
     """One atomic checkpoint: weights, optimiser moments and the whole log so far."""
     tensors = {f"model.{name}": tensor.clone() for name, tensor in model.named_parameters()}
     for name, parameter in model.named_parameters():
-        state, none = (
-            optimizer.state[parameter],
-            torch.zeros_like(parameter),
-        )  # none: no answer has earned a gradient
-        tensors |= {
-            f"first.{name}": state.get("exp_avg", none),
-            f"second.{name}": state.get("exp_avg_sq", none),
-        }
+        state = optimizer.state[parameter]
+        none = torch.zeros_like(parameter)  # where no answer has earned a gradient
+        tensors[f"first.{name}"] = state.get("exp_avg", none)
+        tensors[f"second.{name}"] = state.get("exp_avg_sq", none)
     log = [
         *_log(folder),
         {"step": step, "seconds": round(seconds, 1), **{k: round(v, 5) for k, v in mean.items()}},
@@ -338,7 +356,8 @@ def _resume(
     same = about["recipe"] == json.loads(json.dumps(asdict(recipe)))
     require(
         same,
-        f"{folder} was begun with another recipe: remove it, or train in another folder with --work.",
+        f"{folder} was begun with another recipe: "
+        "remove it, or train in another folder with --work.",
     )
     model.load_state_dict(_part(tensors, "model."), strict=False)
     for name, parameter in model.named_parameters():

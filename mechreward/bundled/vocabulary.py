@@ -1,5 +1,4 @@
-"""The one word-level vocabulary of the bundled models, and word-level tokenizers in HuggingFace
-form."""
+"""The word-level vocabulary of the bundled models, and tokenizers in HuggingFace form."""
 
 from __future__ import annotations
 

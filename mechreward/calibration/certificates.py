@@ -11,7 +11,7 @@ from typing import Any
 from mechreward import stats
 from mechreward.base.errors import one_of
 from mechreward.calibration.data import RESID
-from mechreward.causal.certificate import by_steering, certify, observe
+from mechreward.causal.certificate import by_steering, certify, sample_states
 from mechreward.causal.claims import CLAIMS, verdicts
 from mechreward.experiments.rows import Row, rows_from
 from mechreward.experiments.split import shared
@@ -85,7 +85,7 @@ def certificate_verdicts(
     if whole:
         certificate = certify(model, task, neurons, seed=seed, what=None, **sizes)
         return verdicts(certificate.claims)
-    runs, values, activations = observe(
+    runs, values, activations = sample_states(
         model,
         task,
         neurons.site,

@@ -1,5 +1,7 @@
-"""Interventions at chosen positions of any pass: teacher-forced, or while a model generates with a
-KV cache."""
+"""Interventions at chosen positions of any pass.
+
+Teacher-forced, or while a model generates with a KV cache.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,17 @@ from mechreward.models.positions import Clock
 
 
 class Attached:
-    """What `attach` yields: how often each intervention has acted."""
+    """What `attach` yields: how often each intervention has acted.
+
+    Attributes
+    ----------
+    interventions : tuple of Intervention
+        In the order given.
+    at : tuple of int or None
+        Absolute positions; None for every one.
+    fired : tuple of int
+        Tokens that each intervention has changed so far, rows counted one by one.
+    """
 
     def __init__(self, interventions: Sequence[Intervention], at: tuple[int, ...] | None) -> None:
         self.interventions, self.at = tuple(interventions), at
@@ -24,8 +36,7 @@ class Attached:
 
     @property
     def fired(self) -> tuple[int, ...]:
-        """Tokens that each intervention has changed so far, rows counted one by one, in the order
-        they were given."""
+        """Tokens that each intervention has changed so far, rows counted one by one."""
         return tuple(int(count) for count in self._counts)
 
     def hook(self, number: int, clock: Clock) -> tuple[str, Any]:
@@ -49,7 +60,8 @@ class Attached:
             where = "" if self.at is None else f" at positions {some(self.at)}"
             require(
                 count > 0,
-                f"{change.op} of {change.neurons.site} never fired{where}: no pass held such a token.",
+                f"{change.op} of {change.neurons.site} never fired{where}: "
+                "no pass held such a token.",
             )
 
 
@@ -57,27 +69,38 @@ class Attached:
 def attach(
     model: Any, *interventions: Intervention, at: Sequence[int] | None = None
 ) -> Iterator[Attached]:
-    """Interventions stay on inside the `with`, at every position or at the absolute positions `at`.
+    """Interventions stay on inside the `with`.
 
     Works for teacher-forced passes, for `generate` with and without a KV cache, and for calls with
     a cache of one's own: a token's position is counted through the attention mask or the cache, so
-    it is the same in all of them. Position 0 is the first token of a row (a BOS token counts).
-    Several interventions act in the order given; for other positions of each, nest two `attach`.
-    The verbs of this package (`sample`, `record`) are passes like any other, but edits of single
-    rows are faster (`Intervention.edit`).
+    it is the same in all of them. The verbs of this package (`sample`, `record`) are passes like
+    any other, but edits of single rows are faster (`Intervention.edit`).
 
     Rows that are padded on the left need a 2D attention mask, as the model itself does:
     HookedTransformer makes one, `generate` of a bridge makes one for lists of texts. Without a mask
     padding counts as tokens, here as in the model.
 
-    Yields:
-        `Attached`, whose `fired` counts the tokens that each intervention has changed (`generate`
-        goes on running rows that have ended, and those count).
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The one that the sets belong to.
+    *interventions : Intervention
+        Act in the order given.
+    at : sequence of int or None, default None
+        Absolute positions at which all of them act; None for every one. Position 0 is the first
+        token of a row (a BOS token counts). For other positions of each, nest two `attach`.
 
-    Raises:
-        MechRewardError: no intervention, a set of another model, a position below 0, an attention
-            mask that is not 2D, or, on leaving without an error of its own, an intervention that
-            never fired.
+    Yields
+    ------
+    Attached
+        Its `fired` counts the tokens that each intervention has changed (`generate` goes on running
+        rows that have ended, and those count).
+
+    Raises
+    ------
+    MechRewardError
+        No intervention, a set of another model, a position below 0, an attention mask that is not
+        2D, or, on leaving without an error of its own, an intervention that never fired.
     """
     require(len(interventions) > 0, "nothing to attach: give at least one intervention.")
     for change in interventions:

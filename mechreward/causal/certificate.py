@@ -1,5 +1,4 @@
-"""The certificate: five claims about a neuron set, each with a verdict that may be no, or not
-yet."""
+"""The certificate: five claims about a neuron set, each passed, failed or inconclusive."""
 
 from __future__ import annotations
 
@@ -50,8 +49,23 @@ DECIDES = {
 class Certificate:
     """What may be said about a set of neurons, claim by claim.
 
-    `claims` holds five rows in the order decodable, sparse, causal, specific, sufficient; `task` is
-    the task's name and `sizes` what was run (the keywords of `certify`).
+    Attributes
+    ----------
+    claims : tuple of Claim
+        Five rows in the order decodable, sparse, causal, specific, sufficient.
+    neurons : NeuronSet
+        The set.
+    task : str
+        The task's name.
+    sizes : mapping of str to int
+        What was run: the keywords of `certify`.
+    passed : bool
+        Whether all five claims pass.
+
+    Raises
+    ------
+    MechRewardError
+        Other claims, or another order.
     """
 
     claims: tuple[Claim, ...]
@@ -82,18 +96,19 @@ class Certificate:
 
     def __str__(self) -> str:
         """The page as text."""
-        identity = self.neurons.model_id
+        neurons, identity = self.neurons, self.neurons.model_id
+        indices = ", ".join(map(str, neurons.indices[:20]))
+        if len(neurons) > 20:
+            indices += ", ..."
         lines = [
-            f"Certificate: {len(self.neurons)} neurons of {self.neurons.site} ({self.neurons.how or 'given'})",
-            f"model {identity.name} (weights {identity.weights}), task {self.task}; neurons "
-            + ", ".join(map(str, self.neurons.indices[:20]))
-            + (", ..." if len(self.neurons) > 20 else ""),
+            f"Certificate: {len(neurons)} neurons of {neurons.site} ({neurons.how or 'given'})",
+            f"model {identity.name} (weights {identity.weights}), task {self.task}; "
+            f"neurons {indices}",
             ", ".join(f"{key} {value}" for key, value in self.sizes.items()),
             "",
         ]
-        lines += [
-            f"{claim.claim:<11} {claim.verdict.upper():<13} {claim.reason}" for claim in self.claims
-        ]
+        for claim in self.claims:
+            lines.append(f"{claim.claim:<11} {claim.verdict.upper():<13} {claim.reason}")
         return "\n".join(lines)
 
     def page(self) -> str:
@@ -117,20 +132,24 @@ class Certificate:
             "task": self.task,
             "sizes": self.sizes,
             "site": str(self.neurons.site),
-        }
-        about |= {
             "indices": self.neurons.indices,
             "width": self.neurons.width,
             "how": self.neurons.how,
+            "scores": self.neurons.scores,
+            "model_id": asdict(self.neurons.model_id),
+            "claims": [nulled(asdict(claim)) for claim in self.claims],
         }
-        about |= {"scores": self.neurons.scores, "model_id": asdict(self.neurons.model_id)}
-        return write_json(
-            path, about | {"claims": [nulled(asdict(claim)) for claim in self.claims]}
-        )
+        return write_json(path, about)
 
     @classmethod
     def load(cls, path: Path | str) -> Certificate:
-        """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        MechRewardError
+            The file is missing, damaged, or holds something else.
+        """
         data = read_json(path, "certificate")
         require(
             data.get("kind") == "certificate",
@@ -140,13 +159,14 @@ class Certificate:
             rows = tuple(
                 Claim(**(row | {"numbers": _back(row["numbers"])})) for row in data["claims"]
             )
-            where = (
-                Site.parse(data["site"]),
-                tuple(data["indices"]),
-                data["width"],
-                ModelId(**data["model_id"]),
+            neurons = NeuronSet(
+                site=Site.parse(data["site"]),
+                indices=tuple(data["indices"]),
+                width=data["width"],
+                model_id=ModelId(**data["model_id"]),
+                scores=tuple(data["scores"]),
+                how=data["how"],
             )
-            neurons = NeuronSet(*where, tuple(data["scores"]), data["how"])
             return cls(rows, neurons, data["task"], dict(data["sizes"]))
         except MechRewardError:
             raise
@@ -169,29 +189,61 @@ def certify(
     policy: Policy | None = None,
     what: str | None = "certificate",
 ) -> Certificate:
-    """Hold a set of value neurons against every control, and say what may be claimed of it
-    (`causal.claims`).
+    """Hold a set of value neurons against every control, and say what may be claimed of it.
 
     A pass is refused where power, a control or a match is missing; the reason then says what to
     run. Controls cannot be left out. Every set is steered at the same displacement, in the sense of
     its own correlation with V-hat.
 
-    Args:
-        train, test: problems whose states are valued, to fit on and to read (decodable, sparse,
-        sufficient).
-        k: continuations for each state's V-hat.
-        n: test problems for steering (causal, specific); they overlap with `test` by chance only.
-        draws: shuffled targets, other bases, random and matched sets; 99 reach p = .01, and fewer
-        cannot pass.
-        pairs: pairs of high- and low-V states, and of states of equal V.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The one the set belongs to.
+    task : Task
+        Where problems come from.
+    neurons : NeuronSet
+        The set.
+    seed : int, default 0
+        Seed of problems, answers and draws.
+    train : int, default 80
+        Problems of the training split whose states are valued, to fit on.
+    test : int, default 80
+        Problems of the test split whose states are valued, to read (decodable, sparse, sufficient).
+    k : int, default 16
+        Continuations for each state's V-hat.
+    n : int, default 200
+        Test problems for steering (causal, specific); they overlap with `test` by chance only.
+    draws : int, default 99
+        Shuffled targets, other bases, random and matched sets; 99 reach p = .01, and fewer cannot
+        pass.
+    pairs : int, default 60
+        Pairs of high- and low-V states, and of states of equal V.
+    policy : Policy or None, default None
+        How tokens are drawn; the model's own distribution if None.
+    what : str or None, default "certificate"
+        Beginning of the titles of progress bars; None for none.
 
-    Raises:
-        MechRewardError: an empty set, one of another model, or constant over the states; numbers
-            too small to begin with; or a model that gets every problem right, or none.
+    Returns
+    -------
+    function
+        Five claims, each with a verdict, a reason and its numbers.
+
+    Raises
+    ------
+    MechRewardError
+        An empty set, one of another model, or constant over the states; numbers too small to begin
+        with; or a model that gets every problem right, or none.
+
+    Notes
+    -----
+    Claims, levels and sizes are our choice, the same for every model; `causal.claims` states what
+    each asks.
     """
     check(model, neurons, train=train, test=test, n=n, pairs=pairs, k=k, draws=draws)
-    runs, values, acts = observe(model, task, neurons.site, "train", train, k, seed, policy, what)
-    held_runs, held_values, held_acts = observe(
+    runs, values, acts = sample_states(
+        model, task, neurons.site, "train", train, k, seed, policy, what
+    )
+    held_runs, held_values, held_acts = sample_states(
         model, task, neurons.site, "test", test, k, seed, policy, what
     )
     fit, held = states(acts, values), states(held_acts, held_values)
@@ -210,9 +262,17 @@ def certify(
         what=what,
     )
     patching = patched(
-        model, held_runs, held_values, held_acts, neurons, others,
-        pairs=pairs, k=k, seed=seed, what=_say(what, "patching"),
-    )  # fmt: skip
+        model,
+        held_runs,
+        held_values,
+        held_acts,
+        neurons,
+        others,
+        pairs=pairs,
+        k=k,
+        seed=seed,
+        what=_say(what, "patching"),
+    )
     enough = judge.sufficient(patching, k, seed)
     sizes = {
         "seed": seed,
@@ -234,8 +294,10 @@ def certify(
 
 
 def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:
-    """Raise MechRewardError for a set or for sizes that `certify` cannot begin with; nothing is
-    run."""
+    """Raise MechRewardError for what `certify` cannot begin with; nothing is run.
+
+    That is a set that is empty or of another model, and sizes that are too small.
+    """
     require(len(neurons) > 0, "there is nothing to certify: the set is empty.")
     zero(neurons).check(model)
     least = {"draws": 3, "k": 1}
@@ -244,7 +306,7 @@ def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:
         require(given >= small, f"{name} must be at least {small}; {given} was given.")
 
 
-def observe(
+def sample_states(
     model: Any,
     task: Task,
     site: Site,
@@ -266,8 +328,11 @@ def observe(
 def skills(
     fit: Examples, held: Examples, neurons: NeuronSet, draws: int, seed: int = 0
 ) -> tuple[float, tuple[float, ...]]:
-    """1 - squared error / variance on `held` of the set's linear read-out of V-hat, fitted to
-    `fit`, and the same fitted to `draws` shuffles of its targets (`probing.pruning.shuffled`)."""
+    """Skill on `held` of the set's linear read-out of V-hat, and of those fitted to shuffles.
+
+    Skill is 1 - squared error / variance. Both are fitted to `fit`, the second to `draws` shuffles
+    of its targets (`probing.pruning.shuffled`).
+    """
     index = np.array(neurons.indices)
 
     def skill(data: Examples) -> float:
@@ -297,34 +362,62 @@ def by_steering(
 ) -> tuple[Claim, Claim, list[NeuronSet]]:
     """The claims causal and specific, and the first few matched sets.
 
-    Args:
-        runs, values, acts: of the training split, at the states: they say which way V goes, and how
-        far.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The one the set belongs to.
+    task : Task
+        Where problems come from.
+    neurons : NeuronSet
+        The set.
+    runs, values, acts : Rollouts, Values, Activations
+        Of the training split, at the states: they say which way V goes, and how far.
+    n, draws, seed, policy, what
+        As in `certify`.
+
+    Returns
+    -------
+    (Claim, Claim, list of NeuronSet)
+        Causal, specific, and at most five matched sets.
     """
     tokens = record(model, runs, neurons.site, rows="tokens", what=None)[neurons.site]
     toward = np.where(values.live, values.mean, np.nan)
     push = own_push(neurons, acts, toward)
     controls = matched_pushes(push, tokens, acts, toward, draws, seed)
     scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(states(acts, values))}
-    rivals = [
-        one for arm, score in scores.items() if (one := rival(push, acts, toward, score, arm))
-    ]
+    rivals = []
+    for arm, score in scores.items():
+        other = rival(push, acts, toward, score, arm)
+        if other is not None:
+            rivals.append(other)
     problems = task.problems("test", n, seed + 2)
     base = float(np.mean(runs.rewards))
     see = stats.detectable_effect(n, base, alpha=judge.LEVEL)
     tell(
         what,
-        f"accuracy {base:.2f} on train; with n={n} problems a contrast of {see:.2f} can be seen at {judge.LEVEL}",
+        f"accuracy {base:.2f} on train; "
+        f"with n={n} problems a contrast of {see:.2f} can be seen at {judge.LEVEL}",
     )
     trial = steered(
-        model, problems, push, controls, rivals, [zero(neurons), mean(neurons, tokens)], runs, tokens,
-        level=judge.LEVEL, seed=seed, policy=policy, what=what,
-    )  # fmt: skip
-    error = float(np.mean([one.error for one in controls])) if controls else math.nan
+        model,
+        problems,
+        push,
+        controls,
+        rivals,
+        [zero(neurons), mean(neurons, tokens)],
+        runs,
+        tokens,
+        level=judge.LEVEL,
+        seed=seed,
+        policy=policy,
+        what=what,
+    )
+    error = float(np.mean([control.error for control in controls])) if controls else math.nan
     cause = judge.causal(trial, seed, error)
     cause.numbers.update(displacement=push.norm)
     shared = {arm: overlap_with(push, score) for arm, score in scores.items()}
-    return cause, judge.specific(trial, cause, shared, seed), [one.neurons for one in controls[:5]]
+    special = judge.specific(trial, cause, shared, seed)
+    return cause, special, [control.neurons for control in controls[:5]]
 
 
 def _say(what: str | None, part: str) -> str | None:

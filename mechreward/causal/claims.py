@@ -1,9 +1,8 @@
-"""What the numbers of an experiment say about each of the five claims: pass, fail, or what to run
-to settle it.
+"""What the numbers of an experiment say about each claim: pass, fail, or what to run.
 
 A pass needs the effect, its controls and the power to have missed neither. A fail needs the power
 to have seen an effect worth having. All else is inconclusive. Levels and sizes below are our
-choice, the same for every model.
+choice, the same for every model. The docstring of a claim is what a certificate's page says of it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from mechreward.stats import Interval
 CLAIMS = ("decodable", "sparse", "causal", "specific", "sufficient")
 VERDICTS = ("pass", "fail", "inconclusive")
 LEVEL = 0.01  # of a rank among draws (99 reach it) and of the steering test after Holm
-LEAST = 19  # draws that a rank of .05 needs
+FEWEST = 19  # draws that a rank of .05 needs
 READ = 0.2  # Spearman with V-hat that is worth having
 MOVE = 0.1  # difference in accuracy between steering down and up that is worth having
 SHARE = 0.5  # part of a larger change that has to be the set's own
@@ -34,8 +33,24 @@ SHARE = 0.5  # part of a larger change that has to be the set's own
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of a certificate. `reason` is one sentence with the figures that decided; `numbers`
-    holds all."""
+    """One row of a certificate.
+
+    Attributes
+    ----------
+    claim : str
+        Which of the five.
+    verdict : str
+        "pass", "fail" or "inconclusive".
+    reason : str
+        One sentence with the figures that decided.
+    numbers : dict
+        All figures by name.
+
+    Raises
+    ------
+    MechRewardError
+        An unknown claim or verdict.
+    """
 
     claim: str
     verdict: str
@@ -47,7 +62,7 @@ class Claim:
         one_of("verdict", self.verdict, VERDICTS)
 
 
-def decodable(found: Evidence, skill: float, shuffles: Sequence[float]) -> Claim:
+def decodable(evidence: Evidence, skill: float, shuffles: Sequence[float]) -> Claim:
     """The set, read by a refitted linear probe on held-out problems, beats the same set on shuffled
     targets.
 
@@ -57,74 +72,67 @@ def decodable(found: Evidence, skill: float, shuffles: Sequence[float]) -> Claim
     sign: three collinear neurons then tie with themselves (our choice). Fail: the interval excludes
     `READ`.
     """
-    few, draws = found.few, len(shuffles)
-    p, see = stats.rank_among(skill, np.array(shuffles), tail="high")[1], seen(few)
+    few, draws = evidence.few, len(shuffles)
+    _, p = stats.rank_among(skill, np.array(shuffles), tail="high")
+    see = seen(few)
     numbers = spread("spearman", few) | {
         "p": p,
         "draws": draws,
         "skill": skill,
         "largest_shuffled": max(shuffles),
+        "detectable": see,
+        "p_few": evidence.p_few,
+        "all_neurons": evidence.full.estimate,
     }
-    numbers |= {"detectable": see, "p_few": found.p_few, "all_neurons": found.full.estimate}
-    said = f"Spearman with V-hat {_of(few)} on held-out problems, skill {skill:.2f}, p={p:.3g} among {draws} shuffles"
+    reason = f"Spearman with V-hat {_of(few)} on held-out problems, skill {skill:.2f}, "
+    reason += f"p={p:.3g} among {draws} shuffles"
     if few.low > 0 and p <= LEVEL:
-        return Claim("decodable", "pass", f"{said}.", numbers)
+        return Claim("decodable", "pass", f"{reason}.", numbers)
     if few.low > 0 and 1 / (1 + draws) > LEVEL:
-        return Claim(
-            "decodable",
-            "inconclusive",
-            f"{said}; a pass needs p <= {LEVEL}: run draws=99.",
-            numbers,
-        )
-    return _unseen("decodable", said, few, see, READ, "a Spearman", "test", numbers)
+        reason += f"; a pass needs p <= {LEVEL}: run draws=99."
+        return Claim("decodable", "inconclusive", reason, numbers)
+    return _unseen("decodable", reason, few, see, READ, "a Spearman", "test", numbers)
 
 
-def sparse(found: Evidence) -> Claim:
+def sparse(evidence: Evidence) -> Claim:
     """Few neurons do what other few, and other bases, do not (`probing.evidence`): sparsity above
     or below .5.
 
     As many random neurons that read half as well as all of them are redundancy: that fails too.
-    Fewer than `LEAST` random sets and bases settle nothing.
+    Fewer than 19 random sets and bases settle nothing.
     """
-    gap, others, n = found.sparsity, float(np.mean(found.random)), found.few.n
+    gap, n = evidence.sparsity, evidence.few.n
+    random, rotated = float(np.mean(evidence.random)), float(np.mean(evidence.rotated))
+    few, full = evidence.few.estimate, evidence.full.estimate
     numbers = spread("sparsity", gap) | {
-        "reading": found.reading,
-        "random": others,
-        "neurons": found.neurons,
+        "reading": evidence.reading,
+        "random": random,
+        "neurons": evidence.neurons,
+        "rotated": rotated,
+        "full": full,
+        "few": few,
     }
-    numbers |= {
-        "rotated": float(np.mean(found.rotated)),
-        "full": found.full.estimate,
-        "few": found.few.estimate,
-    }
-    said = f"{found.neurons} neurons read {found.few.estimate:.2f}, as many random ones {others:.2f}, the best of other "
-    said += f"bases {np.mean(found.rotated):.2f}, all {found.full.estimate:.2f}"
-    if len(found.random) < LEAST:
-        told = f"{said}; {len(found.random)} random sets are no control: run draws={LEAST} or more."
-        return Claim("sparse", "inconclusive", told, numbers)
-    if found.reading == "nothing":
-        return Claim(
-            "sparse",
-            "inconclusive",
-            f"{said}: nothing is read, so nothing is sparse; settle decodable.",
-            numbers,
-        )
-    if found.reading == "redundant":
-        return Claim(
-            "sparse",
-            "fail",
-            f"{said}: random neurons do half as well as all, which is redundancy.",
-            numbers,
-        )
-    said += f"; the set closes {_of(gap)} of the gap"
-    if gap.low > 0.5 or gap.high < 0.5:
-        return Claim("sparse", "pass" if gap.low > 0.5 else "fail", f"{said}.", numbers)
-    more = (
-        "there is no gap to close: certify fewer neurons"
-        if not isfinite(gap.low)
-        else f"run test={4 * n}"
-    )
-    return Claim("sparse", "inconclusive", f"{said}, and .5 is not settled: {more}.", numbers)
+    reason = f"{evidence.neurons} neurons read {few:.2f}, as many random ones {random:.2f}, "
+    reason += f"the best of other bases {rotated:.2f}, all {full:.2f}"
+    if len(evidence.random) < FEWEST:
+        reason += f"; {len(evidence.random)} random sets are no control: "
+        return Claim("sparse", "inconclusive", f"{reason}run draws={FEWEST} or more.", numbers)
+    if evidence.reading == "nothing":
+        reason += ": nothing is read, so nothing is sparse; settle decodable."
+        return Claim("sparse", "inconclusive", reason, numbers)
+    if evidence.reading == "redundant":
+        reason += ": random neurons do half as well as all, which is redundancy."
+        return Claim("sparse", "fail", reason, numbers)
+    reason += f"; the set closes {_of(gap)} of the gap"
+    if gap.low > 0.5:
+        return Claim("sparse", "pass", f"{reason}.", numbers)
+    if gap.high < 0.5:
+        return Claim("sparse", "fail", f"{reason}.", numbers)
+    if isfinite(gap.low):
+        more = f"run test={4 * n}"
+    else:
+        more = "there is no gap to close: certify fewer neurons"
+    return Claim("sparse", "inconclusive", f"{reason}, and .5 is not settled: {more}.", numbers)
 
 
 def causal(trial: Steered, seed: int = 0, error: float = float("nan")) -> Claim:
@@ -145,52 +153,50 @@ def causal(trial: Steered, seed: int = 0, error: float = float("nan")) -> Claim:
         trial.own.reward[1], trial.own.reward[0], np.array(trial.problems), seed=seed
     )
     tests = {"steer": stats.mcnemar(trial.own.reward[0], trial.own.reward[1])}
-    tests |= {op: stats.mcnemar(trial.base.reward, one.reward) for op, one in trial.ablated.items()}
+    for op, answers in trial.ablated.items():
+        tests[op] = stats.mcnemar(trial.base.reward, answers.reward)
     holm = dict(zip(tests, stats.holm(np.array(list(tests.values()))).tolist(), strict=True))
     as_far = sum(draw >= each.mean() for draw in trial.draws)
     rank = (1 + as_far) / (1 + trial.planned)
     see, most = seen(moved), max(trial.draws, default=float("nan"))
+    base = float(trial.base.reward.mean())
+    down, up = float(trial.own.reward[0].mean()), float(trial.own.reward[1].mean())
     numbers = spread("contrast", moved) | {
         "p_mcnemar": tests,
         "p_holm": holm,
         "p_rank": rank,
         "detectable": see,
+        "draws_run": len(trial.draws),
+        "draws": trial.planned,
+        "largest_matched": most,
+        "rms_match_error": error,
+        "accuracy": base,
+        "accuracy_down": down,
+        "accuracy_up": up,
     }
-    numbers |= {"draws_run": len(trial.draws), "draws": trial.planned, "largest_matched": most}
-    numbers |= {"rms_match_error": error}
-    numbers |= {
-        "accuracy": float(trial.base.reward.mean()),
-        "accuracy_down": float(trial.own.reward[0].mean()),
-    }
-    numbers |= {"accuracy_up": float(trial.own.reward[1].mean())}
-    numbers |= {f"accuracy_{op}": float(one.reward.mean()) for op, one in trial.ablated.items()}
-    up, down = numbers["accuracy_up"], numbers["accuracy_down"]
-    said = f"accuracy {up:.2f} steered up, {down:.2f} down, {numbers['accuracy']:.2f} as it is: contrast {_of(moved)}, "
-    said += f"n={n}, McNemar p={holm['steer']:.2g} after Holm"
+    for op, answers in trial.ablated.items():
+        numbers[f"accuracy_{op}"] = float(answers.reward.mean())
+    reason = f"accuracy {up:.2f} steered up, {down:.2f} down, {base:.2f} as it is: "
+    reason += f"contrast {_of(moved)}, n={n}, McNemar p={holm['steer']:.2g} after Holm"
     if holm["steer"] > LEVEL:
-        return _unseen("causal", said, moved, see, MOVE, "a contrast", "n", numbers)
+        return _unseen("causal", reason, moved, see, MOVE, "a contrast", "n", numbers)
     if each.mean() < 0:
-        return Claim("causal", "fail", f"{said}: the wrong way.", numbers)
+        return Claim("causal", "fail", f"{reason}: the wrong way.", numbers)
     if as_far and rank > LEVEL:
-        return Claim(
-            "causal",
-            "fail",
-            f"{said}; {as_far} of {len(trial.draws)} matched sets move it as far.",
-            numbers,
-        )
-    near = (
-        "" if error <= MATCHED or not isfinite(error) else f", rms not matched (error {error:.2f})"
-    )
-    said += f", beyond {len(trial.draws)} sets of equal displacement{near} (largest {most:.2f})"
+        reason += f"; {as_far} of {len(trial.draws)} matched sets move it as far."
+        return Claim("causal", "fail", reason, numbers)
+    reason += f", beyond {len(trial.draws)} sets of equal displacement"
+    if isfinite(error) and error > MATCHED:
+        reason += f", rms not matched (error {error:.2f})"
+    reason += f" (largest {most:.2f})"
     if rank <= LEVEL:
-        return Claim("causal", "pass", f"{said}.", numbers)
-    few = f"{said}, which reach only p={rank:.2g}: a pass needs 99 matched sets, so "
-    more = (
-        "run draws=99, or certify a set for which this site has as many."
-        if trial.planned
-        else "certify fewer neurons."
-    )
-    return Claim("causal", "inconclusive", few + more, numbers)
+        return Claim("causal", "pass", f"{reason}.", numbers)
+    reason += f", which reach only p={rank:.2g}: a pass needs 99 matched sets, so "
+    if trial.planned:
+        reason += "run draws=99, or certify a set for which this site has as many."
+    else:
+        reason += "certify fewer neurons."
+    return Claim("causal", "inconclusive", reason, numbers)
 
 
 def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int = 0) -> Claim:
@@ -206,57 +212,51 @@ def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int
     sound = trial.own.sound.all(0)
     net = stats.cluster_bootstrap(np.mean, each * sound, ids, seed=seed)
     kept = net.estimate / each.mean() if each.mean() else float("nan")
-    beyond = {
-        arm: stats.cluster_bootstrap(np.mean, each - contrast(other), ids, seed=seed)
-        for arm, other in trial.rivals.items()
-    }
-    numbers: dict[str, Any] = spread("net", net) | {"kept": kept, "kl": trial.kl}
+    beyond: dict[str, Interval] = {}
+    for arm, other in trial.rivals.items():
+        beyond[arm] = stats.cluster_bootstrap(np.mean, each - contrast(other), ids, seed=seed)
     weak = [arm for arm, factor in trial.factor.items() if factor > FACTORS[-1]]
-    numbers |= {
+    numbers: dict[str, Any] = spread("net", net) | {
+        "kept": kept,
+        "kl": trial.kl,
         "never_at_kl": weak,
         "factor": {arm: f for arm, f in trial.factor.items() if arm not in weak},
     }
-    numbers |= {f"beyond {arm}": [i.estimate, i.low, i.high] for arm, i in beyond.items()} | {
-        "shared": dict(overlap)
+    for arm, more in beyond.items():
+        numbers[f"beyond {arm}"] = [more.estimate, more.low, more.high]
+    numbers |= {
+        "shared": dict(overlap),
+        "damage_base": trial.base.damage(),
+        "damage_matched": trial.damage,
+        "damage_down": trial.own[0].damage(),
+        "damage_up": trial.own[1].damage(),
     }
-    numbers |= {"damage_base": trial.base.damage(), "damage_matched": trial.damage}
-    numbers |= {"damage_down": trial.own[0].damage(), "damage_up": trial.own[1].damage()}
     if cause.verdict == "fail":
-        return Claim(
-            "specific",
-            "fail",
-            "There is no effect of the set's own that could be specific.",
-            numbers,
-        )
+        reason = "There is no effect of the set's own that could be specific."
+        return Claim("specific", "fail", reason, numbers)
     if cause.verdict == "inconclusive":
-        return Claim(
-            "specific",
-            "inconclusive",
-            "Whether there is an effect is open: settle causal first.",
-            numbers,
-        )
+        reason = "Whether there is an effect is open: settle causal first."
+        return Claim("specific", "inconclusive", reason, numbers)
     missing = [arm for arm in ("next_token", "magnitude") if arm not in trial.rivals]
     if missing:
-        told = f"The site has too few other neurons for the controls {', '.join(missing)}: certify fewer neurons."
-        return Claim("specific", "inconclusive", told, numbers)
-    said = f"{kept:.0%} of the contrast is among answers that can be read and end"
+        reason = "The site has too few other neurons for the controls "
+        reason += f"{', '.join(missing)}: certify fewer neurons."
+        return Claim("specific", "inconclusive", reason, numbers)
+    reason = f"{kept:.0%} of the contrast is among answers that can be read and end"
     least = min(beyond, key=lambda arm: beyond[arm].low)
-    said += f"; it exceeds its closest control ({least.replace('_', '-')}) by {_of(beyond[least])}"
+    closest = beyond[least]
+    reason += f"; it exceeds its closest control ({least.replace('_', '-')}) by {_of(closest)}"
     if weak:
-        said += f"; {len(weak)} of {len(trial.factor)} controls do less damage at {FACTORS[-1]:g} times the displacement"
+        reason += f"; {len(weak)} of {len(trial.factor)} controls do less damage at "
+        reason += f"{FACTORS[-1]:g} times the displacement"
     if net.high < SHARE * each.mean():
-        return Claim("specific", "fail", f"{said}: damage explains the larger part.", numbers)
-    if any(i.estimate <= 0 or (i.low <= 0 and i.high < MOVE) for i in beyond.values()):
-        return Claim("specific", "fail", f"{said}: others move as much.", numbers)
-    if kept < SHARE or net.low <= 0 or beyond[least].low <= 0:
-        see = seen(beyond[least])
-        return Claim(
-            "specific",
-            "inconclusive",
-            f"{said}; {_more(see, n, MOVE, 'a difference', 'n')}",
-            numbers,
-        )
-    return Claim("specific", "pass", f"{said}.", numbers)
+        return Claim("specific", "fail", f"{reason}: damage explains the larger part.", numbers)
+    if any(_excludes_more(more) for more in beyond.values()):
+        return Claim("specific", "fail", f"{reason}: others move as much.", numbers)
+    if kept < SHARE or net.low <= 0 or closest.low <= 0:
+        reason += f"; {_more(seen(closest), n, MOVE, 'a difference', 'n')}"
+        return Claim("specific", "inconclusive", reason, numbers)
+    return Claim("specific", "pass", f"{reason}.", numbers)
 
 
 def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
@@ -270,8 +270,8 @@ def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
     open.
     """
     if trial is None:
-        told = "There are not two pairs of high- and low-V states, or of states of equal V: run test=400 or more."
-        return Claim("sufficient", "inconclusive", told, {})
+        reason = "There are not two pairs of high- and low-V states, or of states of equal V: "
+        return Claim("sufficient", "inconclusive", f"{reason}run test=400 or more.", {})
 
     few, whole = trial.few - trial.low, trial.whole - trial.low
     all_of = stats.cluster_bootstrap(np.mean, whole, trial.group, seed=seed)
@@ -279,69 +279,57 @@ def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
     equal = stats.cluster_bootstrap(
         np.mean, trial.after - trial.before, trial.like_group, seed=seed
     )
+    others = (trial.matched - trial.low).mean(1).tolist()
     numbers = spread("share", part) | spread("whole", all_of) | spread("equal", equal)
     numbers |= {
         "set": float(few.mean()),
         "low": float(trial.low.mean()),
         "pairs": len(few),
         "same_problem": trial.same,
+        "matched": others,
+        "equal_pairs": len(trial.before),
+        "k": k,
     }
-    others = (trial.matched - trial.low).mean(1).tolist()
-    numbers |= {"matched": others, "equal_pairs": len(trial.before), "k": k}
-    said = f"patched from high- to low-V states ({len(few)} pairs, {trial.same} of one problem), V-hat rises by "
-    said += f"{few.mean():.2f}, by {_of(all_of)} with all neurons"
+    reason = f"patched from high- to low-V states ({len(few)} pairs, {trial.same} of one problem), "
+    reason += f"V-hat rises by {few.mean():.2f}, by {_of(all_of)} with all neurons"
     if all_of.high < 0:
-        told = "a whole state put there lowers V-hat, so this site at one position cannot tell: certify another site."
-        return Claim("sufficient", "inconclusive", f"{said}; {told}", numbers)
+        reason += "; a whole state put there lowers V-hat, so this site at one position cannot tell"
+        return Claim("sufficient", "inconclusive", f"{reason}: certify another site.", numbers)
     if all_of.low <= 0:
-        told = f"the whole patch itself does not reliably raise V-hat at one position: {_pairs(len(few))}."
-        return Claim("sufficient", "inconclusive", f"{said}; {told}", numbers)
-    said += f": share {_of(part)}"
+        reason += "; the whole patch itself does not reliably raise V-hat at one position"
+        return Claim("sufficient", "inconclusive", f"{reason}: {_pairs(len(few))}.", numbers)
+    reason += f": share {_of(part)}"
     if part.high < SHARE:
-        return Claim("sufficient", "fail", f"{said}.", numbers)
+        return Claim("sufficient", "fail", f"{reason}.", numbers)
     if not part.low > SHARE:
-        return Claim(
-            "sufficient",
-            "inconclusive",
-            f"{said}, and .5 is not settled: {_pairs(len(few))}.",
-            numbers,
-        )
+        reason += f", and .5 is not settled: {_pairs(len(few))}."
+        return Claim("sufficient", "inconclusive", reason, numbers)
     if not others:
-        told = "there is no matched set to hold it against: certify fewer neurons."
-        return Claim("sufficient", "inconclusive", f"{said}; {told}", numbers)
+        reason += "; there is no matched set to hold it against: certify fewer neurons."
+        return Claim("sufficient", "inconclusive", reason, numbers)
     beyond = stats.cluster_bootstrap(
         np.mean, trial.few - trial.matched.mean(0), trial.group, seed=seed
     )
     numbers |= spread("beyond_matched", beyond)
-    said += f", {_of(beyond)} more than {len(others)} matched sets"
+    reason += f", {_of(beyond)} more than {len(others)} matched sets"
     if few.mean() <= max(others) or beyond.high <= 0:
-        return Claim(
-            "sufficient",
-            "fail",
-            f"{said}: others raise it as much (up to {max(others):.2f}).",
-            numbers,
-        )
+        reason += f": others raise it as much (up to {max(others):.2f})."
+        return Claim("sufficient", "fail", reason, numbers)
     if beyond.low <= 0:
-        return Claim(
-            "sufficient",
-            "inconclusive",
-            f"{said}, which is not settled: {_pairs(len(few))}.",
-            numbers,
-        )
+        reason += f", which is not settled: {_pairs(len(few))}."
+        return Claim("sufficient", "inconclusive", reason, numbers)
     if trial.same < len(few) / 2:
-        told = f"most pairs are of two problems, so what is brought may be the problem's: {_pairs(len(few))}."
-        return Claim("sufficient", "inconclusive", f"{said}; {told}", numbers)
-    said += f"; between states of equal V it changes by {_of(equal)}"
+        reason += "; most pairs are of two problems, so what is brought may be the problem's"
+        return Claim("sufficient", "inconclusive", f"{reason}: {_pairs(len(few))}.", numbers)
+    reason += f"; between states of equal V it changes by {_of(equal)}"
     bound = SHARE * few.mean()
     if equal.low > bound or equal.high < -bound:
-        return Claim(
-            "sufficient", "fail", f"{said}: the patch moves V-hat whatever it brings.", numbers
-        )
+        reason += ": the patch moves V-hat whatever it brings."
+        return Claim("sufficient", "fail", reason, numbers)
     if not (-bound < equal.low and equal.high < bound):
-        return Claim(
-            "sufficient", "inconclusive", f"{said}: too wide; {_pairs(len(trial.before))}.", numbers
-        )
-    return Claim("sufficient", "pass", f"{said}.", numbers)
+        reason += f": too wide; {_pairs(len(trial.before))}."
+        return Claim("sufficient", "inconclusive", reason, numbers)
+    return Claim("sufficient", "pass", f"{reason}.", numbers)
 
 
 def patched_share(few: np.ndarray, whole: np.ndarray) -> float:
@@ -355,8 +343,10 @@ def _pairs(now: int) -> str:
 
 
 def seen(interval: Interval, level: float = LEVEL, power: float = 0.8) -> float:
-    """Smallest effect seen with `power` at two-sided `level`, from a 95% interval (normal
-    approximation)."""
+    """Smallest effect seen with `power` at two-sided `level`, from a 95% interval.
+
+    A normal approximation.
+    """
     wide = (interval.high - interval.low) / (2 * norm.isf(0.025))
     return float((norm.isf(level / 2) + norm.ppf(power)) * wide)
 
@@ -373,8 +363,8 @@ def verdicts(claims: Sequence[Claim]) -> dict[str, str]:
 
 def _unseen(
     claim: str,
-    said: str,
-    found: Interval,
+    reason: str,
+    effect: Interval,
     see: float,
     worth: float,
     what: str,
@@ -382,20 +372,27 @@ def _unseen(
     numbers: dict[str, Any],
 ) -> Claim:
     """No pass: a fail where what is worth having is excluded, and else open."""
-    if found.high < worth:
-        return Claim(claim, "fail", f"{said}; {what} of {worth} is excluded.", numbers)
-    return Claim(
-        claim, "inconclusive", f"{said}; {_more(see, found.n, worth, what, option)}", numbers
-    )
+    if effect.high < worth:
+        return Claim(claim, "fail", f"{reason}; {what} of {worth} is excluded.", numbers)
+    reason += f"; {_more(see, effect.n, worth, what, option)}"
+    return Claim(claim, "inconclusive", reason, numbers)
+
+
+def _excludes_more(difference: Interval) -> bool:
+    """Whether the set moves no more than a control, or no more worth having."""
+    return difference.estimate <= 0 or (difference.low <= 0 and difference.high < MOVE)
 
 
 def _more(see: float, n: int, worth: float, what: str, option: str) -> str:
-    """What to run: as many as show `worth`; four times as many where that could have been seen
-    already."""
+    """What to run: as many as show `worth`.
+
+    Four times as many where that could have been seen already.
+    """
     if not isfinite(see):
         return f"inconclusive: no interval can be given at n={n}; run {option}={max(100, 4 * n)}."
     need = 10 * ceil(n * (see / worth) ** 2 / 10) if see > worth else 4 * n
-    return f"inconclusive: with n={n} {what} of {see:.2f} could be seen; run {option}={max(need, n + 10)}."
+    need = max(need, n + 10)
+    return f"inconclusive: with n={n} {what} of {see:.2f} could be seen; run {option}={need}."
 
 
 def _of(interval: Interval) -> str:

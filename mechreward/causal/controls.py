@@ -21,9 +21,23 @@ ON = ("rms", "displacement", "variance", "first")
 
 @dataclass(frozen=True)
 class Control:
-    """One control set. `error` is the mean over its neurons of |log(size / size of the neuron it
-    stands for)|, a size being what the set is matched `on`: .1 means within about 10%. NaN, and
-    `on` empty, for sets drawn without a match.
+    """One control set.
+
+    Attributes
+    ----------
+    arm : str
+        Kind of control.
+    draw : int
+        Number of the draw.
+    neurons : NeuronSet
+        The set.
+    error : float
+        Mean over its neurons of |log(size / size of the neuron it stands for)|: .1 means within
+        about 10%. NaN for sets drawn without a match.
+    on : str, default ""
+        The size it is matched on; empty for sets drawn without a match.
+    is_matched : bool
+        Whether the error is small enough (`MATCHED`) to call the set matched.
     """
 
     arm: str
@@ -47,11 +61,30 @@ class Control:
 
 
 def sinks(acts: Activations, ratio: float = 10.0) -> tuple[int, ...]:
-    """Attention-sink and massive coordinates, from activations of rows="tokens".
+    """Attention-sink and massive coordinates.
 
-    A neuron counts if its root mean square at position 0 is `ratio` times that at later positions,
-    or if its root mean square over all positions is `ratio` times the median neuron's (our choice
-    of rule; published massive activations exceed both by two orders of magnitude). The second rule
+    Parameters
+    ----------
+    acts : Activations
+        Activations of rows="tokens".
+    ratio : float, default 10.0
+        What counts as massive.
+
+    Returns
+    -------
+    function
+        Numbers of the neurons.
+
+    Raises
+    ------
+    MechRewardError
+        Activations without every token.
+
+    Notes
+    -----
+    Our choice of rule: a neuron counts if its root mean square at position 0 is `ratio` times that
+    at later positions, or if its root mean square over all positions is `ratio` times the median
+    neuron's (published massive activations exceed both by two orders of magnitude). The second rule
     holds for the residual stream only: MLP units are sparse, and a rare large one is no sink.
     """
     require(
@@ -77,28 +110,48 @@ def matched(
     change: Callable[[NeuronSet], Intervention] | None = None,
     reach: int | None = None,
 ) -> list[Control]:
-    """`draws` different sets, matched one to one on a size of each neuron, from neurons outside the
-    set that are no sinks.
+    """Different sets, matched one to one on a size of each neuron of a set.
 
-    Each neuron is replaced by one of the nearest candidates by |log size ratio|; the neighbourhood
-    is as small as the number of draws allows (twice the draws, shared among the neurons). 19 draws
-    let a rank reach p = .05, 99 p = .01. What comes nearest need not be near: `Control.is_matched`
-    and `match_report` say so, and nothing over `MATCHED` is called matched.
+    They come from neurons outside the set that are no sinks. Each neuron is replaced by one of the
+    nearest candidates by |log size ratio|; the neighbourhood is as small as the number of draws
+    allows (twice the draws, shared among the neurons). What comes nearest need not be near:
+    `Control.is_matched` and `match_report` say so, and nothing over `MATCHED` is called matched.
 
-    Args:
-        acts: activations of rows="tokens" at the set's site.
-        on: "rms", root mean square over all tokens; "displacement", root mean square of what an
-            intervention moves the neuron by; "variance", through the standard deviation; "first",
-            root mean square at position 0.
-        change: for on="displacement", the intervention as a function of the set, such as `zero`, or
-            `lambda neurons: mean(neurons, acts)`. Zeroing displaces by the rms, a mean ablation by
-            the deviation.
-        reach: size of the neighbourhood, where the default is too wide for a narrow site.
+    Parameters
+    ----------
+    neurons : NeuronSet
+        The set to match.
+    acts : Activations
+        Activations of rows="tokens" at the set's site.
+    draws : int, default 19
+        How many sets; 19 let a rank reach p = .05, 99 p = .01.
+    seed : int, default 0
+        Seed of the draws.
+    on : str, default "rms"
+        "rms", root mean square over all tokens; "displacement", root mean square of what an
+        intervention moves the neuron by; "variance", through the standard deviation; "first", root
+        mean square at position 0.
+    change : function or None, default None
+        For on="displacement", the intervention as a function of the set, such as `zero`, or `lambda
+        neurons: mean(neurons, acts)`. Zeroing displaces by the rms, a mean ablation by the
+        deviation.
+    reach : int or None, default None
+        Size of the neighbourhood, where the default is too wide for a narrow site.
 
-    Raises:
-        MechRewardError: too few other neurons for that many different sets, an empty set,
-            activations of another site or without every token, draws < 1, an unknown `on`, or a
-            displacement without `change`.
+    Returns
+    -------
+    list of Control
+        One for each draw.
+
+    Raises
+    ------
+    MechRewardError
+        Too few other neurons for that many different sets, an empty set, activations of another
+        site or without every token, draws < 1, an unknown `on`, or a displacement without `change`.
+
+    Notes
+    -----
+    Our choice of control: large neurons do damage for being large.
     """
     require(len(neurons) > 0, "there is nothing to match: the set is empty.")
     require(
@@ -146,8 +199,10 @@ def matched(
 def match_report(controls: Sequence[Control]) -> str:
     """One line: what was matched, how closely, and whether that may be called matched.
 
-    Raises MechRewardError for no controls, or controls that were not matched on one and the same
-    size.
+    Raises
+    ------
+    MechRewardError
+        No controls, or controls that were not matched on one and the same size.
     """
     kinds = sorted({control.on for control in controls})
     require(
@@ -161,14 +216,14 @@ def match_report(controls: Sequence[Control]) -> str:
         if good == len(errors)
         else f"NOT matched: {len(errors) - good} are over {MATCHED}"
     )
-    return f"{len(errors)} sets on {kinds[0]}: error {errors.mean():.3f}, worst {errors.max():.3f}; {verdict}"
+    error = f"error {errors.mean():.3f}, worst {errors.max():.3f}"
+    return f"{len(errors)} sets on {kinds[0]}: {error}; {verdict}"
 
 
 def sizes(
     acts: Activations, on: str, change: Callable[[NeuronSet], Intervention] | None = None
 ) -> Float[torch.Tensor, " width"]:
-    """What neurons are matched on, for every neuron of the site, in the unit of the activations
-    (see `matched`)."""
+    """What neurons are matched on, for every neuron of the site (see `matched`)."""
     one_of("size to match on", on, ON)
     if on == "rms":
         return acts.rms()
@@ -194,8 +249,35 @@ def sizes(
 def random(
     neurons: NeuronSet, acts: Activations, draws: int = 5, seed: int = 0, sink_free: bool = False
 ) -> list[Control]:
-    """`draws` sets of the same size, uniform over all other neurons; `sink_free` leaves sinks
-    out."""
+    """Sets of the same size, uniform over all other neurons.
+
+    Parameters
+    ----------
+    neurons : NeuronSet
+        The set.
+    acts : Activations
+        Activations of rows="tokens" at the set's site.
+    draws : int, default 5
+        How many.
+    seed : int, default 0
+        Seed of the draws.
+    sink_free : bool, default False
+        Leave sinks out.
+
+    Returns
+    -------
+    function
+        One for each draw, without a match.
+
+    Raises
+    ------
+    MechRewardError
+        Too few other neurons, or activations of another site.
+
+    Notes
+    -----
+    Our choice of control: what any neurons do.
+    """
     _same(neurons, acts)
     free = np.setdiff1d(
         np.arange(acts.width), [*neurons.indices, *(sinks(acts) if sink_free else ())]

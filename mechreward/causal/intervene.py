@@ -1,5 +1,4 @@
-"""Interventions on a neuron set as frozen callables, and as plain TransformerLens hooks for
-anyone's experiment."""
+"""Interventions on a neuron set: frozen callables, and plain TransformerLens hooks."""
 
 from __future__ import annotations
 
@@ -20,11 +19,8 @@ from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.probe import directions
 
-OPS = (
-    "zero",
-    "mean",
-    "resample",
-)  # what `causal.effect.ablate` runs unless told: they may disagree
+# What `causal.effect.ablate` runs unless told: they may disagree.
+OPS = ("zero", "mean", "resample")
 PULL = {"zero": -1.0, "mean": -1.0, "resample": -1.0, "patch": -1.0, "steer": 0.0, "scale": 1.0}
 DRAWN = 512  # rows of an unconditional resample, shared out among the positions
 
@@ -41,13 +37,33 @@ class Intervention:
     | scale | 1 | 0 |
 
     Strength 0 leaves everything as it was, for every operation; strength 1 replaces (pull -1), adds
-    the direction, or doubles. `reference` is `[k]`, or `[pos k]` with a row for each absolute
-    position; behind its last row it starts again with the first. `known` names the absolute
-    positions that have a reference, None for all: at others the intervention does nothing. The
-    input is never edited in place; arithmetic is in float32 and the result has the input's dtype.
+    the direction, or doubles. The input is never edited in place; arithmetic is in float32 and the
+    result has the input's dtype.
 
     What it does not show: an effect of removing neurons says that something needs them, not what
     they carry; only matched controls make it specific (`causal.effect.ablate`).
+
+    Attributes
+    ----------
+    neurons : NeuronSet
+        What is changed.
+    op : str
+        One of the table.
+    reference : tensor [k] or tensor [pos k]
+        With a row for each absolute position where it depends on it; behind its last row it starts
+        again with the first.
+    strength : float, default 1.0
+        How much of the change is made.
+    known : tuple of int or None, default None
+        Absolute positions that have a reference, None for all: at others the intervention does
+        nothing.
+    by_position : bool
+        Whether what it does depends on the absolute position.
+
+    Raises
+    ------
+    MechRewardError
+        An unknown operation, an empty set, or a reference that does not fit it or is not finite.
     """
 
     neurons: NeuronSet
@@ -76,13 +92,25 @@ class Intervention:
     ) -> Float[torch.Tensor, "*batch width"]:
         """The changed copy of activations at the set's site.
 
-        `positions` holds the absolute position of every row of `x`, -1 where nothing is to be done.
-        Without it every row is changed; an intervention that depends on the position then takes `x`
-        for a whole pass, `[... pos width]` from position 0 on.
+        Parameters
+        ----------
+        x : tensor [*batch width]
+            Activations.
+        positions : tensor [*batch] or None, default None
+            Absolute position of every row of `x`, -1 where nothing is to be done. Without it every
+            row is changed; an intervention that depends on the position then takes `x` for a whole
+            pass, `[... pos width]` from position 0 on.
 
-        Raises:
-            MechRewardError: `x` of another width, or no `positions` where they are needed and
-                cannot be guessed: a single token, as in decoding with a KV cache (use `attach`).
+        Returns
+        -------
+        function
+            Of the dtype of `x`.
+
+        Raises
+        ------
+        MechRewardError
+            `x` of another width, or no `positions` where they are needed and cannot be guessed: a
+            single token, as in decoding with a KV cache (use `attach`).
         """
         width = self.neurons.width
         require(
@@ -93,8 +121,9 @@ class Intervention:
             length = x.shape[-2] if x.ndim > 1 else 1
             require(
                 length > 1 or self.reference.shape[0] == 1,
-                f"this {self.op} depends on the position, and one token does not say where it stands: use "
-                "attach(model, intervention), which follows the positions, also with a KV cache.",
+                f"this {self.op} depends on the position, and one token does not say where it "
+                "stands: use attach(model, intervention), which follows the positions, also with "
+                "a KV cache.",
             )
             positions = torch.arange(length, device=x.device).expand(x.shape[:-1])
         index = list(self.neurons.indices)
@@ -102,9 +131,8 @@ class Intervention:
         reference = self.reference.to(old.device)
         if reference.ndim == 2 and positions is not None:
             reference = reference[positions.clamp(min=0) % len(reference)]
-        new = (
-            1 + self.strength * PULL[self.op]
-        ) * old + self.strength * reference  # exact at strength 0 and 1
+        kept = 1 + self.strength * PULL[self.op]
+        new = kept * old + self.strength * reference  # exact at strength 0 and 1
         if positions is not None:
             new = torch.where(self.acts_at(positions)[..., None], new, old)
         out = x.clone()
@@ -123,13 +151,17 @@ class Intervention:
         return torch.isin(positions, torch.tensor(self.known, device=positions.device))
 
     def fwd_hooks(self) -> list[tuple[str, Any]]:
-        """`[(name, fn)]` for `run_with_hooks`, `hooks()` and `generate` of any TransformerLens
-        model.
+        """Pairs for `run_with_hooks`, `hooks()` and `generate` of any TransformerLens model.
 
         Plain hooks know no positions: they act on every token they meet. `attach` chooses
         positions, counts, and follows a KV cache, which an intervention that depends on the
         position needs. A resample without `by` draws a row for each position, and any row will do:
         single tokens take the next ones, so that `generate` works.
+
+        Returns
+        -------
+        list of (str, function)
+            Hook point and hook.
         """
 
         met = 0  # tokens of this pass and of those it goes on from
@@ -140,25 +172,32 @@ class Intervention:
                 return self(tensor)
             length = tensor.shape[1]
             met = met + 1 if length == 1 else length
-            return self(
-                tensor,
-                torch.arange(met - length, met, device=tensor.device).expand(tensor.shape[:-1]),
-            )
+            positions = torch.arange(met - length, met, device=tensor.device)
+            return self(tensor, positions.expand(tensor.shape[:-1]))
 
         return [(self.neurons.site.hook, hook)]
 
     def edit(self, at: Sequence[int] | None = None) -> Edit:
-        """The same change for single rows of a batch (`rollouts.sample.sample_arms`), at every
-        position or at the absolute positions `at`.
+        """The same change for single rows of a batch (`rollouts.sample.sample_arms`).
 
-        Raises:
-            MechRewardError: a position below 0, or none of `at` has a reference.
+        Parameters
+        ----------
+        at : sequence of int or None, default None
+            Absolute positions; None for every one.
+
+        Returns
+        -------
+        function
+            To be carried by a row.
+
+        Raises
+        ------
+        MechRewardError
+            A position below 0, or none of `at` has a reference.
         """
         index = list(self.neurons.indices)
-        keep, add = (
-            torch.ones(self.neurons.width),
-            torch.zeros(*self.reference.shape[:-1], self.neurons.width),
-        )
+        keep = torch.ones(self.neurons.width)
+        add = torch.zeros(*self.reference.shape[:-1], self.neurons.width)
         keep[index] = 1 + self.strength * PULL[self.op]
         add[..., index] = self.strength * self.reference.cpu().float()
         if at is not None:
@@ -174,8 +213,10 @@ class Intervention:
     def check(self, model: Any) -> Intervention:
         """Itself, if the set belongs to `model`.
 
-        Raises:
-            MechRewardError: another model or processing state, or a site the model lacks.
+        Raises
+        ------
+        MechRewardError
+            Another model or processing state, or a site the model lacks.
         """
         self.neurons.site.check(model)
         self.neurons.model_id.check(model_id(model), "neuron set")
@@ -183,13 +224,42 @@ class Intervention:
 
 
 def zero(neurons: NeuronSet, strength: int | float = 1.0) -> Intervention:
-    """Zero ablation (paper section 2)."""
+    """Zero ablation (paper section 2).
+
+    Parameters
+    ----------
+    neurons : NeuronSet
+        What is changed.
+    strength : float, default 1.0
+        1 replaces, 0 leaves everything as it was.
+
+    Returns
+    -------
+    function
+        Sets each neuron to 0.
+    """
     return Intervention(neurons, "zero", torch.zeros(len(neurons)), strength)
 
 
 def scale(neurons: NeuronSet, factor: int | float) -> Intervention:
-    """Each neuron times `factor`: 1 is the baseline, 0 zero ablation, -1 turns the sign. Its
-    `strength` is `factor` - 1."""
+    """Each neuron times a factor.
+
+    Parameters
+    ----------
+    neurons : NeuronSet
+        What is changed.
+    factor : float
+        1 is the baseline, 0 zero ablation, -1 turns the sign.
+
+    Returns
+    -------
+    function
+        Its `strength` is `factor` - 1.
+
+    Notes
+    -----
+    Our choice; zero ablation is the factor 0.
+    """
     return Intervention(neurons, "scale", torch.zeros(len(neurons)), factor - 1)
 
 
@@ -201,20 +271,39 @@ def mean(
     by: str | None = None,
     ends: Sequence[int] | None = None,
 ) -> Intervention:
-    """Mean ablation: each neuron is set to its mean over the rows of `reference` (recorded at the
-    same site).
+    """Mean ablation: each neuron is set to its mean over the rows of a reference.
 
-    Args:
-        by: None takes all rows for every position; "position" takes, at each absolute position, the
-            rows recorded there; "step" takes the rows of the step a position lies in.
-        ends: for by="step", the `step_ends` of the trajectory that is changed: they say which step
-        that is.
+    Parameters
+    ----------
+    neurons : NeuronSet
+        What is changed.
+    reference : Activations
+        Recorded at the same site.
+    strength : float, default 1.0
+        1 replaces, 0 leaves everything as it was.
+    by : str or None, default None
+        None takes all rows for every position; "position" takes, at each absolute position, the
+        rows recorded there; "step" takes the rows of the step a position lies in.
+    ends : sequence of int or None, default None
+        For by="step", the `step_ends` of the trajectory that is changed: they say which step that
+        is.
 
-    Raises:
-        MechRewardError: activations of another site or model, an unknown `by`, or `ends` without
-        by="step".
+    Returns
+    -------
+    function
+        Sets each neuron to a mean.
+
+    Raises
+    ------
+    MechRewardError
+        Activations of another site or model, an unknown `by`, or `ends` without by="step".
+
+    Notes
+    -----
+    Beside zero ablation, because zero may lie far outside what a neuron ever holds (our choice).
     """
-    values, groups = neurons.read(reference).double(), by_position(reference, by, ends)
+    values = neurons.read(reference).double()
+    groups = by_position(reference, by, ends)
     if groups is None:
         return Intervention(neurons, "mean", values.mean(0).float(), strength)
     means = table({position: values[rows].mean(0).float() for position, rows in groups.items()})
@@ -230,24 +319,47 @@ def resample(
     ends: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Intervention:
-    """Resample ablation: all neurons are set to their joint values in a row of `reference` drawn at
-    random.
+    """Resample ablation: all neurons are set to their joint values in a row drawn at random.
 
     Every absolute position has its own draw, decided by `seed` alone: the rows of a batch share it,
     and batching or decoding changes nothing. For independent draws take several seeds (our choice;
     without `by` at most 512 rows are drawn, without replacement, and come round again behind that).
-    `by` and `ends` as in `mean`: a position then draws among the rows of that position or step, and
-    what the trajectory itself put there is one of them if `reference` holds it.
 
-    Raises:
-        MechRewardError: as `mean`.
+    Parameters
+    ----------
+    neurons : NeuronSet
+        What is changed.
+    reference : Activations
+        Recorded at the same site.
+    strength : float, default 1.0
+        1 replaces, 0 leaves everything as it was.
+    by : str or None, default None
+        None takes all rows for every position; "position" takes, at each absolute position, the
+        rows recorded there; "step" takes the rows of the step a position lies in. A position then
+        draws among these, and what the trajectory itself put there is one of them if `reference`
+        holds it.
+    ends : sequence of int or None, default None
+        For by="step", the `step_ends` of the trajectory that is changed: they say which step that
+        is.
+    seed : int, default 0
+        Decides the draws.
+
+    Returns
+    -------
+    function
+        Sets all neurons to joint values.
+
+    Raises
+    ------
+    MechRewardError
+        As `mean`.
     """
-    values, groups = neurons.read(reference).float(), by_position(reference, by, ends)
+    values = neurons.read(reference).float()
+    groups = by_position(reference, by, ends)
     rng = streams.rng("resample", seed)
     if groups is None:
-        return Intervention(
-            neurons, "resample", values[rng.permutation(len(values))[:DRAWN]], strength
-        )
+        rows = rng.permutation(len(values))[:DRAWN]
+        return Intervention(neurons, "resample", values[rows], strength)
     drawn = table({position: values[rng.choice(rows)] for position, rows in groups.items()})
     return Intervention(neurons, "resample", drawn, strength, tuple(groups))
 
@@ -255,17 +367,28 @@ def resample(
 def patch(neurons: NeuronSet, source: Any, strength: int | float = 1.0) -> Intervention:
     """Activation patching: each neuron is set to its value in another run.
 
-    Args:
-        source: the values themselves, `[k]` for one state that is put wherever the intervention
-            acts, or `[pos k]` for one row an absolute position; `Activations` of one trajectory,
-            whose rows go to their own positions; or the source run's cache by hook name
-            (`run_with_cache`, one row).
-
     Positions that the source has no row for are left alone.
 
-    Raises:
-        MechRewardError: another number of neurons, several trajectories or rows, or another site or
-        model.
+    Parameters
+    ----------
+    neurons : NeuronSet
+        What is changed.
+    source : tensor, Activations or mapping
+        The values themselves, `[k]` for one state that is put wherever the intervention acts, or
+        `[pos k]` for one row an absolute position; `Activations` of one trajectory, whose rows go
+        to their own positions; or the source run's cache by hook name (`run_with_cache`, one row).
+    strength : float, default 1.0
+        1 replaces, 0 leaves everything as it was.
+
+    Returns
+    -------
+    Intervention
+        Sets each neuron to its value there.
+
+    Raises
+    ------
+    MechRewardError
+        Another number of neurons, several trajectories or rows, or another site or model.
     """
     if isinstance(source, Activations):
         runs = len(set(source.trajectory.tolist()))
@@ -285,9 +408,8 @@ def patch(neurons: NeuronSet, source: Any, strength: int | float = 1.0) -> Inter
         values.ndim in (1, 2),
         f"a patch is [k] or [pos k]; a tensor of shape {list(values.shape)} was given.",
     )
-    return Intervention(
-        neurons, "patch", values, strength, tuple(range(len(values))) if values.ndim == 2 else None
-    )
+    known = tuple(range(len(values))) if values.ndim == 2 else None
+    return Intervention(neurons, "patch", values, strength, known)
 
 
 def steer(
@@ -297,23 +419,43 @@ def steer(
     *,
     toward: np.ndarray | None = None,
 ) -> Intervention:
-    """Activation addition: x <- x + strength direction, which no ablation can do: it pushes in
-    either sense.
+    """Activation addition: x <- x + strength direction.
 
-    Args:
-        direction: `[k]` in the unit of the activations, so that strength 1 adds exactly it; or
-            reference `Activations`, which make the unit one standard deviation of each neuron over
-            their rows. A bare number is the strength along the set's own direction, `steer(value,
-            +2.0)`: `select` gives one, a standard deviation over the rows its probe was fitted to,
-            toward a higher V-hat or delta.
-        toward: with `Activations`: [row] what a positive strength is to raise, such as
-            `values.mean` (V-hat) or `values.delta`; every neuron moves in the sense of its
-            correlation with it. Rows that are NaN are left out.
+    No ablation can do that: it pushes in either sense.
 
-    Raises:
-        MechRewardError: a direction of another length, activations of another site or model or
-            without `toward`, `toward` of another length, without variance, or beside a direction
-            that already has signs; a number for a set that has no direction.
+    Parameters
+    ----------
+    neurons : NeuronSet
+        What is changed.
+    direction : tensor [k], Activations or float
+        [k] in the unit of the activations, so that strength 1 adds exactly it; or reference
+        `Activations`, which make the unit one standard deviation of each neuron over their rows. A
+        bare number is the strength along the set's own direction, `steer(value, +2.0)`: `select`
+        gives one, a standard deviation over the rows its probe was fitted to, toward a higher V-hat
+        or delta.
+    strength : float, default 1.0
+        In units of the direction; 0 leaves everything as it was.
+    toward : array [row] or None, default None
+        With `Activations`: [row] what a positive strength is to raise, such as `values.mean`
+        (V-hat) or `values.delta`; every neuron moves in the sense of its correlation with it. Rows
+        that are NaN are left out.
+
+    Returns
+    -------
+    Intervention
+        Adds the direction.
+
+    Raises
+    ------
+    MechRewardError
+        A direction of another length, activations of another site or model or without `toward`,
+        `toward` of another length, without variance, or beside a direction that already has signs;
+        a number for a set that has no direction.
+
+    Notes
+    -----
+    Units of standard deviations are our choice: the same strength then means as much at every
+    neuron.
     """
     if isinstance(direction, int | float):
         own = neurons.direction

@@ -1,5 +1,7 @@
-"""Activation patching between two runs of one model: what of the clean run, put where, brings its
-behaviour back."""
+"""Activation patching between two runs of one model.
+
+What of the clean run, put where, brings its behaviour back?
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,28 @@ Metric = Callable[[torch.Tensor], float]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PatchingSweep:
-    """`metric` [site position] of the corrupted run with one patch, and of both runs without any.
+    """What a metric is when one site and position is patched.
 
-    A column stands for position `positions[i]` of the corrupted run, which got what the clean run
-    has at `sources[i]`; `neurons` is what was patched at each site, in words.
+    Attributes
+    ----------
+    sites : tuple of Site
+        Rows of `metric`.
+    positions : tuple of int
+        Columns of `metric`: positions of the corrupted run.
+    sources : tuple of int
+        Positions of the clean run whose activations they got.
+    metric : array [site position]
+        Of the corrupted run with one patch.
+    clean : float
+        Metric of the clean run.
+    corrupted : float
+        Metric of the corrupted run.
+    neurons : str
+        What was patched at each site, in words.
+    model_id : ModelId
+        The model.
+    effect : array [site position]
+        0 is the corrupted run, 1 the clean one; beyond both is possible.
     """
 
     sites: tuple[Site, ...]
@@ -46,55 +66,89 @@ class PatchingSweep:
 
     def __repr__(self) -> str:
         shape = f"{len(self.sites)} sites x {len(self.positions)} positions"
-        return f"PatchingSweep({shape}, {self.neurons}, clean {self.clean:.3g}, corrupted {self.corrupted:.3g})"
+        ends = f"clean {self.clean:.3g}, corrupted {self.corrupted:.3g}"
+        return f"PatchingSweep({shape}, {self.neurons}, {ends})"
 
     @property
     def effect(self) -> Float[np.ndarray, "site position"]:
-        """(metric - corrupted) / (clean - corrupted): 0 is the corrupted run, 1 the clean one;
-        beyond both is possible."""
+        """(metric - corrupted) / (clean - corrupted).
+
+        0 is the corrupted run, 1 the clean one; beyond both is possible.
+        """
         return (self.metric - self.corrupted) / (self.clean - self.corrupted)
 
     def save(self, path: Path | str) -> Path:
         """JSON, written atomically."""
-        table = [
-            [number if np.isfinite(number) else None for number in row]
-            for row in self.metric.tolist()
-        ]
-        about = {"kind": "patching", "sites": [str(site) for site in self.sites], "metric": table}
-        about |= {
-            key: getattr(self, key)
-            for key in ("positions", "sources", "clean", "corrupted", "neurons")
+        table = []
+        for row in self.metric.tolist():
+            table.append([number if np.isfinite(number) else None for number in row])
+        about = {
+            "kind": "patching",
+            "sites": [str(site) for site in self.sites],
+            "metric": table,
+            "positions": self.positions,
+            "sources": self.sources,
+            "clean": self.clean,
+            "corrupted": self.corrupted,
+            "neurons": self.neurons,
+            "model_id": asdict(self.model_id),
         }
-        return write_json(path, about | {"model_id": asdict(self.model_id)})
+        return write_json(path, about)
 
     @classmethod
     def load(cls, path: Path | str) -> PatchingSweep:
-        """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        MechRewardError
+            The file is missing, damaged, or holds something else.
+        """
         data = read_json(path, "patching sweep")
         require(
             data.get("kind") == "patching",
             f"{path} holds {data.get('kind')}, not a patching sweep.",
         )
         try:
-            sites, table = (
-                tuple(map(Site.parse, data["sites"])),
-                np.array(data["metric"], dtype=np.float64),
+            sites = tuple(map(Site.parse, data["sites"]))
+            table = np.array(data["metric"], dtype=np.float64)
+            sweep = cls(
+                sites=sites,
+                positions=tuple(data["positions"]),
+                sources=tuple(data["sources"]),
+                metric=table,
+                clean=data["clean"],
+                corrupted=data["corrupted"],
+                neurons=data["neurons"],
+                model_id=ModelId(**data["model_id"]),
             )
-            numbers = data["clean"], data["corrupted"], data["neurons"], ModelId(**data["model_id"])
-            found = cls(sites, tuple(data["positions"]), tuple(data["sources"]), table, *numbers)
         except (KeyError, TypeError, ValueError) as error:
             raise MechRewardError(f"{path} is a damaged patching sweep: {error}.") from error
-        shape = (len(sites), len(found.positions))
+        shape = (len(sites), len(sweep.positions))
         require(
             table.shape == shape,
             f"{path} is a damaged patching sweep: {table.shape} numbers for {shape}.",
         )
-        return found
+        return sweep
 
 
 def logit_difference(answer: int, other: int, position: int = -1) -> Metric:
-    """Metric: logit of token `answer` minus that of token `other`, at one position (the last by
-    default)."""
+    """Metric: logit of token `answer` minus that of token `other`, at one position.
+
+    Parameters
+    ----------
+    answer : int
+        Token id.
+    other : int
+        Token id.
+    position : int, default -1
+        Absolute, or from the end if negative.
+
+    Returns
+    -------
+    function
+        Takes `logits [pos vocab]`.
+    """
 
     def metric(logits: torch.Tensor) -> float:
         return float(logits[position, answer] - logits[position, other])
@@ -115,30 +169,53 @@ def patching_sweep(
     batch: int = 64,
     what: str | None = "patching",
 ) -> PatchingSweep:
-    """Run `corrupted` once for each site and position, with the clean run's activations there and
-    nowhere else.
+    """Patch every site and position alone: the clean run's activations there and nowhere else.
 
     All positions of a site are rows of one pass, which begins at its layer
-    (`models.edits.forward_arms`): equal to one `run_with_hooks` each. Give the two runs the other
-    way round to see what breaks the clean one (2309.16042). High- and low-value states of one
-    problem are runs like any other.
+    (`models.row_edits.forward_arms`): equal to one `run_with_hooks` each. Give the two runs the
+    other way round to see what breaks the clean one (arXiv 2309.16042). High- and low-value states
+    of one problem are runs like any other.
 
-    Args:
-        clean, corrupted: tokens of the two runs, BOS included.
-        sites: layers and kinds. A patch at `resid_mid` reaches only the MLP in a TransformerBridge
-        (see `Site`).
-        metric: `logits [pos vocab]` (float32) -> a number, such as `logit_difference`.
-        positions: absolute positions to patch, all by default. A pair (p, q) puts what the clean
-            run has at p where the corrupted one has q; runs of different lengths need pairs or
-            positions that both have.
-        neurons: patch its coordinates alone, at every site; those of the residual stream are the
-            same in all layers, an MLP set has its own site only. None patches all neurons.
-        batch: rows run at once.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The model.
+    clean : tensor [pos]
+        Tokens of the run that values are taken from, BOS included.
+    corrupted : tensor [other]
+        Tokens of the run that they are put into.
+    sites : str, Site, or sequence of either
+        Layers and kinds. A patch at `resid_mid` reaches only the MLP in a TransformerBridge (see
+        `Site`).
+    metric : function
+        `logits [pos vocab]` (float32) -> a number, such as `logit_difference`.
+    positions : sequence of int or of (int, int), or None, default None
+        Absolute positions to patch, all by default. A pair (p, q) puts what the clean run has at p
+        where the corrupted one has q; runs of different lengths need pairs or positions that both
+        have.
+    neurons : NeuronSet or None, default None
+        Patch its coordinates alone, at every site; those of the residual stream are the same in all
+        layers, an MLP set has its own site only. None patches all neurons.
+    batch : int, default 64
+        Rows run at once.
+    what : str or None, default "patching"
+        Title of the progress bar; None for none.
 
-    Raises:
-        MechRewardError: runs of different lengths without `positions`, a position that a run lacks,
-            a set that does not fit a site or the model, a site the model lacks, or a metric that is
-            the same on both runs.
+    Returns
+    -------
+    PatchingSweep
+        The metric by site and position.
+
+    Raises
+    ------
+    MechRewardError
+        Runs of different lengths without `positions`, a position that a run lacks, a set that does
+        not fit a site or the model, a site the model lacks, or a metric that is the same on both
+        runs.
+
+    Notes
+    -----
+    A result is read as (metric - corrupted) / (clean - corrupted), the usual normalisation.
     """
     require(batch >= 1, f"batch counts rows run at once and must be at least 1; {batch} was given.")
     wanted, identity = parse_sites(model, sites), model_id(model)
@@ -147,7 +224,8 @@ def patching_sweep(
     ends = [float(metric(_logits(model, tokens))) for tokens in (clean, corrupted)]
     require(
         bool(np.isfinite(ends).all()) and abs(ends[0] - ends[1]) > 1e-4 * max(map(abs, ends)),
-        f"the metric is {ends[0]:.6g} on the clean run and {ends[1]:.6g} on the corrupted: nothing can be restored.",
+        f"the metric is {ends[0]:.6g} on the clean run and {ends[1]:.6g} on the corrupted: "
+        "nothing can be restored.",
     )
     values = forward(model, [clean], wanted, max(site.layer for site in wanted) + 1)
     table = np.zeros((len(wanted), len(pairs)))
@@ -176,8 +254,8 @@ def _pairs(
     if positions is None:
         require(
             clean == corrupted,
-            f"the clean run has {clean} tokens and the corrupted one {corrupted}: say with positions= which state goes "
-            "where, as pairs (clean, corrupted).",
+            f"the clean run has {clean} tokens and the corrupted one {corrupted}: say with "
+            "positions= which state goes where, as pairs (clean, corrupted).",
         )
         positions = range(clean)
     pairs: list[tuple[int, int]] = []

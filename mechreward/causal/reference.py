@@ -13,25 +13,42 @@ from mechreward.probing.activations import Activations
 
 
 def absolute(at: Sequence[int]) -> tuple[int, ...]:
-    """Absolute positions, sorted and unique. Raises MechRewardError for none, or one below 0."""
-    found = tuple(sorted({int(position) for position in at}))
-    require(len(found) > 0, "no position was given; leave out at= for every position.")
-    require(found[0] >= 0, f"positions are absolute and count from 0; {found[0]} was given.")
-    return found
+    """Absolute positions, sorted and unique.
+
+    Raises
+    ------
+    MechRewardError
+        None, or one below 0.
+    """
+    positions = tuple(sorted({int(position) for position in at}))
+    require(len(positions) > 0, "no position was given; leave out at= for every position.")
+    first = positions[0]
+    require(first >= 0, f"positions are absolute and count from 0; {first} was given.")
+    return positions
 
 
 def by_position(
     reference: Activations, by: str | None, ends: Sequence[int] | None
 ) -> dict[int, list[int]] | None:
-    """Absolute position -> the rows of the reference that stand for it, sorted; None if all rows
-    stand for any.
+    """Absolute position -> the rows of the reference that stand for it, sorted.
 
-    `by` is None, "position" (rows recorded at that position), or "step" (rows of the step that the
-    position lies in, in a trajectory with these `ends`; as in `record`, the prompt is step 0).
+    None if all rows stand for any.
 
-    Raises:
-        MechRewardError: an unknown `by`, `ends` without by="step" or by="step" without `ends`, or
-        no row for any step.
+    Parameters
+    ----------
+    reference : Activations
+        Activations with their labels.
+    by : str or None
+        None, "position" (rows recorded at that position), or "step" (rows of the step that the
+        position lies in; as in `record`, the prompt is step 0).
+    ends : sequence of int or None
+        For by="step", where the steps of the trajectory end.
+
+    Raises
+    ------
+    MechRewardError
+        An unknown `by`, `ends` without by="step" or by="step" without `ends`, or no row for any
+        step.
     """
     if by is not None:
         one_of("condition", by, ("position", "step"))
@@ -41,9 +58,8 @@ def by_position(
     if by is None:
         return None
     labels: dict[int, list[int]] = {}
-    for row, label in enumerate(
-        (reference.position if by == "position" else reference.step).tolist()
-    ):
+    column = reference.position if by == "position" else reference.step
+    for row, label in enumerate(column.tolist()):
         labels.setdefault(label, []).append(row)
     if by == "position":
         return dict(sorted(labels.items()))
@@ -62,11 +78,14 @@ def by_position(
 
 
 def table(rows: Mapping[int, Float[torch.Tensor, " k"]]) -> Float[torch.Tensor, "pos k"]:
-    """Rows by absolute position; positions without one hold 0 (an intervention's `known` leaves
-    them out)."""
-    found = torch.zeros(max(rows) + 1, len(next(iter(rows.values()))))
-    found[list(rows)] = torch.stack(list(rows.values()))
-    return found
+    """Rows by absolute position.
+
+    Positions without one hold 0 (an intervention's `known` leaves them out).
+    """
+    width = len(next(iter(rows.values())))
+    values = torch.zeros(max(rows) + 1, width)
+    values[list(rows)] = torch.stack(list(rows.values()))
+    return values
 
 
 def some(numbers: Sequence[int]) -> str:

@@ -25,23 +25,41 @@ def restored(
     *,
     seed: int = 0,
 ) -> dict[Site, Interval]:
-    """For every later residual site, the part of the change of its read-out that the layers in
-    between undo.
+    """Self-repair: the part of the change of a read-out that the layers in between undo.
 
     `direct` [row] is what the probe's read-out changes by if the change of the residual stream
     behind the layer of the intervention is carried on as it is; `total` [row] what it really
     changes by. The part is 1 - sum(total direct) / sum(direct^2) over the states of `runs`: 0 if
-    nothing is undone, 1 if all is, below 0 if the change grows. That is total against direct
-    effect, as self-repair is measured on logits (2307.15771), on a read-out of V-hat (our choice).
-    The interval is a bootstrap by problem.
+    nothing is undone, 1 if all is, below 0 if the change grows.
 
-    Args:
-        change: at one site; it acts at every position.
-        probes: fitted to clean states at `resid_post` sites of later layers, linear, so that
-        effects add up.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The model.
+    runs : Rollouts
+        Rollouts whose states are read.
+    change : Intervention
+        At one site; it acts at every position.
+    probes : mapping of Site to ValueProbe
+        Fitted to clean states at `resid_post` sites of later layers, linear, so that effects add
+        up.
+    seed : int, default 0
+        Seed of the bootstrap.
 
-    Raises:
-        MechRewardError: no later site, or a probe that is not linear.
+    Returns
+    -------
+    function
+        By site, a bootstrap by problem.
+
+    Raises
+    ------
+    MechRewardError
+        No later site, or a probe that is not linear.
+
+    Notes
+    -----
+    That is total against direct effect, as self-repair is measured on logits (arXiv 2307.15771), on
+    a read-out of V-hat (our choice).
     """
     layer = change.check(model).neurons.site.layer
     behind = Site(layer, "resid_post")

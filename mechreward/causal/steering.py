@@ -19,9 +19,24 @@ from mechreward.probing.neurons import NeuronSet, ranking
 
 @dataclass(frozen=True, eq=False)
 class Push:
-    """A set with the direction [k] of one unit of steering. `arm` and `draw` name it; `error` is
-    the rms match error of the neurons (`causal.controls.Control`; NaN for sets drawn without a
-    match)."""
+    """A set with the direction of one unit of steering.
+
+    Attributes
+    ----------
+    arm : str
+        Kind of set.
+    draw : int
+        Number of the draw.
+    neurons : NeuronSet
+        The set.
+    direction : tensor [k]
+        One unit.
+    error : float
+        Rms match error of the neurons (`causal.controls.Control`); NaN for sets drawn without a
+        match.
+    norm : float
+        Displacement of one unit, in the unit of the activations.
+    """
 
     arm: str
     draw: int
@@ -41,24 +56,30 @@ class Push:
 
 def by_arm(pushes: Sequence[Push]) -> dict[str, list[Push]]:
     """Draws by arm, both in the order given."""
-    found: dict[str, list[Push]] = {}
+    arms: dict[str, list[Push]] = {}
     for push in pushes:
-        found.setdefault(push.arm, []).append(push)
-    return found
+        arms.setdefault(push.arm, []).append(push)
+    return arms
 
 
 def own_push(
     neurons: NeuronSet, acts: Activations, toward: Float[np.ndarray, " row"], arm: str = "value"
 ) -> Push:
-    """One unit is one standard deviation of each neuron over `acts`, in the sense of its
-    correlation with `toward`.
+    """A set's own way up.
 
-    Raises MechRewardError for a set that is constant over these rows: no direction leads anywhere.
+    One unit is one standard deviation of each neuron over `acts`, in the sense of its correlation
+    with `toward`.
+
+    Raises
+    ------
+    MechRewardError
+        A set that is constant over these rows: no direction leads anywhere.
     """
     push = Push(arm, 0, neurons, steer(neurons, acts, toward=toward).reference)
     require(
         push.norm > 0,
-        f"every neuron of {neurons} is constant over the {len(acts.x)} rows: nothing to steer along.",
+        f"every neuron of {neurons} is constant over the {len(acts.x)} rows: "
+        "nothing to steer along.",
     )
     return push
 
@@ -66,10 +87,10 @@ def own_push(
 def like(
     push: Push, neurons: NeuronSet, acts: Activations, toward: np.ndarray, arm: str, draw: int = 0
 ) -> Push:
-    """Another set's own way up (as `own_push`), with the displacement of `push`: the same norm,
-    exactly.
+    """Another set's own way up (as `own_push`), with the displacement of `push`.
 
-    Neurons that are constant over `acts` do not move; where all are, each moves alike.
+    The norm is the same, exactly. Neurons that are constant over `acts` do not move; where all are,
+    each moves alike.
     """
     way = steer(neurons, acts, toward=toward).reference
     if not way.norm() > 0:
@@ -85,25 +106,45 @@ def matched_pushes(
     draws: int,
     seed: int = 0,
 ) -> list[Push]:
-    """As many of `draws` sets as the site has, nearest to the set's neurons in rms, at the
-    displacement of `push`.
+    """Sets nearest to the set's neurons in rms, at the displacement of `push`.
 
-    The match on displacement is exact by construction; that on rms is as close as the site allows,
-    and `error` says how close. A neighbourhood is as small as `draws` different sets allow. Few or
-    no sets come back where the site has no more: a rank among them cannot be small then.
+    As many of `draws` as the site has: few or none come back where it has no more, and a rank among
+    them cannot be small then. The match on displacement is exact by construction; that on rms is as
+    close as the site allows, and `error` says how close. A neighbourhood is as small as `draws`
+    different sets allow.
 
-    Args:
-        tokens: activations of rows="tokens", for rms and sinks.
+    Parameters
+    ----------
+    push : Push
+        What to match.
+    tokens : Activations
+        Activations of rows="tokens", for rms and sinks.
+    acts : Activations
+        Activations of the states.
+    toward : array
+        [row] what a positive strength is to raise.
+    draws : int
+        How many at most.
+    seed : int, default 0
+        Seed of the draws.
+
+    Returns
+    -------
+    function
+        With their errors.
     """
     k = len(push.neurons)
     free = tokens.width - len({*push.neurons.indices, *sinks(tokens)})
-    draws, most = min(draws, comb(free, k) if k > 1 else free - 1), free - k
+    draws = min(draws, comb(free, k) if k > 1 else free - 1)
+    most = free - k
     if min(draws, most) < 1:
         return []
     reach = next((r for r in range(4, most) if comb(r + k - 1, k) >= 2 * draws), most)
-    found = matched(push.neurons, tokens, draws, seed, reach=reach)
-    made = [like(push, one.neurons, acts, toward, "matched", one.draw) for one in found]
-    return [replace(one, error=control.error) for one, control in zip(made, found, strict=True)]
+    pushes = []
+    for control in matched(push.neurons, tokens, draws, seed, reach=reach):
+        other = like(push, control.neurons, acts, toward, "matched", control.draw)
+        pushes.append(replace(other, error=control.error))
+    return pushes
 
 
 def random_pushes(
@@ -115,20 +156,23 @@ def random_pushes(
     seed: int = 0,
 ) -> list[Push]:
     """Uniformly random sets of the same size and displacement, sinks left out."""
-    found = random(push.neurons, tokens, draws, seed, sink_free=True)
-    return [like(push, one.neurons, acts, toward, "random", one.draw) for one in found]
+    return [
+        like(push, control.neurons, acts, toward, "random", control.draw)
+        for control in random(push.neurons, tokens, draws, seed, sink_free=True)
+    ]
 
 
 def rival(
     push: Push, acts: Activations, toward: np.ndarray, scores: Float[np.ndarray, " width"], arm: str
 ) -> Push | None:
-    """The best-scored neurons of another ranking, without the set's own (a set is no rival of
-    itself; our choice), as many and at the same displacement. None where the site has not so many
-    others."""
-    others = [int(i) for i in ranking(scores) if int(i) not in push.neurons.indices][
-        : len(push.neurons)
-    ]
-    if len(others) < len(push.neurons):
+    """The best-scored neurons of another ranking, as many and at the same displacement.
+
+    The set's own are left out (a set is no rival of itself; our choice). None where the site has
+    not so many others.
+    """
+    k = len(push.neurons)
+    others = [int(i) for i in ranking(scores) if int(i) not in push.neurons.indices][:k]
+    if len(others) < k:
         return None
     return like(push, NeuronSet.of(acts, others, arm), acts, toward, arm)
 

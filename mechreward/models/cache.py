@@ -1,5 +1,7 @@
-"""A key-value cache whose rows leave and enter in place, behind the interface that HuggingFace
-models expect."""
+"""A key-value cache whose rows leave and enter in place.
+
+It stands behind the interface that HuggingFace models expect.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,11 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass
 class _Window:
-    """What the model sees. An object of its own: layers that knew their cache would keep all its
-    memory alive until the garbage collector comes round."""
+    """What the model sees.
+
+    An object of its own: layers that knew their cache would keep all its memory alive until the
+    garbage collector comes round.
+    """
 
     rows: int
     first: int
@@ -24,46 +29,51 @@ class _Window:
 
 
 class RowCache(DynamicCache):
-    """Keys and values `[row heads column head_dim]` of the rows being decoded, left-padded: all
-    rows end at column `end`, row r begins at `start[r]`, and the model sees columns `first` to
-    `end` of the first `rows` rows.
+    """Keys and values of the rows being decoded, `[row heads column head_dim]`, left-padded.
 
-    Nothing is copied for a new token or for a row that leaves. When `end` reaches the buffer's
-    edge, the visible columns move back to its beginning.
+    All rows end at column `end`, row r begins at `start[r]`, and the model sees columns `first` to
+    `end` of the first `rows` rows. Nothing is copied for a new token or for a row that leaves. When
+    `end` reaches the buffer's edge, the visible columns move back to its beginning.
+
+    Parameters
+    ----------
+    capacity : int
+        Rows there can be at once.
+    widest : int
+        The longest prefix that will ever enter.
+    layers : list of (keys, values)
+        Any prefill of the model, for the shapes.
     """
 
     ROOM = 64
 
     def __init__(self, capacity: int, widest: int, layers: list[Pair]) -> None:
-        """`widest`: the longest prefix that will ever enter; `layers`: any prefill of the model,
-        for the shapes."""
         super().__init__()
-        self.widest, self.window = widest, _Window(0, widest, widest)
+        self.widest = widest
+        self.window = _Window(rows=0, first=widest, end=widest)
         self.start = torch.full((capacity,), widest, device=layers[0][0].device)
-        self.layers[:] = [
-            _Layer(self.window, capacity, widest + self.ROOM, pair) for pair in layers
-        ]
+        columns = widest + self.ROOM
+        self.layers[:] = [_Layer(self.window, capacity, columns, pair) for pair in layers]
 
     def enter(
         self, rows: list[int], layers: list[Pair], sources: list[int], lengths: list[int]
     ) -> None:
-        """Give each of `rows` the first columns of a row of a prefill: `lengths` of them, of row
-        `sources`."""
-        end, longest, device = self.window.end, max(lengths), self.start.device
-        rows_, sources_, lengths_ = (
-            torch.tensor(numbers, device=device) for numbers in (rows, sources, lengths)
-        )
-        self.start[rows_] = end - lengths_
+        """Give each of `rows` the first `lengths` columns of row `sources` of a prefill."""
+        device = self.start.device
+        to = torch.tensor(rows, device=device)
+        source = torch.tensor(sources, device=device)
+        length = torch.tensor(lengths, device=device)
+        longest = max(lengths)
+        end = self.window.end
+        self.start[to] = end - length
         # What a shorter row has in front of its first column is of no matter, as long as it is a
         # number.
-        columns = (torch.arange(longest, device=device) - (longest - lengths_)[:, None]).clamp(
-            min=0
-        )
+        columns = torch.arange(longest, device=device) - (longest - length)[:, None]
+        columns = columns.clamp(min=0)
         for layer, pair in zip(self._own, layers, strict=True):
             for buffer, part in zip(layer.buffers, pair, strict=True):
-                buffer[rows_, :, end - longest : end] = part[
-                    sources_[:, None], :, columns
-                ].transpose(1, 2)
+                picked = part[source[:, None], :, columns]
+                buffer[to, :, end - longest : end] = picked.transpose(1, 2)
 
     def move(self, source: list[int], to: list[int], rows: int) -> None:
         """Copy rows `source` onto rows `to`, which have left, and show `rows` rows from now on."""
@@ -76,8 +86,7 @@ class RowCache(DynamicCache):
         self.window.rows = rows
 
     def open(self) -> Int[torch.Tensor, "row visible"]:
-        """Make room for one column; returns the mask of what each row may see, the new column
-        included."""
+        """Make room for one column; returns what each row may see, the new column included."""
         window = self.window
         window.first = int(self.start[: window.rows].min())
         if window.end == self._own[0].buffers[0].shape[2]:
@@ -90,12 +99,14 @@ class RowCache(DynamicCache):
         self.window.end += 1
 
     def _rewind(self) -> None:
-        first, last = self.window.first, self.window.end
-        end = max(self.widest, last - first)
+        window = self.window
+        visible = window.end - window.first
+        end = max(self.widest, visible)
         for layer in self._own:
-            layer.rewind(first, last, end, end + self.ROOM)
-        self.start -= last - end
-        self.window.first, self.window.end = end - (last - first), end
+            layer.rewind(window.first, window.end, end, end + self.ROOM)
+        self.start -= window.end - end
+        window.first = end - visible
+        window.end = end
 
     @property
     def _own(self) -> list[_Layer]:
@@ -117,22 +128,20 @@ class _Layer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> Pair:
-        window = self.window
-        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[: window.rows, :, window.end : window.end + 1] = new
-        keys, values = (
-            buffer[: window.rows, :, window.first : window.end + 1] for buffer in self.buffers
-        )
-        return keys, values
+        rows, first, end = self.window.rows, self.window.first, self.window.end
+        keys, values = self.buffers
+        keys[:rows, :, end : end + 1] = key_states
+        values[:rows, :, end : end + 1] = value_states
+        return keys[:rows, :, first : end + 1], values[:rows, :, first : end + 1]
 
     def get_seq_length(self, *_: Any) -> int:
         return self.window.end - self.window.first
 
     def rewind(self, first: int, last: int, end: int, columns: int) -> None:
         for i, buffer in enumerate(self.buffers):
-            seen = buffer[:, :, first:last].clone()
-            if columns > buffer.shape[2]:
-                self.buffers[i] = buffer = buffer.new_zeros(
-                    *buffer.shape[:2], columns, buffer.shape[3]
-                )
-            buffer[:, :, end - (last - first) : end] = seen
+            visible = buffer[:, :, first:last].clone()
+            capacity, heads, room, head = buffer.shape
+            if columns > room:
+                buffer = buffer.new_zeros(capacity, heads, columns, head)
+                self.buffers[i] = buffer
+            buffer[:, :, end - (last - first) : end] = visible

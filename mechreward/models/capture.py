@@ -1,5 +1,7 @@
-"""Activations, or what is read off them, caught while the tokens are generated: no second pass over
-the text."""
+"""Activations, or what is read off them, caught while tokens are generated.
+
+No second pass over the text is needed.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,23 @@ Read = Callable[[torch.Tensor], torch.Tensor]
 class Capture:
     """What to catch at which sites in the generating pass.
 
-    `read` maps each site to a read-out `[row width] -> [row out]` (float32, on the model's device),
-    or to None for the activations themselves. `rows` as in `probing.record`: `tokens` (the last
-    prompt token and every new one), `states` (the last prompt token, every new token in `ends`, and
-    the last token), or `steps` (the mean over the tokens of every step, a step being what ends at a
-    token in `ends` or at the last token).
+    Attributes
+    ----------
+    read : mapping of Site to function or None
+        For each site a read-out `[row width] -> [row out]` (float32, on the model's device), or
+        None for the activations themselves.
+    rows : str, default "tokens"
+        "tokens" (the last prompt token and every new one), "states" (the last prompt token, every
+        new token in `ends`, and the last token), or "steps" (the mean over the tokens of every
+        step, a step being what ends at a token in `ends` or at the last token); as in
+        `probing.activations.record`.
+    ends : frozenset of int, default none
+        Tokens that end a step.
+
+    Raises
+    ------
+    MechRewardError
+        An unknown kind of rows, or no site.
     """
 
     read: Mapping[Site, Read | None]
@@ -40,8 +54,15 @@ class Capture:
 
 @dataclass(frozen=True)
 class Caught:
-    """Of one job: `position` [row], absolute, and by site what was read there, float32 on the
-    CPU."""
+    """What was caught of one job.
+
+    Attributes
+    ----------
+    position : tensor [row]
+        Absolute position of every row.
+    x : dict of Site to tensor [row out]
+        By site what was read there, float32 on the CPU.
+    """
 
     position: Int[torch.Tensor, " row"]
     x: dict[Site, Float[torch.Tensor, "row out"]]
@@ -52,6 +73,17 @@ class Catcher:
 
     Jobs are known by number; which row a job sits in, the engine says before every pass. What is
     kept of a row whose job is over is dropped in the end. No hook waits for the device.
+
+    Parameters
+    ----------
+    capture : Capture
+        What to catch.
+    starts : sequence of int
+        [job] position of the token each job is continued from.
+    slots : int
+        Rows there can be at once.
+    device : torch.device
+        The model's.
     """
 
     FLUSH = 64  # passes after which what was caught leaves the device
@@ -60,9 +92,10 @@ class Catcher:
     def __init__(
         self, capture: Capture, starts: Sequence[int], slots: int, device: torch.device
     ) -> None:
-        """`starts` [job]: position of the token each job is continued from; `slots`: rows there can
-        be at once."""
-        self.capture, self.starts, self.slots, self.device = capture, starts, slots, device
+        self.capture = capture
+        self.starts = starts
+        self.slots = slots
+        self.device = device
         self.ends = torch.tensor(sorted(capture.ends), dtype=torch.long, device=device)
         self.passes = 0
         self.entered: dict[int, int] = {}  # of every job in a row: before which pass it came,
@@ -85,8 +118,7 @@ class Catcher:
         return [(site.hook, self._hook(site)) for site in self.capture.read]
 
     def enter(self, job: int, row: int) -> None:
-        """A job takes a row. The row's number stays its slot: rows only move once nobody enters any
-        more."""
+        """A job takes a row. Its number stays the slot: rows only move once nobody enters."""
         self.entered[job] = self.since[job] = self.passes
         self.slot[job] = row
         self.marked.add(job)
@@ -106,29 +138,32 @@ class Catcher:
 
     def expect(self, jobs: Sequence[int]) -> None:
         """Announce the next decoding pass: the job in each row."""
-        entered, shift = self.entered, self.passes
-        self.passes += 1
+        present = [(row, job) for row, job in enumerate(jobs) if job in self.entered]
         if self.chooses:
-            chosen = [
-                (row, job) for row, job in enumerate(jobs) if job in self.marked and job in entered
-            ]
-            labels = [job for _, job in chosen]
-            self.rows = self._index(row for row, _ in chosen)
+            kept = [(row, job) for row, job in present if job in self.marked]
+            labels = [job for _, job in kept]
+            self.rows = self._index(row for row, _ in kept)
         else:
-            labels = [job if job in entered else self.GONE for job in jobs]
+            labels = [job if job in self.entered else self.GONE for job in jobs]
+        places = []
+        for job in labels:
+            if job == self.GONE:
+                places.append(0)
+            else:
+                places.append(self.starts[job] + self.passes - self.entered[job])
         self.labels.append(labels)
-        self.places.append(
-            [self.starts[job] + shift - entered[job] if job >= 0 else 0 for job in labels]
-        )
-        if self.capture.rows == "steps":
-            there = [(row, job) for row, job in enumerate(jobs) if job in entered]
-            self.there = self._index(row for row, _ in there)
-            self.into = self._index(self.slot[job] for _, job in there)
+        self.places.append(places)
+        self.passes += 1
+        over_steps = self.capture.rows == "steps"
+        if over_steps:
+            self.there = self._index(row for row, _ in present)
+            self.into = self._index(self.slot[job] for _, job in present)
             self.full = self._index(self.slot[job] for job in labels)
-            self.tokens = self._index(self.passes - self.since[job] for job in labels)[:, None]
+            tokens = self._index(self.passes - self.since[job] for job in labels)
+            self.tokens = tokens[:, None]
             self.since.update(dict.fromkeys(labels, self.passes))
         self.marked.clear()
-        self.waiting = set(self.kept) if labels or self.capture.rows == "steps" else set()
+        self.waiting = set(self.kept) if labels or over_steps else set()
 
     def done(self) -> None:
         """The pass is over. Raises MechRewardError if a hook did not fire in it."""
@@ -136,34 +171,33 @@ class Catcher:
             missing = ", ".join(sorted(map(str, self.waiting)))
             raise MechRewardError(f"nothing passed through {missing}: the hook never fired.")
         if not self.passes % self.FLUSH:
-            self.kept = {
-                site: [torch.cat(parts).cpu()] if parts else [] for site, parts in self.kept.items()
-            }
+            for site, parts in self.kept.items():
+                self.kept[site] = [torch.cat(parts).cpu()] if parts else []
 
     def results(self) -> list[Caught]:
         """By job, rows in the order of their positions."""
-        job, position = (
-            torch.tensor([*chain(*parts)], dtype=torch.long) for parts in (self.labels, self.places)
-        )
-        order = job.argsort(stable=True)[int((job == self.GONE).sum()) :]
+        job = torch.tensor([*chain(*self.labels)], dtype=torch.long)
+        position = torch.tensor([*chain(*self.places)], dtype=torch.long)
+        # Rows of jobs that were over have the lowest number, and are left out.
+        gone = int((job == self.GONE).sum())
+        order = job.argsort(stable=True)[gone:]
         counts = job[order].bincount(minlength=len(self.starts)).tolist()
-        columns = {
-            site: torch.cat([part.cpu() for part in parts])[order]
-            for site, parts in self.kept.items()
-        }
-        positions, parts = (
-            position[order].split(counts),
-            {site: x.split(counts) for site, x in columns.items()},
-        )
+        positions = position[order].split(counts)
+        x: dict[Site, tuple[torch.Tensor, ...]] = {}
+        for site, parts in self.kept.items():
+            column = torch.cat([part.cpu() for part in parts])
+            x[site] = column[order].split(counts)
         # The row of the last prompt token ends no step.
         first = int(self.capture.rows == "steps")
-        return [
-            Caught(positions[i][first:], {site: x[i][first:] for site, x in parts.items()})
-            for i in range(len(self.starts))
-        ]
+        caught = []
+        for number in range(len(self.starts)):
+            rows = {site: jobs[number][first:] for site, jobs in x.items()}
+            caught.append(Caught(positions[number][first:], rows))
+        return caught
 
     def _index(self, numbers: Iterable[int]) -> torch.Tensor:
-        return torch.tensor(list(numbers), dtype=torch.long).to(self.device, non_blocking=True)
+        index = torch.tensor(list(numbers), dtype=torch.long)
+        return index.to(self.device, non_blocking=True)
 
     def _hook(self, site: Site) -> Callable[..., None]:
         read = self.capture.read[site]
@@ -183,7 +217,8 @@ class Catcher:
         return hook
 
     def _means(self, site: Site, x: torch.Tensor) -> torch.Tensor:
-        sums = self.sums.setdefault(site, x.new_zeros(self.slots, x.shape[1]))
+        empty = x.new_zeros(self.slots, x.shape[1])
+        sums = self.sums.setdefault(site, empty)
         sums.index_add_(0, self.into, x[self.there])
         means = sums[self.full] / self.tokens
         sums[self.full] = 0

@@ -1,5 +1,4 @@
-"""The decode loop of the package: one prefill forks into many continuations, finished rows leave,
-waiting ones enter.
+"""The decode loop: one prefill forks into many continuations, finished rows make room.
 
 It knows tokens, not text. Every row draws from its own generator, keyed by the job, so neither
 batch size nor order changes a result (in float32, up to rounding of the logits).
@@ -26,14 +25,27 @@ from mechreward.models.policy import Policy, draw, key_generator
 from mechreward.models.row_edits import Edit, RowEdits
 
 Hooks = Sequence[tuple[str, Any]]
+Prefix = tuple[int, ...]  # names what has to be prefilled once
 
 
 @dataclass(frozen=True)
 class Job:
-    """Continue the first `length` tokens of `trunk`, at most `max_new` more, with the generator of
-    `key`, under `edits` of its own.
+    """A prefix to continue.
 
-    Jobs that share a trunk (the same tensor) and edits share its one prefill.
+    Jobs that share a trunk (the same tensor) and edits share one prefill.
+
+    Attributes
+    ----------
+    trunk : tensor [pos]
+        Tokens, of which the first `length` are the prefix.
+    length : int
+        Tokens of the prefix.
+    max_new : int
+        Tokens to generate at most.
+    key : tuple of int or str
+        Names the generator of its random numbers.
+    edits : tuple of Edit, default ()
+        Interventions of this row alone.
     """
 
     trunk: Int[torch.Tensor, " pos"]
@@ -43,15 +55,26 @@ class Job:
     edits: tuple[Edit, ...] = ()
 
     @property
-    def prefix(self) -> tuple[int, ...]:
+    def prefix(self) -> Prefix:
         """What has to be prefilled once."""
         return (id(self.trunk), *map(id, self.edits))
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """New tokens (the end-of-sequence token included, if it was drawn) and the model's
-    log-probability of each; `caught` is what the call captured of the job."""
+    """What a job generated.
+
+    Attributes
+    ----------
+    tokens : tensor [gen]
+        New tokens, the end-of-sequence token included if it was drawn.
+    logprobs : tensor [gen]
+        The model's log-probability of each.
+    finished : bool
+        Whether the end-of-sequence token was drawn.
+    caught : Caught or None, default None
+        What the call captured of the job.
+    """
 
     tokens: Int[torch.Tensor, " gen"]
     logprobs: Float[torch.Tensor, " gen"]
@@ -73,16 +96,36 @@ def generate(
 ) -> list[Continuation]:
     """Run every job; results come in the order of the jobs.
 
-    Args:
-        batch: rows decoded at once.
-        hooks: TransformerLens `(name, fn)` pairs that stay on during prefill and decoding.
-        capture: what to catch meanwhile, edits and hooks included. The last token of every job,
-            which nothing needs to be drawn after, is then run as well.
-        what: title of a progress bar; None for none.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        A TransformerBridge or HookedTransformer.
+    jobs : sequence of Job
+        What to continue.
+    eos : int
+        The token that ends a row.
+    policy : Policy or None, default None
+        How tokens are drawn; the model's own distribution if None.
+    batch : int, default 256
+        Rows decoded at once.
+    hooks : Hooks, default ()
+        TransformerLens `(name, fn)` pairs that stay on during prefill and decoding.
+    capture : Capture or None, default None
+        What to catch meanwhile, edits and hooks included. The last token of every job, which
+        nothing needs to be drawn after, is then run as well.
+    what : str or None, default None
+        Title of a progress bar; None for none.
 
-    Raises:
-        MechRewardError: a job with nothing to continue or no room for a token, batch < 1, or a
-            captured site the model lacks.
+    Returns
+    -------
+    list of Continuation
+        One for each job.
+
+    Raises
+    ------
+    MechRewardError
+        A job with nothing to continue or no room for a token, batch < 1, or a captured site the
+        model lacks.
     """
     policy = policy or Policy()
     require(
@@ -91,12 +134,14 @@ def generate(
     for job in jobs:
         require(
             1 <= job.length <= len(job.trunk) and job.max_new >= 1,
-            f"a job continues 1 to {len(job.trunk)} tokens by at least 1; got {job.length} and {job.max_new}.",
+            f"a job continues 1 to {len(job.trunk)} tokens by at least 1; "
+            f"got {job.length} and {job.max_new}.",
         )
     if not jobs:
         return []
     run = _Run(model, jobs, policy, eos, min(batch, len(jobs)), capture)
-    changes, readers = [*run.edits.hooks(), *hooks], run.catcher.hooks() if run.catcher else []
+    changes = [*run.edits.hooks(), *hooks]
+    readers = run.catcher.hooks() if run.catcher else []
     if not hooks and LeanPass.fits(model):
         run.lean = LeanPass(model, changes, readers)
     bar = progress(what, "rollout", total=len(jobs))
@@ -105,12 +150,11 @@ def generate(
             run.refill()
             bar.update(run.step())
     run.edits.check()
-    said = [run.done[i] for i in range(len(jobs))]
+    continuations = [run.done[number] for number in range(len(jobs))]
     if run.catcher is None:
-        return said
-    return [
-        replace(one, caught=caught) for one, caught in zip(said, run.catcher.results(), strict=True)
-    ]
+        return continuations
+    results = zip(continuations, run.catcher.results(), strict=True)
+    return [replace(continuation, caught=caught) for continuation, caught in results]
 
 
 class _Run:
@@ -129,54 +173,63 @@ class _Run:
         capacity: int,
         capture: Capture | None,
     ) -> None:
-        self.model, self.jobs, self.policy, self.eos, self.capacity = (
-            model,
-            jobs,
-            policy,
-            eos,
-            capacity,
-        )
+        self.model = model
+        self.jobs = jobs
+        self.policy = policy
+        self.eos = eos
+        self.capacity = capacity
         device = self.device = device_of(model)
-        # Jobs of one prefix stay together; long ones first, so that the last rows to run are short.
-        groups = {job.prefix: i for i, job in reversed(list(enumerate(jobs)))}
-        order = sorted(
-            range(len(jobs)), key=lambda i: (-len(jobs[i].trunk), groups[jobs[i].prefix], i)
-        )
-        self.waiting = order[::-1]
+        # Of every prefix: its first job, jobs that have not entered, and how far it is needed.
+        first: dict[Prefix, int] = {}
         self.pending = Counter(job.prefix for job in jobs)
-        self.prefilled: dict[tuple[int, ...], tuple[list[Pair], int]] = {}
+        self.longest: dict[Prefix, int] = {}
+        for number, job in enumerate(jobs):
+            first.setdefault(job.prefix, number)
+            longest = self.longest.get(job.prefix, 0)
+            self.longest[job.prefix] = max(longest, job.length)
+
+        # Jobs of one prefix stay together; long ones first, so that the last rows to run are short.
+        def turn(number: int) -> tuple[int, int, int]:
+            job = jobs[number]
+            return -len(job.trunk), first[job.prefix], number
+
+        self.waiting = sorted(range(len(jobs)), key=turn)[::-1]
+        self.prefilled: dict[Prefix, tuple[list[Pair], int]] = {}
         self.edits = RowEdits((job.edits for job in jobs), device)
         self.lean: LeanPass | None = None
         self.catcher: Catcher | None = None
         if capture is not None:
             for site in capture.read:
                 site.check(model)
-            self.catcher = Catcher(capture, [job.length - 1 for job in jobs], capacity, device)
+            starts = [job.length - 1 for job in jobs]
+            self.catcher = Catcher(capture, starts, capacity, device)
         self.done: dict[int, Continuation] = {}
         self.leaving: list[int] = []
         self.cache: RowCache | None = None
         self.ids: list[int] = []
         self.gone: list[int] = []
-        self.longest: dict[tuple[int, ...], int] = {}
-        for job in jobs:
-            self.longest[job.prefix] = max(self.longest.get(job.prefix, 0), job.length)
         room = max(job.max_new for job in jobs)
-        self.next = torch.zeros(capacity, dtype=torch.long, device=device)
-        self.length = torch.zeros(capacity, dtype=torch.long, device=device)
-        self.said = torch.zeros(capacity, dtype=torch.long, device=device)
-        self.limit = torch.zeros(capacity, dtype=torch.long, device=device)
-        self.codes = torch.zeros(capacity, len(self.edits.tables), dtype=torch.long, device=device)
-        self.uniforms = torch.zeros(capacity, room, dtype=torch.float64, device=device)
-        self.tokens = torch.zeros(capacity, room, dtype=torch.long, device=device)
-        self.logprobs = torch.zeros(capacity, room, device=device)
-        self.live = torch.zeros(capacity, dtype=torch.bool, device=device)
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
+            return torch.zeros(capacity, *shape, dtype=dtype, device=device)
+
+        self.next = zeros()
+        self.length = zeros()
+        self.said = zeros()
+        self.limit = zeros()
+        self.codes = zeros(len(self.edits.tables))
+        self.uniforms = zeros(room, dtype=torch.float64)
+        self.tokens = zeros(room)
+        self.logprobs = zeros(room, dtype=torch.float32)
+        self.live = zeros(dtype=torch.bool)
 
     def refill(self) -> None:
         """Put waiting jobs where rows have ended, once enough have; without any, close the gaps."""
         free = [*self.gone, *range(len(self.ids), self.capacity)]
         if self.waiting and 8 * len(free) >= self.capacity:
-            fresh = [self.waiting.pop() for _ in range(min(len(free), len(self.waiting)))]
-            self._enter(free[: len(fresh)], fresh)
+            count = min(len(free), len(self.waiting))
+            fresh = [self.waiting.pop() for _ in range(count)]
+            self._enter(free[:count], fresh)
         if not self.waiting and 8 * len(self.gone) >= len(self.ids):
             self._close_gaps()
 
@@ -199,41 +252,46 @@ class _Run:
             self.catcher.done()
             self._release()
         # A row that has ended writes over what was collected from it.
-        at = torch.arange(n, device=self.device), self.said[:n].clamp(max=self.tokens.shape[1] - 1)
-        drawn = draw(logits, self.policy, self.uniforms[at])
-        self.tokens[at] = self.next[:n] = drawn
-        self.logprobs[at] = logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
+        column = self.said[:n].clamp(max=self.tokens.shape[1] - 1)
+        place = torch.arange(n, device=self.device), column
+        drawn = draw(logits, self.policy, self.uniforms[place])
+        self.tokens[place] = drawn
+        self.next[:n] = drawn
+        logprobs = logits.log_softmax(-1).gather(1, drawn[:, None])
+        self.logprobs[place] = logprobs[:, 0]
         self.length[:n] += 1
         self.said[:n] += 1
-        over = self.live[:n] & ((drawn == self.eos) | (self.said[:n] >= self.limit[:n]))
+        full = self.said[:n] >= self.limit[:n]
+        over = self.live[:n] & ((drawn == self.eos) | full)
         marks = over[None]
         if self.catcher and self.catcher.chooses:
             marks = torch.stack([over, over | self.catcher.ending(drawn)])
         # The one place of a step that waits for the device.
-        found = torch.nonzero(marks).tolist()
+        marked = torch.nonzero(marks).tolist()
         if self.catcher:
-            self.catcher.mark(self.ids[row] for which, row in found if which)
-        ended = [row for which, row in found if not which]
+            self.catcher.mark(self.ids[row] for kind, row in marked if kind)
+        ended = [row for kind, row in marked if not kind]
         if ended:
             self._collect(ended)
         return len(ended)
 
     def _collect(self, ended: list[int]) -> None:
         """Keep the answers of rows that have just ended, and stop counting the rows."""
-        said = self.said[ended].tolist()
-        tokens, logprobs = self.tokens[ended].cpu(), self.logprobs[ended].cpu()
-        for row, n, words, scores in zip(ended, said, tokens, logprobs, strict=True):
-            self.done[self.ids[row]] = Continuation(
-                words[:n].clone(), scores[:n].clone(), int(words[n - 1]) == self.eos
-            )
+        lengths = self.said[ended].tolist()
+        tokens = self.tokens[ended].cpu()
+        logprobs = self.logprobs[ended].cpu()
+        for i, row in enumerate(ended):
+            answer = tokens[i, : lengths[i]].clone()
+            scores = logprobs[i, : lengths[i]].clone()
+            finished = int(answer[-1]) == self.eos
+            self.done[self.ids[row]] = Continuation(answer, scores, finished)
         self.live[ended] = False
         self.leaving = [self.ids[row] for row in ended]
         if self.catcher is None:
             self._release()
 
     def _release(self) -> None:
-        """Rows whose answers are over become free. A capture first needs the pass in which their
-        last token is run."""
+        """Rows whose answers are over become free; a capture needs the last token's pass before."""
         rows = [self.ids.index(job) for job in self.leaving]
         if self.catcher:
             self.catcher.leave(self.leaving)
@@ -247,42 +305,48 @@ class _Run:
         if any(job.prefix not in self.prefilled for job in jobs):
             # With what half as many rows will need next: fewer and larger passes, for half as much
             # memory more.
-            self._prefill(
-                [*jobs, *(self.jobs[i] for i in self.waiting[: -self.capacity // 2 - 1 : -1])]
-            )
-        if self.cache is None:
-            layers, _ = self.prefilled[jobs[0].prefix]
-            self.cache = RowCache(self.capacity, max(job.length for job in self.jobs) - 1, layers)
+            ahead = self.waiting[: -self.capacity // 2 - 1 : -1]
+            self._prefill([*jobs, *(self.jobs[i] for i in ahead)])
+        self._copy_prefixes(rows, jobs)
         self.gone = [row for row in self.gone if row not in set(rows)]
-        passes: dict[int, list[tuple[int, Job]]] = {}
-        for row, job in zip(rows, jobs, strict=True):
-            passes.setdefault(id(self.prefilled[job.prefix][0]), []).append((row, job))
-        for members in passes.values():
-            layers, _ = self.prefilled[members[0][1].prefix]
-            sources = [self.prefilled[job.prefix][1] for _, job in members]
-            self.cache.enter(
-                [row for row, _ in members], layers, sources, [job.length - 1 for _, job in members]
-            )
         for row, i, job in zip(rows, fresh, jobs, strict=True):
             self.ids[row : row + 1] = [i]
             if self.catcher:
                 self.catcher.enter(i, row)
-            self.uniforms[row, : job.max_new] = torch.from_numpy(
-                key_generator(job.key).random(job.max_new)
-            )
+            uniforms = key_generator(job.key).random(job.max_new)
+            self.uniforms[row, : job.max_new] = torch.from_numpy(uniforms)
             self.pending[job.prefix] -= 1
             if not self.pending[job.prefix]:
                 del self.prefilled[job.prefix]
-        self.cache.window.rows = len(self.ids)
-        self.next[rows] = torch.tensor(
-            [int(job.trunk[job.length - 1]) for job in jobs], device=self.device
-        )
-        self.length[rows] = torch.tensor([job.length for job in jobs], device=self.device)
-        self.limit[rows] = torch.tensor([job.max_new for job in jobs], device=self.device)
-        self.codes[rows] = torch.tensor(
-            [self.edits.code(job.edits) for job in jobs], device=self.device
-        ).long()
-        self.said[rows], self.live[rows] = 0, True
+        if self.cache is not None:
+            self.cache.window.rows = len(self.ids)
+
+        def column(numbers: Sequence[Any]) -> torch.Tensor:
+            return torch.tensor(numbers, device=self.device).long()
+
+        self.next[rows] = column([int(job.trunk[job.length - 1]) for job in jobs])
+        self.length[rows] = column([job.length for job in jobs])
+        self.limit[rows] = column([job.max_new for job in jobs])
+        self.codes[rows] = column([self.edits.code(job.edits) for job in jobs])
+        self.said[rows] = 0
+        self.live[rows] = True
+
+    def _copy_prefixes(self, rows: list[int], jobs: list[Job]) -> None:
+        """Give each row the prefix of its job, out of the pass that prefilled it."""
+        if self.cache is None:
+            layers, _ = self.prefilled[jobs[0].prefix]
+            widest = max(job.length for job in self.jobs) - 1
+            self.cache = RowCache(self.capacity, widest, layers)
+        passes: dict[int, list[tuple[int, Job]]] = {}
+        for row, job in zip(rows, jobs, strict=True):
+            layers, _ = self.prefilled[job.prefix]
+            passes.setdefault(id(layers), []).append((row, job))
+        for members in passes.values():
+            layers, _ = self.prefilled[members[0][1].prefix]
+            places = [row for row, _ in members]
+            sources = [self.prefilled[job.prefix][1] for _, job in members]
+            lengths = [job.length - 1 for _, job in members]
+            self.cache.enter(places, layers, sources, lengths)
 
     def _close_gaps(self) -> None:
         """The last rows move into the places of rows that have ended."""
@@ -291,27 +355,29 @@ class _Run:
         source = [row for row in range(n, len(self.ids)) if row not in self.gone]
         if self.cache is not None:
             self.cache.move(source, to, n)
-        for name in (
-            "next",
-            "length",
-            "said",
-            "limit",
-            "codes",
-            "uniforms",
-            "tokens",
-            "logprobs",
-            "live",
-        ):
-            values = getattr(self, name)
-            values[to] = values[source]
-        for here, there in zip(source, to, strict=True):
-            self.ids[there] = self.ids[here]
+        columns = (
+            self.next,
+            self.length,
+            self.said,
+            self.limit,
+            self.codes,
+            self.uniforms,
+            self.tokens,
+            self.logprobs,
+            self.live,
+        )
+        for column in columns:
+            column[to] = column[source]
+        for row, place in zip(source, to, strict=True):
+            self.ids[place] = self.ids[row]
         del self.ids[n:]
         self.gone = []
 
     def _prefill(self, jobs: Sequence[Job]) -> None:
-        """Run every prefix that is new once, right-padded, as far as any job will need it: a job's
-        last token is run in its first step."""
+        """Run every new prefix once, right-padded, as far as any job will need it.
+
+        A job's last token is run in its first step.
+        """
         new = {job.prefix: job for job in jobs if job.prefix not in self.prefilled}
         lengths = [max(1, self.longest[prefix] - 1) for prefix in new]
         tokens = torch.zeros(len(new), max(lengths), dtype=torch.long)
@@ -319,8 +385,9 @@ class _Run:
         for row, (job, length) in enumerate(zip(new.values(), lengths, strict=True)):
             tokens[row, :length] = job.trunk[:length]
             positions[row, :length] = torch.arange(length)
-        codes = torch.tensor([self.edits.code(job.edits) for job in new.values()]).long()
-        self.edits.set(codes.to(self.device), positions.to(self.device))
+        codes = [self.edits.code(job.edits) for job in new.values()]
+        rows = torch.tensor(codes).long().to(self.device)
+        self.edits.set(rows, positions.to(self.device))
         tokens = tokens.to(self.device)
         if self.lean:
             layers = self.lean.prefill(tokens)

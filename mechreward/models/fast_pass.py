@@ -1,14 +1,15 @@
-"""Prefill and decoding without the module machinery, for the blocks of Llama and Qwen; equal to the
-model's own passes.
+"""Prefill and decoding without the module machinery, for the blocks of Llama and Qwen.
 
-A small model's decoding step is mostly Python: of 12 ms through a bridge the matrix products are 3
-(48 rows, the bundled models, 2 cores). Sampling and values are nothing but such steps.
+They are equal to the model's own passes. A small model's decoding step is mostly Python: of 12 ms
+through a bridge the matrix products are 3 (48 rows, the bundled models, 2 cores). Sampling and
+values are nothing but such steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,11 +19,21 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, 
 from mechreward.models.cache import Pair, RowCache
 from mechreward.models.site import HOOKS, Site
 
-KINDS = ("llama", "qwen2", "qwen3")
-NORMS = ("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm")
+MODEL_TYPES = ("llama", "qwen2", "qwen3")
+NORMS = (
+    "input_layernorm",
+    "post_attention_layernorm",
+    "self_attn.q_norm",
+    "self_attn.k_norm",
+)
 LINEARS = (
-    *(f"self_attn.{name}_proj" for name in "qkvo"),
-    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
 )
 Weight = tuple[torch.Tensor, torch.Tensor | None]
 Hook = tuple[str, Any]
@@ -33,20 +44,31 @@ class LeanPass:
 
     Hooks are TransformerLens `(name, fn)` pairs; `fn` gets the tensor `[row pos width]` and the
     model's hook point.
+
+    Parameters
+    ----------
+    model : TransformerBridge or Llama, Qwen2 or Qwen3 causal model
+        One that fits (`fits`).
+    changes : sequence of (str, function), default ()
+        Hooks that act in every pass.
+    readers : sequence of (str, function), default ()
+        Hooks that act behind them, in decoding passes only.
+
+    Raises
+    ------
+    ValueError
+        A hook that is at no site of ours.
     """
 
     def __init__(
         self, model: Any, changes: Sequence[Hook] = (), readers: Sequence[Hook] = ()
     ) -> None:
-        """`model` must fit (`fits`); `changes` act in every pass, `readers` behind them in decoding
-        passes only.
-
-        Raises ValueError for a hook that is at no site of ours.
-        """
-        self.model, inner = model, getattr(model, "original_model", model)
-        config = self.config = inner.config
+        inner = getattr(model, "original_model", model)
         named = _parameters(inner)
-        self.changes, self.hooks = _placed(model, changes), _placed(model, [*changes, *readers])
+        self.model = model
+        self.config = inner.config
+        self.changes = _placed(model, changes)
+        self.hooks = _placed(model, [*changes, *readers])
         self.embedding = named["model.embed_tokens.weight"]
         self.unembedding = named.get("lm_head.weight", self.embedding)
         self.norm = named["model.norm.weight"]
@@ -54,47 +76,46 @@ class LeanPass:
         self.linears: list[dict[str, _Linears]] = []
         small = sum(part.nbytes for part in named.values()) <= _Linears.LARGEST
         for layer in range(_layers(inner)):
-            start = f"model.layers.{layer}."
-            self.norms.append(
-                {n: named[f"{start}{n}.weight"] for n in NORMS if f"{start}{n}.weight" in named}
-            )
-            parts = {
-                n: (named[f"{start}{n}.weight"], named.get(f"{start}{n}.bias")) for n in LINEARS
-            }
-            q, k, v, o, gate, up, down = (parts[n] for n in LINEARS)
-            joined = {"qkv": (q, k, v), "o": (o,), "gate": (gate,), "up": (up,), "down": (down,)}
-            self.linears.append({name: _Linears(each, small) for name, each in joined.items()})
+            self.norms.append(_norms(named, layer))
+            self.linears.append(_linears(named, layer, small))
         self.rotary = _bare(inner.model.rotary_emb)
         self.turns: Pair | None = None
-        heads = config.num_attention_heads
-        self.head = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+        self.heads = int(self.config.num_attention_heads)
+        width = getattr(self.config, "head_dim", None)
+        self.head = int(width or self.config.hidden_size // self.heads)
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether the passes are known to be the model's own: a raw Llama, Qwen2 or Qwen3 causal
-        model, bare or in a bridge, on one device and not quantised, with full attention in every
-        layer and nobody else's hooks on it."""
+        """Whether the passes are known to be the model's own.
+
+        That is a raw Llama, Qwen2 or Qwen3 causal model, bare or in a bridge, on one device and not
+        quantised, with full attention in every layer and nobody else's hooks on it.
+        """
         inner = getattr(model, "original_model", model)
         config: Any = getattr(inner, "config", None)
-        if getattr(config, "model_type", None) not in KINDS or getattr(
-            model, "compatibility_mode", False
-        ):
+        if getattr(config, "model_type", None) not in MODEL_TYPES:
             return False
-        plain = type(inner).__module__.startswith("transformers.models.") and type(
-            inner
-        ).__name__.endswith("CausalLM")
-        full = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        if getattr(model, "compatibility_mode", False):
+            return False
+        cls = type(inner)
+        if not cls.__module__.startswith("transformers.models."):
+            return False
+        if not cls.__name__.endswith("CausalLM"):
+            return False
+        attention = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if attention != {"full_attention"}:
+            return False
         named = _parameters(inner)
-        known = config.hidden_act == "silu" and _expected(inner) == set(named)
-        whole = (
-            len({(part.device, part.dtype) for part in named.values()}) == 1
-            and inner.dtype.is_floating_point
-        )
-        moving = getattr(_bare(inner.model.rotary_emb), "rope_type", "") in ("dynamic", "longrope")
-        fixed = not moving and not (inner.training and config.attention_dropout)
-        return (
-            plain and full and known and whole and fixed and not any(map(_watched, inner.modules()))
-        )
+        if config.hidden_act != "silu" or _expected(inner) != set(named):
+            return False
+        kinds = {(part.device, part.dtype) for part in named.values()}
+        if len(kinds) != 1 or not inner.dtype.is_floating_point:
+            return False
+        if getattr(_bare(inner.model.rotary_emb), "rope_type", "") in ("dynamic", "longrope"):
+            return False
+        if inner.training and config.attention_dropout:
+            return False
+        return not any(map(_watched, inner.modules()))
 
     def prefill(self, tokens: Int[torch.Tensor, "row pos"]) -> list[Pair]:
         """Keys and values of every layer, `[row head pos head_dim]`, of right-padded rows.
@@ -103,17 +124,15 @@ class LeanPass:
         no token needs it.
         """
         x = self.embedding[tokens]
-        turn = self._turn(
-            torch.arange(tokens.shape[1], device=tokens.device)[None], tokens.shape[1]
-        )
-        last, pairs = len(self.linears) - 1, []
+        turn = self._turns_of(tokens)
+        last = len(self.linears) - 1
+        behind_last = any((last, kind) in self.changes for kind in HOOKS if kind != "resid_pre")
+        pairs = []
         for layer in range(len(self.linears)):
             x = _at(self.changes, layer, "resid_pre", x)
             query, key, value = self._heads(layer, x, turn)
             pairs.append((key, value))
-            if layer == last and not any(
-                (last, kind) in self.changes for kind in HOOKS if kind != "resid_pre"
-            ):
+            if layer == last and not behind_last:
                 break
             mixed = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
             x = self._behind(layer, x, mixed.transpose(1, 2), self.changes)
@@ -128,12 +147,14 @@ class LeanPass:
     def streams(
         self, tokens: Int[torch.Tensor, "row pos"]
     ) -> list[Float[torch.Tensor, "row pos d_model"]]:
-        """The residual stream that enters every layer, and the one behind the last, of right-padded
-        rows."""
-        found = [self.embedding[tokens]]
+        """The residual stream that enters every layer, and the one behind the last.
+
+        Rows are right-padded.
+        """
+        streams = [self.embedding[tokens]]
         for layer in range(len(self.linears)):
-            found.append(self._through(layer, found[-1]))
-        return found
+            streams.append(self._through(layer, streams[-1]))
+        return streams
 
     def read(
         self, stream: Float[torch.Tensor, "row pos d_model"], layer: int = 0
@@ -141,12 +162,12 @@ class LeanPass:
         """Logits at every position, from the residual stream that enters `layer` on."""
         for number in range(layer, len(self.linears)):
             stream = self._through(number, stream)
-        return linear(self._normed(stream, self.norm), self.unembedding).float()
+        stream = self._normed(stream, self.norm)
+        return linear(stream, self.unembedding).float()
 
     def _through(self, layer: int, x: torch.Tensor) -> torch.Tensor:
         x = _at(self.changes, layer, "resid_pre", x)
-        turn = self._turn(torch.arange(x.shape[1], device=x.device)[None], x.shape[1])
-        query, key, value = self._heads(layer, x, turn)
+        query, key, value = self._heads(layer, x, self._turns_of(x))
         mixed = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
         return self._behind(layer, x, mixed.transpose(1, 2), self.changes)
 
@@ -156,66 +177,80 @@ class LeanPass:
         mask: Int[torch.Tensor, "row visible"],
         cache: RowCache,
     ) -> Float[torch.Tensor, "row vocab"]:
-        """Logits behind one new token in every row; `cache` is open and receives the token's keys
-        and values."""
+        """Logits behind one new token in every row.
+
+        `cache` is open and receives the token's keys and values.
+        """
         x = self.embedding[tokens][:, None]
         turn = self._turn(mask.sum(-1, keepdim=True) - 1, mask.shape[1])
+        lowest = torch.finfo(x.dtype).min
         shut = torch.zeros(mask.shape, dtype=x.dtype, device=x.device)
-        shut = shut.masked_fill_(mask == 0, torch.finfo(x.dtype).min)[:, None]
+        shut = shut.masked_fill_(mask == 0, lowest)[:, None]
         for layer in range(len(self.linears)):
             x = _at(self.hooks, layer, "resid_pre", x)
             query, key, value = self._heads(layer, x, turn)
-            keys, values = (part.flatten(0, 1) for part in cache.update(key, value, layer))
+            keys, values = cache.update(key, value, layer)
+            keys, values = keys.flatten(0, 1), values.flatten(0, 1)
             if not layer:
                 shut = shut.repeat_interleave(len(keys) // len(x), 0)
             # Heads that share keys are rows of one product.
             query = query.reshape(len(keys), -1, self.head)
-            scores = torch.baddbmm(shut, query, keys.transpose(1, 2), alpha=self.head**-0.5)
-            mixed = torch.bmm(scores.softmax(-1, dtype=torch.float32).to(x.dtype), values)
-            x = self._behind(layer, x, mixed, self.hooks)
-        return linear(self._normed(x, self.norm), self.unembedding)[:, -1].float()
+            keys = keys.transpose(1, 2)
+            scores = torch.baddbmm(shut, query, keys, alpha=self.head**-0.5)
+            weights = scores.softmax(-1, dtype=torch.float32).to(x.dtype)
+            x = self._behind(layer, x, torch.bmm(weights, values), self.hooks)
+        x = self._normed(x, self.norm)
+        return linear(x, self.unembedding)[:, -1].float()
+
+    def _turns_of(self, rows: torch.Tensor) -> Pair:
+        """Cosines and sines of rows `[row pos ...]` that begin at position 0."""
+        length = rows.shape[1]
+        return self._turn(torch.arange(length, device=rows.device)[None], length)
 
     def _turn(self, places: Int[torch.Tensor, "row pos"], reach: int) -> Pair:
-        """Cosines and sines `[row pos 1 head_dim]` of places below `reach`, the signs of a rotation
-        in the sines."""
+        """Cosines and sines `[row pos 1 head_dim]` of places below `reach`.
+
+        The signs of a rotation are in the sines.
+        """
         if self.turns is None or len(self.turns[0]) < reach:
-            cos, sin = self.rotary(
-                self.embedding, torch.arange(2 * reach, device=places.device)[None]
-            )
-            half = self.head // 2
-            self.turns = (
-                cos[0, :, None],
-                torch.cat((-sin[0, :, None, :half], sin[0, :, None, half:]), -1),
-            )
+            every = torch.arange(2 * reach, device=places.device)[None]
+            cos, sin = self.rotary(self.embedding, every)
+            cos, sin = cos[0, :, None], sin[0, :, None]
+            left, right = sin.split(self.head // 2, -1)
+            self.turns = cos, torch.cat((-left, right), -1)
         cos, sin = self.turns
         return cos[places], sin[places]
 
     def _heads(self, layer: int, x: torch.Tensor, turn: Pair) -> tuple[torch.Tensor, ...]:
         """Query, key and value `[row head pos head_dim]`, the first two turned."""
-        norms, (cos, sin) = self.norms[layer], turn
-        made = self.linears[layer]["qkv"](self._normed(x, norms["input_layernorm"])).unflatten(
-            -1, (-1, self.head)
-        )
-        n = self.config.num_attention_heads
-        k = (made.shape[2] - n) // 2
-        turned, value = made.split((n + k, k), 2)
+        norms = self.norms[layer]
+        cos, sin = turn
+        x = self._normed(x, norms["input_layernorm"])
+        qkv = self.linears[layer]["qkv"](x)
+        qkv = qkv.unflatten(-1, (-1, self.head))
+        n = self.heads
+        k = (qkv.shape[2] - n) // 2
+        turned, value = qkv.split((n + k, k), 2)
         if "self_attn.q_norm" in norms:
             query, key = turned.split((n, k), 2)
-            query, key = (
-                self._normed(query, norms["self_attn.q_norm"]),
-                self._normed(key, norms["self_attn.k_norm"]),
-            )
+            query = self._normed(query, norms["self_attn.q_norm"])
+            key = self._normed(key, norms["self_attn.k_norm"])
             turned = torch.cat((query, key), 2)
-        turned = torch.addcmul(turned * cos, turned.roll(self.head // 2, -1), sin).transpose(1, 2)
-        return *turned.split((n, k), 1), value.transpose(1, 2)
+        rolled = turned.roll(self.head // 2, -1)
+        turned = torch.addcmul(turned * cos, rolled, sin).transpose(1, 2)
+        query, key = turned.split((n, k), 1)
+        return query, key, value.transpose(1, 2)
 
     def _behind(
         self, layer: int, x: torch.Tensor, mixed: torch.Tensor, hooks: _Placed
     ) -> torch.Tensor:
-        """The stream behind the layer; `mixed` is what attention gathered, in the order of rows,
-        positions, heads."""
+        """The stream behind the layer.
+
+        `mixed` is what attention gathered, in the order of rows, positions, heads.
+        """
         linears = self.linears[layer]
-        x = x + linears["o"](mixed.reshape(*x.shape[:2], -1))
+        rows, positions, _ = x.shape
+        x = x + linears["o"](mixed.reshape(rows, positions, -1))
         # In a bridge this point is what the MLP's norm reads: a change here does not reach the
         # stream behind it.
         y = _at(hooks, layer, "resid_mid", x)
@@ -229,51 +264,83 @@ class LeanPass:
 
 
 class _Linears:
-    """Linear maps of one input, side by side. On a CPU that oneDNN serves they are one product of
-    weights in oneDNN's own order, nearly twice as fast for some dozens of rows; that order is a
-    copy, so large models do without."""
+    """Linear maps of one input, side by side.
+
+    On a CPU that oneDNN serves they are one product of weights in oneDNN's own order, nearly twice
+    as fast for some dozens of rows; that order is a copy, so large models do without.
+    """
 
     LARGEST = 2**28  # bytes of all weights: our choice
 
     def __init__(self, parts: Sequence[Weight], small: bool) -> None:
-        self.parts, first, self.packed = parts, parts[0][0], None
-        if (
-            small
-            and first.device.type == "cpu"
-            and first.dtype == torch.float32
-            and torch.backends.mkldnn.enabled
-        ):
-            biases = [
-                weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in parts
-            ]
-            self.bias = torch.cat(biases) if any(bias is not None for _, bias in parts) else None
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(
-                torch.cat([weight for weight, _ in parts])
-            )
+        self.parts = parts
+        self.packed = None
+        weights = [weight for weight, _ in parts]
+        plain = weights[0].device.type == "cpu" and weights[0].dtype == torch.float32
+        if small and plain and torch.backends.mkldnn.enabled:
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights))
+            self.bias = _joined_bias(parts)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.packed is not None:
-            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-        made = [linear(x, *part) for part in self.parts]
-        return made[0] if len(made) == 1 else torch.cat(made, -1)
+            product = torch.ops.mkldnn._linear_pointwise
+            return product(x, self.packed, self.bias, "none", [], "")
+        outputs = [linear(x, weight, bias) for weight, bias in self.parts]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
 
 
-_Placed = dict[tuple[int, str], list[Callable[[torch.Tensor], torch.Tensor | None]]]
+def _joined_bias(parts: Sequence[Weight]) -> torch.Tensor | None:
+    """The biases side by side, zeros where a part has none; None where no part has one."""
+    if all(bias is None for _, bias in parts):
+        return None
+    biases = []
+    for weight, bias in parts:
+        biases.append(weight.new_zeros(len(weight)) if bias is None else bias)
+    return torch.cat(biases)
+
+
+def _norms(named: dict[str, torch.Tensor], layer: int) -> dict[str, torch.Tensor]:
+    """The gains of a layer's norms, by `NORMS`; Llama and Qwen2 have none for queries and keys."""
+    gains = {}
+    for name in NORMS:
+        key = f"model.layers.{layer}.{name}.weight"
+        if key in named:
+            gains[name] = named[key]
+    return gains
+
+
+def _linears(named: dict[str, torch.Tensor], layer: int, small: bool) -> dict[str, _Linears]:
+    """A layer's linear maps; those of queries, keys and values are one."""
+    parts: list[Weight] = []
+    for name in LINEARS:
+        start = f"model.layers.{layer}.{name}"
+        parts.append((named[f"{start}.weight"], named.get(f"{start}.bias")))
+    *qkv, o, gate, up, down = parts
+    return {
+        "qkv": _Linears(qkv, small),
+        "o": _Linears([o], small),
+        "gate": _Linears([gate], small),
+        "up": _Linears([up], small),
+        "down": _Linears([down], small),
+    }
+
+
+_Fn = Callable[[torch.Tensor], torch.Tensor | None]
+_Placed = dict[tuple[int, str], list[_Fn]]
 
 
 def _placed(model: Any, hooks: Sequence[Hook]) -> _Placed:
     """The hooks by layer and kind of site."""
-    points = {
-        Site(layer, kind).hook: (layer, kind)
-        for layer in range(_layers(getattr(model, "original_model", model)))
-        for kind in HOOKS
-    }
+    points = {}
+    for layer in range(_layers(getattr(model, "original_model", model))):
+        for kind in HOOKS:
+            points[Site(layer, kind).hook] = (layer, kind)
     placed: _Placed = {}
     for name, fn in hooks:
         if name not in points:
             raise ValueError(f"{name} is no site")
-        point = model.hook_dict[name]
-        placed.setdefault(points[name], []).append(lambda x, fn=fn, point=point: fn(x, hook=point))
+        called = partial(fn, hook=model.hook_dict[name])
+        placed.setdefault(points[name], []).append(called)
     return placed
 
 
@@ -285,15 +352,17 @@ def _at(placed: _Placed, layer: int, kind: str, x: torch.Tensor) -> torch.Tensor
 
 
 def _watched(module: torch.nn.Module) -> bool:
-    """Whether somebody has put a hook on a module or replaced its `forward` (as accelerate does to
-    offload weights). Hooks that the libraries need themselves do not count; a hook point says
-    itself whether it is used."""
-    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    libraries = ("transformers", "transformer_lens")
-    foreign = any(
-        (getattr(hook, "__module__", None) or "").split(".")[0] not in libraries for hook in hooks
-    )
-    return foreign or "forward" in vars(module) or bool(getattr(module, "fwd_hooks", ()))
+    """Whether somebody has put a hook on a module or replaced its `forward`.
+
+    Accelerate does the latter to offload weights. Hooks that the libraries need themselves do not
+    count; a hook point says itself whether it is used.
+    """
+    before, behind = module._forward_pre_hooks, module._forward_hooks
+    for hook in (*before.values(), *behind.values()):
+        library = (getattr(hook, "__module__", None) or "").split(".")[0]
+        if library not in ("transformers", "transformer_lens"):
+            return True
+    return "forward" in vars(module) or bool(getattr(module, "fwd_hooks", ()))
 
 
 def _layers(inner: Any) -> int:
@@ -314,13 +383,15 @@ def _parameters(inner: Any) -> dict[str, torch.Tensor]:
 
 
 def _expected(inner: Any) -> set[str]:
-    """Every parameter that the pass uses: a model that has another one does something we do not
-    know."""
-    has = set(_parameters(inner))
-    wanted = {"model.embed_tokens.weight", "model.norm.weight", *({"lm_head.weight"} & has)}
+    """Every parameter that the pass uses.
+
+    A model that has another one does something we do not know.
+    """
+    wanted = {"model.embed_tokens.weight", "model.norm.weight"}
+    optional = {"lm_head.weight"}
     for layer in range(_layers(inner)):
         start = f"model.layers.{layer}."
         wanted |= {f"{start}{name}.weight" for name in (*LINEARS, *NORMS[:2])}
-        wanted |= {f"{start}{name}.bias" for name in LINEARS} & has
-        wanted |= {f"{start}{name}.weight" for name in NORMS[2:]} & has
-    return wanted
+        optional |= {f"{start}{name}.bias" for name in LINEARS}
+        optional |= {f"{start}{name}.weight" for name in NORMS[2:]}
+    return wanted | (optional & set(_parameters(inner)))

@@ -1,5 +1,7 @@
-"""HookedTransformer (transformer-lens 3): how it is loaded and driven. Nothing here is needed for
-TransformerBridge."""
+"""HookedTransformer (transformer-lens 3): how it is loaded and driven.
+
+Nothing here is needed for TransformerBridge.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,10 @@ from mechreward.base.errors import MechRewardError, require
 def hooked_class() -> Any:
     """The class HookedTransformer.
 
-    Raises:
-        MechRewardError: the installed transformer-lens has none.
+    Raises
+    ------
+    MechRewardError
+        The installed transformer-lens has none.
     """
     try:
         from transformer_lens import HookedTransformer
@@ -36,13 +40,16 @@ def hooked_class() -> Any:
 
 
 def load_hooked(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtype) -> Any:
-    """A folder in HuggingFace format, or a hub name, as HookedTransformer without weight
-    processing: neurons are the coordinates that the same weights have in a raw bridge.
+    """A HookedTransformer without weight processing, from a HuggingFace folder or by hub name.
 
-    Raises:
-        MechRewardError: there is no HookedTransformer, or it does not compute what the folder's
-        model computes. ValueError, RuntimeError, OSError: there is no such model, or
-        HookedTransformer does not know its architecture.
+    Neurons are the coordinates that the same weights have in a raw bridge.
+
+    Raises
+    ------
+    MechRewardError
+        There is no HookedTransformer, or it does not compute what the folder's model computes.
+    ValueError, RuntimeError, OSError
+        There is no such model, or HookedTransformer does not know its architecture.
     """
     cls = hooked_class()
     plain = {
@@ -77,15 +84,18 @@ def load_hooked(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtyp
 
 @torch.no_grad()
 def _same_logits(model: Any, inner: Any) -> None:
-    """HookedTransformer reads a config in its own way and passes over what it does not know:
-    compare and see."""
+    """Compare the logits of both models.
+
+    HookedTransformer reads a config in its own way and passes over what it does not know.
+    """
     tokens = torch.arange(min(48, model.cfg.n_ctx))[None] * 7 % model.cfg.d_vocab
-    ours, theirs = model(tokens.to(model.cfg.device)).float().cpu(), inner(tokens).logits.float()
+    ours = model(tokens.to(model.cfg.device)).float().cpu()
+    theirs = inner(tokens).logits.float()
     off = float((ours - theirs).abs().max() / theirs.abs().max())
     require(
         off < (1e-3 if inner.dtype == torch.float32 else 0.1),
-        f"as HookedTransformer it gives other logits (off by {off:.1%} of the largest), because transformer-lens does "
-        'not know all that the config asks for; load it with kind="bridge".',
+        f"as HookedTransformer it gives other logits (off by {off:.1%} of the largest), because "
+        'transformer-lens does not know all that the config asks for; load it with kind="bridge".',
     )
 
 
@@ -120,7 +130,8 @@ class LensCache:
 
     def __init__(self, cache: DynamicCache, mask: torch.Tensor, cfg: Any) -> None:
         self.mask = mask
-        past = (len(mask), cache.get_seq_length(), cfg.n_key_value_heads or cfg.n_heads, cfg.d_head)
+        heads = cfg.n_key_value_heads or cfg.n_heads
+        past = (len(mask), cache.get_seq_length(), heads, cfg.d_head)
         self.entries = [_Entry(cache, layer, past) for layer in range(cfg.n_layers)]
 
     def __getitem__(self, layer: int) -> _Entry:
@@ -132,15 +143,17 @@ class LensCache:
 
 
 class _Entry:
-    """One layer; HookedTransformer asks `past_keys` only for its shape `[batch column head
-    head_dim]`."""
+    """One layer; of `past_keys` only the shape `[batch column head head_dim]` is asked for."""
 
     def __init__(self, cache: DynamicCache, layer: int, past: tuple[int, ...]) -> None:
         self.cache, self.layer = cache, layer
         self.past_keys = torch.empty(past, device="meta")
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """All keys and values, the new ones included; HuggingFace caches have heads before
-        columns."""
-        keys, values = self.cache.update(keys.transpose(1, 2), values.transpose(1, 2), self.layer)
+        """All keys and values, the new ones included.
+
+        HuggingFace caches have heads before columns.
+        """
+        keys, values = keys.transpose(1, 2), values.transpose(1, 2)
+        keys, values = self.cache.update(keys, values, self.layer)
         return keys.transpose(1, 2), values.transpose(1, 2)

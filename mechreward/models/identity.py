@@ -17,9 +17,17 @@ from mechreward.base.files import digest
 class ModelId:
     """Which model, and in which processing state, an artefact belongs to.
 
-    `weights` is a hash over up to 4,096 evenly spaced values of every parameter (our choice: quick,
-    and any training step changes it). `processing` matters because weight processing can make
-    "coordinate 7" another coordinate.
+    Attributes
+    ----------
+    name : str
+        The last part of the name it was loaded by.
+    weights : str
+        Hash over up to 4,096 evenly spaced values of every parameter (our choice: quick, and any
+        training step changes it).
+    dtype : str
+        Of the parameters.
+    processing : str
+        Matters because weight processing can make "coordinate 7" another coordinate.
     """
 
     name: str
@@ -33,7 +41,8 @@ class ModelId:
             mine, theirs = getattr(self, part), getattr(other, part)
             require(
                 mine == theirs,
-                f"this {what} was made on {self.name} ({part} {mine}); the model is {other.name} ({part} {theirs}).",
+                f"this {what} was made on {self.name} ({part} {mine}); "
+                f"the model is {other.name} ({part} {theirs}).",
             )
 
 
@@ -50,22 +59,23 @@ def model_id(model: Any) -> ModelId:
     elif hasattr(model, "original_model"):
         processing = "raw"
     else:
-        processing = (
-            f"{type(model).__name__} {getattr(model.cfg, 'normalization_type', '')}".strip()
-        )
+        normalization = getattr(model.cfg, "normalization_type", "")
+        processing = f"{type(model).__name__} {normalization}".strip()
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     return ModelId(Path(name).name, digest(*values), dtype, processing)
 
 
 def randomised(model: Any, seed: int = 0) -> Any:
-    """A copy of `model` that has learnt nothing: every weight tensor is drawn anew from the normal
-    law of its own mean and standard deviation (our choice; arXiv 2512.18792 finds findings in such
-    networks). `model` stays as it is."""
-    other, draw = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    """A copy of `model` that has learnt nothing; `model` stays as it is.
+
+    Every weight tensor is drawn anew from the normal law of its own mean and standard deviation
+    (our choice; arXiv 2512.18792 finds findings in such networks).
+    """
+    other = copy.deepcopy(model)
+    draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in other.parameters():
             noise = torch.randn(weight.shape, generator=draw).to(weight)
-            weight.copy_(
-                weight.mean() + (weight.std(correction=0) if weight.numel() > 1 else 0) * noise
-            )
+            deviation = weight.std(correction=0) if weight.numel() > 1 else 0
+            weight.copy_(weight.mean() + deviation * noise)
     return other

@@ -1,13 +1,11 @@
-"""The model as we see it: what it must offer, loading by name, identity, text in and out, one
-forward step."""
+"""Loading a model by name, where it lives, and one forward step behind a cache."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,25 +14,18 @@ from transformers.cache_utils import DynamicCache
 
 from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.models.hooked import hooked_class, hooked_step, is_hooked, load_hooked
-from mechreward.models.identity import ModelId
 
 WEIGHTS = Path(__file__).parent / "weights"
-
-
-@runtime_checkable
-class Model(Protocol):
-    """What a model must offer. HookedTransformer and TransformerBridge both do, in every version we
-    support."""
-
-    cfg: Any
-    hook_dict: Any
-    tokenizer: Any
-
-    def hooks(self, *args: Any, **kwargs: Any) -> Any: ...
-    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
-    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
-    def to_tokens(self, *args: Any, **kwargs: Any) -> Any: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+# What the libraries raise for a folder that holds no whole model.
+DAMAGED = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+)
 
 
 def bundled() -> list[str]:
@@ -49,17 +40,35 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Any:
-    """A TransformerLens model by name: bundled, a folder in HuggingFace format, or `owner/model` on
-    the hub.
+    """A TransformerLens model by name, without weight processing.
 
-    `kind` is `bridge` (TransformerBridge) or `hooked` (HookedTransformer, in transformer-lens
-    before version 4), both without weight processing. Only a hub name may use the network. A model
-    object of your own needs no loading: give it to any verb.
+    Only a hub name may use the network. A model object of your own needs no loading: give it to any
+    verb.
 
-    Raises:
-        MechRewardError: no such bundled model, folder, hub model or kind, or it cannot be loaded.
+    Parameters
+    ----------
+    name : str or Path
+        A bundled model (`bundled` lists them), a folder in HuggingFace format, or `owner/model` on
+        the hub.
+    kind : str, default "bridge"
+        "bridge" (TransformerBridge) or "hooked" (HookedTransformer, in transformer-lens before
+        version 4).
+    device : str, default "cpu"
+        Where its parameters go.
+    dtype : torch.dtype, default torch.float32
+        Of its parameters.
+
+    Returns
+    -------
+    TransformerBridge or HookedTransformer
+        In evaluation mode, with a tokenizer.
+
+    Raises
+    ------
+    MechRewardError
+        No such bundled model, folder, hub model or kind, or it cannot be loaded.
     """
-    one_of("kind of model", kind, KINDS)
+    one_of("kind of model", kind, LOADERS)
     if kind == "hooked":
         hooked_class()
     folder = WEIGHTS / str(name) if str(name) in bundled() else Path(name)
@@ -70,25 +79,17 @@ def load(
         )
         try:
             with _no_bars():
-                return KINDS[kind](folder, _folder_tokenizer(folder), device, dtype)
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            SafetensorError,
-        ) as error:
-            told = " ".join(str(error).split())
+                return LOADERS[kind](folder, _folder_tokenizer(folder), device, dtype)
+        except DAMAGED as error:
+            why = " ".join(str(error).split())
             raise MechRewardError(
-                f"cannot load the model folder {folder} as {kind}: {told}"
+                f"cannot load the model folder {folder} as {kind}: {why}"
             ) from error
     owner, _, repository = str(name).partition("/")
     if not (owner and repository) or "/" in repository or owner.startswith((".", "~")):
         one_of("model", str(name), bundled())
     try:
-        return KINDS[kind](str(name), None, device, dtype)
+        return LOADERS[kind](str(name), None, device, dtype)
     except (OSError, ValueError) as error:
         first = str(error).strip().split("\n")[0]
         raise MechRewardError(
@@ -104,7 +105,7 @@ def _load_bridge(name: str | Path, tokenizer: Any, device: str, dtype: torch.dty
     ).eval()
 
 
-KINDS = {"bridge": _load_bridge, "hooked": load_hooked}
+LOADERS = {"bridge": _load_bridge, "hooked": load_hooked}
 
 
 def _folder_tokenizer(folder: Path) -> Any:
@@ -120,11 +121,6 @@ def _folder_tokenizer(folder: Path) -> Any:
     return words
 
 
-def id_dict(identity: ModelId) -> dict[str, str]:
-    """For JSON."""
-    return asdict(identity)
-
-
 def device_of(model: Any) -> torch.device:
     """Where the model's parameters live."""
     return next(model.parameters()).device
@@ -136,15 +132,33 @@ def forward_step(
     mask: Int[torch.Tensor, "batch total"],
     cache: Any | None,
 ) -> tuple[Float[torch.Tensor, "batch vocab"], Any]:
-    """Run `tokens` behind what `cache` holds; returns the last position's logits and the grown
-    cache.
+    """Run `tokens` behind what `cache` holds.
 
-    `mask` covers cached and new columns; rows are left-padded with zeros. Hooks on the model fire.
-    A bridge is run through the HuggingFace model it wraps; a bare HuggingFace causal model works
-    too, without hooks.
+    Hooks on the model fire. A bridge is run through the HuggingFace model it wraps; a bare
+    HuggingFace causal model works too, without hooks.
 
-    Raises:
-        MechRewardError: the model is none of these and no HookedTransformer.
+    Parameters
+    ----------
+    model : object
+        Bridge, HookedTransformer or HuggingFace causal model.
+    tokens : tensor [batch pos]
+        The new tokens of every row.
+    mask : tensor [batch total]
+        Covers cached and new columns; rows are left-padded with zeros.
+    cache : Cache or None
+        What was run before; None for a new one.
+
+    Returns
+    -------
+    logits : tensor [batch vocab]
+        Of the last position, float32.
+    cache : Cache
+        Grown by the new columns.
+
+    Raises
+    ------
+    MechRewardError
+        The model is none of these and no HookedTransformer.
     """
     cache = DynamicCache() if cache is None else cache
     inner = getattr(model, "original_model", model)
@@ -161,8 +175,8 @@ def forward_step(
     else:
         require(
             is_hooked(model),
-            f"{type(model).__name__} is no HookedTransformer and has no HuggingFace model inside, so it cannot be "
-            "sampled from here; wrap the model with TransformerBridge.",
+            f"{type(model).__name__} is no HookedTransformer and has no HuggingFace model inside, "
+            "so it cannot be sampled from here; wrap the model with TransformerBridge.",
         )
         logits = hooked_step(model, tokens, mask, cache)
     return logits[:, -1].float(), cache

@@ -15,10 +15,17 @@ from mechreward.base.errors import require
 
 @dataclass(frozen=True)
 class Policy:
-    """How tokens are drawn; part of what V means. Temperature 0 is greedy.
+    """How tokens are drawn; part of what V means.
 
     The paper samples at temperature 1, top-p 0.95; the default here is the model's own distribution
     (top-p 1), the one its RL training used.
+
+    Attributes
+    ----------
+    temperature : float, default 1.0
+        0 is greedy.
+    top_p : float, default 1.0
+        In (0, 1]; 1 leaves the distribution as it is.
     """
 
     temperature: float = 1.0
@@ -33,11 +40,12 @@ class Policy:
 
 
 def key_generator(key: Iterable[int | str]) -> np.random.Generator:
-    """The generator of a key: counter-based, so that keys that differ anywhere give independent
-    streams."""
-    seed = hashlib.sha256(
-        repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode()
-    ).digest()
+    """The generator of a key.
+
+    It is counter-based, so that keys that differ anywhere give independent streams.
+    """
+    parts = tuple(part if isinstance(part, str) else int(part) for part in key)
+    seed = hashlib.sha256(repr(parts).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "big")))
 
 
@@ -55,5 +63,6 @@ def draw(
         ranked[ranked.cumsum(-1) - ranked >= policy.top_p] = 0
         probs = torch.zeros_like(probs).scatter(1, order, ranked)
     cdf = probs.cumsum(-1)
-    chosen = torch.searchsorted(cdf, (uniform.to(cdf) * cdf[:, -1])[:, None], right=True)
+    level = uniform.to(cdf) * cdf[:, -1]
+    chosen = torch.searchsorted(cdf, level[:, None], right=True)
     return chosen[:, 0].clamp(max=logits.shape[1] - 1)

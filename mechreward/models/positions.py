@@ -1,5 +1,4 @@
-"""Which absolute positions a forward pass holds, however the model was called: whole, or behind a
-KV cache."""
+"""Which absolute positions a forward pass holds, whether it is whole or behind a KV cache."""
 
 from __future__ import annotations
 
@@ -23,8 +22,10 @@ class Clock:
     blocks of a HookedTransformer, whose `generate` calls nothing above them. Use it as a context
     manager; no hook of its own is left afterwards.
 
-    Raises:
-        MechRewardError: the model is neither of the two.
+    Raises
+    ------
+    MechRewardError
+        The model is neither of the two.
     """
 
     def __init__(self, model: Any, layers: Iterable[int]) -> None:
@@ -34,15 +35,16 @@ class Clock:
         else:
             require(
                 is_hooked(model),
-                f"{type(model).__name__} is no TransformerBridge and no HookedTransformer: the positions of its passes "
-                "are not known.",
+                f"{type(model).__name__} is no TransformerBridge and no HookedTransformer: "
+                "the positions of its passes are not known.",
             )
             self.watched = {layer: model.blocks[layer] for layer in layers}
         self.calls: dict[int, tuple[torch.Tensor | None, int]] = {}
         self.handles: list[Any] = []
 
     def __enter__(self) -> Clock:
-        for module in {id(module): module for module in self.watched.values()}.values():
+        modules = {id(module): module for module in self.watched.values()}
+        for module in modules.values():
             self.handles.append(module.register_forward_pre_hook(self._read, with_kwargs=True))
         return self
 
@@ -52,17 +54,19 @@ class Clock:
 
     def _read(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if args:
-            kwargs = (
-                dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
-            )
-        cache, before = kwargs.get("past_key_values", kwargs.get("past_kv_cache_entry")), 0
-        if cache is not None:
-            lens = hasattr(cache, "past_keys")
+            names = inspect.signature(module.forward).parameters
+            kwargs = dict(zip(names, args, strict=False)) | kwargs
+        cache = kwargs.get("past_key_values", kwargs.get("past_kv_cache_entry"))
+        if cache is None:
+            before = 0
+        elif hasattr(cache, "past_keys"):
+            before = cache.past_keys.shape[1]
+        else:
             require(
-                lens or hasattr(cache, "get_seq_length"),
+                hasattr(cache, "get_seq_length"),
                 f"a {type(cache).__name__} does not tell its length.",
             )
-            before = cache.past_keys.shape[1] if lens else cache.get_seq_length()
+            before = cache.get_seq_length()
         self.calls[id(module)] = kwargs.get("attention_mask"), int(before)
 
     def positions(
@@ -74,8 +78,10 @@ class Clock:
         keep their own count; without a mask the model itself takes padding for tokens, and so does
         this.
 
-        Raises:
-            MechRewardError: a mask of another shape, such as 4D, or one of the new tokens alone.
+        Raises
+        ------
+        MechRewardError
+            A mask of another shape, such as 4D, or one of the new tokens alone.
         """
         if id(self.watched[layer]) not in self.calls:
             raise MechRewardError(
@@ -87,8 +93,10 @@ class Clock:
         shape = tuple(mask.shape)
         require(
             len(shape) == 2 and shape[0] in (1, batch) and shape[1] == before + columns,
-            f"positions are read off an attention mask [batch pos] of cached and new tokens; this pass of {batch} "
-            f"rows, {before} cached and {columns} new columns has one of shape {list(shape)}.",
+            "positions are read off an attention mask [batch pos] of cached and new tokens; "
+            f"this pass of {batch} rows, {before} cached and {columns} new columns "
+            f"has one of shape {list(shape)}.",
         )
-        seen = mask.to(device).long()
-        return torch.where(seen > 0, seen.cumsum(-1) - 1, -1)[:, -columns:].expand(batch, -1)
+        token = mask.to(device).long()
+        positions = torch.where(token > 0, token.cumsum(-1) - 1, -1)
+        return positions[:, -columns:].expand(batch, -1)

@@ -13,17 +13,29 @@ HOOKS = {
     "resid_post": "blocks.{}.hook_resid_post",
     "mlp": "blocks.{}.mlp.hook_post",
 }
+BLOCK_ORDER = ("resid_pre", "resid_mid", "mlp", "resid_post")  # as a block computes the kinds
 
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """Where neurons are read and written: a layer (from 0) and a kind.
+    """Where neurons are read and written: a layer and a kind, written `"3.resid_post"`, `"5.mlp"`.
 
-    `resid_pre`, `resid_mid`, `resid_post` are the residual stream before, inside and after a block
-    (`[batch pos d_model]`); `mlp` is the MLP's hidden units after the activation, times the gate
-    where there is one (`[batch pos d_mlp]`). A change at `resid_mid` reaches the MLP and the stream
-    behind it in a HookedTransformer, but the MLP alone in a TransformerBridge, where that hook
-    point is the input of the MLP's norm. Written `"3.resid_post"`, `"5.mlp"`.
+    A change at `resid_mid` reaches the MLP and the stream behind it in a HookedTransformer, but the
+    MLP alone in a TransformerBridge, where that hook point is the input of the MLP's norm.
+
+    Attributes
+    ----------
+    layer : int
+        Counts from 0.
+    kind : str
+        `resid_pre`, `resid_mid`, `resid_post` are the residual stream before, inside and after a
+        block (`[batch pos d_model]`); `mlp` is the MLP's hidden units after the activation, times
+        the gate where there is one (`[batch pos d_mlp]`).
+
+    Raises
+    ------
+    MechRewardError
+        An unknown kind, or a layer below 0.
     """
 
     layer: int
@@ -45,8 +57,20 @@ class Site:
     def parse(cls, site: Site | str) -> Site:
         """A `Site` from `"3.resid_post"` or from a TransformerLens hook name.
 
-        Raises:
-            MechRewardError: neither form; the message names the nearest kind or hook point.
+        Parameters
+        ----------
+        site : Site or str
+            In any of these forms.
+
+        Returns
+        -------
+        Site
+            Not checked against a model; see `check`.
+
+        Raises
+        ------
+        MechRewardError
+            Neither form; the message names the nearest kind or hook point.
         """
         if isinstance(site, Site):
             return site
@@ -55,19 +79,21 @@ class Site:
             return cls(int(layer), kind)
         words = site.split(".")
         if len(words) > 2 and _counts(words[1]):
-            for known, pattern in HOOKS.items():
-                if site == pattern.format(words[1]):
-                    return cls(int(words[1]), known)
-            one_of("hook name", site, [pattern.format(words[1]) for pattern in HOOKS.values()])
+            names = {pattern.format(words[1]): kind for kind, pattern in HOOKS.items()}
+            one_of("hook name", site, names)
+            return cls(int(words[1]), names[site])
         raise MechRewardError(
-            f"{site!r} is no site. A site is LAYER.KIND, as in 3.resid_post; kinds: {', '.join(HOOKS)}."
+            f"{site!r} is no site. A site is LAYER.KIND, as in 3.resid_post; "
+            f"kinds: {', '.join(HOOKS)}."
         )
 
     def check(self, model: Any) -> Site:
         """Itself, if `model` has this hook point.
 
-        Raises:
-            MechRewardError: layer out of range, or the model lacks the hook point.
+        Raises
+        ------
+        MechRewardError
+            Layer out of range, or the model lacks the hook point.
         """
         layers = model.cfg.n_layers
         require(self.layer < layers, f"site {self}: the model has layers 0 to {layers - 1}.")
@@ -93,6 +119,3 @@ def parse_sites(model: Any, sites: Any) -> list[Site]:
 
 def _counts(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) <= 4
-
-
-KINDS = ("resid_pre", "resid_mid", "mlp", "resid_post")  # the order in which a block computes them

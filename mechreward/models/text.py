@@ -12,8 +12,7 @@ from mechreward.base.errors import require
 
 
 def encode(model: Any, text: str) -> Int[torch.Tensor, " pos"]:
-    """Token ids of a prompt, with whatever special tokens the model's own tokenizer puts in
-    front."""
+    """Token ids of a prompt, with the special tokens the model's own tokenizer puts in front."""
     return torch.tensor(_tokenizer(model)(text).input_ids, dtype=torch.long)
 
 

@@ -1,5 +1,4 @@
-"""`Activations`: what was recorded where, row by row; `record` replays trajectories and keeps
-chosen positions."""
+"""`Activations`: what was recorded where, row by row; `record` replays trajectories."""
 
 from __future__ import annotations
 
@@ -16,24 +15,38 @@ from jaxtyping import Float, Int
 from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.base.files import digest, read_tensors, write_tensors
 from mechreward.base.progress import progress
+from mechreward.models.capture import ROWS
 from mechreward.models.engine import Hooks
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.load import device_of
 from mechreward.models.site import Site, parse_sites
 from mechreward.probing.store import Filling
-from mechreward.rollouts.trajectory import Rollouts
-
-ROWS = ("states", "steps", "tokens")
+from mechreward.rollouts.trajectory import Rollouts, Trajectory
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations at one site, float32 `[row width]`, with labels `trajectory`, `position`, `step`
-    [row].
+    """Activations at one site, with labels of every row.
 
-    `rows` says what a row is: `states` (the last token of every step, s_0 first), `steps` (mean
-    over a step's tokens; `position` is its last token), or `tokens` (every position, prompt
-    included; `step` 0 in the prompt).
+    Attributes
+    ----------
+    x : tensor [row width]
+        Float32.
+    site : Site
+        Where the neurons are.
+    rows : str
+        "states" (the last token of every step, s_0 first), "steps" (mean over a step's tokens), or
+        "tokens" (every position, prompt included).
+    trajectory : array [row]
+        Number of the trajectory.
+    position : array [row]
+        Absolute position; of the last token, for a step.
+    step : array [row]
+        Number of the step, 0 in the prompt.
+    model_id : ModelId
+        The model they are of.
+    width : int
+        Number of neurons at the site.
     """
 
     x: Float[torch.Tensor, "row width"] = field(repr=False)
@@ -45,7 +58,8 @@ class Activations:
     model_id: ModelId
 
     def __repr__(self) -> str:
-        return f"Activations({self.site}, {self.x.shape[0]} {self.rows} x {self.x.shape[1]}, {self.model_id.name})"
+        shape = f"{self.x.shape[0]} {self.rows} x {self.x.shape[1]}"
+        return f"Activations({self.site}, {shape}, {self.model_id.name})"
 
     @property
     def width(self) -> int:
@@ -58,26 +72,33 @@ class Activations:
 
     def save(self, path: Path | str) -> Path:
         """One safetensors file, written atomically."""
-        labels = _columns({key: getattr(self, key) for key in ("trajectory", "position", "step")})
-        return write_tensors(
-            path, {"x": self.x, **labels}, _about(self.site, self.rows, self.model_id)
-        )
+        labels = {"trajectory": self.trajectory, "position": self.position, "step": self.step}
+        about = _about(self.site, self.rows, self.model_id)
+        return write_tensors(path, {"x": self.x, **_columns(labels)}, about)
 
     @classmethod
     def load(cls, path: Path | str) -> Activations:
-        """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        MechRewardError
+            The file is missing, damaged, or holds something else.
+        """
         tensors, about = read_tensors(path, "activations")
         require(
             about.get("kind") == "activations",
             f"{path} holds {about.get('kind')}, not activations.",
         )
         try:
-            labels = {
-                key: tensors[key].long().numpy() for key in ("trajectory", "position", "step")
-            }
-            site = Site.parse(about["site"])
             return cls(
-                tensors["x"], site, about["rows"], **labels, model_id=ModelId(**about["model_id"])
+                x=tensors["x"],
+                site=Site.parse(about["site"]),
+                rows=about["rows"],
+                trajectory=tensors["trajectory"].long().numpy(),
+                position=tensors["position"].long().numpy(),
+                step=tensors["step"].long().numpy(),
+                model_id=ModelId(**about["model_id"]),
             )
         except (KeyError, TypeError) as error:
             raise MechRewardError(f"{path} is a damaged activations file: {error}.") from error
@@ -117,20 +138,45 @@ def record(
     store: Path | str | None = None,
     what: str | None = "activations",
 ) -> Recording:
-    """Replay `runs` and keep the activations at `sites`.
+    """Replay trajectories and keep the activations at some sites.
 
     Equal to `run_with_cache` on each trajectory alone: rows are right-padded, which a causal model
-    cannot see, and layers after the last site are not run. `hooks` (an intervention) stay on
-    meanwhile and are seen by the recording.
+    cannot see, and layers after the last site are not run.
 
-    Args:
-        budget: bytes of activations to hold in memory. More than that goes to files
-            `SITE.ROWS.safetensors` in the folder `store`, mapped into memory when read. Stopped and
-            called again without hooks, a recording goes on where it was.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The one that made the runs.
+    runs : Rollouts
+        What is replayed.
+    sites : str, Site, or list of either
+        One or several, as in "3.resid_post".
+    rows : {"states", "steps", "tokens"}, default "states"
+        What to keep, see `Activations`.
+    batch : int, default 64
+        Trajectories run at once.
+    hooks : sequence of (str, function), default ()
+        TransformerLens `(name, fn)` pairs (an intervention) that stay on meanwhile and are seen by
+        the recording.
+    budget : float, default 4000000000.0
+        Bytes of activations to hold in memory. More than that goes to files `SITE.ROWS.safetensors`
+        in the folder `store`, mapped into memory when read.
+    store : Path or str or None, default None
+        Folder of those files. Stopped and called again without hooks, a recording goes on where it
+        was.
+    what : str or None, default "activations"
+        Title of the progress bar; None for none.
 
-    Raises:
-        MechRewardError: unknown site, layer, or kind of rows; runs of another model; no runs; batch
-            < 1; more than `budget` and no `store`, or no room on its disk.
+    Returns
+    -------
+    Recording
+        `Activations` by site: `recording["3.resid_post"]`.
+
+    Raises
+    ------
+    MechRewardError
+        Unknown site, layer, or kind of rows; runs of another model; no runs; batch < 1; more than
+        `budget` and no `store`, or no room on its disk.
     """
     one_of("kind of rows", rows, ROWS)
     require(len(runs) > 0, "no trajectories were given.")
@@ -142,18 +188,20 @@ def record(
     runs.model_id.check(identity, "set of rollouts")
     wanted = parse_sites(model, sites)
     labels = _labels(runs, rows)
-    numbers = np.arange(len(runs) + 1)
-    begins = np.searchsorted(labels["trajectory"], numbers)  # of every trajectory's rows
+    begins = np.searchsorted(labels["trajectory"], np.arange(len(runs) + 1))
+    counts = np.diff(begins)  # rows of every trajectory
+    total = int(begins[-1])
     width = {site: site.width(model) for site in wanted}
-    size = 4 * int(begins[-1]) * sum(width.values())
+    size = 4 * total * sum(width.values())
     files: dict[Site, Filling] = {}
     if size <= budget:
-        x = {site: torch.empty(int(begins[-1]), width[site]) for site in wanted}
+        x = {site: torch.empty(total, width[site]) for site in wanted}
     else:
         require(
             store is not None,
-            f"these activations take {size / 1e9:.2f} GB, more than the budget of {budget / 1e9:.2f} GB: name a folder "
-            "with store=, record fewer sites or rows, or raise budget=.",
+            f"these activations take {size / 1e9:.2f} GB, more than the budget of "
+            f"{budget / 1e9:.2f} GB: name a folder with store=, record fewer sites or rows, "
+            "or raise budget=.",
         )
         source = digest(*(run.tokens.numpy().tobytes() for run in runs))
         for site in wanted:
@@ -163,9 +211,9 @@ def record(
         x = {site: file.x for site, file in files.items() if not file.complete}
     over = set.intersection(*(file.done for file in files.values())) if files else set()
     stop = max(site.layer for site in wanted) + 1
-    order = sorted(
-        (i for i in range(len(runs)) if i not in over), key=lambda i: len(runs[i].tokens)
-    )
+    # Trajectories of like length together, so that little is padding.
+    order = [number for number in range(len(runs)) if number not in over]
+    order.sort(key=lambda number: len(runs[number].tokens))
     bar = progress(what, "trajectory", total=len(runs), initial=len(over))
     with bar, model.hooks(fwd_hooks=list(hooks)) if hooks else nullcontext():
         for start in range(0, len(order), batch):
@@ -173,20 +221,17 @@ def record(
             caught = forward(model, [runs[i].tokens for i in chosen], wanted, stop)
             for site, into in x.items():
                 for row, i in enumerate(chosen):
-                    into[begins[i] : begins[i + 1]] = _pick(caught[site][row], runs, i, rows)
+                    into[begins[i] : begins[i + 1]] = _pick(caught[site][row], runs[i], rows)
                 if site in files:
-                    files[site].wrote(chosen, int((begins[1:] - begins[:-1])[chosen].sum()))
+                    files[site].wrote(chosen, int(counts[chosen].sum()))
             bar.update(len(chosen))
-    if files:
-        return Recording(
-            {str(site): Activations.load(file.finish()) for site, file in files.items()}
-        )
-    return Recording(
-        {
-            str(site): Activations(x[site], site, rows, **labels, model_id=identity)
-            for site in wanted
-        }
-    )
+    parts: dict[str, Activations] = {}
+    for site in wanted:
+        if files:
+            parts[str(site)] = Activations.load(files[site].finish())
+        else:
+            parts[str(site)] = Activations(x[site], site, rows, **labels, model_id=identity)
+    return Recording(parts)
 
 
 def _columns(labels: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -212,17 +257,16 @@ def forward(
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device_of(model))
     mask = torch.ones_like(tokens)
     last = stop if stop < model.cfg.n_layers else None
+    kind = None if last else "logits"
     with model.hooks(fwd_hooks=[catch(site) for site in sites]):
-        model(
-            tokens, return_type=None if last else "logits", attention_mask=mask, stop_at_layer=last
-        )
+        model(tokens, return_type=kind, attention_mask=mask, stop_at_layer=last)
     missing = [str(site) for site in sites if site not in caught]
     require(not missing, f"nothing passed through {', '.join(missing)}: the hook never fired.")
     return caught
 
 
-def _pick(x: torch.Tensor, runs: Rollouts, i: int, rows: str) -> torch.Tensor:
-    run = runs[i]
+def _pick(x: torch.Tensor, run: Trajectory, rows: str) -> torch.Tensor:
+    """The rows that are kept of one trajectory's activations [pos width]."""
     if rows == "tokens":
         return x[: len(run.tokens)].clone()
     if rows == "states":
@@ -235,9 +279,11 @@ def _labels(runs: Rollouts, rows: str) -> dict[str, np.ndarray]:
     for number, run in enumerate(runs):
         if rows == "tokens":
             steps = np.searchsorted(run.step_ends, np.arange(len(run.tokens)))
-            columns += [(number, position, int(step)) for position, step in enumerate(steps)]
+            for position, step in enumerate(steps):
+                columns.append((number, position, int(step)))
         else:
-            ends = list(enumerate(run.step_ends))[rows == "steps" :]
-            columns += [(number, end, step) for step, end in ends]
+            first = 1 if rows == "steps" else 0
+            for step, end in enumerate(run.step_ends[first:], start=first):
+                columns.append((number, end, step))
     trajectory, position, step = np.array(columns, dtype=np.int64).T.copy()
     return {"trajectory": trajectory, "position": position, "step": step}

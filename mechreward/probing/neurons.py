@@ -25,10 +25,30 @@ BY = ("L1", "correlation")  # what `select` may rank by
 class NeuronSet:
     """Some neurons of one site of one model.
 
-    `indices` [k] sorted and unique; `scores` [k] what they were chosen by (any unit); `how` says
-    where they come from; `direction` [k], if known, a standard deviation of each neuron with the
-    sign that goes with a higher V-hat or delta (`causal.intervene.steer`). `&`, `|`, `-` need the
-    same site and model, and give sets without the last three.
+    `&`, `|` and `-` need the same site and model, and give sets without scores and direction.
+
+    Attributes
+    ----------
+    site : Site
+        Where the neurons are.
+    indices : tuple of int
+        [k] sorted and unique.
+    width : int
+        Neurons that the site has.
+    model_id : ModelId
+        The model.
+    scores : tuple of float, default ()
+        [k] what they were chosen by, in any unit.
+    how : str, default ""
+        Where they come from, in words.
+    direction : tuple of float, default ()
+        [k] if known, a standard deviation of each neuron with the sign that goes with a higher
+        V-hat or delta (see `causal.intervene.steer`).
+
+    Raises
+    ------
+    MechRewardError
+        Indices that are not sorted and unique Python ints of the site.
     """
 
     site: Site
@@ -43,7 +63,8 @@ class NeuronSet:
         whole = all(isinstance(i, int) for i in self.indices)
         require(
             whole,
-            f"neuron indices must be Python ints, not {self.indices[:4]}; make sets with NeuronSet.of.",
+            f"neuron indices must be Python ints, not {self.indices[:4]}; "
+            "make sets with NeuronSet.of.",
         )
         bad = [i for i in self.indices if not 0 <= i < self.width]
         require(
@@ -58,8 +79,24 @@ class NeuronSet:
 
     @classmethod
     def of(cls, acts: Activations, indices: Any, how: str, scores: Any = None) -> NeuronSet:
-        """A set at the site and model of `acts`; `scores` [width], if given, are those of all
-        neurons."""
+        """A set at the site and model of `acts`.
+
+        Parameters
+        ----------
+        acts : Activations
+            Activations of the site.
+        indices : iterable of int
+            In any order.
+        how : str
+            Where they come from, in words.
+        scores : array [width] or None, default None
+            [width] of all neurons, to keep those of the set.
+
+        Returns
+        -------
+        NeuronSet
+            Sorted and without repeats.
+        """
         picked = tuple(sorted({int(i) for i in indices}))
         kept = () if scores is None else tuple(float(scores[i]) for i in picked)
         return cls(acts.site, picked, acts.width, acts.model_id, kept, how)
@@ -88,8 +125,23 @@ class NeuronSet:
         return stats.iou(np.array(self.indices), np.array(other.indices))
 
     def read(self, cache: Any) -> Float[torch.Tensor, "*batch k"]:
-        """Activations of the set's neurons from a TransformerLens cache (or any mapping by hook
-        name), or from `Activations` of the same site."""
+        """Activations of the set's neurons.
+
+        Parameters
+        ----------
+        cache : mapping or Activations
+            A TransformerLens cache, any mapping by hook name, or activations of the same site.
+
+        Returns
+        -------
+        tensor [*batch k]
+            In the order of `indices`.
+
+        Raises
+        ------
+        MechRewardError
+            Activations of another site or model.
+        """
         if isinstance(cache, Activations):
             require(
                 cache.site == self.site,
@@ -106,30 +158,35 @@ class NeuronSet:
             "site": str(self.site),
             "indices": self.indices,
             "width": self.width,
+            "scores": self.scores,
+            "how": self.how,
+            "direction": self.direction,
+            "model_id": asdict(self.model_id),
         }
-        about |= {"scores": self.scores, "how": self.how, "direction": self.direction}
-        about |= {"model_id": asdict(self.model_id)}
         return write_json(path, about)
 
     @classmethod
     def load(cls, path: Path | str) -> NeuronSet:
-        """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        MechRewardError
+            The file is missing, damaged, or holds something else.
+        """
         data = read_json(path, "neuron set")
         require(
             data.get("kind") == "neurons", f"{path} holds {data.get('kind')}, not a neuron set."
         )
         try:
-            identity = ModelId(**data["model_id"])
-            indices, scores = tuple(data["indices"]), tuple(data["scores"])
-            direction = tuple(data.get("direction", ()))  # older files have none
             return cls(
-                Site.parse(data["site"]),
-                indices,
-                data["width"],
-                identity,
-                scores,
-                data["how"],
-                direction,
+                site=Site.parse(data["site"]),
+                indices=tuple(data["indices"]),
+                width=data["width"],
+                model_id=ModelId(**data["model_id"]),
+                scores=tuple(data["scores"]),
+                how=data["how"],
+                direction=tuple(data.get("direction", ())),  # older files have none
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise MechRewardError(f"{path} is a damaged neuron set: {error}.") from error
@@ -147,8 +204,10 @@ class NeuronSet:
 def count(width: int, top: float) -> int:
     """How many neurons a share is: rounded, at least one.
 
-    Raises:
-        MechRewardError: a share outside (0, 1].
+    Raises
+    ------
+    MechRewardError
+        A share outside (0, 1].
     """
     require(
         0 < top <= 1, f"top is a share of the neurons in (0, 1], e.g. 0.01 for 1%; {top} was given."
@@ -157,38 +216,51 @@ def count(width: int, top: float) -> int:
 
 
 def select(probe: ValueProbe | DopamineProbe, top: float = 0.01, by: str = "L1") -> NeuronSet:
-    """The share `top` of neurons that rank first for a probe that was fitted to `Activations`.
+    """The neurons that rank first for a fitted probe.
 
-    `by` "L1", the probe's own scores: the L1 norm of a neuron's first-layer weights (the paper,
-    section 2). Or "correlation", |Spearman's correlation| of each neuron alone with V-hat at states
-    (the reward at tokens) or with delta over steps, of the rows given to `fit`: the probe and its
-    target have no say in it (our choice; see docs/calibration.md).
+    Ties go to the lower index.
 
-    Ties go to the lower index. Raises MechRewardError if the probe was not fitted, or fitted to
-    bare rows, or for another `by`.
+    Parameters
+    ----------
+    probe : ValueProbe or DopamineProbe
+        Fitted by `fit` to `Activations`.
+    top : float, default 0.01
+        Share of the neurons to take, in (0, 1]; at least one neuron.
+    by : str, default "L1"
+        "L1", the probe's own scores: the L1 norm of a neuron's first-layer weights (the paper,
+        section 2). Or "correlation", |Spearman's correlation| of each neuron alone with V-hat at
+        states (the reward at tokens) or with delta over steps, of the rows given to `fit`: the
+        probe and its target have no say in it (our choice; see docs/calibration.md).
+
+    Returns
+    -------
+    NeuronSet
+        With scores and direction.
+
+    Raises
+    ------
+    MechRewardError
+        The probe was not fitted, or fitted to bare rows, a share outside (0, 1], or another `by`.
     """
     one_of("ranking", by, BY)
     require(hasattr(probe, "site_"), "select needs a probe fitted with fit(activations, values).")
-    kind, target = type(probe).__name__, getattr(probe, "target", "delta")
-    words = (
-        f"of a {probe.shape} {kind} on {target}, column L1"
-        if by == "L1"
-        else f"by correlation with {probe.correlated_}"
-    )
-    ranked = probe.scores_ if by == "L1" else probe.correlation_
-    best = ranking(ranked)[: count(len(ranked), top)]
-    chosen = tuple(sorted(int(i) for i in best))
-    scores, direction = (
-        tuple(float(each[i]) for i in chosen) for each in (ranked, probe.direction_)
-    )
+    if by == "L1":
+        scores = probe.scores_
+        target = getattr(probe, "target", "delta")
+        how = f"of a {probe.shape} {type(probe).__name__} on {target}, column L1"
+    else:
+        scores = probe.correlation_
+        how = f"by correlation with {probe.correlated_}"
+    best = ranking(scores)[: count(len(scores), top)]
+    indices = tuple(sorted(int(i) for i in best))
     return NeuronSet(
-        probe.site_,
-        chosen,
-        len(ranked),
-        probe.model_id_,
-        scores,
-        f"top {top:.3g} {words}",
-        direction,
+        site=probe.site_,
+        indices=indices,
+        width=len(scores),
+        model_id=probe.model_id_,
+        scores=tuple(float(scores[i]) for i in indices),
+        how=f"top {top:.3g} {how}",
+        direction=tuple(float(probe.direction_[i]) for i in indices),
     )
 
 

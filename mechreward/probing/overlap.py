@@ -12,15 +12,36 @@ from mechreward.base.errors import require
 from mechreward.probing.neurons import NeuronSet
 from mechreward.stats import Interval
 
-ALIKE = 4  # neurons of neighbouring size that may stand for each other; more in a group, and size tells them apart
+# Neurons of neighbouring size that may stand for each other; in larger groups size tells them
+# apart.
+GROUP = 4
 
 
 @dataclass(frozen=True)
 class Overlap:
     """Intersection over union of two sets, beside chance.
 
-    `shared` neurons of `a` and `b`, out of `width`; `law` [shared] is how likely chance shares
-    none, one, ..."""
+    Attributes
+    ----------
+    shared : int
+        Neurons in both.
+    a : int
+        Neurons in the first.
+    b : int
+        In the second.
+    width : int
+        Neurons of the site.
+    law : tuple of float
+        [shared] how likely chance shares none, one, ...
+    iou : float
+        Intersection over union.
+    expected : float
+        Its mean by chance.
+    chance : Interval
+        Its mean by chance, with the 2.5% and 97.5% quantiles of its exact law.
+    p : float
+        P(at least as many shared by chance).
+    """
 
     shared: int
     a: int
@@ -40,9 +61,14 @@ class Overlap:
     def chance(self) -> Interval:
         """The IoU by chance: its mean, and the 2.5% and 97.5% quantiles of its exact law."""
         counts = np.arange(len(self.law))
-        iou, below = counts / (self.a + self.b - counts), np.cumsum(self.law)
-        low, high = (float(iou[int(np.searchsorted(below, at - 1e-9))]) for at in (0.025, 0.975))
-        return Interval(float(iou @ np.array(self.law)), low, high, self.width)
+        iou = counts / (self.a + self.b - counts)
+        below = np.cumsum(self.law)
+
+        def quantile(share: float) -> float:
+            return float(iou[int(np.searchsorted(below, share - 1e-9))])
+
+        mean = float(iou @ np.array(self.law))
+        return Interval(mean, quantile(0.025), quantile(0.975), self.width)
 
     @property
     def p(self) -> float:
@@ -51,20 +77,36 @@ class Overlap:
 
 
 def overlap(a: NeuronSet, b: NeuronSet, size: Float[np.ndarray, " width"] | None = None) -> Overlap:
-    """How far two sets of one site are the same neurons; they may come from different models of one
-    shape.
+    """How far two sets of one site are the same neurons.
 
-    Chance is the hypergeometric law (paper section 4, transfer): any neurons. With the `size` of
-    every neuron it is neurons as large (our choice: large neurons get into sets for being large):
-    in order of size, every `ALIKE` may stand for each other, and the count shared is a sum of
-    hypergeometric counts, exactly.
+    They may come from different models of one shape. Neuron numbers mean the same in two models
+    only where one descends from the other, or both from one base.
 
-    Neuron numbers mean the same in two models only where one descends from the other, or both from
-    one base.
+    Parameters
+    ----------
+    a : NeuronSet
+        A set.
+    b : NeuronSet
+        Another.
+    size : array [width] or None, default None
+        Of every neuron, such as the rms: chance then takes neurons as large.
 
-    Raises:
-        MechRewardError: different sites or widths, an empty set, or sizes of another number of
-        neurons.
+    Returns
+    -------
+    Overlap
+        What is shared, and the law of chance.
+
+    Raises
+    ------
+    MechRewardError
+        Different sites or widths, an empty set, or sizes of another number of neurons.
+
+    Notes
+    -----
+    Chance is the hypergeometric law (paper section 4, transfer): any neurons. With `size` it is
+    neurons as large (our choice: large neurons get into sets for being large): in order of size,
+    every `GROUP` may stand for each other, and the count shared is a sum of hypergeometric counts,
+    exactly.
     """
     require(a.site == b.site, f"sets of different sites: {a.site} and {b.site}.")
     require(
@@ -75,12 +117,12 @@ def overlap(a: NeuronSet, b: NeuronSet, size: Float[np.ndarray, " width"] | None
     groups = [np.arange(a.width)]
     if size is not None:
         require(len(size) == a.width, f"{len(size)} sizes were given for {a.width} neurons.")
-        groups = np.array_split(np.argsort(size, kind="stable"), max(1, a.width // ALIKE))
+        groups = np.array_split(np.argsort(size, kind="stable"), max(1, a.width // GROUP))
     law = np.ones(1)
     for group in groups:
-        of_a, of_b = (int(np.isin(group, one.indices).sum()) for one in (a, b))
-        law = np.convolve(
-            law, hypergeom.pmf(np.arange(min(of_a, of_b) + 1), len(group), of_a, of_b)
-        )
+        of_a = int(np.isin(group, a.indices).sum())
+        of_b = int(np.isin(group, b.indices).sum())
+        counts = np.arange(min(of_a, of_b) + 1)
+        law = np.convolve(law, hypergeom.pmf(counts, len(group), of_a, of_b))
     shared = len(set(a.indices) & set(b.indices))
     return Overlap(shared, len(a), len(b), a.width, tuple(law.tolist()))

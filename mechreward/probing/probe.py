@@ -1,5 +1,4 @@
-"""Probes with the scikit-learn contract: read state value or TD error off activations, and score
-every neuron."""
+"""Probes with the scikit-learn contract: read state value or TD error, and score every neuron."""
 
 from __future__ import annotations
 
@@ -31,18 +30,19 @@ from mechreward.probing.targets import (
 from mechreward.rollouts.value import Values
 
 SHAPES = ("linear", "mlp")
-CONSTANT = (
-    0.1  # a read-out with less than this share of V-hat's spread says almost nothing (our choice)
-)
+CONSTANT = 0.1  # share of V-hat's spread; with less a read-out says almost nothing (our choice)
 Returns = Callable[[np.ndarray], np.ndarray]
 
 
 def directions(x: Float[torch.Tensor, "row k"], y: np.ndarray) -> Float[torch.Tensor, " k"]:
-    """One standard deviation of every column of `x`, with the sign of its covariance with `y`
-    [row]: a step that goes with a higher `y`. Rows where `y` is NaN are left out of the sign.
+    """One standard deviation of every column of `x`, with the sign of its covariance with `y`.
 
-    Raises:
-        MechRewardError: `y` of another length, or without variance.
+    It is a step that goes with a higher `y`. Rows where `y` is NaN are left out of the sign.
+
+    Raises
+    ------
+    MechRewardError
+        `y` of another length, or without variance.
     """
     require(len(y) == len(x), f"toward has {len(y)} numbers for {len(x)} rows of activations.")
     values, goal = x.double(), torch.as_tensor(np.asarray(y, dtype=np.float64))
@@ -64,8 +64,7 @@ class _Probe(RegressorMixin, BaseEstimator):
     """What both probes share: standardisation, the two shapes, scores, predictions.
 
     Inputs are standardised on the rows given to `fit` (the training split): the ranking by weights
-    is not scale-free otherwise. `scores_` [width] is the L1 norm of each input's first-layer
-    weights (paper section 2). Neurons whose standard deviation is 0 get score 0.
+    is not scale-free otherwise.
     """
 
     shape: str
@@ -75,14 +74,31 @@ class _Probe(RegressorMixin, BaseEstimator):
     def __init__(
         self, shape: str, hidden: int, ridge: float, rate: float, epochs: int, batch: int, seed: int
     ) -> None:
-        self.shape, self.hidden, self.ridge, self.rate = shape, hidden, ridge, rate
-        self.epochs, self.batch, self.seed = epochs, batch, seed
+        self.shape = shape
+        self.hidden = hidden
+        self.ridge = ridge
+        self.rate = rate
+        self.epochs = epochs
+        self.batch = batch
+        self.seed = seed
 
     def predict(self, x: Any) -> np.ndarray:
-        """Read-out [row] for activations [row width] (tensor, array, or `Activations`).
+        """The read-out.
 
-        Raises:
-            MechRewardError: not fitted, or another width.
+        Parameters
+        ----------
+        x : tensor or array [row width], or Activations
+            Activations.
+
+        Returns
+        -------
+        array [row]
+            In the unit of the target.
+
+        Raises
+        ------
+        MechRewardError
+            Not fitted, or another width or site.
         """
         require(hasattr(self, "net_"), "this probe is not fitted yet: call fit first.")
         if isinstance(x, Activations):
@@ -99,8 +115,7 @@ class _Probe(RegressorMixin, BaseEstimator):
             return self.net_((x.float() - self.mean_) / self.scale_)[:, 0].numpy()
 
     def _fit(self, data: Examples, y: np.ndarray, lam: float = 1.0) -> None:
-        """Fit to `y`; with `lam` < 1, to TD(lambda) returns, bootstrapped from the fit itself (`y`
-        is the reward)."""
+        """Fit to `y`; with `lam` < 1 to TD(lambda) returns, `y` being the reward."""
         self.mean_ = data.x.mean(0)
         deviation = data.x.std(0, correction=0)
         self.scale_ = torch.where(deviation > 1e-8, deviation, torch.inf)
@@ -135,8 +150,7 @@ class _Probe(RegressorMixin, BaseEstimator):
     def _fit_mlp(
         self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, trajectory: np.ndarray
     ) -> None:
-        """The paper's d -> hidden -> 1 ReLU net, squared error, AdamW, whole trajectories in a
-        batch.
+        """The paper's net: d -> hidden -> 1 ReLU, squared error, AdamW, batches of trajectories.
 
         Bootstrapped targets come from the net as it was at the start of the epoch (our choice of
         target network).
@@ -155,19 +169,19 @@ class _Probe(RegressorMixin, BaseEstimator):
                     target = torch.from_numpy(returns(self.net_(x)[:, 0].numpy())).float()
             order = torch.randperm(len(starts), generator=generator).tolist()
             for begin in range(0, len(order), self.batch):
-                picked = [
-                    torch.arange(bounds[t], bounds[t + 1])
-                    for t in order[begin : begin + self.batch]
-                ]
-                rows = torch.cat(picked)
+                picked = order[begin : begin + self.batch]
+                rows = torch.cat([torch.arange(bounds[t], bounds[t + 1]) for t in picked])
                 loss = (self.net_(x[rows])[:, 0] - target[rows]).square().mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
 
     def _remember(self, acts: Activations, data: Examples, target: str) -> None:
-        """What `data` says of every neuron alone, `target` naming its `y`. Also warn of a fit that
-        stayed near its mean, as TD on few trajectories does: later numbers rest on it."""
+        """What `data` says of every neuron alone, `target` naming its `y`.
+
+        Also warn of a fit that stayed near its mean, as TD on few trajectories does: later numbers
+        rest on it.
+        """
         self.site_: Site = acts.site
         self.model_id_: ModelId = acts.model_id
         self.direction_ = directions(data.x, data.y)
@@ -179,8 +193,8 @@ class _Probe(RegressorMixin, BaseEstimator):
         if spread < CONSTANT * wanted:
             warnings.warn(
                 f"this {name} probe is near constant: its read-out has standard deviation "
-                f"{spread:.3g} over the {len(data)} rows it was fitted to, what it should read {wanted:.3g}. Fit more "
-                f"trajectories{other}.",
+                f"{spread:.3g} over the {len(data)} rows it was fitted to, what it should read "
+                f"{wanted:.3g}. Fit more trajectories{other}.",
                 ProbeWarning,
                 stacklevel=3,
             )
@@ -189,16 +203,57 @@ class _Probe(RegressorMixin, BaseEstimator):
 class ValueProbe(_Probe):
     """Reads the state value off activations at step ends.
 
-    Args:
-        target: `mc` (V-hat), `td` (bootstrapped from the terminal reward, the paper's), `td-lambda`
-            (returns that mix both), or `terminal` (the reward itself at every state: what the
-            paper's appendix A compares with).
-        lam: lambda of `td-lambda`, 0 (`td`) to 1 (`terminal`, but for gamma).
-        shape: `mlp` (d -> hidden -> 1, the paper's) or `linear` (ridge).
-        ridge: penalty per row of the linear probe (our choice).
-        rate, epochs, batch: of the MLP's AdamW; `batch` counts trajectories. The paper has rate
-            1e-4 with 4 trajectories a batch; the defaults go faster with the same product of rate
-            and updates per row.
+    Parameters
+    ----------
+    target : {"mc", "td", "td-lambda", "terminal"}, default "mc"
+        "mc" (V-hat), "td" (bootstrapped from the terminal reward, the paper's), "td-lambda"
+        (returns that mix both), or "terminal" (the reward itself at every state: what the paper's
+        appendix A compares with).
+    shape : {"linear", "mlp"}, default "mlp"
+        "mlp" (d -> hidden -> 1, the paper's) or "linear" (ridge).
+    hidden : int, default 1024
+        Units of the MLP.
+    ridge : float, default 0.01
+        Penalty per row of the linear probe (our choice).
+    rate : float, default 0.0005
+        Of the MLP's AdamW.
+    epochs : int, default 20
+        Of the MLP.
+    batch : int, default 20
+        Trajectories in a batch of the MLP.
+    seed : int, default 0
+        Seed of the MLP: weights and order of trajectories.
+    lam : float, default 0.9
+        Lambda of "td-lambda", 0 ("td") to 1 ("terminal", but for gamma).
+
+    Attributes
+    ----------
+    scores_ : array [width]
+        L1 norm of each input's first-layer weights (paper section 2); 0 for neurons that are
+        constant over the rows.
+    mean_ : tensor [width]
+        Mean of each neuron over the rows given to `fit`.
+    scale_ : tensor [width]
+        Standard deviation of each neuron; infinite where it is 0.
+    net_ : torch.nn.Module
+        Reads standardised activations.
+    site_ : Site
+        Of the activations given to `fit`; not set by `fit_examples`, nor are those below.
+    model_id_ : ModelId
+        Of the activations.
+    direction_ : tensor [width]
+        One standard deviation of each neuron, with the sign of its covariance with V-hat (the
+        reward at tokens) or delta.
+    correlation_ : array [width]
+        |Spearman's correlation| of each neuron alone with it.
+    correlated_ : {"V-hat", "the reward", "delta"}
+        Its name.
+
+    Notes
+    -----
+    The paper trains with rate 1e-4 and 4 trajectories a batch; the defaults go faster with the same
+    product of rate and updates per row (our choice). TD(0) and TD(lambda) on a linear probe are
+    fitted value iteration to its fixed point.
     """
 
     def __init__(
@@ -217,13 +272,26 @@ class ValueProbe(_Probe):
         self.target, self.lam = target, lam
 
     def fit(self, acts: Activations, values: Values) -> ValueProbe:
-        """Fit to activations recorded with rows="states" and the values of the same rollouts; or
-        with rows="tokens", for targets that are made of the reward alone: the paper's TD runs over
-        tokens.
+        """Fit to recorded activations and the values of the same rollouts.
 
-        Raises:
-            MechRewardError: unknown target or shape, `mc` at tokens (V-hat exists at states only),
-                rows that do not match, or nothing to learn (all right or all wrong).
+        Parameters
+        ----------
+        acts : Activations
+            Recorded with rows="states"; or with rows="tokens", for targets that are made of the
+            reward alone: the paper's TD runs over tokens.
+        values : Values
+            Of the same rollouts.
+
+        Returns
+        -------
+        ValueProbe
+            Itself.
+
+        Raises
+        ------
+        MechRewardError
+            Unknown target or shape, `mc` at tokens (V-hat exists at states only), rows that do not
+            match, or nothing to learn (all right or all wrong).
         """
         over = acts.rows == "tokens"
         require(
@@ -236,7 +304,23 @@ class ValueProbe(_Probe):
         return self
 
     def fit_examples(self, data: Examples) -> ValueProbe:
-        """The same from ready-made rows (a split, a shuffle, a subset of neurons)."""
+        """The same from ready-made rows (a split, a shuffle, a subset of neurons).
+
+        Parameters
+        ----------
+        data : Examples
+            `y` is V-hat.
+
+        Returns
+        -------
+        ValueProbe
+            Itself.
+
+        Raises
+        ------
+        MechRewardError
+            As `fit`.
+        """
         one_of("probe target", self.target, TARGETS)
         one_of("probe shape", self.shape, SHAPES)
         require(
@@ -249,12 +333,54 @@ class ValueProbe(_Probe):
 
 
 class DopamineProbe(_Probe):
-    """Reads the TD error off the mean activation over a step's tokens (paper section 2: d -> 32 ->
-    1, squared error).
+    """Reads the TD error off the mean activation over a step's tokens.
 
-    Args:
-        cut: fit only to steps with |delta| > cut, as the paper does with 0.3; 0 fits all (the
-            default: at finite k the cut selects noise).
+    Parameters
+    ----------
+    cut : float, default 0.0
+        Fit only to steps with |delta| > cut, as the paper does with 0.3; 0 fits all (the default:
+        at finite k the cut selects noise).
+    shape : {"linear", "mlp"}, default "mlp"
+        "mlp" (d -> hidden -> 1, the paper's) or "linear" (ridge).
+    hidden : int, default 32
+        Units of the MLP.
+    ridge : float, default 0.01
+        Penalty per row of the linear probe (our choice).
+    rate : float, default 0.001
+        Of the MLP's AdamW.
+    epochs : int, default 30
+        Of the MLP.
+    batch : int, default 20
+        Trajectories in a batch of the MLP.
+    seed : int, default 0
+        Seed of the MLP: weights and order of trajectories.
+
+    Attributes
+    ----------
+    scores_ : array [width]
+        L1 norm of each input's first-layer weights (paper section 2); 0 for neurons that are
+        constant over the rows.
+    mean_ : tensor [width]
+        Mean of each neuron over the rows given to `fit`.
+    scale_ : tensor [width]
+        Standard deviation of each neuron; infinite where it is 0.
+    net_ : torch.nn.Module
+        Reads standardised activations.
+    site_ : Site
+        Of the activations given to `fit`; not set by `fit_examples`, nor are those below.
+    model_id_ : ModelId
+        Of the activations.
+    direction_ : tensor [width]
+        One standard deviation of each neuron, with the sign of its covariance with V-hat (the
+        reward at tokens) or delta.
+    correlation_ : array [width]
+        |Spearman's correlation| of each neuron alone with it.
+    correlated_ : {"V-hat", "the reward", "delta"}
+        Its name.
+
+    Notes
+    -----
+    d -> 32 -> 1 with squared error is that of paper section 2.
     """
 
     def __init__(
@@ -272,10 +398,24 @@ class DopamineProbe(_Probe):
         self.cut = cut
 
     def fit(self, acts: Activations, values: Values) -> DopamineProbe:
-        """Fit to activations recorded with rows="steps" and the values of the same rollouts.
+        """Fit to recorded activations and the values of the same rollouts.
 
-        Raises:
-            MechRewardError: as for `ValueProbe`; also if no step passes the cut.
+        Parameters
+        ----------
+        acts : Activations
+            Recorded with rows="steps".
+        values : Values
+            Of the same rollouts.
+
+        Returns
+        -------
+        DopamineProbe
+            Itself.
+
+        Raises
+        ------
+        MechRewardError
+            As for `ValueProbe`; also if no step passes the cut.
         """
         data = steps(acts, values)
         self.fit_examples(data)
@@ -283,7 +423,23 @@ class DopamineProbe(_Probe):
         return self
 
     def fit_examples(self, data: Examples) -> DopamineProbe:
-        """The same from ready-made rows."""
+        """The same from ready-made rows.
+
+        Parameters
+        ----------
+        data : Examples
+            `y` is delta.
+
+        Returns
+        -------
+        DopamineProbe
+            Itself.
+
+        Raises
+        ------
+        MechRewardError
+            As `fit`.
+        """
         one_of("probe shape", self.shape, SHAPES)
         kept = data.only(np.abs(data.y) > self.cut) if self.cut else data
         if not len(kept):

@@ -1,5 +1,7 @@
-"""The pruning curve: how well few neurons do, retrained or masked, beside subsets, bases and labels
-nobody chose."""
+"""The pruning curve: how well few neurons do, retrained or masked.
+
+Beside them stand subsets, bases and labels that nobody chose.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,25 @@ RATIOS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a curve: `ratio` of the neurons pruned, `neurons` kept, `fit` retrained or
-    masked, how well it reads."""
+    """One point of a curve.
+
+    Attributes
+    ----------
+    arm : str
+        Which neurons were kept, see `pruning_curve`.
+    ratio : float
+        Share of the neurons that is pruned.
+    neurons : int
+        How many are kept.
+    draw : int
+        Number of the draw, for arms with draws.
+    fit : str
+        "retrained" or "masked".
+    metric : str
+        See `score_read_out`.
+    score : Interval
+        How well it reads.
+    """
 
     arm: str
     ratio: float
@@ -48,20 +67,58 @@ class Point:
 def measures(
     probe: ValueProbe | DopamineProbe, data: Examples, draws: int = 300, seed: int = 0
 ) -> dict[str, Interval]:
-    """What a probe reads, with intervals clustered by problem: `measured` of its predictions."""
+    """How well a probe reads held-out rows, with intervals clustered by problem.
+
+    Parameters
+    ----------
+    probe : ValueProbe or DopamineProbe
+        A fitted probe.
+    data : Examples
+        Rows it was not fitted to.
+    draws : int, default 300
+        Bootstrap draws; 0 leaves the bounds out (NaN).
+    seed : int, default 0
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    mapping of str to Interval
+        By metric, see `score_read_out`.
+
+    Raises
+    ------
+    MechRewardError
+        A probe that is not fitted, or of another width.
+    """
     kind = "dopamine" if isinstance(probe, DopamineProbe) else "value"
-    return measured(probe.predict(data.x), data, kind, draws, seed)
+    return score_read_out(probe.predict(data.x), data, kind, draws, seed)
 
 
-def measured(
+def score_read_out(
     read: np.ndarray, data: Examples, kind: str = "value", draws: int = 300, seed: int = 0
 ) -> dict[str, Interval]:
-    """How well a read-out [row] tells what it should, with intervals clustered by problem.
+    """How well a read-out tells what it should, with intervals clustered by problem.
 
-    For values: AUROC of the terminal reward at s_0, at every state, at the last state, and among
-    states of one problem only (a detector of easy problems has .5 there; left out where no problem
-    has answers of both outcomes), and Spearman with V-hat. For TD errors (`kind` "dopamine"):
-    Spearman with delta. `draws` 0 leaves the bounds out (NaN).
+    Parameters
+    ----------
+    read : array
+        [row] the read-out.
+    data : Examples
+        The rows.
+    kind : str, default "value"
+        "value" or "dopamine".
+    draws : int, default 300
+        Bootstrap draws; 0 leaves the bounds out (NaN).
+    seed : int, default 0
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    mapping of str to Interval
+        For "dopamine" Spearman with delta, `spearman`; for "value" AUROC of the terminal reward at
+        s_0 (`auroc_s0`), at every state (`auroc_all`), at the last state (`auroc_last`) and among
+        states of one problem only (`auroc_within`: a detector of easy problems has .5 there; left
+        out where no problem has answers of both outcomes), and Spearman with V-hat (`spearman`).
     """
 
     def interval(
@@ -70,7 +127,8 @@ def measured(
         *columns: np.ndarray,
         within: bool = False,
     ) -> Interval:
-        arrays, group = [column[keep] for column in columns], data.group[keep]
+        arrays = [column[keep] for column in columns]
+        group = data.group[keep]
         if draws:
             return stats.clustered(
                 statistic, arrays, group, draws=draws, seed=seed, with_cluster=within
@@ -81,16 +139,16 @@ def measured(
     every = np.ones(len(data), bool)
     if kind == "dopamine":
         return {"spearman": interval(stats.spearman, every, read, data.y)}
-    found = {
+    scores = {
         "auroc_s0": interval(stats.auroc, data.step == 0, read, data.reward),
         "auroc_all": interval(stats.auroc, every, read, data.reward),
         "auroc_last": interval(stats.auroc, data.last, read, data.reward),
         "auroc_within": interval(stats.within_auroc, every, read, data.reward, within=True),
         "spearman": interval(stats.spearman, every, read, data.y),
     }
-    if np.isnan(found["auroc_within"].estimate):  # no problem has answers of both outcomes
-        del found["auroc_within"]
-    return found
+    if np.isnan(scores["auroc_within"].estimate):  # no problem has answers of both outcomes
+        del scores["auroc_within"]
+    return scores
 
 
 def noiseless_spearman(
@@ -99,13 +157,25 @@ def noiseless_spearman(
     first: Float[np.ndarray, " row"],
     second: Float[np.ndarray, " row"],
 ) -> float:
-    """Spearman of a read-out with `y`, divided by the root of the reliability of `y`, which is the
-    mean of the halves `first` and `second`.
+    """Spearman of a read-out with `y`, divided by the root of the reliability of `y`.
 
-    One statistic, so that its interval holds the error of the reliability too. Spearman's
-    correction (1904) is exact for Pearson's correlation; for ranks it is the usual approximation.
+    `y` is the mean of the halves `first` and `second`. One statistic, so that its interval holds
+    the error of the reliability too. Spearman's correction (1904) is exact for Pearson's
+    correlation; for ranks it is the usual approximation.
     """
     return stats.disattenuated(stats.spearman(read, y), stats.split_half_reliability(first, second))
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """A ranking of neurons, the probe of all of them, and the rows it is fitted to and read on."""
+
+    name: str
+    draw: int
+    neurons: np.ndarray
+    whole: Probe
+    train: Examples
+    test: Examples
 
 
 def pruning_curve(
@@ -118,28 +188,62 @@ def pruning_curve(
     seed: int = 0,
     others: Mapping[str, Float[np.ndarray, " width"]] | None = None,
 ) -> list[Point]:
-    """`probe` (a fitted or unfitted prototype) on the top (1 - ratio) of the inputs, measured on
-    `test`.
+    """A probe on the top (1 - ratio) of the inputs, beside other rankings and nobody's choice.
 
-    Each arm both ways, retrained on the subset, and masked: the probe of all inputs with all others
-    at their mean. `value` or `dopamine` (ranked by that probe), the rival rankings of `rankings.py`
-    (`magnitude` by activation alone; `mean_difference`, `correlation` and `l1_penalised` by V-hat
-    or delta without the probe; `gradient_x_activation` by the full probe) and `others` (name ->
-    scores), once each; `random` (`draws` random subsets of the same size), `rotated` (the whole
-    recipe in `draws` random rotations of the standardised inputs: what any basis gives), and
-    `shuffled` (the whole recipe with targets moved between problems: ranking and retraining see
-    only noise; `draws` shuffles). Rivals and `random` are left out where all inputs are kept. Arms
-    without draws have intervals where they are retrained. A curve is evidence of sparsity only
-    where the first arm stays above `random` and `rotated`; `evidence.sparsity` sums that up.
+    Each arm is read both ways: retrained on the subset, and masked, the probe of all inputs with
+    all others at their mean. The arms are:
 
-    Raises:
-        MechRewardError: nothing to learn, or a ratio outside [0, 1).
+    - `value` or `dopamine`: ranked by that probe.
+    - the rival rankings of `rankings.py`, once each: `magnitude` by activation alone;
+      `mean_difference`, `correlation` and `l1_penalised` by V-hat or delta without the probe;
+      `gradient_x_activation` by the full probe; and `others`.
+    - `random`: `draws` random subsets of the same size.
+    - `rotated`: the whole recipe in `draws` random rotations of the standardised inputs, what any
+      basis gives.
+    - `shuffled`: the whole recipe with targets moved between problems; ranking and retraining see
+      only noise; `draws` shuffles.
+
+    Rivals and `random` are left out where all inputs are kept. Arms without draws have intervals
+    where they are retrained.
+
+    Parameters
+    ----------
+    probe : Probe
+        A prototype, fitted or not.
+    train : Examples
+        Rows to rank and fit on.
+    test : Examples
+        Rows to measure on.
+    ratios : sequence of float, default RATIOS
+        Shares of the inputs to prune, in [0, 1).
+    draws : int, default 5
+        Of the arms with draws.
+    seed : int, default 0
+        Seed of draws and bootstrap.
+    others : mapping of str to array [width], or None, default None
+        More rankings: name to scores.
+
+    Returns
+    -------
+    list of Point
+        One for each arm, ratio, draw, fit and metric.
+
+    Raises
+    ------
+    MechRewardError
+        Nothing to learn, or a ratio outside [0, 1).
+
+    Notes
+    -----
+    Retraining beside masking, and the null arms, are our choice. A curve is evidence of sparsity
+    only where the first arm stays above `random` and `rotated`; `evidence.sparsity` sums that up.
     """
     require(
         all(0 <= r < 1 for r in ratios), f"pruning ratios lie in [0, 1); {list(ratios)} were given."
     )
-    arm = "dopamine" if isinstance(probe, DopamineProbe) else "value"
-    width, rng = train.x.shape[1], streams.rng("curve: random subsets", seed)
+    kind = "dopamine" if isinstance(probe, DopamineProbe) else "value"
+    width = train.x.shape[1]
+    rng = streams.rng("curve: random subsets", seed)
     full = clone(probe).fit_examples(train)
     rivals = {
         "magnitude": magnitude(train),
@@ -149,39 +253,35 @@ def pruning_curve(
         "gradient_x_activation": gradient_x_activation(full, train),
         **(others or {}),
     }
-    elsewhere: list[tuple[str, int, np.ndarray, Probe, tuple[Examples, Examples]]] = []
+    elsewhere: list[_Arm] = []
     for draw in range(draws):
         turned = rotated(train, test, streams.rng("curve: rotations", seed, draw))
         noise = shuffled(train, streams.rng("curve: shuffled targets", seed, draw))
-        for name, pair in (("rotated", turned), ("shuffled", (noise, test))):
-            whole = clone(probe).fit_examples(pair[0])
-            elsewhere.append((name, draw, ranking(whole.scores_), whole, pair))
+        for name, source, held in (("rotated", *turned), ("shuffled", noise, test)):
+            whole = clone(probe).fit_examples(source)
+            elsewhere.append(_Arm(name, draw, ranking(whole.scores_), whole, source, held))
     points = []
     for ratio in ratios:
         kept = count(width, 1 - ratio)
-        plans = [(arm, 0, ranking(full.scores_), full, (train, test))]
+        arms = [_Arm(kind, 0, ranking(full.scores_), full, train, test)]
         if kept < width:
-            plans += [
-                (name, 0, ranking(score), full, (train, test)) for name, score in rivals.items()
-            ]
-            plans += [
-                ("random", d, rng.permutation(width), full, (train, test)) for d in range(draws)
-            ]
-        for name, draw, neurons, whole, (source, held) in plans + elsewhere:
-            few = np.sort(neurons[:kept])
+            for name, score in rivals.items():
+                arms.append(_Arm(name, 0, ranking(score), full, train, test))
+            for draw in range(draws):
+                arms.append(_Arm("random", draw, rng.permutation(width), full, train, test))
+        for arm in arms + elsewhere:
+            few = np.sort(arm.neurons[:kept])
+            retrained = clone(probe).fit_examples(restrict(arm.train, few))
             reads = {
-                "retrained": clone(probe)
-                .fit_examples(restrict(source, few))
-                .predict(held.x[:, few]),
-                "masked": whole.predict(masked(held.x, few, whole.mean_)),
+                "retrained": retrained.predict(arm.test.x[:, few]),
+                "masked": arm.whole.predict(masked(arm.test.x, few, arm.whole.mean_)),
             }
             for fit, read in reads.items():
-                bounds = 200 if fit == "retrained" and (name == arm or name in rivals) else 0
-                found = measured(read, held, arm, draws=bounds, seed=seed)
-                points += [
-                    Point(name, ratio, kept, draw, fit, metric, score)
-                    for metric, score in found.items()
-                ]
+                alone = fit == "retrained" and (arm.name == kind or arm.name in rivals)
+                bounds = 200 if alone else 0
+                scores = score_read_out(read, arm.test, kind, draws=bounds, seed=seed)
+                for metric, score in scores.items():
+                    points.append(Point(arm.name, ratio, kept, arm.draw, fit, metric, score))
     return points
 
 
@@ -191,45 +291,63 @@ def clone(probe: Probe) -> Probe:
 
 
 def shuffled(data: Examples, rng: np.random.Generator, by_length: bool = False) -> Examples:
-    """Targets and rewards moved to other problems, trajectory after trajectory, every row's used
-    once.
+    """Targets and rewards moved to other problems, trajectory after trajectory.
 
-    All trajectories are put in a random order and laid over all others, without regard to where one
-    ends: what is left knows nothing of the answer. `by_length` moves whole trajectories among those
-    of exactly equal length, so that targets keep their shape in time and all that step and length
-    of an answer tell (much, where hard problems take longer): a test by such shuffles is exact for
-    whatever, given the lengths, has nothing to do with the targets. A trajectory keeps its own by
-    the chance of the permutation, and always where no other is as long, which costs power and no
-    level. Both are our own choice; to cut, repeat or mix lengths makes p of what follows the step
-    too small, or of what keeps to an answer too large.
+    Every row's are used once. All trajectories are put in a random order and laid over all others,
+    without regard to where one ends: what is left knows nothing of the answer.
+
+    Parameters
+    ----------
+    data : Examples
+        The rows.
+    rng : np.random.Generator
+        Draws the order.
+    by_length : bool, default False
+        Move whole trajectories among those of exactly equal length, so that targets keep their
+        shape in time and all that step and length of an answer tell (much, where hard problems take
+        longer): a test by such shuffles is exact for whatever, given the lengths, has nothing to do
+        with the targets.
+
+    Returns
+    -------
+    Examples
+        The same activations with other targets.
+
+    Notes
+    -----
+    A trajectory keeps its own by the chance of the permutation, and always where no other is as
+    long, which costs power and no level. Both ways are our own choice; to cut, repeat or mix
+    lengths makes p of what follows the step too small, or of what keeps to an answer too large.
     """
     answers = np.split(np.arange(len(data)), np.flatnonzero(np.diff(data.trajectory)) + 1)
-    lengths = np.array([len(rows) for rows in answers])
-    pools = (
-        [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
-        if by_length
-        else [np.arange(len(answers))]
-    )
+    pools = [np.arange(len(answers))]
+    if by_length:
+        lengths = np.array([len(rows) for rows in answers])
+        pools = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
     source = np.empty(len(data), dtype=int)
     for pool in pools:
-        place, giver = (
-            np.concatenate([answers[i] for i in rng.permutation(pool)]) for _ in range(2)
-        )
+        place = np.concatenate([answers[i] for i in rng.permutation(pool)])
+        giver = np.concatenate([answers[i] for i in rng.permutation(pool)])
         source[place] = giver
     return replace(data, y=data.y[source], reward=data.reward[source])
 
 
 def rotated(train: Examples, test: Examples, rng: np.random.Generator) -> tuple[Examples, Examples]:
-    """Both splits in one random orthogonal basis of the standardised inputs (mean and deviation of
-    `train`)."""
-    q, r = np.linalg.qr(rng.normal(size=(train.x.shape[1],) * 2))
-    turn = torch.from_numpy(
-        q * np.sign(np.diag(r))
-    ).float()  # uniform over rotations and reflections
+    """Both splits in one random orthogonal basis of the standardised inputs.
+
+    Mean and deviation are those of `train`.
+    """
+    width = train.x.shape[1]
+    q, r = np.linalg.qr(rng.normal(size=(width, width)))
+    # The signs make it uniform over rotations and reflections.
+    turn = torch.from_numpy(q * np.sign(np.diag(r))).float()
     mean, deviation = train.x.mean(0), train.x.std(0, correction=0)
     scale = torch.where(deviation > 1e-8, deviation, torch.inf)
-    new = (replace(data, x=((data.x - mean) / scale) @ turn) for data in (train, test))
-    return next(new), next(new)
+
+    def turned(data: Examples) -> Examples:
+        return replace(data, x=((data.x - mean) / scale) @ turn)
+
+    return turned(train), turned(test)
 
 
 def masked(x: torch.Tensor, neurons: np.ndarray, mean: torch.Tensor) -> torch.Tensor:

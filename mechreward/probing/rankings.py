@@ -1,5 +1,7 @@
-"""Rankings of neurons that a value probe's own ranking has to be held against. Each gives a score
-[width]."""
+"""Rankings of neurons that a value probe's own ranking has to be held against.
+
+Each gives a score [width].
+"""
 
 from __future__ import annotations
 
@@ -23,80 +25,144 @@ PENALTY = 0.3  # of the smallest L1 penalty that leaves no neuron (our choice)
 
 
 def mean_difference(data: Examples) -> Float[np.ndarray, " width"]:
-    """|mean where the target is above its median - mean where it is not|, in standard deviations of
-    the neuron.
+    """|mean where the target is above its median - mean where it is not|, per deviation.
 
+    Parameters
+    ----------
+    data : Examples
+        Rows with their target, V-hat or delta.
+
+    Returns
+    -------
+    array [width]
+        In standard deviations of the neuron; constant neurons get 0.
+
+    Raises
+    ------
+    MechRewardError
+        A constant target.
+
+    Notes
+    -----
     Free of any probe: the honest baseline of arXiv 2110.07483, since a ranking must not be judged
-    by the probe that made it. Constant neurons get 0.
-
-    Raises:
-        MechRewardError: a constant target.
+    by the probe that made it.
     """
     high = torch.from_numpy(data.y > np.median(data.y))
     if not high.any():  # more than half of the rows share the largest value
         high = torch.from_numpy(data.y >= data.y.max())
     require(0 < int(high.sum()) < len(data), "there is no mean difference: the target is constant.")
-    gap = (data.x[high].double().mean(0) - data.x[~high].double().mean(0)).abs()
-    return _per_deviation(gap, data.x)
+    x = data.x.double()
+    gap = (x[high].mean(0) - x[~high].mean(0)).abs()
+    deviation = x.std(0, correction=0)
+    gap = gap / deviation.clamp(min=1e-8)
+    return torch.where(deviation > 1e-8, gap, 0.0).numpy()
 
 
 def correlation(data: Examples) -> Float[np.ndarray, " width"]:
-    """|Spearman's correlation| of each neuron alone with the target; constant neurons get 0 (our
-    choice of baseline).
+    """|Spearman's correlation| of each neuron alone with the target.
 
-    Raises:
-        MechRewardError: a constant target.
+    Parameters
+    ----------
+    data : Examples
+        Rows with their target, V-hat or delta.
+
+    Returns
+    -------
+    array [width]
+        Constant neurons get 0.
+
+    Raises
+    ------
+    MechRewardError
+        A constant target.
+
+    Notes
+    -----
+    Our choice of baseline, and the ranking that docs/calibration.md recommends.
     """
     require(float(np.ptp(data.y)) > 0, "no neuron correlates with it: the target is constant.")
     return np.nan_to_num(np.abs(stats.spearmans(data.x.numpy(), data.y)))
 
 
 def l1_penalised(data: Examples) -> Float[np.ndarray, " width"]:
-    """|Coefficient| of each neuron in a Lasso of the target on standardised activations; constant
-    neurons get 0.
+    """|Coefficient| of each neuron in a Lasso of the target on standardised activations.
 
+    Neurons that were not taken follow in order of |Pearson correlation| with the target, at most
+    half the smallest coefficient.
+
+    Parameters
+    ----------
+    data : Examples
+        Rows with their target, V-hat or delta.
+
+    Returns
+    -------
+    array [width]
+        Constant neurons get 0.
+
+    Raises
+    ------
+    MechRewardError
+        A constant target, or a number that is not finite.
+
+    Notes
+    -----
     Our choice of rival: a sparse fit leaves out a neuron that adds little to those it takes, where
     a ridge probe shares the weight among all that say the same and `correlation` looks at each
     alone. The penalty is `PENALTY` of the smallest one at which every coefficient is 0: it needs no
     other rows and no draws, and a stretched target or neuron changes no rank. It was set on planted
     models (`value`, seeds 0-5: recall 1 at shares of .2 to .5 with 80 problems; at .1 and less,
     neurons that cancel noise crowd out copies of V), so recall there is no fresh test of it.
-    Neurons that were not taken follow in order of |Pearson correlation| with the target, at most
-    half the smallest coefficient.
-
-    Raises:
-        MechRewardError: a constant target, or a number that is not finite.
     """
-    require(
-        bool(data.x.isfinite().all()) and bool(np.isfinite(data.y).all()),
-        "a Lasso needs finite numbers only.",
-    )
+    finite = bool(data.x.isfinite().all()) and bool(np.isfinite(data.y).all())
+    require(finite, "a Lasso needs finite numbers only.")
     require(float(np.ptp(data.y)) > 0, "a Lasso takes no neuron: the target is constant.")
-    x, y = data.x.double(), data.y - data.y.mean()
+    x = data.x.double()
+    y = data.y - data.y.mean()
     deviation = x.std(0, correction=0)
-    z = ((x - x.mean(0)) / torch.where(deviation > 1e-8, deviation, torch.inf)).numpy()
+    scale = torch.where(deviation > 1e-8, deviation, torch.inf)
+    z = ((x - x.mean(0)) / scale).numpy()
     alone = np.abs(y @ z) / len(y)  # |correlation| times the target's deviation
+    most = alone.max()
     if not alone.any():
         return alone
-    taken = np.abs(Lasso(alpha=PENALTY * alone.max(), max_iter=10_000, tol=1e-6).fit(z, y).coef_)
-    least = taken[taken > 0].min() if taken.any() else alone.max()
-    return np.where(taken > 0, taken, alone / alone.max() * least / 2)
+    lasso = Lasso(alpha=PENALTY * most, max_iter=10_000, tol=1e-6).fit(z, y)
+    taken = np.abs(lasso.coef_)
+    least = taken[taken > 0].min() if taken.any() else most
+    return np.where(taken > 0, taken, alone / most * least / 2)
 
 
 def gradient_x_activation(
     probe: ValueProbe | DopamineProbe, data: Examples
 ) -> Float[np.ndarray, " width"]:
-    """Mean over rows of |d read-out / d x_i * (x_i - mean_i)|: how far a fitted probe moves when a
-    neuron alone goes to its mean, to first order (our choice; after the pruning score of arXiv
-    1611.06440, which has the loss and 0 there).
+    """Mean over rows of |d read-out / d x_i * (x_i - mean_i)|.
 
-    Unlike a probe's `scores_`, the L1 norm of its first-layer weights, it sees what the net does
-    with a hidden unit. The product is the same number in standardised and in raw inputs, so it is
-    scale-free; the mean is that of the rows the probe was fitted to, and neurons constant there get
-    0. The gradient is exact, by one backward pass.
+    How far a fitted probe moves when a neuron alone goes to its mean, to first order. The gradient
+    is exact, by one backward pass.
 
-    Raises:
-        MechRewardError: a probe that is not fitted, or of another width.
+    Parameters
+    ----------
+    probe : ValueProbe or DopamineProbe
+        A fitted probe.
+    data : Examples
+        Rows to take the mean over.
+
+    Returns
+    -------
+    array [width]
+        Neurons constant over the rows of the fit get 0.
+
+    Raises
+    ------
+    MechRewardError
+        A probe that is not fitted, or of another width.
+
+    Notes
+    -----
+    Our choice; after the pruning score of arXiv 1611.06440, which has the loss and 0 there. Unlike
+    a probe's `scores_`, the L1 norm of its first-layer weights, it sees what the net does with a
+    hidden unit. The product is the same number in standardised and in raw inputs, so it is
+    scale-free; the mean is that of the rows the probe was fitted to.
     """
     probe.predict(data.x[:1])  # refuses both
     with torch.enable_grad():
@@ -106,21 +172,47 @@ def gradient_x_activation(
 
 
 def magnitude(data: Examples) -> Float[np.ndarray, " width"]:
-    """Root mean square activation: what the damage of an ablation follows (SCIENCE:
-    replications)."""
+    """Root mean square activation: what the damage of an ablation follows.
+
+    Parameters
+    ----------
+    data : Examples
+        Rows.
+
+    Returns
+    -------
+    array [width]
+        In the unit of the activations.
+    """
     return data.x.square().mean(0).sqrt().double().numpy()
 
 
 def weight_magnitude(model: Any, site: Site) -> Float[np.ndarray, " width"]:
-    """L1 norm of the weights that read each neuron (the paper's "magnitude" may be this one; it
-    does not say).
+    """L1 norm of the weights that read each neuron.
 
-    Readers are, for an MLP unit, its row of W_out; for a coordinate of the residual stream, its
-    rows of W_Q, W_K, W_V, W_in and W_gate of the block that comes next, or of the unembedding.
-    Weights are taken as they are: the gain of a norm in between is not multiplied in (our choice).
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The model.
+    site : Site
+        Where the neurons are.
 
-    Raises:
-        MechRewardError: a site the model lacks, or blocks without such weights.
+    Returns
+    -------
+    array [width]
+        Summed over all that reads the neuron.
+
+    Raises
+    ------
+    MechRewardError
+        A site the model lacks, or blocks without such weights.
+
+    Notes
+    -----
+    The paper's "magnitude" may be this one; it does not say. Readers are, for an MLP unit, its row
+    of W_out; for a coordinate of the residual stream, its rows of W_Q, W_K, W_V, W_in and W_gate of
+    the block that comes next, or of the unembedding. Weights are taken as they are: the gain of a
+    norm in between is not multiplied in (our choice).
     """
     site.check(model)
     if site.kind == "mlp":
@@ -128,52 +220,89 @@ def weight_magnitude(model: Any, site: Site) -> Float[np.ndarray, " width"]:
     following = site.layer + (site.kind == "resid_post")
     if following == model.cfg.n_layers:
         return _read_by(model, ("unembed.W_U",), site)
-    names = ("mlp.W_in", "mlp.W_gate") + (
-        () if site.kind == "resid_mid" else ("attn.W_Q", "attn.W_K", "attn.W_V")
-    )
+    names = ["mlp.W_in", "mlp.W_gate"]
+    if site.kind != "resid_mid":
+        names += ["attn.W_Q", "attn.W_K", "attn.W_V"]
     return _read_by(model.blocks[following], names, site)
 
 
 def wanda(model: Any, acts: Activations) -> Float[np.ndarray, " width"]:
-    """`weight_magnitude` times the root mean square activation: the pruning score of Wanda
-    (2306.11695), summed over what reads a neuron."""
+    """`weight_magnitude` times the root mean square activation.
+
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The model.
+    acts : Activations
+        Activations at the site.
+
+    Returns
+    -------
+    array [width]
+        Summed over all that reads the neuron.
+
+    Raises
+    ------
+    MechRewardError
+        As `weight_magnitude`.
+
+    Notes
+    -----
+    The pruning score of Wanda (arXiv 2306.11695).
+    """
     return weight_magnitude(model, acts.site) * acts.rms().double().numpy()
 
 
 def _read_by(block: Any, names: Sequence[str], site: Site) -> np.ndarray:
-    """Absolute weights summed over all but the axis that reads: the second of three ([head d_model
-    d_head]), else the first."""
-    total = None
+    """Absolute weights summed over all but the axis that reads.
+
+    That is the second of three ([head d_model d_head]), else the first.
+    """
+    reads = []
     for name in names:
         part, _, weight = name.partition(".")
         tensor = getattr(getattr(block, part, None), weight, None)
         if tensor is not None:
             size = tensor.detach().abs().double()
-            read = size.sum((0, 2)) if size.ndim == 3 else size.sum(1)
-            total = read if total is None else total + read
+            reads.append(size.sum((0, 2)) if size.ndim == 3 else size.sum(1))
     require(
-        total is not None,
+        bool(reads),
         f"nothing with weights {', '.join(names)} reads {site}: this model is built otherwise.",
     )
-    assert total is not None
+    total = reads[0]
+    for read in reads[1:]:
+        total = total + read
     return total.cpu().numpy()
 
 
 def next_token(
     acts: Activations, runs: Rollouts, ridge: float = 1e-2
 ) -> Float[np.ndarray, " width"]:
-    """How much a linear probe for the next token leans on each neuron: the paper's rival
-    explanation (R6).
+    """How much a linear probe for the next token leans on each neuron.
 
-    Ridge regression of the one-hot next token on standardised activations at every generated
-    position; the score is the L1 norm of a neuron's weights over all tokens, as for the value
-    probe.
+    Parameters
+    ----------
+    acts : Activations
+        Recorded from `runs` with rows="tokens".
+    runs : Rollouts
+        The rollouts.
+    ridge : float, default 0.01
+        Penalty per row.
 
-    Args:
-        acts: recorded from `runs` with rows="tokens".
+    Returns
+    -------
+    array [width]
+        L1 norm of a neuron's weights over all tokens, as for the value probe.
 
-    Raises:
-        MechRewardError: activations of another kind of row, or of other rollouts.
+    Raises
+    ------
+    MechRewardError
+        Activations of another kind of row, or of other rollouts.
+
+    Notes
+    -----
+    The paper's rival explanation (R6): ridge regression of the one-hot next token on standardised
+    activations at every generated position.
     """
     require(
         acts.rows == "tokens",
@@ -182,23 +311,15 @@ def next_token(
     lengths = np.bincount(acts.trajectory, minlength=len(runs)).tolist()
     match = lengths == [len(run.tokens) for run in runs]
     require(match, "activations and rollouts differ: record from these rollouts.")
-    following = torch.cat([run.tokens.roll(-1) for run in runs])
-    kept = np.concatenate([_spoken(len(run.tokens), run.prompt_len) for run in runs])
-    x, tokens = acts.x[torch.from_numpy(kept)].double(), following[torch.from_numpy(kept)]
-    said = tokens.unique(return_inverse=True)[1]
+    following, generated = [], []
+    for run in runs:
+        position = torch.arange(len(run.tokens))
+        following.append(run.tokens.roll(-1))
+        generated.append((position >= run.prompt_len - 1) & (position < len(run.tokens) - 1))
+    kept = torch.cat(generated)
+    x = acts.x[kept].double()
     x = (x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-8)
-    model = Ridge(alpha=ridge * len(x)).fit(
-        x.numpy(), torch.nn.functional.one_hot(said).double().numpy()
-    )
+    _, token = torch.cat(following)[kept].unique(return_inverse=True)
+    one_hot = torch.nn.functional.one_hot(token).double()
+    model = Ridge(alpha=ridge * len(x)).fit(x.numpy(), one_hot.numpy())
     return np.abs(np.atleast_2d(model.coef_)).sum(0)
-
-
-def _spoken(length: int, prompt_len: int) -> np.ndarray:
-    """Positions whose next token was generated."""
-    position = np.arange(length)
-    return (position >= prompt_len - 1) & (position < length - 1)
-
-
-def _per_deviation(gap: torch.Tensor, x: torch.Tensor) -> np.ndarray:
-    deviation = x.double().std(0, correction=0)
-    return torch.where(deviation > 1e-8, gap / deviation.clamp(min=1e-8), 0.0).numpy()

@@ -1,5 +1,7 @@
-"""Activations that outgrow memory: a file filled in place, resumed after a stop, whole or absent to
-its readers."""
+"""Activations that outgrow memory.
+
+A file is filled in place, resumed after a stop, and whole or absent to its readers.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,38 @@ from mechreward.base.files import read_tensors, tensor_header, write_atomic
 
 
 class Filling:
-    """A safetensors file with `x` `[row width]` (float32) to be filled, trajectory by trajectory,
-    and its labels.
+    """A safetensors file with `x`, to be filled trajectory by trajectory, and its labels.
 
     Until `finish` it lives under a hidden name, its place on the disk reserved, beside a list of
     the trajectories whose rows are safely there. What is there already is told by the header:
     model, site, labels and `source`.
+
+    Parameters
+    ----------
+    path : Path
+        The file to be.
+    width : int
+        Neurons of a row.
+    labels : mapping of str to tensor [row]
+        Columns of all rows.
+    about : dict
+        Metadata; it has to tell recordings apart.
+    resume : bool
+        False fills the file anew.
+
+    Attributes
+    ----------
+    x : tensor [row width]
+        Float32, to be written into.
+    done : set of int
+        Trajectories whose rows are safely there.
+    complete : bool
+        Whether the file was there already.
+
+    Raises
+    ------
+    MechRewardError
+        The file is there and holds something else, or the disk is too small; no file is changed.
     """
 
     FLUSH = 2**26  # bytes after which rows are made safe
@@ -37,13 +65,8 @@ class Filling:
         about: Mapping[str, Any],
         resume: bool,
     ) -> None:
-        """`about` has to tell recordings apart; `resume` False fills the file anew.
-
-        Raises:
-            MechRewardError: the file is there and holds something else, or the disk is too small;
-            no file is changed.
-        """
-        self.path, self.part = path, path.with_name(f".{path.name}.part")
+        self.path = path
+        self.part = path.with_name(f".{path.name}.part")
         self.log = path.with_name(f".{path.name}.done")
         rows = len(next(iter(labels.values())))
         shapes = {name: (column.dtype, tuple(column.shape)) for name, column in labels.items()}
@@ -60,11 +83,8 @@ class Filling:
             return
         if not (resume and self._begun()):
             self.log.unlink(missing_ok=True)
-            self._reserve(
-                len(self.head)
-                + sum(4 * len(column) for column in labels.values())
-                + 4 * rows * width
-            )
+            numbers = rows * (len(labels) + width)
+            self._reserve(len(self.head) + 4 * numbers)
         # Also on resuming: a stop may have come between the header and the labels.
         for name, column in labels.items():
             np.memmap(self.part, np.int32, "r+", starts[name], shape=(rows,))[:] = column.numpy()
@@ -118,6 +138,7 @@ class Filling:
             if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
                 raise
             raise MechRewardError(
-                f"{self.path} needs {size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left. Free some, name "
-                "another folder, or record fewer sites or rows. Nothing that was finished is lost."
+                f"{self.path} needs {size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left. "
+                "Free some, name another folder, or record fewer sites or rows. "
+                "Nothing that was finished is lost."
             ) from error

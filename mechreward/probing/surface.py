@@ -1,5 +1,4 @@
-"""What the surface of an answer says about its outcome: the baselines that a value read-out has to
-add to."""
+"""What the surface of an answer says about its outcome: baselines for a value read-out."""
 
 from __future__ import annotations
 
@@ -30,27 +29,45 @@ def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "r
     far; entropy (nats) of the next token; mean log-probability of the tokens so far (0 at s_0).
     Nothing looks ahead.
 
-    Raises:
-        MechRewardError: no runs, or runs of another model.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The one that made the runs.
+    runs : Rollouts
+        The rollouts.
+    batch : int, default 64
+        Trajectories run at once.
+
+    Returns
+    -------
+    array [row feature]
+        In the order of `FEATURES`.
+
+    Raises
+    ------
+    MechRewardError
+        No runs, or runs of another model.
     """
     require(len(runs) > 0, "no trajectories were given.")
     runs.model_id.check(model_id(model), "set of rollouts")
-    order, entropies = sorted(range(len(runs)), key=lambda i: len(runs[i].tokens)), {}
+    order = sorted(range(len(runs)), key=lambda i: len(runs[i].tokens))
+    entropies: dict[int, list[float]] = {}
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        tokens = torch.nn.utils.rnn.pad_sequence([runs[i].tokens for i in chosen], batch_first=True)
-        tokens = tokens.to(device_of(model))
+        texts = [runs[i].tokens for i in chosen]
+        tokens = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(device_of(model))
         logits = model(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
         for row, i in enumerate(chosen):
-            said = logits[row, list(runs[i].step_ends)].float().log_softmax(-1)
-            entropies[i] = (-(said.exp() * said).sum(-1)).tolist()
+            ends = list(runs[i].step_ends)
+            logprobs = logits[row, ends].float().log_softmax(-1)
+            entropies[i] = (-(logprobs.exp() * logprobs).sum(-1)).tolist()
     rows = []
     for i, run in enumerate(runs):
         difficulty = float(runs.problems[i].info.get("difficulty", 0))
         for step, end in enumerate(run.step_ends):
-            said = end + 1 - run.prompt_len
-            mean = float(run.logprobs[:said].mean()) if said else 0.0
-            rows.append((run.prompt_len, difficulty, said, step, entropies[i][step], mean))
+            length = end + 1 - run.prompt_len
+            mean = float(run.logprobs[:length].mean()) if length else 0.0
+            rows.append((run.prompt_len, difficulty, length, step, entropies[i][step], mean))
     return np.array(rows)
 
 
@@ -60,16 +77,32 @@ def increment(
     group: np.ndarray,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """AUROC of the reward from the surface alone, with the value read-out beside it, and the
-    difference.
+    """AUROC of the reward from the surface alone, with the value read-out, and the difference.
 
-    `fit` and `held` are (surface [row feature], read-out [row], reward [row]). A logistic
-    regression is fitted to rows that the probe was not fitted to (its read-out is too good there),
-    and measured on `held`; intervals are clustered by `group` [row], the problem. The difference is
+    A logistic regression is fitted to rows that the probe was not fitted to (its read-out is too
+    good there), and measured on other rows; intervals are clustered by problem. The difference is
     paired.
 
-    Raises:
-        MechRewardError: all rewards of `fit` are equal.
+    Parameters
+    ----------
+    fit : tuple of array
+        (surface [row feature], read-out [row], reward [row]) to fit on.
+    held : tuple of array
+        The same of other rows.
+    group : array [row]
+        [row] problem of each of `held`'s rows.
+    seed : int, default 0
+        Seed of the bootstrap of the difference.
+
+    Returns
+    -------
+    mapping of str to Interval
+        `surface`, `surface_and_value`, `increment`.
+
+    Raises
+    ------
+    MechRewardError
+        All rewards of `fit` are equal.
     """
     x, read, reward = fit
     require(
@@ -77,19 +110,21 @@ def increment(
         "nothing can be fitted: all answers are right, or all are wrong.",
     )
 
-    def score(given: np.ndarray, new: np.ndarray) -> np.ndarray:
-        return (
-            make_pipeline(StandardScaler(), LogisticRegression())
-            .fit(given, reward)
-            .decision_function(new)
-        )
+    new_x, new_read, label = held
 
-    told = {"surface": score(x, held[0])}
-    told["surface_and_value"] = score(np.column_stack([x, read]), np.column_stack(held[:2]))
+    def fitted(given: np.ndarray, new: np.ndarray) -> np.ndarray:
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(given, reward)
+        return model.decision_function(new)
 
-    found = {name: stats.auroc_interval(score, held[2], group) for name, score in told.items()}
-    both = [told["surface_and_value"], told["surface"], held[2]]
-    return found | {"increment": stats.cluster_bootstrap(gain, both, group, draws=300, seed=seed)}
+    alone = fitted(x, new_x)
+    both = fitted(np.column_stack([x, read]), np.column_stack([new_x, new_read]))
+    return {
+        "surface": stats.auroc_interval(alone, label, group),
+        "surface_and_value": stats.auroc_interval(both, label, group),
+        "increment": stats.cluster_bootstrap(
+            gain, [both, alone, label], group, draws=300, seed=seed
+        ),
+    }
 
 
 def gain(more: np.ndarray, less: np.ndarray, label: np.ndarray) -> float:

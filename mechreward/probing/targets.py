@@ -1,5 +1,4 @@
-"""What a probe is fitted to: four value targets and the TD error, as rows that match recorded
-activations."""
+"""What a probe is fitted to: value targets and the TD error, in the rows of activations."""
 
 from __future__ import annotations
 
@@ -18,9 +17,25 @@ TARGETS = ("mc", "td", "td-lambda", "terminal")
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows a probe sees: `x` [row width]; `y` [row] V-hat or delta; `reward` [row] the trajectory's
-    terminal reward; `group` [row] the problem; `step` [row]; `last` [row] True at the last state
-    before the end."""
+    """Rows a probe sees.
+
+    Attributes
+    ----------
+    x : tensor [row width]
+        Activations.
+    y : array [row]
+        V-hat or delta.
+    reward : array [row]
+        The trajectory's terminal reward.
+    group : array [row]
+        The problem.
+    trajectory : array [row]
+        The trajectory.
+    step : array [row]
+        Number of the step.
+    last : array [row]
+        True at the last state before the end.
+    """
 
     x: Float[torch.Tensor, "row width"]
     y: Float[np.ndarray, " row"]
@@ -35,19 +50,36 @@ class Examples:
 
     def only(self, keep: np.ndarray) -> Examples:
         """The rows where `keep` [row] is True."""
-        rest = {
-            name: getattr(self, name)[keep]
-            for name in ("y", "reward", "group", "trajectory", "step", "last")
-        }
-        return Examples(self.x[torch.from_numpy(keep)], **rest)
+        return Examples(
+            x=self.x[torch.from_numpy(keep)],
+            y=self.y[keep],
+            reward=self.reward[keep],
+            group=self.group[keep],
+            trajectory=self.trajectory[keep],
+            step=self.step[keep],
+            last=self.last[keep],
+        )
 
 
 def states(acts: Activations, values: Values) -> Examples:
-    """Every state that goes on, with its V-hat. `acts` must be recorded with rows="states" of the
-    same runs.
+    """Every state that goes on, with its V-hat.
 
-    Raises:
-        MechRewardError: rows of another kind, or of other trajectories.
+    Parameters
+    ----------
+    acts : Activations
+        Recorded with rows="states".
+    values : Values
+        Of the same runs.
+
+    Returns
+    -------
+    Examples
+        `y` is V-hat.
+
+    Raises
+    ------
+    MechRewardError
+        Rows of another kind, or of other trajectories.
     """
     _same(acts, values, "states", np.ones(len(values.step), bool))
     last = np.append(~values.live[1:], False)
@@ -55,11 +87,24 @@ def states(acts: Activations, values: Values) -> Examples:
 
 
 def steps(acts: Activations, values: Values) -> Examples:
-    """Every step with its TD error delta. `acts` must be recorded with rows="steps" (means over a
-    step's tokens).
+    """Every step with its TD error delta.
 
-    Raises:
-        MechRewardError: rows of another kind, or of other trajectories.
+    Parameters
+    ----------
+    acts : Activations
+        Recorded with rows="steps" (means over a step's tokens).
+    values : Values
+        Of the same runs.
+
+    Returns
+    -------
+    Examples
+        `y` is delta.
+
+    Raises
+    ------
+    MechRewardError
+        Rows of another kind, or of other trajectories.
     """
     _same(acts, values, "steps", values.is_step)
     x = torch.zeros(len(values.step), acts.width)
@@ -68,12 +113,26 @@ def steps(acts: Activations, values: Values) -> Examples:
 
 
 def tokens(acts: Activations, values: Values) -> Examples:
-    """Every token at which the answer goes on, from the last of the prompt: what the paper's TD
-    runs over. `y` is the reward, since inside a step there is no V-hat. `acts` must be recorded
-    with rows="tokens" of the same runs.
+    """Every token at which the answer goes on, from the last of the prompt.
 
-    Raises:
-        MechRewardError: rows of another kind, or of other trajectories.
+    That is what the paper's TD runs over.
+
+    Parameters
+    ----------
+    acts : Activations
+        Recorded with rows="tokens".
+    values : Values
+        Of the same runs.
+
+    Returns
+    -------
+    Examples
+        `y` is the reward, since inside a step there is no V-hat.
+
+    Raises
+    ------
+    MechRewardError
+        Rows of another kind, or of other trajectories.
     """
     require(
         acts.rows == "tokens",
@@ -86,20 +145,22 @@ def tokens(acts: Activations, values: Values) -> Examples:
     match = np.array_equal(there, np.stack([values.trajectory, values.step], 1))
     require(
         match,
-        "activations and values belong to different trajectories: make both from the same rollouts.",
+        "activations and values belong to different trajectories: "
+        "make both from the same rollouts.",
     )
     end = np.append(acts.trajectory[1:] != acts.trajectory[:-1], True)  # nothing follows
     begun = np.append(acts.step[1:] > 0, True) | (acts.step > 0)
-    last, reward = np.append(end[1:], False), values.reward[first[at]]
-    columns = (
-        reward.astype(float),
-        reward,
-        values.group[first[at]],
-        acts.trajectory,
-        acts.step,
-        last,
+    reward = values.reward[first[at]]
+    every = Examples(
+        x=acts.x,
+        y=reward.astype(float),
+        reward=reward,
+        group=values.group[first[at]],
+        trajectory=acts.trajectory,
+        step=acts.step,
+        last=np.append(end[1:], False),
     )
-    return Examples(acts.x, *columns).only(begun & ~end)
+    return every.only(begun & ~end)
 
 
 def lambda_returns(
@@ -108,11 +169,10 @@ def lambda_returns(
     last: np.ndarray,
     lam: float,
 ) -> Float[np.ndarray, " row"]:
-    """TD(lambda) returns: gamma ((1 - lam) V(next state) + lam G(next state)), and the reward at
-    the last state.
+    """TD(lambda) returns: gamma ((1 - lam) V(next state) + lam G(next state)).
 
-    `ahead` [row] is V of the next state (unread where `last`). lam 0 is one-step TD, 1 the
-    discounted reward.
+    At the last state it is the reward. `lam` 0 is one-step TD, 1 the discounted reward. `ahead` is
+    V of the next state, unread where `last`.
     """
     returns = np.where(last, reward, GAMMA * (1 - lam) * ahead)
     if lam:
@@ -122,12 +182,15 @@ def lambda_returns(
 
 
 def check_learnable(y: np.ndarray, reward: np.ndarray) -> None:
-    """Raise MechRewardError when there is nothing to fit: all answers right or all wrong, or a
-    constant target."""
+    """Raise MechRewardError when there is nothing to fit.
+
+    All answers are right or all are wrong, or the target is constant.
+    """
     mean = float(np.mean(reward))
+    outcome = "right" if mean else "wrong"
     require(
         0 < mean < 1,
-        f"no probe can be fitted: all {len(reward)} states belong to {'right' if mean else 'wrong'} answers. "
+        f"no probe can be fitted: all {len(reward)} states belong to {outcome} answers. "
         "Take harder or easier problems, or sample more of them.",
     )
     require(
@@ -141,12 +204,11 @@ def _same(acts: Activations, values: Values, rows: str, keep: np.ndarray) -> Non
         acts.rows == rows,
         f"activations with rows={rows!r} are needed; these were recorded with {acts.rows!r}.",
     )
-    match = np.array_equal(acts.trajectory, values.trajectory[keep]) and np.array_equal(
-        acts.step, values.step[keep]
-    )
+    same_trajectories = np.array_equal(acts.trajectory, values.trajectory[keep])
     require(
-        match,
-        "activations and values belong to different trajectories: make both from the same rollouts.",
+        same_trajectories and np.array_equal(acts.step, values.step[keep]),
+        "activations and values belong to different trajectories: "
+        "make both from the same rollouts.",
     )
 
 

@@ -11,7 +11,7 @@ from mechreward.calibration.certificates import SIZES
 from mechreward.calibration.pipeline import RECOMMENDED
 from mechreward.causal.claims import CLAIMS
 from mechreward.experiments.rows import Results, Row
-from mechreward.probing.overlap import ALIKE
+from mechreward.probing.overlap import GROUP
 from mechreward.report.verdicts import KINDS, counted, covers, over_seeds, verdicts
 
 KS = ("ks_too_small", "ks_uniform")
@@ -256,7 +256,7 @@ def _levels(results: Results) -> list[str]:
         "Exact: `rank_among`, McNemar, the hypergeometric, and R3 and R9, which move targets among answers of equal "
         "length. Holm's smallest of a family is bounded by its level and not uniform, by construction. Approximate: "
         "`evidence`, whose targets are laid over all answers without regard to length; R12's overlap of sets as "
-        f"large, exact within groups of {ALIKE} neurons next in size; the difference of two models, normal from "
+        f"large, exact within groups of {GROUP} neurons next in size; the difference of two models, normal from "
         "bootstrapped bounds.",
         "",
         *_table(

@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from mechreward.base.errors import require
 from mechreward.experiments.rows import Row
-from mechreward.models.site import KINDS, Site
+from mechreward.models.site import BLOCK_ORDER, Site
 from mechreward.show.heatmap import matrix
 from mechreward.show.style import BLACK, BLUE, VERMILLION, blank, looks, order, styled, to_svg
 
@@ -194,7 +194,7 @@ def layers_heatmap(rows: Sequence[Row], metric: str) -> str:
         cells.setdefault((site.kind, site.layer), []).append(row)
     for (kind, layer), cell in cells.items():
         _distinct(cell, f"site {layer}.{kind}", "give the rows of one measurement")
-    kinds = [kind for kind in KINDS if any(kind == other for other, _ in cells)]
+    kinds = [kind for kind in BLOCK_ORDER if any(kind == other for other, _ in cells)]
     layers = sorted({layer for _, layer in cells})
     value = {place: float(np.mean([row.estimate for row in cell])) for place, cell in cells.items()}
     ringed = {

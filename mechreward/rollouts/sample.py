@@ -27,14 +27,39 @@ def sample(
     hooks: Hooks = (),
     what: str | None = "rollouts",
 ) -> Rollouts:
-    """`k` answers to every problem, ordered by problem.
+    """Let the model answer problems, and verify the answers.
 
     Every row has its own generator, keyed by (seed, problem id, sample): the same answers for any
-    batch size or order, and common random numbers between runs with and without `hooks` (an
-    intervention, see `causal`).
+    batch size or order, and common random numbers between runs with and without `hooks`.
 
-    Raises:
-        MechRewardError: no problems, several tasks, or k < 1.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The model that answers.
+    problems : sequence of Problem
+        Of one task.
+    k : int, default 1
+        Answers to every problem.
+    seed : int, default 0
+        Part of the key of every row.
+    policy : Policy or None, default None
+        How tokens are drawn; the model's own distribution if None.
+    batch : int, default 256
+        Rows decoded at once.
+    hooks : sequence of (str, function), default ()
+        TransformerLens `(name, fn)` pairs that stay on, such as an intervention (see `causal`).
+    what : str or None, default "rollouts"
+        Title of the progress bar; None for none.
+
+    Returns
+    -------
+    Rollouts
+        `k` answers to every problem, ordered by problem.
+
+    Raises
+    ------
+    MechRewardError
+        No problems, several tasks, or k < 1.
     """
     (runs,) = sample_arms(
         model, problems, [()], k=k, seed=seed, policy=policy, batch=batch, hooks=hooks, what=what
@@ -56,35 +81,62 @@ def sample_arms(
 ) -> list[Rollouts]:
     """The same problems with the same random numbers under each arm's edits, all arms in one batch.
 
-    An arm is the edits its rows carry (see `Edit`); `()` leaves the model as it is.
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The model that answers.
+    problems : sequence of Problem
+        Of one task.
+    arms : sequence of tuple of Edit
+        The edits that the rows of an arm carry; `()` leaves the model as it is.
+    k : int, default 1
+        Answers to every problem.
+    seed : int, default 0
+        Part of the key of every row.
+    policy : Policy or None, default None
+        How tokens are drawn; the model's own distribution if None.
+    batch : int, default 256
+        Rows decoded at once.
+    hooks : sequence of (str, function), default ()
+        TransformerLens `(name, fn)` pairs that stay on, such as an intervention (see `causal`).
+    what : str or None, default "rollouts"
+        Title of the progress bar; None for none.
 
-    Raises:
-        MechRewardError: no problems, several tasks, k < 1, or an edit that never fired.
+    Returns
+    -------
+    list of Rollouts
+        One for each arm.
+
+    Raises
+    ------
+    MechRewardError
+        No problems, several tasks, k < 1, or an edit that never fired.
     """
     task = task_of(problems)
     require(k >= 1, f"k counts answers to each problem and must be at least 1; {k} was given.")
     policy = policy or Policy()
-    prompts = [encode(model, problem.prompt) for problem in problems]
-    each = [
-        (problem, prompt, number)
-        for problem, prompt in zip(problems, prompts, strict=True)
-        for number in range(k)
-    ]
-    jobs = [
-        Job(prompt, len(prompt), task.max_tokens, (seed, problem.id, number), edits)
-        for edits in arms
-        for problem, prompt, number in each
-    ]
-    said = generate(
+    asked = []  # every answer of an arm: problem, prompt, number of the answer
+    for problem in problems:
+        prompt = encode(model, problem.prompt)
+        for number in range(k):
+            asked.append((problem, prompt, number))
+    jobs = []
+    for edits in arms:
+        for problem, prompt, number in asked:
+            key = (seed, problem.id, number)
+            jobs.append(Job(prompt, len(prompt), task.max_tokens, key, edits))
+    answers = generate(
         model, jobs, eos=eos_id(model), policy=policy, batch=batch, hooks=hooks, what=what
     )
-    identity, owners = model_id(model), tuple(problem for problem, _, _ in each)
-    runs = [
-        finish(model, problem, prompt, answer, seed, number)
-        for (problem, prompt, number), answer in zip(each * len(arms), said, strict=True)
-    ]
-    parts = [tuple(runs[start : start + len(each)]) for start in range(0, len(runs), len(each))]
-    return [Rollouts(part, owners, policy, identity, seed) for part in parts]
+    owners = tuple(problem for problem, _, _ in asked)
+    identity = model_id(model)
+    rollouts = []
+    for start in range(0, len(answers), len(asked)):
+        runs = []
+        for (problem, prompt, number), answer in zip(asked, answers[start:], strict=False):
+            runs.append(finish(model, problem, prompt, answer, seed, number))
+        rollouts.append(Rollouts(tuple(runs), owners, policy, identity, seed))
+    return rollouts
 
 
 def finish(

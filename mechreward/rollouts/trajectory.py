@@ -1,5 +1,4 @@
-"""`Trajectory`: one answer with its steps and verdict; `Rollouts`: many, with the problems, policy
-and model."""
+"""`Trajectory`, an answer with its steps and verdict, and `Rollouts`, many of one model."""
 
 from __future__ import annotations
 
@@ -23,10 +22,31 @@ from mechreward.tasks import Problem, Task, Verdict
 class Trajectory:
     """Prompt and answer as token ids.
 
-    `tokens` [pos]; `prompt_len` tokens of it are the prompt; `step_ends` [step + 1] holds the
-    absolute index of each step's last token, entry 0 being the last prompt token (state s_0);
-    `logprobs` [gen] are the model's own at temperature 1; `seed` and `sample` name the generator
-    that drew it.
+    Attributes
+    ----------
+    problem_id : str
+        The question.
+    tokens : tensor [pos]
+        Prompt and answer.
+    prompt_len : int
+        How many tokens are the prompt.
+    step_ends : tuple of int
+        [step + 1] absolute index of each step's last token, entry 0 being the last prompt token
+        (state s_0).
+    verdict : Verdict
+        The task's.
+    logprobs : tensor [gen]
+        The model's own at temperature 1.
+    seed : int, default 0
+        Names, with `sample`, the generator that drew it.
+    sample : int, default 0
+        Number of the answer among those to one problem.
+    reward : int
+        Terminal reward, 0 or 1.
+    steps : int
+        Number of steps (lines).
+    length : int
+        Number of generated tokens.
     """
 
     problem_id: str
@@ -54,7 +74,13 @@ class Trajectory:
         return len(self.tokens) - self.prompt_len
 
     def span(self, step: int) -> slice:
-        """Token positions of a step, 1 to `steps`."""
+        """Token positions of a step, 1 to `steps`.
+
+        Raises
+        ------
+        MechRewardError
+            No such step.
+        """
         require(
             1 <= step <= self.steps,
             f"this trajectory has steps 1 to {self.steps}; {step} was given.",
@@ -64,8 +90,25 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """A sequence of trajectories of one model and policy; `problems` holds each trajectory's
-    problem."""
+    """A sequence of trajectories of one model and policy.
+
+    Attributes
+    ----------
+    trajectories : tuple of Trajectory
+        Ordered by problem.
+    problems : tuple of Problem
+        Each trajectory's problem.
+    policy : Policy
+        How tokens were drawn.
+    model_id : ModelId
+        The model that answered.
+    seed : int, default 0
+        Seed of `sample`.
+    rewards : list of int
+        Terminal reward of each trajectory.
+    groups : list of int
+        Number of each trajectory's problem, for splits and bootstraps by problem.
+    """
 
     trajectories: tuple[Trajectory, ...] = field(repr=False)
     problems: tuple[Problem, ...] = field(repr=False)
@@ -84,7 +127,11 @@ class Rollouts:
 
     def __repr__(self) -> str:
         right = sum(run.reward for run in self)
-        return f"Rollouts({len(self)} of {self.model_id.name}, {right} correct, temperature {self.policy.temperature})"
+        temperature = self.policy.temperature
+        return (
+            f"Rollouts({len(self)} of {self.model_id.name}, {right} correct, "
+            f"temperature {temperature})"
+        )
 
     @property
     def rewards(self) -> list[int]:
@@ -99,27 +146,29 @@ class Rollouts:
 
     def subset(self, indices: Sequence[int]) -> Rollouts:
         """The trajectories of the given indices."""
-        picked = (
-            tuple(self.trajectories[i] for i in indices),
-            tuple(self.problems[i] for i in indices),
-        )
-        return Rollouts(*picked, self.policy, self.model_id, self.seed)
+        trajectories = tuple(self.trajectories[i] for i in indices)
+        problems = tuple(self.problems[i] for i in indices)
+        return Rollouts(trajectories, problems, self.policy, self.model_id, self.seed)
 
     def save(self, path: Path | str) -> Path:
-        """One safetensors file, written atomically. Raises MechRewardError if there is no
-        trajectory."""
+        """One safetensors file, written atomically.
+
+        Raises
+        ------
+        MechRewardError
+            There is no trajectory.
+        """
         require(len(self) > 0, "there are no trajectories to save.")
-        about = {
-            "kind": "rollouts",
-            "policy": asdict(self.policy),
-            "model_id": asdict(self.model_id),
-            "seed": self.seed,
-        }
-        about["trajectories"] = [
-            {
-                "problem": {
-                    key: getattr(problem, key) for key in ("id", "prompt", "answer", "info")
-                },
+        rows = []
+        for run, problem in zip(self.trajectories, self.problems, strict=True):
+            question = {
+                "id": problem.id,
+                "prompt": problem.prompt,
+                "answer": problem.answer,
+                "info": problem.info,
+            }
+            row = {
+                "problem": question,
                 "task": problem.task.name if problem.task else None,
                 "prompt_len": run.prompt_len,
                 "step_ends": run.step_ends,
@@ -128,8 +177,14 @@ class Rollouts:
                 "sample": run.sample,
                 "tokens": len(run.tokens),
             }
-            for run, problem in zip(self.trajectories, self.problems, strict=True)
-        ]
+            rows.append(row)
+        about = {
+            "kind": "rollouts",
+            "policy": asdict(self.policy),
+            "model_id": asdict(self.model_id),
+            "seed": self.seed,
+            "trajectories": rows,
+        }
         tensors = {
             "tokens": torch.cat([run.tokens for run in self]).int(),
             "logprobs": torch.cat([run.logprobs for run in self]).float(),
@@ -138,10 +193,19 @@ class Rollouts:
 
     @classmethod
     def load(cls, path: Path | str, task: Task | None = None) -> Rollouts:
-        """Raises MechRewardError for a file that is missing, damaged, or holds something else.
+        """Read what `save` wrote.
 
-        Args:
-            task: needed only when the rollouts are of a task that does not come with the package.
+        Parameters
+        ----------
+        path : Path or str
+            The file.
+        task : Task or None, default None
+            Needed only when the rollouts are of a task that does not come with the package.
+
+        Raises
+        ------
+        MechRewardError
+            The file is missing, damaged, or holds something else.
         """
         tensors, about = read_tensors(path, "rollouts")
         require(about.get("kind") == "rollouts", f"{path} holds {about.get('kind')}, not rollouts.")
@@ -154,50 +218,53 @@ class Rollouts:
     def _from_file(
         cls, tensors: dict[str, torch.Tensor], about: dict[str, Any], task: Task | None
     ) -> Rollouts:
-        at, spoken, runs, problems = 0, 0, [], []
+        runs, problems = [], []
+        token = logprob = 0  # where the next trajectory begins
         for row in about["trajectories"]:
-            game = task or (tasks.get(row["task"]) if row["task"] in tasks.TASKS else None)
+            game = task
+            if game is None and row["task"] in tasks.TASKS:
+                game = tasks.get(row["task"])
             problem = Problem(**row["problem"], task=game)
-            tokens = tensors["tokens"][at : at + row["tokens"]].long()
-            said = tensors["logprobs"][spoken : spoken + row["tokens"] - row["prompt_len"]]
-            at, spoken = at + len(tokens), spoken + len(said)
-            verdict = Verdict(*row["verdict"])
-            ends = tuple(row["step_ends"])
-            runs.append(
-                Trajectory(
-                    problem.id,
-                    tokens,
-                    row["prompt_len"],
-                    ends,
-                    verdict,
-                    said,
-                    row["seed"],
-                    row["sample"],
-                )
+            length = row["tokens"] - row["prompt_len"]
+            run = Trajectory(
+                problem_id=problem.id,
+                tokens=tensors["tokens"][token : token + row["tokens"]].long(),
+                prompt_len=row["prompt_len"],
+                step_ends=tuple(row["step_ends"]),
+                verdict=Verdict(*row["verdict"]),
+                logprobs=tensors["logprobs"][logprob : logprob + length],
+                seed=row["seed"],
+                sample=row["sample"],
             )
+            token += len(run.tokens)
+            logprob += len(run.logprobs)
+            runs.append(run)
             problems.append(problem)
         return cls(
-            tuple(runs),
-            tuple(problems),
-            Policy(**about["policy"]),
-            ModelId(**about["model_id"]),
-            about["seed"],
+            trajectories=tuple(runs),
+            problems=tuple(problems),
+            policy=Policy(**about["policy"]),
+            model_id=ModelId(**about["model_id"]),
+            seed=about["seed"],
         )
 
 
 def task_of(problems: Sequence[Problem]) -> Task:
     """The one task all problems belong to.
 
-    Raises:
-        MechRewardError: no problems, a problem without a task, or problems of several tasks.
+    Raises
+    ------
+    MechRewardError
+        No problems, a problem without a task, or problems of several tasks.
     """
     require(len(problems) > 0, "no problems were given; take some with task.problems('test', 100).")
     names: dict[str, Any] = {
         problem.task.name if problem.task else "": problem.task for problem in problems
     }
     if len(names) > 1 or "" in names:
+        given = ", ".join(repr(name) for name in sorted(names))
         raise MechRewardError(
-            f"problems of exactly one task are needed; these belong to {', '.join(repr(n) for n in sorted(names))}. "
+            f"problems of exactly one task are needed; these belong to {given}. "
             "Take them with task.problems(...)."
         )
     return next(iter(names.values()))

@@ -27,9 +27,39 @@ class Values:
     """V-hat of every state (step boundary) of every trajectory.
 
     Rows are states in the order of the trajectories: state 0 is s_0, the last one of a trajectory
-    is its end, whose value is the verified reward itself. `first` and `second` [row] count
-    successes in the two halves of the `k` continuations (both 0 at the end of a trajectory, where
-    nothing is estimated).
+    is its end, whose value is the verified reward itself.
+
+    Attributes
+    ----------
+    trajectory : array [row]
+        Number of the trajectory.
+    step : array [row]
+        Number of the state in it.
+    first : array [row]
+        Successes in the first half of the continuations; 0 at the end of a trajectory, where
+        nothing is estimated.
+    second : array [row]
+        The same of the second half.
+    reward : array [row]
+        Terminal reward of the trajectory.
+    group : array [row]
+        Number of the problem.
+    k : int
+        Continuations of every state.
+    seed : int, default 0
+        Seed of `estimate`.
+    successes : array [row]
+        Correct continuations out of `k`.
+    live : array [row]
+        True where the trajectory goes on, so that V was estimated.
+    mean : array [row]
+        V-hat; the reward at the end of a trajectory.
+    error : array [row]
+        Binomial standard error of V-hat.
+    is_step : array [row]
+        True where the row ends a step, so that it has a TD error (all but s_0).
+    delta : array [row]
+        TD error of the step that ends in the row; NaN at s_0.
     """
 
     trajectory: Int[np.ndarray, " row"] = field(repr=False)
@@ -61,8 +91,10 @@ class Values:
 
     @property
     def error(self) -> Float[np.ndarray, " row"]:
-        """Binomial standard error of V-hat, with the (successes + 1)/(k + 2) estimate so that it is
-        never 0."""
+        """Binomial standard error of V-hat.
+
+        It has the (successes + 1)/(k + 2) estimate, so that it is never 0 (our choice).
+        """
         p = (self.successes + 1) / (self.k + 2)
         return np.where(self.live, np.sqrt(p * (1 - p) / self.k), 0.0)
 
@@ -73,32 +105,31 @@ class Values:
 
     @property
     def delta(self) -> Float[np.ndarray, " row"]:
-        """TD error of the step that ends in each row: gamma V_t - V_{t-1}, and r - V_{t-1} for the
-        last step (paper section 2; gamma = 1 - 1e-5). NaN at s_0."""
-        return self._differences(self.mean)
+        """TD error of the step that ends in each row; NaN at s_0.
 
-    @property
-    def delta_error(self) -> Float[np.ndarray, " row"]:
-        """Standard error of delta; the two states have continuations of their own."""
-        before = np.concatenate([[0.0], self.error[:-1]])
-        return np.where(self.is_step, np.hypot(self.error, before), np.nan)
+        gamma V_t - V_(t-1), and r - V_(t-1) for the last step (paper section 2; gamma = 1 - 1e-5).
+        """
+        return self._differences(self.mean)
 
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
         """V-hat [row] from the first and from the second half of the continuations."""
-        a, b = self.k - self.k // 2, self.k // 2
+        b = self.k // 2
+        a = self.k - b
         require(b > 0, f"halves need k >= 2 continuations; these values have k={self.k}.")
-        return np.where(self.live, self.first / a, self.reward), np.where(
-            self.live, self.second / b, self.reward
-        )
+        first = np.where(self.live, self.first / a, self.reward)
+        second = np.where(self.live, self.second / b, self.reward)
+        return first, second
 
     def reliability(self) -> dict[str, float]:
-        """Spearman-Brown split-half reliability of V-hat (over live states) and of delta (over
-        steps)."""
-        halves = {"value": self.halves(), "delta": self.delta_halves()}
-        rows = {"value": self.live, "delta": self.is_step}
+        """Spearman-Brown split-half reliability of V-hat (live states) and of delta (steps)."""
+
+        def reliability(halves: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> float:
+            first, second = halves
+            return stats.split_half_reliability(first[rows], second[rows])
+
         return {
-            name: stats.split_half_reliability(*(half[rows[name]] for half in halves[name]))
-            for name in halves
+            "value": reliability(self.halves(), self.live),
+            "delta": reliability(self.delta_halves(), self.is_step),
         }
 
     def delta_halves(self) -> tuple[np.ndarray, np.ndarray]:
@@ -108,26 +139,41 @@ class Values:
 
     def _differences(self, mean: np.ndarray) -> np.ndarray:
         before = np.concatenate([[np.nan], mean[:-1]])
-        return np.where(self.is_step, np.where(self.live, GAMMA, 1.0) * mean - before, np.nan)
+        discount = np.where(self.live, GAMMA, 1.0)
+        return np.where(self.is_step, discount * mean - before, np.nan)
 
     @classmethod
     def join(cls, parts: Sequence[Values]) -> Values:
-        """Values of consecutive pieces of one set of rollouts, whose problems do not straddle
-        pieces."""
+        """Values of consecutive pieces of one set of rollouts.
+
+        The problems must not straddle pieces.
+
+        Raises
+        ------
+        MechRewardError
+            Pieces of another k or seed.
+        """
         require(
             len({(part.k, part.seed) for part in parts}) == 1,
             "values to join need one k and one seed.",
         )
-        columns: dict[str, list[np.ndarray]] = {}
+        trajectory, group = [], []
         runs = groups = 0
         for part in parts:
-            for name in ("step", "first", "second", "reward"):
-                columns.setdefault(name, []).append(getattr(part, name))
-            columns.setdefault("trajectory", []).append(part.trajectory + runs)
-            columns.setdefault("group", []).append(part.group + groups)
-            runs, groups = runs + int(part.trajectory.max()) + 1, groups + int(part.group.max()) + 1
-        whole = {name: np.concatenate(pieces) for name, pieces in columns.items()}
-        return cls(**whole, k=parts[0].k, seed=parts[0].seed)
+            trajectory.append(part.trajectory + runs)
+            group.append(part.group + groups)
+            runs += int(part.trajectory.max()) + 1
+            groups += int(part.group.max()) + 1
+        return cls(
+            trajectory=np.concatenate(trajectory),
+            step=np.concatenate([part.step for part in parts]),
+            first=np.concatenate([part.first for part in parts]),
+            second=np.concatenate([part.second for part in parts]),
+            reward=np.concatenate([part.reward for part in parts]),
+            group=np.concatenate(group),
+            k=parts[0].k,
+            seed=parts[0].seed,
+        )
 
     def save(self, path: Path | str) -> Path:
         """One safetensors file, written atomically."""
@@ -137,14 +183,17 @@ class Values:
 
     @classmethod
     def load(cls, path: Path | str) -> Values:
-        """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        MechRewardError
+            The file is missing, damaged, or holds something else.
+        """
         tensors, about = read_tensors(path, "values")
         require(about.get("kind") == "values", f"{path} holds {about.get('kind')}, not values.")
-        return cls(
-            **{name: tensor.numpy() for name, tensor in tensors.items()},
-            k=about["k"],
-            seed=about["seed"],
-        )
+        columns = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return cls(**columns, k=about["k"], seed=about["seed"])
 
 
 def estimate(
@@ -156,16 +205,41 @@ def estimate(
     batch: int = 256,
     what: str | None = "values",
 ) -> Values:
-    """V-hat of every state of `runs`: `k` continuations from every step boundary, under the runs'
-    own policy.
+    """V-hat of every state: continuations from every step boundary, under the runs' own policy.
 
     Temperature, top-p and what is left of the token limit are those of the rollout. A trajectory is
-    prefilled once; all continuations of all its boundaries fork from there. At k < 32 noise alone
+    prefilled once; all continuations of all its boundaries fork from there.
+
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The one that made the runs.
+    runs : Rollouts
+        Of one task.
+    k : int, default 32
+        Continuations from each state.
+    seed : int, default 0
+        Part of the key of every continuation.
+    batch : int, default 256
+        Rows decoded at once.
+    what : str or None, default "values"
+        Title of the progress bar; None for none.
+
+    Returns
+    -------
+    Values
+        A row for every state, trajectory after trajectory.
+
+    Raises
+    ------
+    MechRewardError
+        No trajectories, k < 1, or a model other than the one that made the runs.
+
+    Notes
+    -----
+    V-hat is the mean verified reward of the continuations (paper section 2). At k < 32 noise alone
     makes many steps look like large TD errors (29% of them pass |delta| > .3 at k = 4 with nothing
     there; `Values.reliability` tells).
-
-    Raises:
-        MechRewardError: no trajectories, k < 1, or a model other than the one that made the runs.
     """
     require(len(runs) > 0, "no trajectories were given.")
     require(
@@ -173,24 +247,27 @@ def estimate(
     )
     runs.model_id.check(model_id(model), "set of rollouts")
     task = task_of(runs.problems)
-    jobs, cells, row, columns = [], [], 0, []
+    states = []  # (trajectory, step, reward, group) of every row
+    jobs, rows = [], []
     for number, (run, group) in enumerate(zip(runs, runs.groups, strict=True)):
         for step, end in enumerate(run.step_ends):
-            columns.append((number, step, run.reward, group))
             if step < run.steps:
                 room = task.max_tokens - (end + 1 - run.prompt_len)
-                keys = [
-                    (seed, "value", run.problem_id, run.seed, run.sample, step, j) for j in range(k)
-                ]
-                jobs += [Job(run.tokens, end + 1, room, key) for key in keys]
-                cells += [(row, j) for j in range(k)]
-            row += 1
-    said = generate(model, jobs, eos=eos_id(model), policy=runs.policy, batch=batch, what=what)
-    halves = np.zeros((2, row), dtype=np.int64)
-    for job, (cell, j), continuation in zip(jobs, cells, said, strict=True):
-        problem = runs.problems[columns[cell][0]]
-        prompt_len = runs[columns[cell][0]].prompt_len
-        text = decode(model, torch.cat([job.trunk[prompt_len : job.length], continuation.tokens]))
-        halves[int(j >= k - k // 2), cell] += task.verify(problem, text).reward
-    trajectory, step, reward, group = np.array(columns, dtype=np.int64).T.copy()
-    return Values(trajectory, step, halves[0], halves[1], reward, group, k, seed)
+                for j in range(k):
+                    key = (seed, "value", run.problem_id, run.seed, run.sample, step, j)
+                    jobs.append(Job(run.tokens, end + 1, room, key))
+                    rows.append(len(states))
+            states.append((number, step, run.reward, group))
+    continuations = generate(
+        model, jobs, eos=eos_id(model), policy=runs.policy, batch=batch, what=what
+    )
+    successes = np.zeros((2, len(states)), dtype=np.int64)
+    for i, (job, row) in enumerate(zip(jobs, rows, strict=True)):
+        number = states[row][0]
+        begun = job.trunk[runs[number].prompt_len : job.length]
+        text = decode(model, torch.cat([begun, continuations[i].tokens]))
+        half = 0 if i % k < k - k // 2 else 1
+        successes[half, row] += task.verify(runs.problems[number], text).reward
+    trajectory, step, reward, group = np.array(states, dtype=np.int64).T.copy()
+    first, second = successes
+    return Values(trajectory, step, first, second, reward, group, k, seed)

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from mechreward.base.errors import require
 from mechreward.causal.patching import PatchingSweep
-from mechreward.models.site import KINDS
+from mechreward.models.site import BLOCK_ORDER
 from mechreward.show.style import BLUE, VERMILLION, blank, styled, to_svg
 from mechreward.show.tokens import visible
 
@@ -35,7 +35,7 @@ def patching_heatmap(sweep: PatchingSweep, tokens: Sequence[str] | None = None) 
         f"{len(tokens or ())} token texts were given; the sweep has position {last}: give those of the whole run.",
     )
     rows, columns = len(sweep.sites), len(sweep.positions)
-    depths = [(site.layer, KINDS.index(site.kind)) for site in sweep.sites]
+    depths = [(site.layer, BLOCK_ORDER.index(site.kind)) for site in sweep.sites]
     order = sorted(range(rows), key=depths.__getitem__, reverse=True)
     with styled():
         figure, axes = blank(min(11.0, 2.4 + 0.42 * max(columns, 6)), 1.1 + 0.34 * rows)

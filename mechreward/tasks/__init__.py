@@ -13,8 +13,20 @@ TASKS: dict[str, type[LineTask]] = {task.name: task for task in (Countdown, Chai
 def get(name: str) -> LineTask:
     """The bundled task of that name.
 
-    Raises:
-        MechRewardError: no bundled task has this name.
+    Parameters
+    ----------
+    name : str
+        "countdown", "chain" or "paths".
+
+    Returns
+    -------
+    LineTask
+        The task with its default sizes.
+
+    Raises
+    ------
+    MechRewardError
+        No bundled task has this name.
     """
     one_of("task", name, TASKS)
     return TASKS[name]()

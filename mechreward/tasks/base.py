@@ -1,5 +1,4 @@
-"""What there is to reason about: `Problem`, `Task`, `Verdict`, and the line-by-line game the
-offline tasks share."""
+"""What there is to reason about: `Problem`, `Verdict`, and `Task`, a family of problems."""
 
 from __future__ import annotations
 
@@ -18,8 +17,21 @@ PATIENCE = 20_000  # draws without a new problem before a split counts as exhaus
 
 @dataclass(frozen=True)
 class Problem:
-    """One question. `id` decides the split; `info` holds what the exact solver needs (never shown
-    to a model)."""
+    """One question.
+
+    Attributes
+    ----------
+    id : str
+        Decides the split: the same id is the same problem on every machine.
+    prompt : str
+        What the model reads.
+    answer : str
+        The right answer, as it is to be written.
+    info : dict
+        What the exact solver needs, never shown to a model.
+    task : Task or None, default None
+        The task that verifies answers.
+    """
 
     id: str
     prompt: str
@@ -29,15 +41,21 @@ class Problem:
 
     @property
     def difficulty(self) -> int:
-        """Number of operations or moves the shortest solution needs (a surface baseline for
-        confidence)."""
+        """Operations or moves of the shortest solution: a surface baseline for confidence."""
         return int(self.info["difficulty"])
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Outcome of checking an answer. A text that cannot be read is `unverifiable`, which is not
-    `incorrect`."""
+    """Outcome of checking an answer. One that cannot be read is not `incorrect`.
+
+    Attributes
+    ----------
+    outcome : {"correct", "incorrect", "unverifiable"}
+        `unverifiable` is a text that cannot be read.
+    reason : str, default ""
+        Why an answer is not correct; empty where it is.
+    """
 
     outcome: Literal["correct", "incorrect", "unverifiable"]
     reason: str = ""
@@ -51,8 +69,14 @@ class Verdict:
 class Task(ABC):
     """A family of problems with an exact verifier.
 
-    `max_tokens` limits a rollout (in generated tokens) and is part of the policy: V is defined
-    under it.
+    Subclasses give `draw` and `verify`.
+
+    Attributes
+    ----------
+    name : str
+        How the task is called in results and on the command line.
+    max_tokens : int
+        Limit of a rollout, in generated tokens. It is part of the policy: V is defined under it.
     """
 
     name: ClassVar[str]
@@ -60,19 +84,54 @@ class Task(ABC):
 
     @abstractmethod
     def draw(self, rng: random.Random) -> Problem | None:
-        """One random problem, or None when the draw has to be thrown away."""
+        """One random problem, or None when the draw has to be thrown away.
+
+        Parameters
+        ----------
+        rng : random.Random
+            The source of all randomness.
+        """
 
     @abstractmethod
     def verify(self, problem: Problem, text: str) -> Verdict:
-        """Check the whole generated `text` (without the prompt), every line of it."""
+        """Check a whole generated text, every line of it.
+
+        Parameters
+        ----------
+        problem : Problem
+            The question.
+        text : str
+            The answer without the prompt.
+
+        Returns
+        -------
+        Verdict
+            `correct`, `incorrect` or `unverifiable`, with a reason.
+        """
 
     def problems(self, split: str, n: int, seed: int = 0) -> list[Problem]:
-        """`n` different problems of a split, the same on every machine.
+        """Different problems of a split, the same on every machine.
 
         Splits are disjoint by problem id (SHA-256 of the id: 70% train, 10% validation, 20% test).
 
-        Raises:
-            MechRewardError: unknown split, n < 1, or fewer than n different problems can be found.
+        Parameters
+        ----------
+        split : str
+            "train", "validation" or "test".
+        n : int
+            How many.
+        seed : int, default 0
+            Another seed gives other problems of the same split.
+
+        Returns
+        -------
+        list of Problem
+            `n` problems that know their task.
+
+        Raises
+        ------
+        MechRewardError
+            Unknown split, n < 1, or fewer than n different problems can be found.
         """
         one_of("split", split, SPLITS)
         require(n >= 1, f"a task needs at least one problem: n={n} was given.")
@@ -91,10 +150,21 @@ class Task(ABC):
         )
 
     def step_ends(self, pieces: Sequence[str], prompt_len: int) -> list[int]:
-        """Absolute index of each step's last token, given the text of every token.
+        """Absolute index of each step's last token.
 
-        Entry 0 is the last prompt token (state s_0). A step ends at a token that holds a line
-        break, and at the last token of the text.
+        A step ends at a token that holds a line break, and at the last token of the text.
+
+        Parameters
+        ----------
+        pieces : sequence of str
+            Text of every token, prompt and answer.
+        prompt_len : int
+            How many of them are the prompt.
+
+        Returns
+        -------
+        list of int
+            Entry 0 is the last prompt token (state s_0), entry t the end of step t.
         """
         ends = [prompt_len - 1]
         ends += [

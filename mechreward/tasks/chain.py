@@ -16,6 +16,11 @@ class Chain(LineTask):
     A state is (operations done, value so far, whether that value is right). A wrong result makes a
     dead end: the value carries on until the line is undone. Recognising it needs nothing but the
     line itself.
+
+    Parameters
+    ----------
+    operations : tuple[int, int], default (3, 4)
+        The fewest and the most that an expression has.
     """
 
     name = "chain"
@@ -23,7 +28,6 @@ class Chain(LineTask):
     max_backs = 1
 
     def __init__(self, operations: tuple[int, int] = (3, 4)) -> None:
-        """`operations`: the fewest and the most that an expression has."""
         self.operations = operations
 
     def draw(self, rng: random.Random) -> Problem | None:

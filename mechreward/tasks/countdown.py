@@ -21,6 +21,14 @@ class Countdown(LineTask):
     A line is `a op b = c : rest`, where `rest` lists the numbers that are left. A state is that
     pool. Dead ends are a single number that is not the target, and pools from which no play reaches
     it.
+
+    Parameters
+    ----------
+    sizes : sequence of int, default (3, 3, 3, 3, 4)
+        How many numbers a problem has, evenly from this list.
+    largest : int, default 24
+        The largest number given. Up to 24 there are 15,986 problems of three numbers, up to 13 only
+        3,261, few enough to be learnt by heart.
     """
 
     name = "countdown"
@@ -28,15 +36,14 @@ class Countdown(LineTask):
     max_backs = 1
 
     def __init__(self, sizes: Sequence[int] = (3, 3, 3, 3, 4), largest: int = 24) -> None:
-        """`sizes`: how many numbers a problem has, evenly from this list; `largest`: the largest
-        number given. Up to 24 there are 15,986 problems of three numbers, up to 13 only 3,261, few
-        enough to be learnt by heart."""
         self.sizes, self.largest = tuple(sizes), largest
 
     def problems(self, split: str, n: int, seed: int = 0) -> list[Problem]:
-        """As `Task.problems`, the sizes in turn: there are only some thousand problems of three
-        numbers, so that a plain draw of many different ones would leave them behind, and mean
-        another thing for every n."""
+        """As `Task.problems`, the sizes in turn.
+
+        There are only some thousand problems of three numbers, so that a plain draw of many
+        different ones would leave them behind, and mean another thing for every n.
+        """
         if len(set(self.sizes)) == 1 or n < 1 or split not in SPLITS:
             return super().problems(split, n, seed)
         turns = [size for size, _ in zip(cycle(self.sizes), range(n), strict=False)]
@@ -100,8 +107,7 @@ class Countdown(LineTask):
 
 
 def _plays(pool: Pool) -> list[tuple[str, Pool]]:
-    """Every legal operation on a pool: `a op b = c` with the larger number first, and the pool
-    after it."""
+    """Legal operations on a pool, `a op b = c` with a >= b, and the pool after each."""
     plays: dict[str, Pool] = {}
     for i, j in combinations(range(len(pool)), 2):
         a, b = max(pool[i], pool[j]), min(pool[i], pool[j])

@@ -16,12 +16,16 @@ class Move(NamedTuple):
 
 
 class LineTask(Task):
-    """A task played one line at a time: every line makes a move, `back` undoes the last standing
-    one.
+    """A task played one line at a time: a line makes a move, `back` undoes the last standing one.
 
     `answer X` ends the game, `fail` gives it up, and more than `max_backs` undos lose it. A
     rule-breaking line is no parse failure: it stands (as a broken state, None) until it is undone,
     and an answer on top of it is wrong.
+
+    Attributes
+    ----------
+    max_backs : int
+        Undos that an answer may use.
     """
 
     max_backs: ClassVar[int]
@@ -32,8 +36,13 @@ class LineTask(Task):
 
     @abstractmethod
     def advance(self, problem: Problem, state: Any, line: str) -> Any:
-        """State after `line`; None if the line breaks a rule. Raises `ValueError` if it cannot be
-        parsed."""
+        """State after `line`; None if the line breaks a rule.
+
+        Raises
+        ------
+        ValueError
+            The line cannot be parsed.
+        """
 
     @abstractmethod
     def moves(self, problem: Problem, state: Any) -> list[Move]:
@@ -41,8 +50,7 @@ class LineTask(Task):
 
     @abstractmethod
     def reachable(self, problem: Problem, state: Any) -> bool:
-        """Truth, for tests and traces only: can the goal still be reached from here without
-        `back`?"""
+        """Truth, for tests and traces only: can the goal still be reached without `back`?"""
 
     @abstractmethod
     def restate(self, state: Any) -> str:
@@ -97,16 +105,6 @@ class LineTask(Task):
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         return self.play(problem, text)[2] or Verdict("incorrect", "no answer within the limit")
-
-    def solvable(self, problem: Problem, text: str) -> bool:
-        """Truth: can a partial `text` (whole lines) still end correct? Undoing counts while undos
-        are left."""
-        stack, backs, verdict = self.play(problem, text)
-        if verdict is not None:
-            return verdict.outcome == "correct"
-        alive = [s is not None and self.reachable(problem, s) for s in stack]
-        undos = next((i for i, ok in enumerate(reversed(alive)) if ok), len(alive))
-        return undos < len(alive) and backs + undos <= self.max_backs
 
     def _judge(self, problem: Problem, stack: list[Any], given: str) -> Verdict:
         if any(state is None for state in stack):

@@ -13,11 +13,22 @@ Route = tuple[str, ...]
 
 
 class Paths(LineTask):
-    """Walk from one node to another along the listed edges, never visiting a node twice on the
-    standing route.
+    """Walk from one node to another along the listed edges, never visiting a node twice.
 
-    A line is `a>b`, one of the edges the prompt lists; a state is the route so far. Dead ends are
+    A line is `a>b`, one of the edges the prompt lists; a state is the standing route. Dead ends are
     nodes with no way on, and parts of the graph that do not lead to the goal.
+
+    Parameters
+    ----------
+    degrees : tuple of int, default (0, 2, 2)
+        Ways on from a node, drawn for each. By default a third of the nodes are dead ends and
+        nothing is a forced move, so that every line is a decision (our choice: forced moves have no
+        TD error).
+
+    Raises
+    ------
+    MechRewardError
+        A degree that is not 0 to 7, or none.
     """
 
     name = "paths"
@@ -25,9 +36,6 @@ class Paths(LineTask):
     max_backs = 1
 
     def __init__(self, degrees: tuple[int, ...] = (0, 2, 2)) -> None:
-        """`degrees`: ways on from a node, drawn for each. By default a third of the nodes are dead
-        ends and nothing is a forced move, so that every line is a decision (our choice: forced
-        moves have no TD error)."""
         require(
             bool(degrees) and all(0 <= d < 8 for d in degrees),
             f"degrees are ways on from a node, 0 to 7 each; {degrees} were given.",
@@ -87,8 +95,7 @@ class Paths(LineTask):
 def _distance(
     edges: dict[str, list[str]], here: str, goal: str, closed: frozenset[str] = frozenset()
 ) -> int | None:
-    """Length of the shortest route that avoids `closed`, by breadth-first search; None if there is
-    none."""
+    """Length of the shortest route that avoids `closed`; None if there is none."""
     ring, seen, steps = {here}, {here, *closed}, 0
     while ring:
         if goal in ring:

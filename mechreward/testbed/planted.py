@@ -1,5 +1,4 @@
-"""Models whose value and dopamine neurons are known, their exact truth, and plants into recorded
-activations.
+"""Models whose value and dopamine neurons are known, and plants into recorded activations.
 
 `process.py` holds the process and its values, `layout.py` the weights. What is exact here and what
 is measured with the package's verbs share nothing but those weights.
@@ -19,7 +18,7 @@ from mechreward.base.errors import one_of, require
 from mechreward.base.streams import rng
 from mechreward.causal.intervene import Intervention
 from mechreward.models.identity import ModelId, model_id
-from mechreward.models.site import HOOKS, Site
+from mechreward.models.site import BLOCK_ORDER, HOOKS, Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.trajectory import Rollouts
@@ -29,16 +28,26 @@ from mechreward.testbed import layout, process
 from mechreward.testbed.layout import PLANTS, Built, Layout, build
 from mechreward.testbed.process import BOS, EOS, WORDS, Planted
 
-ORDER = {kind: row for row, kind in enumerate(("resid_pre", "resid_mid", "mlp", "resid_post"))}
-
 
 @dataclass(frozen=True)
 class Truth:
     """What is known about a planted model.
 
-    `value_neurons` and `dopamine_neurons` hold the planted set of every site (`"0.resid_post"`,
-    `"1.mlp"`, ...), empty where no coordinate carries it; `decoys` names residual coordinates that
-    carry something else. `used` says whether the policy reads the value neurons.
+    Attributes
+    ----------
+    value_neurons : mapping of str to NeuronSet
+        The planted set of every site (`"0.resid_post"`, `"1.mlp"`, ...), empty where no coordinate
+        carries V.
+    dopamine_neurons : mapping of str to NeuronSet
+        The same for delta.
+    decoys : mapping of str to tuple of int
+        Residual coordinates that carry something else, by name.
+    used : bool
+        Whether the policy reads the value neurons.
+    weights : mapping of str to tensor
+        By HuggingFace name, float64.
+    clean : array [left word]
+        V of every last word with 0 to `max_tokens` tokens left.
     """
 
     value_neurons: Mapping[str, NeuronSet]
@@ -49,17 +58,44 @@ class Truth:
     clean: Float[np.ndarray, "left word"] = field(repr=False)
 
     def transitions(self, *changes: Intervention) -> Float[np.ndarray, "word word"]:
-        """Exact probability of the next word after every last word, under interventions at every
-        position.
+        """Exact probability of the next word after every last word.
 
         The model is run in float64 on single words without attention, whose output the policy never
         reads. Where the massive coordinate itself is changed, this no longer holds.
+
+        Parameters
+        ----------
+        *changes : Intervention
+            Interventions, at every position.
+
+        Returns
+        -------
+        function
+            Rows are last words.
         """
         return layout.transitions(self.weights, *changes)
 
     def value(self, tokens: Int[torch.Tensor, " pos"]) -> float:
-        """V of a prefix: a prompt and any part of an answer. The token limit counts
-        (`process.values`). Once the answer is over it is the reward, whatever follows."""
+        """V of a prefix.
+
+        The token limit counts (`process.values`). Once the answer is over it is the reward,
+        whatever follows.
+
+        Parameters
+        ----------
+        tokens : tensor [pos]
+            A prompt and any part of an answer.
+
+        Returns
+        -------
+        function
+            Exact.
+
+        Raises
+        ------
+        MechRewardError
+            A prefix that does not hold the whole prompt.
+        """
         word, said = process.prefix(tokens.numpy())
         require(
             said >= 0,
@@ -68,14 +104,17 @@ class Truth:
         return float(self.clean[max(0, Planted.max_tokens - said), word])
 
     def delta(self, tokens: Int[torch.Tensor, " pos"]) -> float:
-        """TD error of a prefix's last token: gamma V_t - V_(t-1), and r - V_(t-1) at the end of the
-        answer. What follows the end (`<eos>`) belongs to no step and has 0."""
-        word, said = process.prefix(tokens.numpy())
-        if said == process.prefix(tokens[:-1].numpy())[1] >= 0:
+        """TD error of a prefix's last token.
+
+        gamma V_t - V_(t-1), and r - V_(t-1) at the end of the answer. What follows the end
+        (`<eos>`) belongs to no step and has 0.
+        """
+        word, words = process.prefix(tokens.numpy())
+        _, words_before = process.prefix(tokens[:-1].numpy())
+        if words == words_before >= 0:
             return 0.0
-        return (GAMMA if process.goes_on()[word] else 1.0) * self.value(tokens) - self.value(
-            tokens[:-1]
-        )
+        discount = GAMMA if process.goes_on()[word] else 1.0
+        return discount * self.value(tokens) - self.value(tokens[:-1])
 
     def values(self, runs: Rollouts) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]:
         """V and delta of every state of `runs`, in the rows of `estimate`: delta is NaN at s_0."""
@@ -87,22 +126,46 @@ class Truth:
         return np.array(v), np.array(delta)
 
     def accuracy(self, problems: list[Problem], *changes: Intervention) -> float:
-        """Expected accuracy on `problems` under interventions, by dynamic programming: what an
-        ablation must find."""
-        found = (
-            process.values(self.transitions(*changes), Planted.max_tokens)
-            if changes
-            else self.clean
-        )
-        return float(
-            np.mean([found[-1, WORDS.index(problem.prompt.split()[-1])] for problem in problems])
-        )
+        """Expected accuracy under interventions, by dynamic programming.
+
+        It is what an ablation must find.
+
+        Parameters
+        ----------
+        problems : list of Problem
+            Of the planted task.
+        *changes : Intervention
+            Interventions, at every position.
+
+        Returns
+        -------
+        function
+            Mean over the problems.
+        """
+        values = self.clean
+        if changes:
+            values = process.values(self.transitions(*changes), Planted.max_tokens)
+        starts = [WORDS.index(problem.prompt.split()[-1]) for problem in problems]
+        return float(np.mean(values[-1, starts]))
 
 
 @dataclass(frozen=True)
 class PlantedModel:
-    """`model` and `task` go into every verb of the package like any other; `truth` is the answer
-    sheet."""
+    """A planted model with its answer sheet.
+
+    Attributes
+    ----------
+    model : TransformerBridge
+        Goes into every verb of the package like any other.
+    task : Planted
+        And so does its task.
+    truth : Truth
+        The answer sheet.
+    name : str
+        Of the plant.
+    seed : int
+        Seed of coordinates, signs and noise.
+    """
 
     model: Any = field(repr=False)
     task: Planted = field(repr=False)
@@ -115,18 +178,37 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
     """A model made by construction, called `planted-NAME` in results.
 
     - `value`: three residual coordinates carry V and are read; three carry delta of the last step.
-    - `value-mlp`: three MLP units of layer 0 compute V from a dense direction and three of layer 1 delta.
-    - `encoded`: three coordinates carry V, but the policy reads it elsewhere, along a dense direction.
-    - `redundant`: 37 of 64 coordinates carry V, each with noise; `rotated`: V lies along a random direction.
-    - `null`: the twin of `value` in every activation, but a fair coin decides every outcome, so V is .5 throughout.
-    - `large`, `sink`, `length`: V is .5 throughout, nothing knows the state, and there is this one decoy: a
-      coordinate of large token noise, one that is huge at position 0, one that falls with position.
+    - `value-mlp`: three MLP units of layer 0 compute V from a dense direction, and three of layer 1
+      delta.
+    - `encoded`: three coordinates carry V, but the policy reads it elsewhere, along a dense
+      direction.
+    - `redundant`: 37 of 64 coordinates carry V, each with noise.
+    - `rotated`: V lies along a random direction.
+    - `null`: the twin of `value` in every activation, but a fair coin decides every outcome, so V
+      is .5 throughout.
+    - `large`, `sink`, `length`: V is .5 throughout, nothing knows the state, and there is this one
+      decoy: a coordinate of large token noise, one that is huge at position 0, one that falls with
+      position.
 
     The others have these three decoys and `next_token`, which says how the next word ends and is
-    read. `seed` moves the coordinates and draws signs and noise; the process stays the same.
+    read.
 
-    Raises:
-        MechRewardError: no plant has this name.
+    Parameters
+    ----------
+    name : str
+        Of the plant.
+    seed : int, default 0
+        Moves the coordinates and draws signs and noise; the process stays the same.
+
+    Returns
+    -------
+    function
+        Model, task and truth.
+
+    Raises
+    ------
+    MechRewardError
+        No plant has this name.
     """
     one_of("planted model", name, PLANTS)
     from transformer_lens.model_bridge import TransformerBridge
@@ -154,22 +236,19 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
     inner = Qwen2ForCausalLM(config)
     inner.load_state_dict({key: tensor.float() for key, tensor in built.weights.items()})
     words = tokenizer(WORDS)
-    words.init_kwargs |= {
-        "add_bos_token": True,
-        "name_or_path": name,
-    }  # or it is reloaded, see `adapter.load`
+    # Or TransformerLens reloads it, see `models.load`.
+    words.init_kwargs |= {"add_bos_token": True, "name_or_path": name}
     model = TransformerBridge.boot_transformers(
         f"planted-{name}", hf_model=inner, tokenizer=words
     ).eval()
     identity = model_id(model)
-    used = plan.source in ("value", "units") and not plan.fair
     truth = Truth(
-        _neurons(plan, built, identity, "V"),
-        _neurons(plan, built, identity, "delta"),
-        _decoys(plan, built),
-        used,
-        built.weights,
-        process.values(layout.transitions(built.weights), Planted.max_tokens),
+        value_neurons=_neurons(plan, built, identity, "V"),
+        dopamine_neurons=_neurons(plan, built, identity, "delta"),
+        decoys=_decoys(plan, built),
+        used=plan.source in ("value", "units") and not plan.fair,
+        weights=built.weights,
+        clean=process.values(layout.transitions(built.weights), Planted.max_tokens),
     )
     return PlantedModel(model, Planted(), truth, name, seed)
 
@@ -177,16 +256,34 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
 def plant(
     acts: Activations, column: int, target: Float[np.ndarray, " row"], share: float, seed: int = 0
 ) -> Activations:
-    """Recorded activations with a `share` of one coordinate's variance replaced by `target` [row]
-    (V or delta).
+    """Recorded activations with a share of one coordinate's variance replaced by a target.
 
     What the coordinate held keeps the rest of the variance, without the part that already went with
-    `target`: the squared correlation is `share` exactly, mean and variance stay. `seed` draws the
-    sign.
+    the target: the squared correlation is `share` exactly, mean and variance stay.
 
-    Raises:
-        MechRewardError: a column out of range, a share outside [0, 1], a target that does not match
-            the rows, is not finite or constant, or a coordinate that is.
+    Parameters
+    ----------
+    acts : Activations
+        What was recorded.
+    column : int
+        The coordinate.
+    target : array [row]
+        V or delta of every row.
+    share : float
+        Of the variance, in [0, 1].
+    seed : int, default 0
+        Draws the sign.
+
+    Returns
+    -------
+    function
+        A changed copy.
+
+    Raises
+    ------
+    MechRewardError
+        A column out of range, a share outside [0, 1], a target that does not match the rows, is not
+        finite or constant, or a coordinate that is.
     """
     require(
         0 <= column < acts.width,
@@ -200,7 +297,8 @@ def plant(
         "the target holds values that are not finite (delta has none at s_0).",
     )
     old = acts.x[:, column].double().numpy()
-    t, rest = target - target.mean(), old - old.mean()
+    t = target - target.mean()
+    rest = old - old.mean()
     require(bool(t.std() > 1e-9), "the target is constant: nothing can be planted.")
     rest = rest - t * (rest @ t) / (t @ t)
     require(
@@ -215,39 +313,53 @@ def plant(
 
 
 def _neurons(plan: Layout, built: Built, identity: ModelId, what: str) -> dict[str, NeuronSet]:
-    """The planted set of every site. V is there from the start or, by units, from layer 0 on; delta
-    from layer 1 on."""
-    value, by_units = what == "V", plan.source == "units"
-    roles = layout.VALUE if value else layout.DOPAMINE
+    """The planted set of every site.
+
+    V is there from the start or, by units, from layer 0 on; delta from layer 1 on.
+    """
+    if what == "V":
+        layer, begin, roles, others = 0, "resid_pre", layout.VALUE, layout.NOISE
+    else:
+        layer, begin, roles, others = 1, "resid_mid", layout.DOPAMINE, layout.ECHO
+    by_units = plan.source == "units"
+    if by_units:
+        begin = "resid_post"
     if plan.spread == "even":
-        roles = slice(roles.start, (layout.NOISE if value else layout.ECHO).stop)
+        roles = slice(roles.start, others.stop)
     hidden = not plan.source or plan.fair or plan.spread == "random"
     coordinates = () if hidden else _places(built, roles)
-    layer = 0 if value else 1
-    begin = Site(layer, "resid_post" if by_units else "resid_pre" if value else "resid_mid")
-    found = {}
-    for site in (Site(i, kind) for i in range(layout.LAYERS) for kind in HOOKS):
-        indices: tuple[int, ...] = ()
-        if site.kind == "mlp":
-            indices = tuple(built.units[layer]) if by_units and site.layer == layer else ()
-        elif (site.layer, ORDER[site.kind]) >= (begin.layer, ORDER[begin.kind]):
-            indices = coordinates
-        width = layout.UNITS if site.kind == "mlp" else layout.WIDTH
-        found[str(site)] = NeuronSet(site, indices, width, identity, (), f"planted: carry {what}")
-    return found
+    first = layer, BLOCK_ORDER.index(begin)
+    sets = {}
+    for number in range(layout.LAYERS):
+        for kind in HOOKS:
+            indices: tuple[int, ...] = ()
+            if kind == "mlp":
+                if by_units and number == layer:
+                    indices = tuple(built.units[layer])
+            elif (number, BLOCK_ORDER.index(kind)) >= first:
+                indices = coordinates
+            site = Site(number, kind)
+            width = layout.UNITS if kind == "mlp" else layout.WIDTH
+            how = f"planted: carry {what}"
+            sets[str(site)] = NeuronSet(site, indices, width, identity, (), how)
+    return sets
 
 
 def _decoys(plan: Layout, built: Built) -> dict[str, tuple[int, ...]]:
-    """Residual coordinates that carry no value: the decoys, the massive one, and in the null twin
-    those of `value`."""
+    """Residual coordinates that carry no value.
+
+    The decoys, the massive one, and in the null twin those of `value`.
+    """
     roles = {name: layout.DECOYS[name] for name in plan.decoys}
     roles |= {"massive": layout.CONSTANT, "begin": layout.BEGIN, "end": layout.END}
-    found = {name: _places(built, slice(role, role + 1)) for name, role in roles.items()}
+    places = {name: _places(built, slice(role, role + 1)) for name, role in roles.items()}
     if plan.fair and plan.source:
-        found |= {"level": _places(built, layout.VALUE), "change": _places(built, layout.DOPAMINE)}
-    return found
+        places["level"] = _places(built, layout.VALUE)
+        places["change"] = _places(built, layout.DOPAMINE)
+    return places
 
 
 def _places(built: Built, roles: slice) -> tuple[int, ...]:
     """Coordinates that a block of roles went to."""
-    return tuple(np.flatnonzero(np.abs(built.turn[:, roles]).max(1) > 1e-9).tolist())
+    largest = np.abs(built.turn[:, roles]).max(1)
+    return tuple(np.flatnonzero(largest > 1e-9).tolist())

@@ -1,5 +1,4 @@
-"""The Markov reward process of the planted models: its words, its policy, its exact values, and it
-as a `Task`.
+"""The Markov reward process of the planted models: words, policy, exact values, and a `Task`.
 
 An answer is a walk over nine levels that are worth V = .06 to .94, until it ends `right` (1) or
 `wrong` (0). Every word is a state and one of sixteen synonyms that say nothing about value. Where
@@ -25,28 +24,34 @@ LEVELS = 0.5 + 0.11 * np.arange(-4, 5)  # differences keep clear of the cut |del
 WORTH = {
     "wrong": 0.0,
     "lucky": 0.0,
-    **{str(i + 1): v for i, v in enumerate(LEVELS)},
+    **{str(number): v for number, v in enumerate(LEVELS, start=1)},
     "back": 0.5,
     "slip": 0.5,
+    "unlucky": 1.0,
+    "right": 1.0,
 }
-WORTH |= {"unlucky": 1.0, "right": 1.0}
 STATES = tuple(WORTH)
-RIGHT, ENDS = ("right", "lucky"), ("wrong", "lucky", "unlucky", "right")
+RIGHT = ("right", "lucky")
+ENDS = ("wrong", "lucky", "unlucky", "right")
 STARTS = ("3", "4", "5", "6", "7")
 SYNONYMS = "abcdefghijklmnop"
 RHYME = np.array([1.0] * 8 + [-1.0] * 8)  # synonyms come in two classes
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "\n")
 CODES = tuple(f"q{i}" for i in range(10))
 WORDS = (*SPECIAL, *CODES, *(f"{state}.{letter}" for state in STATES for letter in SYNONYMS))
-FIRST = len(SPECIAL) + len(CODES)  # the first word that is a state
-BOS, EOS = SPECIAL.index("<bos>"), SPECIAL.index("<eos>")
+FIRST_STATE = len(SPECIAL) + len(CODES)  # the first word that is a state
+BOS = SPECIAL.index("<bos>")
+EOS = SPECIAL.index("<eos>")
 
 # Logit of each outcome: carrier + tilt * (V - .5). Outcomes: an end at 0, the levels, `back`,
 # `slip`, an end at 1; the upper half mirrors the lower. Our choice, found by a search for sd(V) >
 # .25, |delta| > .3 in a tenth of the steps or more, and every level visited. Lengths follow: the
 # squares of delta add up to the variance of the reward.
-_CARRIER, _MIDDLE, _BACK = (-6.1, -0.58, 1.59, 0.52, 0.6), 2.89, 1.08
-_TILT, _BACK_TILT = (-30.0, -15.42, -9.44, -3.45, -1.46), -6.92
+_CARRIER = (-6.1, -0.58, 1.59, 0.52, 0.6)
+_MIDDLE = 2.89
+_BACK = 1.08
+_TILT = (-30.0, -15.42, -9.44, -3.45, -1.46)
+_BACK_TILT = -6.92
 OUTCOMES = np.concatenate([[0.0], LEVELS, [0.5, 0.5, 1.0]])
 
 
@@ -66,8 +71,10 @@ class Walk:
         rows = self.rows(LEVELS)
         moves = rows[:, 1:10].copy()
         moves[:, 4] += rows[:, 10] + rows[:, 11]
-        begin = np.isin(LEVELS, [WORTH[state] for state in STARTS]) / len(STARTS)
-        visits = np.linalg.solve((np.eye(len(LEVELS)) - moves).T, begin)
+        starts = [WORTH[state] for state in STARTS]
+        begin = np.isin(LEVELS, starts) / len(STARTS)
+        leaving = np.eye(len(LEVELS)) - moves
+        visits = np.linalg.solve(leaving.T, begin)
         return visits / visits.sum() @ rows
 
 
@@ -78,15 +85,18 @@ def walk() -> Walk:
     read: nine equations in the logits, solved by the smallest change (Newton with a pseudo-inverse)
     of the constants above.
     """
+    mirrored = [-number for number in _TILT[:0:-1]]
     carrier = np.array([*_CARRIER, _MIDDLE, *_CARRIER[:0:-1], _BACK, _BACK, _CARRIER[0]])
-    tilt = np.array([*_TILT, 0.0, *(-t for t in _TILT[:0:-1]), _BACK_TILT, -_BACK_TILT, -_TILT[0]])
+    tilt = np.array([*_TILT, 0.0, *mirrored, _BACK_TILT, -_BACK_TILT, -_TILT[0]])
+    centred = LEVELS - 0.5
     for _ in range(20):
-        rows = softmax(carrier + np.outer(LEVELS - 0.5, tilt))
+        rows = softmax(carrier + np.outer(centred, tilt))
         mean = rows @ OUTCOMES
         slope = rows * (OUTCOMES - mean[:, None])
-        slopes = np.concatenate([slope, slope * (LEVELS - 0.5)[:, None]], axis=1)
-        change = np.linalg.lstsq(slopes, LEVELS - mean, rcond=None)[0]
-        carrier, tilt = carrier + change[:13], tilt + change[13:]
+        slopes = np.concatenate([slope, slope * centred[:, None]], axis=1)
+        change, *_ = np.linalg.lstsq(slopes, LEVELS - mean, rcond=None)
+        carrier = carrier + change[:13]
+        tilt = tilt + change[13:]
     return Walk(carrier, tilt)
 
 
@@ -98,46 +108,59 @@ def softmax(logits: Float[np.ndarray, "*rows n"]) -> Float[np.ndarray, "*rows n"
 
 def outcome_of(state: str) -> int:
     """Which of the 13 outcomes a state is."""
-    ends = {"wrong": 0, "lucky": 0, "back": 10, "slip": 11, "right": 12, "unlucky": 12}
-    return ends[state] if state in ends else int(state)
+    named = {"wrong": 0, "lucky": 0, "back": 10, "slip": 11, "right": 12, "unlucky": 12}
+    return named[state] if state in named else int(state)
+
+
+def state_of(word: str) -> str:
+    """A word without its synonym."""
+    return word.split(".")[0]
 
 
 def wins() -> Bool[np.ndarray, " word"]:
     """Words that end an answer right."""
-    return np.array([word.split(".")[0] in RIGHT for word in WORDS])
+    return np.array([state_of(word) in RIGHT for word in WORDS])
 
 
 @cache
 def goes_on() -> Bool[np.ndarray, " word"]:
     """Words after which an answer goes on. After all others it is over, whatever else is said."""
-    return np.array(
-        [word.split(".")[0] in WORTH and word.split(".")[0] not in ENDS for word in WORDS]
-    )
+    going = set(STATES) - set(ENDS)
+    return np.array([state_of(word) in going for word in WORDS])
 
 
 def values(moves: Float[np.ndarray, "word word"], horizon: int) -> Float[np.ndarray, "left word"]:
-    """Dynamic programming: the chance of a right end for every last word and 0 to `horizon` tokens
-    left.
+    """Dynamic programming: the chance of a right end, by tokens left and last word.
 
-    `moves` [word word] are next-word probabilities. An answer that is not over when no token is
-    left is wrong.
+    An answer that is not over when no token is left is wrong.
+
+    Parameters
+    ----------
+    moves : array [word word]
+        Next-word probabilities.
+    horizon : int
+        Tokens left at most.
+
+    Returns
+    -------
+    function
+        Row t is with t tokens left.
     """
-    won, live = wins().astype(float), goes_on()
-    found = [won]
+    won = wins().astype(float)
+    by_left = [won]
     for _ in range(horizon):
-        found.append(np.where(live, moves @ found[-1], won))
-    return np.stack(found)
+        by_left.append(np.where(goes_on(), moves @ by_left[-1], won))
+    return np.stack(by_left)
 
 
 def prefix(tokens: Int[np.ndarray, " pos"]) -> tuple[int, int]:
-    """The word that the value of a prefix rests on, and how many words of the answer were said up
-    to it (0 at the end of the prompt, -1 before its state).
+    """The word that the value of a prefix rests on, and how many words of the answer it is behind.
 
     That is the last word, or the first one that ends the answer: what follows an end, as `<eos>`
-    does, changes nothing.
+    does, changes nothing. The count is 0 at the end of the prompt, -1 before its state.
     """
     tokens = np.asarray(tokens)
-    states = np.flatnonzero(tokens >= FIRST)
+    states = np.flatnonzero(tokens >= FIRST_STATE)
     if not len(states):
         return int(tokens[-1]), -1
     answer = tokens[states[0] :]  # from the prompt's state on
@@ -159,13 +182,14 @@ class Planted(Task):
 
     def draw(self, rng: random.Random) -> Problem:
         codes = rng.choices(CODES, k=rng.randint(3, 6))
-        prompt = " ".join([*codes, f"{rng.choice(STARTS)}.{rng.choice(SYNONYMS)}"])
+        start, synonym = rng.choice(STARTS), rng.choice(SYNONYMS)
+        prompt = " ".join([*codes, f"{start}.{synonym}"])
         return Problem(prompt, prompt, "right", {"difficulty": len(codes)})
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         """The first word that ends an answer decides."""
         for word in text.split():
-            state = word.split(".")[0]
+            state = state_of(word)
             if state not in WORTH:
                 return Verdict("unverifiable", f"{word!r} is no state")
             if state in ENDS:
@@ -173,5 +197,7 @@ class Planted(Task):
         return Verdict("incorrect", "no end within the limit")
 
     def step_ends(self, pieces: Sequence[str], prompt_len: int) -> list[int]:
-        said = range(prompt_len, len(pieces))
-        return [prompt_len - 1, *([i for i in said if pieces[i] != "<eos>"] or said[-1:])]
+        answer = range(prompt_len, len(pieces))
+        words = [position for position in answer if pieces[position] != "<eos>"]
+        # An answer of nothing but the end is one step.
+        return [prompt_len - 1, *(words or answer[-1:])]

@@ -1,5 +1,7 @@
-"""Confidence before the answer: does the value read-out at s_0 know more than the surface of the
-problem?"""
+"""Confidence before the answer.
+
+Does the value read-out at s_0 know more than the surface of the problem?
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,26 @@ def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts) -> dict[str
 
     Before the first token: `value` (the probe at s_0), `problem_length` (prompt tokens, longer =
     less sure), `difficulty` (operations needed; known to the task, not to the model). After the
-    answer: `sequence_logprob` (sum), `mean_logprob`, `answer_length`. Intervals are clustered by
-    problem.
+    answer: `sequence_logprob` (sum), `mean_logprob`, `answer_length`.
 
-    Args:
-        acts: recorded from `runs` at the probe's site with rows="states".
+    Parameters
+    ----------
+    probe : ValueProbe
+        Fitted to states of other rollouts.
+    acts : Activations
+        Recorded from `runs` at the probe's site with rows="states".
+    runs : Rollouts
+        The rollouts.
 
-    Raises:
-        MechRewardError: activations of another kind of row, or of other rollouts.
+    Returns
+    -------
+    mapping of str to Interval
+        By name, clustered by problem.
+
+    Raises
+    ------
+    MechRewardError
+        Activations of another kind of row, or of other rollouts.
     """
     require(
         acts.rows == "states",
