@@ -1,5 +1,5 @@
-"""Rules about ablated value neurons (R4): do they cause accuracy, more than others, elsewhere, and
-is what they are repaired?"""
+"""Rules about ablated value neurons (R4): accuracy here and on other tasks, beside other rankings,
+and self-repair."""
 
 from __future__ import annotations
 

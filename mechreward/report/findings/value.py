@@ -195,7 +195,8 @@ def next_token(results: Results, kind: str, name: str) -> list[Finding]:
         return []
 
     overlaps = with_holm(rows, "p")
-    holds = min(p for _, p in overlaps) <= LEVEL
+    smallest = min(p for _, p in overlaps)
+    holds = smallest <= LEVEL
 
     shares = []
     for row, p in overlaps:
