@@ -1,4 +1,4 @@
-"""Sentences from made-up rows whose verdict is known."""
+"""Rules on made-up rows: which list a sentence lands in, and the numbers in it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,40 @@ from mechreward import MechRewardError
 from mechreward import experiments as paper
 from mechreward.experiments.rows import Results, Row, rows_from
 from mechreward.report.charts import share_curve, steering_curve
+from mechreward.report.findings import rules
+from mechreward.report.findings.finding import with_detail, with_holm
 from mechreward.report.findings.rules import findings
 from mechreward.report.results_page import write_page
 from mechreward.stats import Interval
 
 R10 = paper.shared("R10", "made-up", "rows", "3.mlp", 0)
 R14 = paper.shared("R14", "made-up", "rows", "3.mlp", 0)
+
+
+def one_finding(rows: list[Row]) -> tuple[bool, str]:
+    """The only sentence about the rows, and whether it is among what was found."""
+    found, missed = findings(Results({}, tuple(rows)))
+    (sentence,) = found + missed
+    return sentence in found, sentence
+
+
+def test_every_rule_is_stated_where_findings_are_made():
+    names = [rule.__name__ for rule in (*rules.OF_VALUE, *rules.OF_ALL_KINDS, *rules.OF_THE_REST)]
+    stated = (findings.__doc__ or "").split()
+    assert len(set(names)) == len(names) == 23
+    assert [name for name in names if f"`{name}`," not in stated] == []
+
+
+def test_rows_are_picked_by_detail_and_corrected_together():
+    details = [{"op": "zero", "p": 0.02}, {"op": "mean", "p": 0.01}, {"p": 0.5}]
+    rows = []
+    for detail in details:
+        rows += rows_from(R14, [("value", "change", Interval(0.0, -0.1, 0.1, 9), detail)])
+    assert with_detail(rows, op="zero") == rows[:1] and with_detail(rows, op="zero", p=1.0) == []
+    corrected = with_holm(rows, "p")  # by hand: 2 x .02, 3 x .01, .5
+    assert [row for row, _ in corrected] == rows
+    assert [p for _, p in corrected] == pytest.approx([0.04, 0.03, 0.5])
+    assert with_holm([]) == []
 
 
 def depends(high: float, rank: int, clean: float = 0.4, draws: int = 19) -> list[Row]:
@@ -42,25 +70,21 @@ def depends(high: float, rank: int, clean: float = 0.4, draws: int = 19) -> list
 @pytest.mark.parametrize("clean", [0.0, -0.1])
 def test_R10_cannot_tell_where_there_is_nothing_to_lose(clean: float):
     """Rows that would be a finding, but for a clean read-out whose interval reaches 0."""
-    found, missed = findings(Results({}, tuple(depends(-0.1, 1, clean))))
-    assert not found and len(missed) == 1
-    assert "the test cannot tell" in missed[0] and "so that there is nothing to lose" in missed[0]
-    assert f"0.500 [{clean:.3f}, 0.600]" in missed[0] and "beyond as many matched" not in missed[0]
+    holds, sentence = one_finding(depends(-0.1, 1, clean))
+    assert not holds
+    assert "cannot tell" in sentence and "nothing to lose" in sentence
+    assert f"0.500 [{clean:.3f}, 0.600]" in sentence and "beyond as many matched" not in sentence
 
 
 def test_R10_speaks_of_one_layer_in_the_singular():
-    rows = [
-        replace(row, detail=row.detail | {"layers": 1} if "layers" in row.detail else row.detail)
-        for row in depends(-0.1, 1)
-    ]
-    assert (
-        "300 value neurons of 1 earlier layer changes" in findings(Results({}, tuple(rows)))[0][0]
-    )
+    rows = [replace(row, detail=row.detail | {"layers": 1}) for row in depends(-0.1, 1)]
+    holds, sentence = one_finding(rows)
+    assert holds and "300 value neurons of 1 earlier layer changes" in sentence
 
 
 def test_R10_needs_draws_enough_for_a_rank():
-    found, missed = findings(Results({}, tuple(depends(-0.1, 1, draws=18))))
-    assert not found and "18 matched sets cannot rank it (19 are needed)" in missed[0]
+    holds, sentence = one_finding(depends(-0.1, 1, draws=18))
+    assert not holds and "18 matched sets cannot rank it (19 are needed)" in sentence
 
 
 def steers(p: float, matched: float) -> list[Row]:
@@ -96,9 +120,9 @@ def steers(p: float, matched: float) -> list[Row]:
     ("high", "rank", "holds"), [(-0.1, 1, True), (0.01, 1, False), (-0.1, 2, False)]
 )
 def test_R10_needs_the_interval_and_the_rank(high: float, rank: int, holds: bool):
-    found, missed = findings(Results({}, tuple(depends(high, rank))))
-    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
-    assert "Zeroing the 300 value neurons of 2 earlier layers" in (found + missed)[0]
+    found, sentence = one_finding(depends(high, rank))
+    assert found == holds
+    assert "Zeroing the 300 value neurons of 2 earlier layers" in sentence
 
 
 @pytest.mark.parametrize(
@@ -107,16 +131,16 @@ def test_R10_needs_the_interval_and_the_rank(high: float, rank: int, holds: bool
 def test_R14_needs_the_test_after_Holm_and_the_rank(p: float, matched: float, holds: bool):
     """Three contrasts: p = .02 is .06 after Holm. The strength shown is the one with the largest
     contrast, .4 at 2."""
-    found, missed = findings(Results({}, tuple(steers(p, matched))))
-    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
+    found, sentence = one_finding(steers(p, matched))
+    assert found == holds
     assert (
         "at strength 2 (standard deviations) and all positions, changes accuracy by 0.400"
-        in (found + missed)[0]
+        in sentence
     )
-    assert "Holm over 3 strengths and places; 19 matched sets" in (found + missed)[0]
+    assert "Holm over 3 strengths and places; 19 matched sets" in sentence
     assert (
         "largest at each place: all +0.40 [+0.30, +0.50], early +0.05 [-0.10, +0.20] (R14)"
-        in (found + missed)[0]
+        in sentence
     )
 
 
@@ -139,8 +163,8 @@ def test_what_is_learnt_lies_above_all_of_random_weights(high: float, holds: boo
         other = Interval(0.3, 0.2, high if shape == "mlp" else 0.9, 40)
         rows += rows_from(about, [("random_weights", "spearman", other, detail | {"shape": shape})])
     found, missed = findings(Results({}, tuple(rows)))
-    told = [s for s in found + missed if "random weights" in s]
-    assert len(told) == 1 and (told[0] in found) == holds and "0.300 [0.200" in told[0]
+    (sentence,) = [text for text in found + missed if "random weights" in text]
+    assert (sentence in found) == holds and "0.300 [0.200" in sentence
 
 
 def test_steering_is_drawn_through_the_baseline():
@@ -237,8 +261,8 @@ def doses(gap: float, p: float, matched: float) -> list[Row]:
 def test_a_dose_by_share_needs_the_test_after_Holm_the_sense_and_every_matched_set(
     gap, p, matched, holds
 ):
-    found, missed = findings(Results({}, tuple(doses(gap, p, matched))))
-    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
+    found, _ = one_finding(doses(gap, p, matched))
+    assert found == holds
 
 
 @pytest.mark.parametrize(
@@ -258,11 +282,12 @@ def test_patching_must_move_both_ways_beyond_matched_sets(
         rows += rows_from(
             R14, [("all neurons", "patched", Interval(2 * change, -1.0, 1.0, 30), detail)]
         )
-    found, missed = findings(Results({}, tuple(rows)))
-    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
-    whole = f"all neurons of the site by {2 * up:+.2f} [-1.00, +1.00] and {2 * down:+.2f} [-1.00, +1.00]"
-    assert f"{whole}; matched sets by -0.05 to 0.05 and -0.05 to 0.05" in (found + missed)[0]
-    assert ("3 matched sets cannot rank it" in (found + missed)[0]) == (sets == 3)
+    found, sentence = one_finding(rows)
+    assert found == holds
+    whole = f"{2 * up:+.2f} [-1.00, +1.00] and {2 * down:+.2f} [-1.00, +1.00]"
+    assert f"all neurons of the site by {whole}" in sentence
+    assert "matched sets by -0.05 to 0.05 and -0.05 to 0.05" in sentence
+    assert ("3 matched sets cannot rank it" in sentence) == (sets == 3)
 
 
 @pytest.mark.parametrize(
@@ -287,15 +312,13 @@ def test_at_one_damage_a_set_must_beat_every_control_after_Holm(
     )
     rows += rows_from(R14, [("random", "contrast_at_kl", Interval(0.0, -0.1, random, 2), beside)])
     rows += rows_from(R14, [("dopamine", "contrast_at_kl", Interval(0.0, -0.1, 0.1, 100), other)])
-    found, missed = findings(Results({}, tuple(rows)))
-    assert (len(found), len(missed)) == (
-        (1, 0) if holds else (0, 1)
-    )  # dopamine has no control here: nothing is said
+    found, sentence = one_finding(rows)  # dopamine has no control here: nothing is said
+    assert found == holds
     assert (
         f"p={2 * p:.2g} after Holm over 2 sets; {sets} matched sets, 3.0 times as strong"
-        in (found + missed)[0]
+        in sentence
     )
-    assert ("2 matched sets cannot rank it" in (found + missed)[0]) == (sets == 2 and p == 0.02)
+    assert ("2 matched sets cannot rank it" in sentence) == (sets == 2 and p == 0.02)
 
 
 @pytest.mark.parametrize(
@@ -330,9 +353,9 @@ def test_self_repair_must_be_above_0_and_above_matched_sets(
         rows += rows_from(
             other, [("value", "restored", Interval(0.1, -0.1, 0.3, 30), {"at": "3.resid_post"})]
         )
-    found, missed = findings(Results({}, tuple(rows)))
-    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
-    assert "1.mlp 0.30" in (found + missed)[0] and "-0.50" not in (found + missed)[0]
+    found, sentence = one_finding(rows)
+    assert found == holds
+    assert "1.mlp 0.30" in sentence and "-0.50" not in sentence
 
 
 @pytest.mark.parametrize(
@@ -357,18 +380,18 @@ def test_other_tasks_are_felt_after_Holm_and_beyond_matched_sets(
         for arm, right, least, detail in beside:
             right = Interval(right, least, 0.7, 40)
             rows += rows_from(about, [(arm, "accuracy_elsewhere", right, detail | {"on": "chain"})])
-    found, missed = findings(Results({}, tuple(rows)))
-    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
-    assert "chain, zero -0.10 [-0.20, +0.00]" in (found + missed)[0]
-    assert f"to 0.50 [0.40, 0.70], {sets} matched sets to {low:.2f} to 0.70" in (found + missed)[0]
-    few = "; lower, and below each matched set, on chain; 5 matched sets cannot rank it (19 are needed) (R4)."
-    assert (found + missed)[0].endswith(few) == (sets == 5)
+    found, sentence = one_finding(rows)
+    assert found == holds
+    assert "chain, zero -0.10 [-0.20, +0.00]" in sentence
+    assert f"to 0.50 [0.40, 0.70], {sets} matched sets to {low:.2f} to 0.70" in sentence
+    assert ("lower, and below each matched set, on chain" in sentence) == (sets == 5)
+    assert ("5 matched sets cannot rank it (19 are needed)" in sentence) == (sets == 5)
 
 
 def ablation(
     p: float = 0.001, rank: int = 1, draws: int = 19, clean: float | None = 0.1
 ) -> list[Row]:
-    """Two ablations, the first of which is told; `clean`: the lower bound of Spearman with V-hat at
+    """Two ablations, the first of which decides; `clean`: the lower bound of Spearman with V-hat at
     the site."""
     about, rows = R14 | {"experiment": "R4"}, []
     for op, value in (("zero", p), ("mean", 1.0)):
@@ -395,18 +418,17 @@ def ablation(
 )
 def test_an_ablation_says_what_its_rank_is_worth(p: float, rank: int, draws: int, holds: bool):
     found, missed = findings(Results({}, tuple(ablation(p, rank, draws, None))))
-    told = next(s for s in found + missed if s.startswith("Zero ablation"))
-    assert (told in found) == holds and "not corrected for 2 ablations)" in told
-    assert ("5 matched sets cannot rank it" in told) == (
-        draws == 5
-    ) and "not about value" not in told
+    (sentence,) = [text for text in found + missed if text.startswith("Zero ablation")]
+    assert (sentence in found) == holds and "not corrected for 2 ablations)" in sentence
+    assert ("5 matched sets cannot rank it" in sentence) == (draws == 5)
+    assert "not about value" not in sentence
 
 
-@pytest.mark.parametrize(("clean", "said"), [(0.1, False), (0.0, True), (-0.1, True)])
-def test_an_ablation_where_V_hat_is_not_readable_is_not_about_value(clean: float, said: bool):
+@pytest.mark.parametrize(("clean", "warns"), [(0.1, False), (0.0, True), (-0.1, True)])
+def test_an_ablation_where_V_hat_is_not_readable_is_not_about_value(clean: float, warns: bool):
     found, _ = findings(Results({}, tuple(ablation(clean=clean))))
-    told = next(s for s in found if s.startswith("Zero ablation"))
-    assert ("so this is about these neurons, not about value" in told) == said
+    (sentence,) = [text for text in found if text.startswith("Zero ablation")]
+    assert ("not about value" in sentence) == warns
 
 
 def test_R13_is_named_where_its_rows_are():
@@ -414,16 +436,14 @@ def test_R13_is_named_where_its_rows_are():
     again = [replace(row, experiment="R13", detail=row.detail | {"as": "R4"}) for row in rows]
     stream = [replace(row, site="3.resid_post") for row in rows]
 
-    def said(*rows: Row) -> list[str]:
+    def cited(*rows: Row) -> list[str]:
+        """The experiments at the end of every sentence."""
         found, missed = findings(Results({}, rows))
-        return found + missed
+        return [sentence.rpartition("(")[2] for sentence in found + missed]
 
-    assert all(s.endswith("(R4, R13).") for s in said(*rows, *again))
-    assert all(s.endswith("(R4).") for s in said(*rows))
-    told = said(*rows, *stream, *again)
-    assert (
-        sum(s.endswith("(R4).") for s in told) == sum(s.endswith("(R4, R13).") for s in told) == 2
-    )
+    assert cited(*rows, *again) == ["R4, R13)."] * 2
+    assert cited(*rows) == ["R4)."] * 2
+    assert sorted(cited(*rows, *stream, *again)) == ["R4)."] * 2 + ["R4, R13)."] * 2
 
 
 def test_the_curve_by_share_has_a_line_for_every_arm():
@@ -450,11 +470,11 @@ def test_value_neurons_must_beat_every_other_ranking_after_Holm(gap: float, p: f
         about,
         [("matched_displacement", "gap", Interval(0.0, -0.1, 0.1, 40), {"op": "zero", "sets": 5})],
     )
-    found, missed = findings(Results({}, tuple(rows)))
-    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
+    found, sentence = one_finding(rows)
+    assert found == holds
     assert (
-        f"next token {gap:+.2f} [{gap - 0.1:+.2f}, {gap + 0.1:+.2f}]" in (found + missed)[0]
-        and "Holm over 3" in (found + missed)[0]
+        f"next token {gap:+.2f} [{gap - 0.1:+.2f}, {gap + 0.1:+.2f}]" in sentence
+        and "Holm over 3" in sentence
     )
 
 
@@ -468,11 +488,11 @@ def test_next_token_sets_overlap_is_found_only_when_it_is_shown(p: tuple[float, 
     for share, value in zip((0.01, 0.05, 0.2), p, strict=True):
         detail = {"share": share, "neurons": 8, "shared": 1, "expected": 0.01, "p": value}
         rows += rows_from(about, [("next_token", "iou", Interval(0.07, nan, nan, 768), detail)])
-    found, missed = findings(Results({}, tuple(rows)))
-    words = "overlap more than chance" if holds else "are not shown to overlap more than chance"
-    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
-    assert (found + missed)[0].startswith(
-        f"Value sets of MLP units {words} with next-token sets (top 1%: IoU 0.07, "
+    found, sentence = one_finding(rows)
+    assert found == holds and ("not shown" in sentence) == (not holds)
+    corrected = min(3 * p[0], 1)
+    assert (
+        "MLP units" in sentence and f"top 1%: IoU 0.07, chance 0.01, p={corrected:.2g}" in sentence
     )
 
 
@@ -503,15 +523,14 @@ def test_a_single_neuron_is_held_against_the_largest_under_shuffles(
             ("shuffled", "max_spearman", Interval(0.2, 0.15, 0.25, 99), {}),
         ],
     )
-    found, missed = findings(Results({}, tuple(rows)))
-    assert (len(found), len(missed)) == ((1, 0) if holds else (0, 1))
-    words = "follows delta on test" if holds else "is not shown to follow delta on test"
+    found, sentence = one_finding(rows)
+    assert found == holds
+    assert ("not shown" in sentence) == (not holds)
+    assert "Neuron 7 of the MLP units at 3.mlp" in sentence
+    assert f"Spearman {own:.3f} [{low:.3f}, 0.500] n=50" in sentence
     side = "above" if own > 0.25 else "not above"
-    assert (found + missed)[0] == (
-        f"Neuron 7 of the MLP units at 3.mlp, chosen on train, {words}: Spearman {own:.3f} [{low:.3f}, 0.500] n=50, "
-        f"{side} 0.250, the 97.5% quantile of the largest of all 768 neurons under shuffles. The largest on test, "
-        f"whichever neuron that is, has 0.400 (p={largest:.2g} against the same shuffles; R9)."
-    )
+    assert f", {side} 0.250, the 97.5% quantile of the largest of all 768 neurons" in sentence
+    assert f"0.400 (p={largest:.2g} against the same shuffles; R9)" in sentence
 
 
 @pytest.mark.parametrize("reading", ["sparse", "distributed"])
@@ -529,13 +548,15 @@ def test_the_evidence_says_what_the_random_bases_number_is(reading: str):
     rows = rows_from(R14 | {"experiment": "R2"}, [("value", "sparsity", beyond, detail)])
     rows += rows_from(R14 | {"experiment": "R2"}, curve())
     found, missed = findings(Results({}, tuple(rows)))
-    word = "distributed (few coordinates of neither this basis nor random ones hold it)"
-    assert (found if reading == "sparse" else missed)[-1] == (
-        f"A linear probe calls V-hat in MLP units at 3.mlp {'sparse' if reading == 'sparse' else word}: all read it "
-        "with Spearman 0.400 (p=0.05 among shuffles), the 8 that correlate best with 0.300, as many random ones on "
-        "average 0.100, the best 8 coordinates of random bases on average 0.200; sparsity beyond redundancy "
-        f"{'0.800 [0.600, 1.000] n=50' if reading == 'sparse' else 'is not defined'} (R2)."
-    )
+    (sentence,) = [text for text in found + missed if "linear probe" in text]
+    assert (sentence in found) == (reading == "sparse")
+    assert f"V-hat in MLP units at 3.mlp {reading}" in sentence
+    assert "Spearman 0.400 (p=0.05 among shuffles)" in sentence
+    assert "the 8 that correlate best with 0.300" in sentence
+    assert "as many random ones on average 0.100" in sentence
+    assert "the best 8 coordinates of random bases on average 0.200" in sentence
+    sparsity = "0.800 [0.600, 1.000] n=50" if reading == "sparse" else "is not defined"
+    assert f"sparsity beyond redundancy {sparsity} (R2)" in sentence
 
 
 def test_the_evidence_has_the_intervals_of_the_linear_curve():
@@ -548,19 +569,15 @@ def test_the_evidence_has_the_intervals_of_the_linear_curve():
         "few": 0.3,
         "full": 0.5,
     }
-    linear = [
-        (arm, metric, one, more | {"shape": "linear"})
-        for arm, metric, one, more in curve()
-        if arm == "value"
-    ]
-    numbers = [("value", "sparsity", Interval(0.8, 0.6, 1.0, 50), detail), *linear]
-    told = findings(Results({}, tuple(rows_from(R14 | {"experiment": "R2"}, numbers + curve()))))[
-        0
-    ][-1]
-    assert (
-        "all read it with Spearman +0.50 [+0.40, +0.60] (p=0.05" in told
-        and "best with +0.30 [+0.20, +0.40], as" in told
-    )
+    numbers = [("value", "sparsity", Interval(0.8, 0.6, 1.0, 50), detail)]
+    for arm, metric, interval, more in curve():
+        numbers.append((arm, metric, interval, more))
+        if arm == "value":
+            numbers.append((arm, metric, interval, more | {"shape": "linear"}))
+    rows = rows_from(R14 | {"experiment": "R2"}, numbers)
+    sentence = findings(Results({}, tuple(rows)))[0][-1]
+    assert "all read it with Spearman +0.50 [+0.40, +0.60] (p=0.05" in sentence
+    assert "best with +0.30 [+0.20, +0.40], as" in sentence
 
 
 def curve() -> list[tuple[str, str, Interval, dict[str, object]]]:
@@ -574,19 +591,10 @@ def curve() -> list[tuple[str, str, Interval, dict[str, object]]]:
 
 
 @pytest.mark.parametrize(
-    ("low", "random", "draws", "words"),
-    [
-        (0.2, 0.1, 19, "Sparser than chance"),
-        (0.2, 0.2, 19, "No sparser than chance"),
-        (
-            0.2,
-            0.1,
-            18,
-            "Above 18 draws of every null, too few to call it sparser than chance (19 are needed)",
-        ),
-    ],
+    ("low", "random", "draws", "holds"),
+    [(0.2, 0.1, 19, True), (0.2, 0.2, 19, False), (0.2, 0.1, 18, False)],
 )
-def test_sparser_than_chance_needs_draws_enough(low: float, random: float, draws: int, words: str):
+def test_sparser_than_chance_needs_draws_enough(low: float, random: float, draws: int, holds: bool):
     few = {"ratio": 0.99, "neurons": 8, "shape": "mlp", "fit": "retrained"}
     numbers = [
         ("value", "spearman", Interval(0.5, 0.4, 0.6, 50), few | {"ratio": 0.0, "neurons": 768})
@@ -596,17 +604,14 @@ def test_sparser_than_chance_needs_draws_enough(low: float, random: float, draws
     for arm, count in (("random", draws), ("rotated", 20)):
         one = Interval(random, random - 0.1, random + 0.1, 50)
         numbers += [(arm, "spearman", one, few | {"draw": draw}) for draw in range(count)]
-    found, missed = findings(Results({}, tuple(rows_from(R14 | {"experiment": "R2"}, numbers))))
-    assert len(found + missed) == 1 and bool(found) == (words == "Sparser than chance")
-    assert (found + missed)[0].startswith(
-        f"{words}: 8 of the MLP units at 3.mlp read V-hat with Spearman 0.300 ["
-    )
-    null = f"of that size {random:+.2f} [{random - 0.1:+.2f}, {random + 0.1:+.2f}]"
-    assert (
-        f"all together +0.50 [+0.40, +0.60], the best random subset or basis {null}"
-        in (found + missed)[0]
-    )
-    assert "td over tokens +0.20 [+0.10, +0.30]" in (found + missed)[0]
+    found, sentence = one_finding(rows_from(R14 | {"experiment": "R2"}, numbers))
+    assert found == holds
+    assert ("18 draws of every null" in sentence and "19 are needed" in sentence) == (draws == 18)
+    assert "8 of the MLP units at 3.mlp read V-hat with Spearman 0.300 [0.200" in sentence
+    assert "all together +0.50 [+0.40, +0.60]" in sentence
+    null = f"{random:+.2f} [{random - 0.1:+.2f}, {random + 0.1:+.2f}]"
+    assert f"the best random subset or basis of that size {null}" in sentence
+    assert "td over tokens +0.20 [+0.10, +0.30]" in sentence
 
 
 def test_the_page_claims_no_rule_fixed_in_advance(tmp_path):

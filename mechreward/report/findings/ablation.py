@@ -1,159 +1,176 @@
-"""From the rows of ablations (R4, R10) to sentences, by the rules of `findings`, and what these
-sentences share."""
+"""Rules about ablated value neurons (R4): accuracy here and on other tasks, beside other rankings,
+and self-repair."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from mechreward import stats
 from mechreward.experiments.rows import Results, Row
-from mechreward.report.findings.td_error import _depends
-from mechreward.report.select import RANKED, kind_of, of, of_matched
+from mechreward.report.findings.finding import Finding, with_detail, with_holm
+from mechreward.report.select import LEVEL, RANKED, kind_of, of, of_matched
 from mechreward.report.words import bounds, cite, few, span
 
 
-def ablated(results: Results) -> list[tuple[bool, str]]:
-    """R4: one sentence for each operation and kind of neuron."""
+def ablated(results: Results) -> list[Finding]:
+    """R4: a sentence for each operation and kind of neuron."""
     rows = results.where(experiment="R4", arm="value", metric="accuracy")
-    if not rows:
-        return []
-    adjusted = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
-    told = []
-    for row, p in zip(rows, adjusted, strict=True):
-        d = row.detail
-        change = next(
-            r
-            for r in results.where(experiment="R4", arm="value", metric="change", site=row.site)
-            if r.detail["op"] == d["op"]
+    findings = []
+    for row, p in with_holm(rows):
+        detail = row.detail
+        rank = detail["rank"]
+        draws = detail["draws"]
+        changes = results.where(experiment="R4", arm="value", metric="change", site=row.site)
+        change = with_detail(changes, op=detail["op"])[0]
+
+        holds = p < LEVEL and rank == 1 and draws >= RANKED and detail["matched"]
+
+        match = ""
+        if not detail["matched"]:
+            match = f"; the controls do not match (error {detail['match_error']:.2f})"
+        sentence = (
+            f"{detail['op'].capitalize()} ablation of {detail['neurons']} value neurons at "
+            f"{row.site} changes accuracy by {change.interval}; McNemar p={p:.3g} after Holm over "
+            f"{len(rows)} ablations; rank {rank} of {draws + 1} among matched sets "
+            f"(p={detail['p_rank']:.2g}, not corrected for {len(rows)} ablations){few(draws)}"
+            f"{match}{_not_about_value(results, row)} ({cite(results, 'R4', kind_of(row))})."
         )
-        good = p < 0.05 and d["rank"] == 1 and d["draws"] >= RANKED and d["matched"]
-        match = (
-            "" if d["matched"] else f"; the controls do not match (error {d['match_error']:.2f})"
-        )
-        told.append(
-            (
-                bool(good),
-                f"{d['op'].capitalize()} ablation of {d['neurons']} value neurons at {row.site} changes accuracy by "
-                f"{change.interval}; McNemar p={p:.3g} after Holm over {len(rows)} ablations; rank {d['rank']} of "
-                f"{d['draws'] + 1} among matched sets (p={d['p_rank']:.2g}, not corrected for {len(rows)} "
-                f"ablations){few(d['draws'])}{match}{_unread(results, row)} ({cite(results, 'R4', kind_of(row))}).",
-            )
-        )
-    return told
+        findings.append(Finding(bool(holds), sentence))
+    return findings
 
 
-def _unread(results: Results, ablated: Row) -> str:
+def _not_about_value(results: Results, ablation: Row) -> str:
     """What an ablation is about where the clean probe does not read V-hat; nothing where it does,
     or is not there."""
-    for row in results.where(experiment="R1", arm="value", metric="spearman", site=ablated.site):
-        mc = row.detail.get("target") == "mc" and row.detail.get("shape") == "mlp"
-        if mc and not row.low > 0:
+    read_outs = results.where(experiment="R1", arm="value", metric="spearman", site=ablation.site)
+    for row in with_detail(read_outs, target="mc", shape="mlp"):
+        if not row.low > 0:  # a missing bound shows nothing
             return (
-                f"; V-hat is not shown to be readable there (Spearman {row.interval}), so this is about these "
-                "neurons, not about value"
+                f"; V-hat is not shown to be readable there (Spearman {row.interval}), so this is "
+                "about these neurons, not about value"
             )
     return ""
 
 
-def _rankings(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
-    rows = [
-        row for row in of(results.where(experiment="R4", metric="gap"), kind) if "p" in row.detail
-    ]
-    if not rows:
+def rankings(results: Results, kind: str, name: str) -> list[Finding]:
+    """R4: zeroing the value neurons beside zeroing as many of every other ranking."""
+    rows = of(results.where(experiment="R4", metric="gap"), kind)
+    tested = [row for row in rows if "p" in row.detail]
+    if not tested:
         return []
-    p = stats.holm(np.array([row.detail["p"] for row in rows]))
-    zeroed = [
-        (row, value) for row, value in zip(rows, p, strict=True) if row.detail["op"] == "zero"
-    ]
-    good = all(row.estimate > 0 and value < 0.05 for row, value in zeroed)
-    said = "; ".join(
-        f"{row.arm.replace('_', ' ')} {bounds(row)} (p={value:.2g})" for row, value in zeroed
-    )
-    words = (
+
+    holds = True
+    gaps = []
+    for row, p in with_holm(tested, "p"):
+        if row.detail["op"] == "zero":
+            holds = holds and row.estimate > 0 and p < LEVEL
+            gaps.append(f"{row.arm.replace('_', ' ')} {bounds(row)} (p={p:.2g})")
+
+    costs_more = (
         "costs more accuracy than zeroing"
-        if good
+        if holds
         else "is not shown to cost more accuracy than zeroing each of"
     )
-    return [
-        (
-            good,
-            f"Zeroing the value neurons ({name}) {words} as many of other rankings: {said}; McNemar, Holm over "
-            f"{len(rows)} ({cite(results, 'R4', kind)}).",
-        )
-    ]
+    sentence = (
+        f"Zeroing the value neurons ({name}) {costs_more} as many of other rankings: "
+        f"{'; '.join(gaps)}; McNemar, Holm over {len(tested)} ({cite(results, 'R4', kind)})."
+    )
+    return [Finding(holds, sentence)]
 
 
-def _elsewhere(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+def elsewhere(results: Results, kind: str, name: str) -> list[Finding]:
+    """R4: accuracy on other tasks, each ablation beside its matched sets."""
     rows = of(results.where(experiment="R4", arm="value", metric="change_elsewhere"), kind)
     if not rows:
         return []
-    p = stats.holm(np.array([row.detail["p_mcnemar"] for row in rows]))
-    said, good, seen, sets = [], False, [], []
-    for row, value in zip(rows, p, strict=True):
-        beside = results.where(experiment="R4", metric="accuracy_elsewhere", site=row.site)
-        same = {
-            one.arm: one
-            for one in beside
-            if one.detail.get("op") == row.detail["op"] and _on(one) == _on(row)
-        }
-        own, other = same["value"], same["matched"]
-        lower = bool(value < 0.05 and own.estimate < other.low)
-        good = good or (lower and other.detail["sets"] >= RANKED)
-        seen += [_on(row)] if lower else []
-        sets += [other.detail["sets"]] if lower else []
-        said.append(
-            f"{_on(row)}, {row.detail['op']} {bounds(row)} (p={value:.2g}) to {own.estimate:.2f} [{own.low:.2f}, "
-            f"{own.high:.2f}], {other.detail['sets']} matched sets to {span(other)}"
+
+    holds = False
+    changes = []
+    lower_tasks = []
+    lower_sets = []
+    for row, p in with_holm(rows):
+        task = row.detail["on"]
+        op = row.detail["op"]
+        accuracy, matched = _accuracy_elsewhere(results, row)
+        sets = matched.detail["sets"]
+        lower = p < LEVEL and accuracy.estimate < matched.low
+        if lower:
+            holds = holds or sets >= RANKED
+            lower_tasks.append(task)
+            lower_sets.append(sets)
+        changes.append(
+            f"{task}, {op} {bounds(row)} (p={p:.2g}) to {accuracy.estimate:.2f} "
+            f"[{accuracy.low:.2f}, {accuracy.high:.2f}], {sets} matched sets to {span(matched)}"
         )
-    words = "is felt" if good else "is not shown to be felt"
-    low = ""
-    if seen and not good:
-        low = f"; lower, and below each matched set, on {', '.join(dict.fromkeys(seen))}{few(min(sets))}"
-    low = "; the rank is not corrected for tasks" if good else low
-    return [
-        (
-            good,
-            f"Ablating the value neurons ({name}) {words} on other tasks: {'; '.join(said)}; Holm{low} "
-            f"({cite(results, 'R4', kind)}).",
-        )
-    ]
+
+    is_felt = "is felt" if holds else "is not shown to be felt"
+    caveat = ""
+    if holds:
+        caveat = "; the rank is not corrected for tasks"
+    elif lower_tasks:
+        tasks = ", ".join(dict.fromkeys(lower_tasks))
+        caveat = f"; lower, and below each matched set, on {tasks}{few(min(lower_sets))}"
+    sentence = (
+        f"Ablating the value neurons ({name}) {is_felt} on other tasks: {'; '.join(changes)}; "
+        f"Holm{caveat} ({cite(results, 'R4', kind)})."
+    )
+    return [Finding(holds, sentence)]
 
 
-def _on(row: Row) -> str:
-    return row.detail["on"]
+def _accuracy_elsewhere(results: Results, change: Row) -> tuple[Row, Row]:
+    """Accuracy on another task after the ablation that made a change, and after that of its matched
+    sets."""
+    task = change.detail["on"]
+    op = change.detail["op"]
+    after = results.where(experiment="R4", metric="accuracy_elsewhere", site=change.site)
+    rows = {row.arm: row for row in with_detail(after, on=task, op=op)}
+    return rows["value"], rows["matched"]
 
 
-def _repaired(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
+def repaired(results: Results, kind: str, name: str) -> list[Finding]:
+    """R4: what the last layer has undone of what zeroing an earlier layer takes from V-hat."""
     rows = of(results.where(experiment="R4", arm="value", metric="restored"), kind)
     if not rows:
         return []
-    last = max(int(row.detail["at"].partition(".")[0]) for row in rows)
-    rows = [row for row in rows if row.detail["at"].startswith(f"{last}.")]
-    beside = [of_matched(results, row, "restored", "at") for row in rows]
-    p = stats.holm(np.array([_rank_p(row, other) for row, other in zip(rows, beside, strict=True)]))
-    said = []
-    for row, other in zip(rows, beside, strict=True):
-        sets = f", {other.detail['sets']} matched sets up to {other.high:.2f}" if other else ""
-        rank = (
-            f" (rank p={other.detail['p_rank']:.2g})" if other and "p_rank" in other.detail else ""
-        )
-        said.append(f"{row.site} {row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]{sets}{rank}")
-    good = bool(p.min() <= 0.05)
-    return [
-        (
-            good,
-            f"Self-repair: the part that layer {last} has undone of what zeroing the value {name} of an earlier layer "
-            f"takes from the read-out of V-hat, by layer: {'; '.join(said)}; {'' if good else 'not '}shown to be above "
-            f"0 and above matched sets: smallest rank p={p.min():.2g} after Holm over {len(rows)} layers "
-            f"({cite(results, 'R4', kind)}).",
-        )
-    ]
+    last = max(_layer(row) for row in rows)
+    rows = [row for row in rows if _layer(row) == last]
+
+    p_values = []
+    parts = []
+    for row in rows:
+        matched = of_matched(results, row, "restored", "at")
+        p_values.append(_rank_p(row, matched))
+        part = f"{row.site} {row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        parts.append(f"{part}{_up_to(matched)}")
+    smallest = stats.holm(p_values).min()
+    holds = bool(smallest <= LEVEL)
+
+    shown = "shown" if holds else "not shown"
+    sentence = (
+        f"Self-repair: the part that layer {last} has undone of what zeroing the value {name} of "
+        f"an earlier layer takes from the read-out of V-hat, by layer: {'; '.join(parts)}; {shown} "
+        f"to be above 0 and above matched sets: smallest rank p={smallest:.2g} after Holm over "
+        f"{len(rows)} layers ({cite(results, 'R4', kind)})."
+    )
+    return [Finding(holds, sentence)]
 
 
-def _rank_p(row: Row, other: Row | None) -> float:
+def _layer(row: Row) -> int:
+    """The layer at which a row of self-repair was read."""
+    return int(row.detail["at"].partition(".")[0])
+
+
+def _rank_p(row: Row, matched: Row | None) -> float:
     """Rank p of what lies above 0 among its matched sets; 1 where it does not, or was not
     ranked."""
-    return other.detail.get("p_rank", 1.0) if other and row.low > 0 else 1.0
+    if matched is None or not row.low > 0:
+        return 1.0
+    return matched.detail.get("p_rank", 1.0)
 
 
-CAUSAL = (_rankings, _elsewhere, _repaired, _depends)
+def _up_to(matched: Row | None) -> str:
+    """The largest of the matched sets, and the rank p if there is one."""
+    if matched is None:
+        return ""
+    largest = f", {matched.detail['sets']} matched sets up to {matched.high:.2f}"
+    if "p_rank" in matched.detail:
+        return f"{largest} (rank p={matched.detail['p_rank']:.2g})"
+    return largest

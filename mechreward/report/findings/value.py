@@ -1,16 +1,23 @@
-"""From rows to sentences: what was found and what was not. Every sentence follows from a rule."""
+"""Rules about V-hat: is it readable, learnt, sparse, beyond the surface (R1, R2, R6, R7)?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 
 import numpy as np
 
-from mechreward import stats
 from mechreward.experiments.rows import Results, Row
-from mechreward.report.select import RANKED, curve_rows, held, kind_of
+from mechreward.report.findings.finding import Finding, first, with_detail, with_holm
+from mechreward.report.select import LEVEL, RANKED, curve_rows, held, kind_of, of
 from mechreward.report.words import WORDS, bounds, cite
 
+# Metric of R1: what is said of it, and what it is by chance.
+READ = {
+    "spearman": ("V-hat {is_readable}: Spearman", 0.0),
+    "auroc_s0": ("The final verdict {is_readable} at s_0: AUROC", 0.5),
+    "auroc_last": ("The final verdict {is_readable} at the last state: AUROC", 0.5),
+    "auroc_within": ("The final verdict {is_readable} among answers to one problem: AUROC", 0.5),
+}
 RANKINGS = (
     "magnitude",
     "mean_difference",
@@ -19,169 +26,187 @@ RANKINGS = (
     "gradient_x_activation",
     "td_over_tokens",
 )
+NULLS = ("random", "rotated")
 
 
-def _readable(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
-    told = []
-    rows = [row for row in results.where(experiment="R1", arm="value") if kind_of(row) == kind]
-    if not rows:
-        return []
-    paper_like = [
-        row for row in rows if row.detail.get("target") == "mc" and row.detail.get("shape") == "mlp"
-    ]
-    for metric, words, chance in (
-        ("spearman", "V-hat is readable: Spearman", 0.0),
-        ("auroc_s0", "The final verdict is readable at s_0: AUROC", 0.5),
-        ("auroc_last", "The final verdict is readable at the last state: AUROC", 0.5),
-        ("auroc_within", "The final verdict is readable among answers to one problem: AUROC", 0.5),
-    ):
-        row = next((row for row in paper_like if row.metric == metric), None)
+def readable(results: Results, kind: str, name: str) -> list[Finding]:
+    """R1: V-hat and the final verdict, read by the paper's net from all neurons."""
+    findings = []
+    for metric, (template, chance) in READ.items():
+        rows = of(results.where(experiment="R1", arm="value", metric=metric), kind)
+        row = first(with_detail(rows, target="mc", shape="mlp"))
         if row is None or np.isnan(row.estimate):
             continue
-        good = row.low > chance
-        phrase = words if good else words.replace("is readable", "is not shown to be readable")
-        told.append((good, f"{phrase} {row.interval}, from {name} at {row.site} (R1)."))
-    return told + _learnt(results, paper_like, name)
+
+        holds = row.low > chance
+
+        is_readable = "is readable" if holds else "is not shown to be readable"
+        score = template.format(is_readable=is_readable)
+        sentence = f"{score} {row.interval}, from {name} at {row.site} (R1)."
+        findings.append(Finding(holds, sentence))
+    return findings
 
 
-def _learnt(results: Results, trained: Sequence[Row], name: str) -> list[tuple[bool, str]]:
-    """Does a model of random weights show as much of V-hat?"""
-    told = []
-    for row in (row for row in trained if row.metric == "spearman"):
-        others = results.where(
+def learnt(results: Results, kind: str, name: str) -> list[Finding]:
+    """R1: does a model of random weights show as much of V-hat to the same net?"""
+    findings = []
+    trained = of(results.where(experiment="R1", arm="value", metric="spearman"), kind)
+    for row in with_detail(trained, target="mc", shape="mlp"):
+        untrained = results.where(
             experiment="R1", arm="random_weights", metric="spearman", site=row.site
         )
-        for other in (other for other in others if other.detail["shape"] == row.detail["shape"]):
-            good = row.low > other.high
-            words = "more" if good else "not shown to be more"
-            told.append(
-                (
-                    good,
-                    f"What {name} at {row.site} show of V-hat (Spearman {row.interval}) is {words} than a model of "
-                    f"random weights shows when it reads the same answers ({other.interval}; R1).",
-                )
+        for other in with_detail(untrained, shape="mlp"):
+            holds = row.low > other.high
+
+            more = "more" if holds else "not shown to be more"
+            sentence = (
+                f"What {name} at {row.site} show of V-hat (Spearman {row.interval}) is {more} "
+                "than a model of random weights shows when it reads the same answers "
+                f"({other.interval}; R1)."
             )
-    return told
+            findings.append(Finding(holds, sentence))
+    return findings
 
 
-def _sparse(
-    results: Results, experiment: str, kind: str, name: str, arm: str
-) -> list[tuple[bool, str]]:
-    rows = [
-        row
-        for row in results.where(experiment=experiment, metric="spearman")
-        if kind_of(row) == kind
-    ]
-    rows = curve_rows(rows, "mlp")
+def sparse_value(results: Results, kind: str, name: str) -> list[Finding]:
+    """R2: the few neurons left at the smallest share, for V-hat."""
+    return sparse(results, "R2", "value", "V-hat", kind, name)
+
+
+def sparse(
+    results: Results, experiment: str, arm: str, target: str, kind: str, name: str
+) -> list[Finding]:
+    """A pruning curve at its smallest share beside every random subset and basis.
+
+    Parameters
+    ----------
+    experiment, arm, target : str
+        Where the curve is (R2 or R8), the arm of the set that is spoken of, what it reads.
+    """
+    rows = curve_rows(of(results.where(experiment=experiment, metric="spearman"), kind), "mlp")
     if not rows:
         return []
-    few = max(row.detail["ratio"] for row in rows)
-    here = [row for row in rows if row.detail["ratio"] == few]
-    own = next(row for row in here if row.arm == arm)
-    nulls = [row for row in here if row.arm in ("random", "rotated")]
-    nobody = max(nulls, key=lambda row: row.estimate)
-    draws = min([sum(row.arm == null for row in nulls) for null in {row.arm for row in nulls}])
-    full = next(row for row in rows if row.arm == arm and row.detail["ratio"] == 0.0)
-    above = own.low > nobody.estimate
-    words = "Sparser than chance" if above else "No sparser than chance"
-    if above and draws < RANKED:
-        words = f"Above {draws} draws of every null, too few to call it sparser than chance ({RANKED} are needed)"
-    text = (
-        f"{own.detail['neurons']} of the {name} at {own.site} read {'delta' if arm == 'dopamine' else 'V-hat'} with "
-        f"Spearman {own.interval}; all together {bounds(full)}, the best random subset or basis of that size "
-        f"{bounds(nobody)}"
+    curve = [row for row in rows if row.arm == arm]
+    most_pruned = max(row.detail["ratio"] for row in rows)
+    whole = with_detail(curve, ratio=0.0)[0]
+    few = with_detail(curve, ratio=most_pruned)[0]
+    beside = with_detail(rows, ratio=most_pruned)
+    nulls = [row for row in beside if row.arm in NULLS]
+    best_null = max(nulls, key=lambda row: row.estimate)
+    draws = min(Counter(row.arm for row in nulls).values())
+
+    above = few.low > best_null.estimate
+    holds = above and draws >= RANKED
+
+    if holds:
+        verdict = "Sparser than chance"
+    elif above:
+        verdict = (
+            f"Above {draws} draws of every null, too few to call it sparser than chance "
+            f"({RANKED} are needed)"
+        )
+    else:
+        verdict = "No sparser than chance"
+    sentence = (
+        f"{verdict}: {few.detail['neurons']} of the {name} at {few.site} read {target} with "
+        f"Spearman {few.interval}; all together {bounds(whole)}, the best random subset or basis "
+        f"of that size {bounds(best_null)}{_other_rankings(beside)} "
+        f"({cite(results, experiment, kind)})."
     )
-    other = ", ".join(
-        f"{row.arm.replace('_', ' ')} {bounds(row)}" for row in here if row.arm in RANKINGS
-    )
-    text += f"; the best by other rankings: {other}" if other else ""
-    told = [(above and draws >= RANKED, f"{words}: {text} ({cite(results, experiment, kind)}).")]
-    for row in results.where(experiment=experiment, metric="sparsity"):
-        if kind_of(row) == kind:
-            told.append(_evidence(results, row, name))
-    return told
+    return [Finding(holds, sentence)]
 
 
-def _evidence(results: Results, row: Row, name: str) -> tuple[bool, str]:
-    d = row.detail
-    beyond = "is not defined" if np.isnan(row.estimate) else str(row.interval)
-    full, few = (
-        bounds(same) if (same := held(results, row, d[key])) else f"{d[key]:.3f}"
-        for key in ("full", "few")
-    )
-    return d["reading"] == "sparse", (
-        f"A linear probe calls V-hat in {name} at {row.site} {WORDS[d['reading']]}: all read it with Spearman "
-        f"{full} (p={d['p']:.2g} among shuffles), the {d['neurons']} that correlate best with {few}, as many random "
-        f"ones on average {d['random']:.3f}, the best {d['neurons']} coordinates of random bases on average "
-        f"{d['rotated']:.3f}; sparsity beyond redundancy {beyond} ({cite(results, 'R2', kind_of(row))})."
-    )
+def _other_rankings(rows: list[Row]) -> str:
+    """What the best neurons by other rankings read; nothing where there are none."""
+    scores = []
+    for row in rows:
+        if row.arm in RANKINGS:
+            scores.append(f"{row.arm.replace('_', ' ')} {bounds(row)}")
+    return f"; the best by other rankings: {', '.join(scores)}" if scores else ""
 
 
-def _surface(results: Results) -> list[tuple[bool, str]]:
-    rows = [row for row in results.where(experiment="R7") if row.detail["known"] == "before"]
+def evidence(results: Results, kind: str, name: str) -> list[Finding]:
+    """R2: what a linear probe calls V-hat, and by which numbers."""
+    findings = []
+    for row in of(results.where(experiment="R2", metric="sparsity"), kind):
+        detail = row.detail
+        holds = detail["reading"] == "sparse"
+
+        sparsity = "is not defined" if np.isnan(row.estimate) else str(row.interval)
+        sentence = (
+            f"A linear probe calls V-hat in {name} at {row.site} {WORDS[detail['reading']]}: "
+            f"all read it with Spearman {_score(results, row, 'full')} "
+            f"(p={detail['p']:.2g} among shuffles), the {detail['neurons']} that correlate best "
+            f"with {_score(results, row, 'few')}, as many random ones on average "
+            f"{detail['random']:.3f}, the best {detail['neurons']} coordinates of random bases on "
+            f"average {detail['rotated']:.3f}; sparsity beyond redundancy {sparsity} "
+            f"({cite(results, 'R2', kind_of(row))})."
+        )
+        findings.append(Finding(holds, sentence))
+    return findings
+
+
+def _score(results: Results, row: Row, key: str) -> str:
+    """A score of the evidence with the interval that the linear curve has for it, if any."""
+    score = row.detail[key]
+    point = held(results, row, score)
+    return f"{score:.3f}" if point is None else bounds(point)
+
+
+def surface(results: Results) -> list[Finding]:
+    """R7: the value read-out before the first token beside the best surface baseline."""
+    rows = with_detail(results.where(experiment="R7"), known="before")
     if not rows:
         return []
-    own = next(row for row in rows if row.arm == "value")
-    best = max((row for row in rows if row.arm != "value"), key=lambda row: row.estimate)
-    good = own.low > best.estimate
-    words = "knows more than" if good else "is not shown to know more than"
-    return [
-        (
-            good,
-            f"Before the first token the value read-out (AUROC {own.interval}) {words} "
-            f"{best.arm.replace('_', ' ')} ({best.interval}) (R7).",
-        )
-    ]
+    read_outs = [row for row in rows if row.arm == "value"]
+    baselines = [row for row in rows if row.arm != "value"]
+    value = read_outs[0]
+    best = max(baselines, key=lambda row: row.estimate)
 
+    holds = value.low > best.estimate
 
-def _adds(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
-    rows = [
-        row for row in results.where(experiment="R1", metric="increment") if kind_of(row) == kind
-    ]
-    return [
-        (
-            row.low > 0,
-            f"The read-out of {name} at {row.site} adds {row.interval} to the AUROC that the surface of the answer so "
-            f"far (length, difficulty, position, entropy, log-probability) gives at every state (R1).",
-        )
-        for row in rows
-    ]
-
-
-def _target(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
-    rows = [row for row in results.where(experiment="R5", metric="gap") if kind_of(row) == kind]
-    if not rows:
-        return []
-    p = stats.holm([row.detail["p_mcnemar"] for row in rows])
-    told = []
-    for row, value in zip(rows, p, strict=True):
-        good = bool(value < 0.05 and row.estimate > 0)
-        words, target = (
-            "is lower" if good else "is not shown to be lower",
-            row.arm.replace("_", " "),
-        )
-        text = (
-            f"Accuracy without the {name} of the {target} target {words} than without those of the terminal target: "
-            f"difference {row.interval}, McNemar p={value:.2g} after Holm (R5)."
-        )
-        told += [(good, text)] if target in ("td", "td over tokens") else []
-    return told
-
-
-def _token(results: Results, kind: str, name: str) -> list[tuple[bool, str]]:
-    rows = [row for row in results.where(experiment="R6") if kind_of(row) == kind]
-    if not rows:
-        return []
-    p = stats.holm([row.detail["p"] for row in rows])
-    said = "; ".join(
-        f"top {row.detail['share']:.0%}: IoU {row.estimate:.2f}, chance {row.detail['expected']:.2f}, p={value:.2g}"
-        for row, value in zip(rows, p, strict=True)
+    knows_more = "knows more than" if holds else "is not shown to know more than"
+    sentence = (
+        f"Before the first token the value read-out (AUROC {value.interval}) {knows_more} "
+        f"{best.arm.replace('_', ' ')} ({best.interval}) (R7)."
     )
-    good = bool((p <= 0.05).any())
-    words = "overlap" if good else "are not shown to overlap"
-    return [
-        (
-            good,
-            f"Value sets of {name} {words} more than chance with next-token sets ({said}; Holm; R6).",
+    return [Finding(holds, sentence)]
+
+
+def adds(results: Results, kind: str, name: str) -> list[Finding]:
+    """R1: what the read-out adds to the surface at every state."""
+    findings = []
+    for row in of(results.where(experiment="R1", metric="increment"), kind):
+        holds = row.low > 0
+
+        sentence = (
+            f"The read-out of {name} at {row.site} adds {row.interval} to the AUROC that the "
+            "surface of the answer so far (length, difficulty, position, entropy, "
+            "log-probability) gives at every state (R1)."
         )
-    ]
+        findings.append(Finding(holds, sentence))
+    return findings
+
+
+def next_token(results: Results, kind: str, name: str) -> list[Finding]:
+    """R6: the value sets' overlap with next-token sets of the same sizes."""
+    rows = of(results.where(experiment="R6"), kind)
+    if not rows:
+        return []
+
+    overlaps = with_holm(rows, "p")
+    smallest = min(p for _, p in overlaps)
+    holds = smallest <= LEVEL
+
+    shares = []
+    for row, p in overlaps:
+        shares.append(
+            f"top {row.detail['share']:.0%}: IoU {row.estimate:.2f}, "
+            f"chance {row.detail['expected']:.2f}, p={p:.2g}"
+        )
+    overlap = "overlap" if holds else "are not shown to overlap"
+    sentence = (
+        f"Value sets of {name} {overlap} more than chance with next-token sets "
+        f"({'; '.join(shares)}; Holm; R6)."
+    )
+    return [Finding(holds, sentence)]
