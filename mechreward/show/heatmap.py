@@ -75,7 +75,7 @@ def matrix(
     white = low if middle is None else middle
     names = columns if turned else [name.replace(" ", "\n") for name in columns]
     with styled():
-        figure, axes = blank(*_size(rows, columns, bool(notes), turned))
+        figure, axes = blank(*_size(rows, columns, title, bool(notes), turned))
         size = min(9.5, 150 / len(columns))
         for y, row in enumerate(rows):
             for x, column in enumerate(columns):
@@ -98,7 +98,7 @@ def matrix(
 
 
 def _size(
-    rows: Sequence[str], columns: Sequence[str], noted: bool, turned: bool
+    rows: Sequence[str], columns: Sequence[str], title: str, noted: bool, turned: bool
 ) -> tuple[float, float]:
     """Width and height in inches: room for the names, and for numbers and notes in each square."""
     row_name = 1.2 + 0.075 * max(map(len, rows))
@@ -109,7 +109,7 @@ def _size(
     else:
         characters = max(characters, *map(len, columns))
     square = max(0.62, 0.11 * characters)
-    width = row_name + square * max(len(columns), 3)
+    width = row_name + max(square * max(len(columns), 3), 0.075 * len(title))
     height = 1.0 + column_name + (0.62 if noted else 0.42) * len(rows)
     return min(9.5, width), height
 

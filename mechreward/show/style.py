@@ -30,7 +30,10 @@ GREY = "#777777"
 # Darker than the palette, so that white text reads on them.
 DEEP_BLUE = "#005A8E"
 DEEP_VERMILLION = "#A34700"
-SIGNED = LinearSegmentedColormap.from_list("signed", [DEEP_VERMILLION, "white", DEEP_BLUE])
+# Numbers from -1 to 1, white at 0.
+SIGNED = LinearSegmentedColormap.from_list(
+    "signed", [DEEP_VERMILLION, "#F4A582", "white", "#82BBE0", DEEP_BLUE]
+)
 
 DASHED = (0, (4, 3))  # chance
 
