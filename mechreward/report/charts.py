@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 
 from mechreward.base.errors import require
 from mechreward.experiments.rows import Row
@@ -54,7 +55,7 @@ def pruning_curve(rows: Sequence[Row], metric: str, *, by: str | None = None) ->
         No such rows, a ratio outside [0, 1), rows of several models, tasks or sites, or rows that
         cannot be told apart.
     """
-    chosen = [row for row in rows if row.metric == metric and "ratio" in row.detail]
+    chosen = _with_detail(rows, metric, "ratio")
     _require_some(chosen, rows, f'metric {metric!r} with detail["ratio"]')
     _require_one(chosen, "model", "task", "site")
     points: dict[tuple[str, str], dict[float, list[Row]]] = {}
@@ -70,14 +71,21 @@ def pruning_curve(rows: Sequence[Row], metric: str, *, by: str | None = None) ->
     lines = []
     for arm, variant in sorted(points):
         label = f"{arm} ({variant})" if variant else arm
-        lines.append(_pooled_line(label, arm, points[arm, variant], variant != first_variant))
-    numbered = any(count is not None for count in counts.values())
+        hollow = variant != first_variant
+        lines.append(_pooled_line(label, arm, points[arm, variant], hollow))
+    ticks = {}
+    xlabel = "share of neurons kept"
+    for share in sorted(counts):
+        ticks[share] = f"{100 * share:.3g}%"
+        if counts[share] is not None:
+            ticks[share] += f"\n{counts[share]}"
+            xlabel = "share of neurons kept (and their number)"
     chance = 0.5 if metric.startswith("auroc") else 0.0
     return curve(
         lines,
-        "share of neurons kept" + (" (and their number)" if numbered else ""),
+        xlabel,
         _label(metric),
-        ticks={share: _share_tick(share, counts[share]) for share in sorted(counts)},
+        ticks=ticks,
         reference=Reference(chance, f"chance ({chance:g})"),
         logarithmic=True,
         falling=True,
@@ -111,25 +119,29 @@ def ablation_bars(rows: Sequence[Row], metric: str = "accuracy") -> str:
     MechRewardError
         No such rows, a number outside [0, 1], several models or tasks, or two summaries of one arm.
     """
-    chosen = [row for row in rows if row.metric == metric]
+    chosen = _with_detail(rows, metric)
     _require_some(chosen, rows, f"metric {metric!r}")
     _require_one(chosen, "model", "task")
-    odd = [row.estimate for row in chosen if row.estimate < 0 or row.estimate > 1]
+    odd = []
+    for estimate in _estimates(chosen):
+        if estimate < 0 or estimate > 1:
+            odd.append(estimate)
     require(not odd, f"{metric!r} must be a share in [0, 1]; got {odd[:3]}")
-    baselines = [row for row in chosen if row.arm == "baseline"]
+    baselines = _by_arm(chosen).get("baseline", [])
     require(
         len(baselines) <= 1,
         f"need one baseline row; got {len(baselines)}: give the rows of one seed",
     )
     ablated = [row for row in chosen if row.arm != "baseline"]
     several_sites = len({row.site for row in ablated}) > 1
-    by_arm: dict[str, dict[str, list[Row]]] = {}
+    by_heading: dict[str, list[Row]] = {}
     for row in ablated:
         names = [str(row.detail.get("op", "")), row.site if several_sites else ""]
-        heading = " · ".join(name for name in names if name)
-        by_arm.setdefault(heading, {}).setdefault(row.arm, []).append(row)
-    groups = {}
-    for heading, arms in by_arm.items():
+        heading = " · ".join(filter(None, names))
+        by_heading.setdefault(heading, []).append(row)
+    groups: dict[str, list[Estimate]] = {}
+    for heading, group in by_heading.items():
+        arms = _by_arm(group)
         groups[heading] = [_ablated(arm, arms[arm]) for arm in sorted(arms, key=order)]
     reference = None
     for row in baselines:
@@ -163,26 +175,29 @@ def layers_heatmap(rows: Sequence[Row], metric: str) -> str:
         No such rows, a site that is no site, several models, tasks or arms, or two rows of one site
         and seed.
     """
-    chosen = [row for row in rows if row.metric == metric]
+    chosen = _with_detail(rows, metric)
     _require_some(chosen, rows, f"metric {metric!r}")
     _require_one(chosen, "model", "task", "arm")
     by_site: dict[Site, list[Row]] = {}
     for row in chosen:
-        by_site.setdefault(Site.parse(row.site), []).append(row)
+        site = Site.parse(row.site)
+        by_site.setdefault(site, []).append(row)
     cells = {}
     ring = []
+    kinds = set()
+    layers = set()
     for site, site_rows in by_site.items():
         _require_distinct(site_rows, f"site {site}", "give the rows of one measurement")
         place = (site.kind, str(site.layer))
-        cells[place] = float(np.mean([row.estimate for row in site_rows]))
+        cells[place] = float(np.mean(_estimates(site_rows)))
         if any(row.detail.get("chosen") is True for row in site_rows):
             ring.append(place)
-    kinds = {site.kind for site in by_site}
-    layers = {site.layer for site in by_site}
+        kinds.add(site.kind)
+        layers.add(site.layer)
     low, high = _limits(metric, list(cells.values()))
     return matrix(
         cells,
-        rows=[kind for kind in KINDS if kind in kinds],
+        rows=sorted(kinds, key=KINDS.index),
         columns=[str(layer) for layer in sorted(layers)],
         low=low,
         high=high,
@@ -217,25 +232,29 @@ def steering_curve(rows: Sequence[Row], metric: str, place: str = "all") -> str:
     MechRewardError
         No such rows.
     """
-    steered = [row for row in rows if row.metric == metric and "strength" in row.detail]
+    steered = _with_detail(rows, metric, "strength")
     chosen = [row for row in steered if row.detail.get("place") == place]
     require(
         bool(chosen),
         f"no row has metric {metric!r} with a strength at place {place!r}: "
         "there is nothing to draw.",
     )
-    still = [row for row in steered if row.arm == "baseline"]
+    still = _by_arm(steered).get("baseline", [])
+    # A row whose interval is its estimate alone: nothing was drawn at strength 0.
+    undrawn = [replace(row, low=row.estimate, high=row.estimate) for row in still]
     lines = []
     for arm, arm_rows in _by_arm(chosen).items():
-        drawn = "sets" in arm_rows[0].detail
-        points = [_without_bounds(row) for row in still] if drawn else still
-        lines.append(_line(arm, arm_rows + points, "strength"))
-    strengths = {row.detail["strength"] for row in [*chosen, *still]}
+        start = undrawn if "sets" in arm_rows[0].detail else still
+        lines.append(_line(arm, arm_rows + start, "strength"))
+    ticks = {}
+    for row in [*chosen, *still]:
+        strength = row.detail["strength"]
+        ticks[strength] = f"{strength:g}".replace("-", "−")
     return curve(
         lines,
         "strength (standard deviations, toward high V-hat or delta)",
         _label(metric),
-        ticks={strength: f"{strength:g}".replace("-", "−") for strength in sorted(strengths)},
+        ticks=ticks,
         upright=0.0,
     )
 
@@ -264,7 +283,7 @@ def share_curve(rows: Sequence[Row], metric: str) -> str:
     MechRewardError
         No such rows.
     """
-    chosen = [row for row in rows if row.metric == metric and "share" in row.detail]
+    chosen = _with_detail(rows, metric, "share")
     require(bool(chosen), f"no row has metric {metric!r} with a share: there is nothing to draw.")
     by_arm = _by_arm(chosen)
     baseline = by_arm.pop("baseline", [])
@@ -273,13 +292,18 @@ def share_curve(rows: Sequence[Row], metric: str) -> str:
         reference = Reference(row.estimate, "baseline", row.low, row.high, dashed=False)
     else:
         reference = Reference(0.0, dashed=False)
-    lines = [_line(arm, arm_rows, "share") for arm, arm_rows in by_arm.items()]
-    shares = {row.detail["share"] for row in chosen if row.arm != "baseline"}
+    lines = []
+    ticks = {}
+    for arm, arm_rows in by_arm.items():
+        lines.append(_line(arm, arm_rows, "share"))
+        for row in arm_rows:
+            share = row.detail["share"]
+            ticks[share] = f"{100 * share:g}%"
     return curve(
         lines,
         "share of the site's neurons, best first",
         _label(metric),
-        ticks={share: f"{100 * share:g}%" for share in sorted(shares)},
+        ticks=ticks,
         reference=reference,
         logarithmic=True,
     )
@@ -305,29 +329,29 @@ def traces(rows: Sequence[Row]) -> str:
     MechRewardError
         No such rows.
     """
-    chosen = [row for row in rows if row.metric == "trace"]
+    chosen = _with_detail(rows, "trace")
     require(bool(chosen), "no row has metric 'trace': there is nothing to draw.")
     by_item: dict[int, list[Row]] = {}
-    for row in sorted(chosen, key=lambda row: row.detail["step"]):
-        by_item.setdefault(int(row.detail["item"]), []).append(row)
+    for row in chosen:
+        item = int(row.detail["item"])
+        by_item.setdefault(item, []).append(row)
     panels = []
     for item in sorted(by_item):
         steps = by_item[item]
-        panels.append(
-            Trace(
-                title=str(steps[0].detail.get("title", f"answer {item}")),
-                steps=[row.detail["step"] for row in steps],
-                delta=[row.detail["delta"] for row in steps],
-                activation=[row.estimate for row in steps],
-            )
-        )
+        numbers = _columns(steps, "step", "delta")
+        title = steps[0].detail.get("title", f"answer {item}")
+        panels.append(Trace(str(title), numbers[0], numbers[1], numbers[2]))
     return step_traces(panels)
 
 
 def _ablated(arm: str, rows: Sequence[Row]) -> Estimate:
     """One line of `ablation_bars`: an arm's summary, its draws, and what stands at the right."""
-    draws = [row.estimate for row in rows if row.detail.get("draw") is not None]
-    summaries = [row for row in rows if row.detail.get("draw") is None]
+    draws, summaries = [], []
+    for row in rows:
+        if row.detail.get("draw") is None:
+            summaries.append(row)
+        else:
+            draws.append(row.estimate)
     require(
         len(summaries) <= 1,
         f"arm {arm!r} has {len(summaries)} summaries; give the rows of one seed and measurement",
@@ -348,41 +372,49 @@ def _ablated(arm: str, rows: Sequence[Row]) -> Estimate:
 
 
 def _pooled_line(label: str, arm: str, points: dict[float, list[Row]], hollow: bool) -> Line:
-    """Mean estimate, lowest low and highest high of each point's rows; nan where an estimate is
-    missing."""
-    shares = sorted(points, reverse=True)
+    """Mean estimate, lowest low and highest high of each point's rows."""
+    shares = sorted(points)
     mean, low, high = [], [], []
     for share in shares:
         rows = points[share]
         place = f"arm {arm!r}, {share:.3g} kept"
         _require_distinct(rows, place, "give `by` the detail key that differs")
-        mean.append(np.mean([row.estimate for row in rows]))
-        low.append(np.min([_bound(row, row.low) for row in rows]))
-        high.append(np.max([_bound(row, row.high) for row in rows]))
+        # An estimate stands for a missing bound; nan is where an estimate is missing.
+        estimates, lows, highs = np.array([_bounded(row) for row in rows]).T
+        mean.append(estimates.mean())
+        low.append(lows.min())
+        high.append(highs.max())
     return Line(label, shares, mean, low, high, arm, hollow)
 
 
-def _bound(row: Row, bound: float) -> float:
-    """A row's bound; its estimate where that is missing."""
-    return row.estimate if math.isnan(bound) else bound
+def _bounded(row: Row) -> tuple[float, float, float]:
+    low = row.estimate if math.isnan(row.low) else row.low
+    high = row.estimate if math.isnan(row.high) else row.high
+    return row.estimate, low, high
 
 
 def _line(arm: str, rows: Sequence[Row], key: str) -> Line:
     """A line through the rows of one arm over `detail[key]`."""
-    points = sorted(rows, key=lambda row: row.detail[key])
-    return Line(
-        arm,
-        x=[row.detail[key] for row in points],
-        y=[row.estimate for row in points],
-        low=[row.low for row in points],
-        high=[row.high for row in points],
-        arm=arm,
-    )
+    x, y, low, high = _columns(rows, key)
+    return Line(arm, x, y, low, high, arm)
 
 
-def _without_bounds(row: Row) -> Row:
-    """A row whose interval is its estimate alone."""
-    return replace(row, low=row.estimate, high=row.estimate)
+def _columns(rows: Sequence[Row], *keys: str) -> Float[np.ndarray, "column row"]:
+    """Rows in order of the first of these keys of `detail`: the keys, estimate, low and high."""
+    numbers = []
+    for row in sorted(rows, key=lambda row: row.detail[keys[0]]):
+        details = [row.detail[key] for key in keys]
+        numbers.append([*details, row.estimate, row.low, row.high])
+    return np.array(numbers, dtype=float).T
+
+
+def _with_detail(rows: Sequence[Row], metric: str, *keys: str) -> list[Row]:
+    """Rows of a metric whose detail has all of the keys."""
+    return [row for row in rows if row.metric == metric and row.detail.keys() >= set(keys)]
+
+
+def _estimates(rows: Sequence[Row]) -> list[float]:
+    return [row.estimate for row in rows]
 
 
 def _by_arm(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -399,19 +431,15 @@ def _limits(metric: str, numbers: Sequence[float]) -> tuple[float, float]:
     if metric.startswith("spearman"):
         return 0.0, 1.0
     finite = [number for number in numbers if math.isfinite(number)]
-    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    low = min(finite, default=0.0)
+    high = max(finite, default=1.0)
     return low, high if high > low else low + 1
 
 
 def _label(metric: str) -> str:
     """A metric as words, for an axis."""
-    return LABELS.get(metric, metric.replace("_", " ").replace("auroc", "AUROC"))
-
-
-def _share_tick(share: float, count: int | None) -> str:
-    """A share as a percentage, and below it the number of neurons if it is known."""
-    text = f"{100 * share:.3g}%"
-    return text if count is None else f"{text}\n{count}"
+    words = metric.replace("_", " ").replace("auroc", "AUROC")
+    return LABELS.get(metric, words)
 
 
 def _require_some(chosen: Sequence[Row], rows: Sequence[Row], what: str) -> None:

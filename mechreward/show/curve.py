@@ -169,9 +169,9 @@ class Trace:
     """
 
     title: str
-    steps: Sequence[int]
-    delta: Sequence[float | int]
-    activation: Sequence[float | int]
+    steps: Points
+    delta: Points
+    activation: Points
 
 
 def step_traces(traces: Sequence[Trace]) -> str:
@@ -195,7 +195,7 @@ def step_traces(traces: Sequence[Trace]) -> str:
     require(bool(traces), "no answer was given: there is nothing to draw.")
     reach = 1.0
     for trace in traces:
-        reach = max(reach, *np.abs(trace.activation))
+        reach = max(reach, *np.abs(trace.activation).tolist())
     rows = (len(traces) + 1) // 2
     with styled():
         figure = Figure(figsize=(8.4, 0.5 + 2.1 * rows), layout="constrained")
@@ -208,7 +208,7 @@ def step_traces(traces: Sequence[Trace]) -> str:
 
 
 def _draw_trace(axes: Axes, trace: Trace, reach: float) -> None:
-    colours = np.where(np.array(trace.delta) < 0, VERMILLION, BLUE)
+    colours = np.where(np.asarray(trace.delta) < 0, VERMILLION, BLUE)
     axes.bar(trace.steps, trace.delta, 0.6, color=colours, alpha=0.35)
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_ylim(-1.05, 1.05)
