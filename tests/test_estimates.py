@@ -13,7 +13,8 @@ from mechreward import MechRewardError
 from mechreward import experiments as paper
 from mechreward.experiments.rows import Results, Row, rows_from
 from mechreward.report.figures import pictures
-from mechreward.show.forest import Line, estimates
+from mechreward.show.forest import Estimate, forest
+from mechreward.show.style import Reference
 from mechreward.stats import Interval
 
 
@@ -34,14 +35,14 @@ def said(svg: str) -> str:
 
 def test_every_label_number_and_interval_is_there():
     lines = [
-        Line("first", row(0.254).interval),
-        Line("second", row(-0.5, nan).interval, "random"),
-        Line("gone", row(nan).interval),
+        Estimate("first", row(0.254).interval),
+        Estimate("second", row(-0.5, nan).interval, "random"),
+        Estimate("gone", row(nan).interval),
     ]
-    drawing = estimates(
-        {"head": lines, "": [Line("third", row(0.0).interval, draws=(0.02, 0.04))]},
+    drawing = forest(
+        {"head": lines, "": [Estimate("third", row(0.0).interval, draws=(0.02, 0.04))]},
         "score",
-        chance=0.5,
+        reference=Reference(0.5, "chance"),
     )
     text = said(drawing)
     for word in (
@@ -56,24 +57,24 @@ def test_every_label_number_and_interval_is_there():
         "chance",
     ):
         assert word in text
-    assert "nan" not in drawing.lower() and drawing == estimates(
-        {"head": lines, "": [Line("third", row(0.0).interval, draws=(0.02, 0.04))]},
+    assert "nan" not in drawing.lower() and drawing == forest(
+        {"head": lines, "": [Estimate("third", row(0.0).interval, draws=(0.02, 0.04))]},
         "score",
-        chance=0.5,
+        reference=Reference(0.5, "chance"),
     )
     assert "upright tick" not in text and "upright tick: chance" in said(
-        estimates({"": [Line("a", row(0.1).interval, mark=0.2)]}, "IoU")
+        forest({"": [Estimate("a", row(0.1).interval, mark=0.2)]}, "IoU")
     )
 
 
 def test_a_line_says_no_interval_where_there_is_none():
-    assert "[" not in said(estimates({"": [Line("a", row(0.3, nan).interval)]}, "score"))
+    assert "[" not in said(forest({"": [Estimate("a", row(0.3, nan).interval)]}, "score"))
 
 
 def test_nothing_to_draw_is_an_error():
-    for groups in ({}, {"": [Line("gone", row(nan).interval)]}):
+    for groups in ({}, {"": [Estimate("gone", row(nan).interval)]}):
         with pytest.raises(MechRewardError, match="nothing to draw"):
-            estimates(groups, "score")
+            forest(groups, "score")
 
 
 def test_every_experiment_without_a_curve_has_a_picture():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -32,6 +33,16 @@ def test_refusals():
         matrix({})
     with pytest.raises(MechRewardError, match="from low to high"):
         matrix(CELLS, low=1.0, high=0.0)
+
+
+def test_colours_are_white_in_the_middle_and_clipped_at_both_ends():
+    cells = {("a", str(number)): number for number in (-9.0, -1.0, 0.0, 1.0, 9.0)}
+    drawing = matrix(cells, low=-1.0, middle=0.0).lower()
+    assert drawing.count("#a34700") == drawing.count("#005a8e") == 2
+    assert "−9.00" in drawing and "-0.00" not in drawing
+    one_sided = matrix(cells).lower()
+    assert "#a34700" not in one_sided, "without a middle, nothing is vermillion"
+    assert not re.search(r">−?\d\.\d\d<", matrix(cells, numbered=False))
 
 
 def test_traces_draw_every_answer():

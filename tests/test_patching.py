@@ -204,3 +204,11 @@ def test_the_heatmap_shows_tokens_and_leaves_numbers_out_where_there_is_no_room(
     )
     with pytest.raises(MechRewardError, match="2 token texts were given; the sweep has position 6"):
         patching_heatmap(made_up(), ["a", "b"])
+
+
+def test_one_position_with_several_sources_keeps_a_column_for_each():
+    """The states of two positions of the clean run, each put into position 9."""
+    sweep = replace(made_up(), sources=(12, 11, 4), positions=(9, 9, 4))
+    text = words(patching_heatmap(sweep))
+    assert {"9←12", "9←11", "4"} <= set(text)
+    assert sum(bool(re.fullmatch(r"−?\d\.\d\d", word)) for word in text) == 9

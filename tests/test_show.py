@@ -158,6 +158,8 @@ def test_figures_are_the_same_bytes_whatever_the_user_has_set(curve, bars, grid)
     assert matplotlib.rcParams["font.size"] == size
     for svg in first:
         assert svg.startswith("<svg")
+        ground = ElementTree.fromstring(svg).find(".//{*}g[@id='patch_1']/{*}path")
+        assert ground is not None and ground.get("style") == "fill: #ffffff", "white on any page"
         assert not re.search(r"https?://(?!www\.w3\.org/(2000/svg|1999/xlink))", svg)
 
 
@@ -233,6 +235,23 @@ def test_heatmap_prints_every_cell_and_rings_the_chosen_one(grid):
     assert "layer" in words(layers_heatmap(grid[:-1], "auroc_s0")).splitlines()
     with pytest.raises(MechRewardError, match="is no site"):
         layers_heatmap([row("value", "auroc_s0", site="everywhere")], "auroc_s0")
+
+
+def test_a_baseline_alone_is_a_picture_and_chance_is_no_share():
+    text = words(ablation_bars([row("baseline", estimate=0.75, site="")]))
+    assert "baseline 75.0%" in text
+    assert "chance" not in text
+
+
+def test_lines_are_named_in_order_of_what_is_tested_whatever_order_they_come_in(curve):
+    text = words(pruning_curve(curve[::-1], "auroc_s0")).splitlines()
+    assert [word for word in text if word in ("value", "<wanda & co>", "random", "shuffled")] == [
+        "value",
+        "<wanda & co>",
+        "random",
+        "shuffled",
+    ]
+    assert pruning_curve(curve[::-1], "auroc_s0") == pruning_curve(curve, "auroc_s0")
 
 
 def test_histogram_bins_follow_the_lattice_of_k_rollouts():

@@ -1,9 +1,9 @@
-"""Pictures of the experiments that have no curve (R1, R5, R6, R7, R10): estimates with their
-intervals."""
+"""Which pictures a page of results has: rows selected, captions written, SVG drawn by `charts` and
+`show`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,232 +17,290 @@ from mechreward.report.charts import (
     steering_curve,
     traces,
 )
-from mechreward.report.select import LEVEL, _grid, curve_rows, kind_of
+from mechreward.report.select import LEVEL, _grid, curve_rows, kind_of, of
 from mechreward.report.words import ARMS, NAMES, _title, cite, words
-from mechreward.show.forest import Line, estimates
+from mechreward.show.forest import Estimate, forest
 from mechreward.show.heatmap import matrix
+from mechreward.show.style import Reference
 from mechreward.stats import Interval
 
 Picture = tuple[str, str, str]  # caption, file name, SVG
+Groups = dict[str, list[Estimate]]  # heading -> lines of a forest plot
+
 NULLS = ("shuffled", "same_length", "random_weights")
 KNOWN = {"before": "known before the first token", "after": "known after the answer"}
+CURVES = (("R2", "V-hat"), ("R8", "delta"))  # experiment, what is read
+FITS = (("mlp", "retrained"), ("linear", "retrained"), ("mlp", "masked"))  # shape, fit
+STEERED = (("accuracy", "accuracy"), ("value", "V-hat of the continuation"))
+DOSES = (
+    ("accuracy_zeroed", "zeroed: accuracy"),
+    ("contrast_at_share", "steered up minus down"),
+)
 
 
 def pictures(results: Results) -> list[Picture]:
-    """(caption, file name, SVG) of each of these experiments that has rows."""
-    return [picture for make in PICTURES for picture in make(results)]
+    """Forest plots of the experiments that have no curve (R1, R5, R6, R7, R10).
+
+    Parameters
+    ----------
+    results
+        Rows of one home.
+
+    Returns
+    -------
+    list of (caption, file name, SVG)
+        One for each of these experiments that has rows; for R1 one for each kind of neuron.
+    """
+    return [
+        *_probes(results),
+        *_targets(results),
+        *_next_tokens(results),
+        *_confidence(results),
+        *_dependence(results),
+    ]
+
+
+def grids(results: Results) -> list[Picture]:
+    """Heatmaps of R3: the test grid of every share, ringed where a cell holds after Holm, and the
+    validation grid of all neurons, which served to choose.
+
+    Parameters
+    ----------
+    results
+        Rows of one home.
+
+    Returns
+    -------
+    list of (caption, file name, SVG)
+        A split without rows has no picture.
+    """
+    test = _grid(results, "test")
+    by_share: dict[float, list[Row]] = {}
+    for row in test:
+        by_share.setdefault(row.detail["share"], []).append(row)
+    held = len({(row.site, row.detail["share"]) for row in test if _holds(row)})
+    found = []
+    for share in sorted(by_share):
+        rows = by_share[share]
+        ring = [_place(row) for row in rows if _holds(row)]
+        caption = (
+            f"R3, test, every cell: Spearman with V-hat from {_title(share)}; {len(ring)} of "
+            f"{len(rows)} cells hold, of the whole grid {held} of {len(test)} (targets moved "
+            f"between answers of equal length, one-sided, Holm over the grid at {LEVEL})"
+        )
+        found.append((caption, f"R3-test-{round(100 * share)}", _test_grid(rows, ring)))
+    validation = [row for row in _grid(results, "validation") if row.detail["share"] == 1]
+    if validation:
+        caption = (
+            "R3, validation: Spearman with V-hat from all neurons; this grid, with its shares, "
+            "only served to choose"
+        )
+        found.append((caption, "R3-validation", layers_heatmap(validation, "spearman")))
+    return found
+
+
+def _figures(results: Results) -> list[Picture]:
+    """Every picture of one home's results."""
+    found = [*pictures(results), *grids(results)]
+    for kind in NAMES:
+        found += _curves(results, kind)
+        found += _confidence_curve(results, kind)
+        found += _traces(results, kind)
+        found += _ablation(results, kind)
+        found += _steering(results, kind)
+    return found
 
 
 def _probes(results: Results) -> list[Picture]:
     """R1: one picture for each kind of neuron, as every target under both shapes is many lines."""
-    drawn = []
+    found = []
     for kind, name in NAMES.items():
-        rows = [
-            row for row in results.where(experiment="R1", metric="spearman") if kind_of(row) == kind
-        ]
-        groups: dict[str, list[Line]] = {}
-        for row in rows:
-            label = (
-                row.detail["target"]
-                if row.arm == "value"
-                else f"{row.detail['target']}, {words(row.arm)}"
-            )
-            null = row.arm in NULLS
-            groups.setdefault(f"{row.detail['shape']} probe", []).append(
-                Line(
-                    label,
-                    row.interval,
-                    "shuffled" if row.arm == "shuffled" else "random" if null else "value",
-                )
-            )
+        rows = of(results.where(experiment="R1", metric="spearman"), kind)
+        groups: Groups = {}
+        # The read-outs first, then their nulls.
+        for row in sorted(rows, key=lambda row: row.arm in NULLS):
+            groups.setdefault(f"{row.detail['shape']} probe", []).append(_probe(row))
         if groups:
-            groups = {
-                shape: sorted(lines, key=lambda line: line.arm != "value")
-                for shape, lines in groups.items()
-            }
-            title = f"R1, {name} at {rows[0].site}: Spearman of the read-out with V-hat on test, by target"
-            drawing = estimates(groups, "Spearman with V-hat", chance=0.0)
-            drawn.append((title, f"R1-{kind}", drawing))
-    return drawn
+            caption = (
+                f"R1, {name} at {rows[0].site}: Spearman of the read-out with V-hat on test, "
+                "by target"
+            )
+            svg = forest(groups, "Spearman with V-hat", reference=Reference(0.0, "chance"))
+            found.append((caption, f"R1-{kind}", svg))
+    return found
+
+
+def _probe(row: Row) -> Estimate:
+    target = row.detail["target"]
+    label = target if row.arm == "value" else f"{target}, {words(row.arm)}"
+    if row.arm not in NULLS:
+        return Estimate(label, row.interval)
+    return Estimate(label, row.interval, "shuffled" if row.arm == "shuffled" else "random")
 
 
 def _targets(results: Results) -> list[Picture]:
-    rows = results.where(experiment="R5", metric="gap")
-    title = (
+    groups: Groups = {}
+    for row in results.where(experiment="R5", metric="gap"):
+        groups.setdefault(_place_name(row), []).append(Estimate(words(row.arm), row.interval))
+    if not groups:
+        return []
+    caption = (
         "R5: accuracy without the set of the terminal target minus accuracy without that of another"
     )
-    groups = _by_site(rows, lambda row: Line(words(row.arm), row.interval))
-    return _drawn(
-        groups, title, "R5", "above 0 the other target's set matters more", 0.0, "no difference"
-    )
+    no_difference = Reference(0.0, "no difference")
+    svg = forest(groups, "above 0 the other target's set matters more", reference=no_difference)
+    return [(caption, "R5", svg)]
 
 
-def _tokens(results: Results) -> list[Picture]:
-    rows = results.where(experiment="R6", metric="iou")
-    title = "R6: overlap of value sets with next-token sets, by share of neurons; a count, without an interval"
-    groups = _by_site(
-        rows,
-        lambda row: Line(
-            f"top {row.detail['share']:.0%}", row.interval, mark=row.detail["expected"]
-        ),
+def _next_tokens(results: Results) -> list[Picture]:
+    groups: Groups = {}
+    for row in results.where(experiment="R6", metric="iou"):
+        label = f"top {row.detail['share']:.0%}"
+        estimate = Estimate(label, row.interval, mark=row.detail["expected"])
+        groups.setdefault(_place_name(row), []).append(estimate)
+    if not groups:
+        return []
+    caption = (
+        "R6: overlap of value sets with next-token sets, by share of neurons; a count, without an "
+        "interval"
     )
-    return _drawn(groups, title, "R6", "IoU", None)
+    return [(caption, "R6", forest(groups, "IoU"))]
 
 
 def _confidence(results: Results) -> list[Picture]:
-    groups: dict[str, list[Line]] = {}
+    groups: Groups = {}
     for row in results.where(experiment="R7", metric="auroc_s0"):
-        value = row.arm == "value"
-        line = Line(
-            "value read-out at s_0" if value else words(row.arm),
-            row.interval,
-            "value" if value else "baseline",
-        )
-        groups.setdefault(KNOWN[row.detail["known"]], []).append(line)
-    return _drawn(
-        groups, "R7: AUROC of the final verdict, by what it is read from", "R7", "AUROC", 0.5
-    )
+        if row.arm == "value":
+            estimate = Estimate("value read-out at s_0", row.interval)
+        else:
+            estimate = Estimate(words(row.arm), row.interval, "baseline")
+        groups.setdefault(KNOWN[row.detail["known"]], []).append(estimate)
+    if not groups:
+        return []
+    caption = "R7: AUROC of the final verdict, by what it is read from"
+    return [(caption, "R7", forest(groups, "AUROC", reference=Reference(0.5, "chance")))]
 
 
-def _below(results: Results) -> list[Picture]:
+def _dependence(results: Results) -> list[Picture]:
+    """R10: all draws of the matched sets of a site are one line, where the first of them stands."""
     rows = results.where(experiment="R10", metric="spearman")
-    drawn = {
-        site: [row for row in rows if (row.site, row.arm) == (site, "matched")]
-        for site in {r.site for r in rows}
-    }
-    first = [row for row in rows if row.arm != "matched" or row is drawn[row.site][0]]
-
-    def line(row: Row) -> Line:
+    matched: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.arm == "matched":
+            matched.setdefault(row.site, []).append(row)
+    groups: Groups = {}
+    for row in rows:
+        lines = groups.setdefault(_place_name(row), [])
         label = f"zeroed: {ARMS.get(row.arm, words(row.arm))}"
         if row.arm != "matched":
-            return Line(label, row.interval, "baseline" if row.arm == "baseline" else "value")
-        each = [one.estimate for one in drawn[row.site]]
-        spread = Interval(float(np.mean(each)), min(each), max(each), len(each))
-        return Line(f"{label}, {len(each)} draws", spread, "matched", tuple(each))
+            arm = "baseline" if row.arm == "baseline" else "value"
+            lines.append(Estimate(label, row.interval, arm))
+        elif row is matched[row.site][0]:
+            lines.append(_matched_draws(label, matched[row.site]))
+    if not groups:
+        return []
+    caption = (
+        "R10: Spearman of the dopamine read-out with delta while neurons of earlier layers are "
+        "zeroed; matched: mean of draws, lowest to highest"
+    )
+    svg = forest(groups, "Spearman with delta", reference=Reference(0.0, "chance"))
+    return [(caption, "R10", svg)]
 
-    title = "R10: Spearman of the dopamine read-out with delta while neurons of earlier layers are zeroed; matched: "
-    return _drawn(
-        _by_site(first, line),
-        title + "mean of draws, lowest to highest",
-        "R10",
-        "Spearman with delta",
-        0.0,
+
+def _matched_draws(label: str, rows: Sequence[Row]) -> Estimate:
+    draws = tuple(row.estimate for row in rows)
+    spread = Interval(float(np.mean(draws)), min(draws), max(draws), len(draws))
+    return Estimate(f"{label}, {len(draws)} draws", spread, "matched", draws)
+
+
+def _place_name(row: Row) -> str:
+    """Kind of neuron and site of a row, in words."""
+    return f"{NAMES[kind_of(row)]}, {row.site}"
+
+
+def _holds(row: Row) -> bool:
+    return row.detail["p_holm"] < LEVEL
+
+
+def _place(row: Row) -> tuple[str, str]:
+    """Row and column of a grid of sites."""
+    site = Site.parse(row.site)
+    return site.kind, str(site.layer)
+
+
+def _test_grid(rows: Sequence[Row], ring: Sequence[tuple[str, str]]) -> str:
+    cells = {_place(row): row.estimate for row in rows}
+    kinds = {kind for kind, _ in cells}
+    layers = {int(layer) for _, layer in cells}
+    return matrix(
+        cells,
+        rows=[kind for kind in reversed(NAMES) if kind in kinds],
+        columns=[str(layer) for layer in sorted(layers)],
+        ring=ring,
+        xlabel="layer (ring: holds after Holm)" if ring else "layer (no cell holds after Holm)",
     )
 
 
-def _by_site(rows: Sequence[Row], line: Callable[[Row], Line]) -> dict[str, list[Line]]:
-    groups: dict[str, list[Line]] = {}
-    for row in rows:
-        groups.setdefault(f"{NAMES[kind_of(row)]}, {row.site}", []).append(line(row))
-    return groups
+def _curves(results: Results, kind: str) -> list[Picture]:
+    """R2 and R8: Spearman while neurons are pruned."""
+    found = []
+    for experiment, target in CURVES:
+        rows = of(results.where(experiment=experiment), kind)
+        home = f"{cite(results, experiment, kind)}, {NAMES[kind]}"
+        for shape, fit in FITS:
+            points = curve_rows(rows, shape, fit)
+            if points:
+                caption = f"{home}: Spearman with {target}, {shape} probe {fit}"
+                name = f"{experiment}-{kind}-{shape}-{fit}"
+                found.append((caption, name, pruning_curve(points, "spearman")))
+    return found
 
 
-def _drawn(
-    groups: dict[str, list[Line]],
-    title: str,
-    name: str,
-    xlabel: str,
-    chance: float | None,
-    named: str = "chance",
-) -> list[Picture]:
-    return [(title, name, estimates(groups, xlabel, chance=chance, named=named))] if groups else []
+def _confidence_curve(results: Results, kind: str) -> list[Picture]:
+    """R2: AUROC at s_0 while neurons are pruned."""
+    rows = of(results.where(experiment="R2", metric="auroc_s0"), kind)
+    if not rows:
+        return []
+    caption = (
+        f"{cite(results, 'R2', kind)}, {NAMES[kind]}: AUROC of the final verdict at s_0, "
+        "mlp probe retrained"
+    )
+    svg = pruning_curve(curve_rows(rows, "mlp"), "auroc_s0")
+    return [(caption, f"R2-{kind}-auroc_s0", svg)]
 
 
-PICTURES = (_probes, _targets, _tokens, _confidence, _below)
+def _traces(results: Results, kind: str) -> list[Picture]:
+    """R9: single answers, step by step."""
+    rows = of(results.where(experiment="R9", metric="trace"), kind)
+    if not rows:
+        return []
+    caption = (
+        f"R9, {NAMES[kind]}: the neuron chosen on train, over the first answers of the test split"
+    )
+    return [(caption, f"R9-{kind}", traces(rows))]
 
 
-def grids(results: Results) -> list[tuple[str, str, str]]:
-    """(caption, file name, SVG) of one home's R3: the test grid of every share, ringed where a cell
-    holds after Holm, and the validation grid of all neurons, which served to choose. A split
-    without rows has no picture."""
-    drawn = []
-    test = _grid(results, "test")
-    held = {(row.site, row.detail["share"]) for row in test if row.detail["p_holm"] < LEVEL}
-    for share in sorted({row.detail["share"] for row in test}):
-        rows = [row for row in test if row.detail["share"] == share]
-        sites = [Site.parse(row.site) for row in rows]
-        ring = [
-            (site.kind, str(site.layer))
-            for site, row in zip(sites, rows, strict=True)
-            if (row.site, share) in held
-        ]
-        picture = matrix(
-            {
-                (site.kind, str(site.layer)): row.estimate
-                for site, row in zip(sites, rows, strict=True)
-            },
-            rows=[kind for kind in reversed(NAMES) if any(site.kind == kind for site in sites)],
-            columns=[str(layer) for layer in sorted({site.layer for site in sites})],
-            ring=ring,
-            xlabel="layer (ring: holds after Holm)" if ring else "layer (no cell holds after Holm)",
-        )
-        title = (
-            f"R3, test, every cell: Spearman with V-hat from {_title(share)}; {len(ring)} of {len(rows)} cells hold, "
-            f"of the whole grid {len(held)} of {len(test)} (targets moved between answers of equal length, one-sided, "
-            f"Holm over the grid at {LEVEL})"
-        )
-        drawn.append((title, f"R3-test-{round(100 * share)}", picture))
-    rows = [row for row in _grid(results, "validation") if row.detail["share"] == 1]
+def _ablation(results: Results, kind: str) -> list[Picture]:
+    """R4: every set beside its controls."""
+    rows = of(results.where(experiment="R4"), kind)
+    if not rows:
+        return []
+    caption = (
+        f"{cite(results, 'R4', kind)}, {NAMES[kind]}: accuracy without them, beside every control"
+    )
+    return [(caption, f"R4-{kind}", ablation_bars(rows))]
+
+
+def _steering(results: Results, kind: str) -> list[Picture]:
+    """R14: by strength, and by the share of neurons that is changed."""
+    rows = of(results.where(experiment="R14"), kind)
+    found = []
     if rows:
-        title = "R3, validation: Spearman with V-hat from all neurons; this grid, with its shares, only served to choose"
-        drawn.append((title, "R3-validation", layers_heatmap(rows, "spearman")))
-    return drawn
-
-
-def _figures(results: Results) -> list[tuple[str, str, str]]:
-    """(caption, file name, SVG) of every experiment that has one."""
-    drawn = [*pictures(results), *grids(results)]
-    for kind, name in NAMES.items():
-        for experiment, what in (("R2", "V-hat"), ("R8", "delta")):
-            rows = [row for row in results.where(experiment=experiment) if kind_of(row) == kind]
-            cited = cite(results, experiment, kind)
-            for shape, fit in (("mlp", "retrained"), ("linear", "retrained"), ("mlp", "masked")):
-                points = curve_rows(rows, shape, fit)
-                if points:
-                    title = f"{cited}, {name}: Spearman with {what}, {shape} probe {fit}"
-                    drawn.append(
-                        (
-                            title,
-                            f"{experiment}-{kind}-{shape}-{fit}",
-                            pruning_curve(points, "spearman"),
-                        )
-                    )
-        points = [
-            row for row in results.where(experiment="R2", metric="auroc_s0") if kind_of(row) == kind
-        ]
-        if points:
-            title = f"{cite(results, 'R2', kind)}, {name}: AUROC of the final verdict at s_0, mlp probe retrained"
-            drawn.append(
-                (title, f"R2-{kind}-auroc_s0", pruning_curve(curve_rows(points, "mlp"), "auroc_s0"))
-            )
-        seen = [
-            row for row in results.where(experiment="R9", metric="trace") if kind_of(row) == kind
-        ]
-        if seen:
-            title = (
-                f"R9, {name}: the neuron chosen on train, over the first answers of the test split"
-            )
-            drawn.append((title, f"R9-{kind}", traces(seen)))
-        bars = [row for row in results.where(experiment="R4") if kind_of(row) == kind]
-        if bars:
-            drawn.append(
-                (
-                    f"{cite(results, 'R4', kind)}, {name}: accuracy without them, beside every control",
-                    f"R4-{kind}",
-                    ablation_bars(bars),
-                )
-            )
-        steered = [row for row in results.where(experiment="R14") if kind_of(row) == kind]
-        for metric, what in (
-            (("accuracy", "accuracy"), ("value", "V-hat of the continuation")) if steered else ()
-        ):
-            title = f"R14, {name} steered both ways at all positions: {what}"
-            drawn.append((title, f"R14-{kind}-{metric}", steering_curve(steered, metric)))
-        for metric, what in (
-            ("accuracy_zeroed", "zeroed: accuracy"),
-            ("contrast_at_share", "steered up minus down"),
-        ):
-            if any(row.metric == metric for row in steered):
-                title = f"R14, {name}, more and more of the ranking {what}"
-                drawn.append((title, f"R14-{kind}-{metric}", share_curve(steered, metric)))
-    return drawn
+        for metric, shown in STEERED:
+            caption = f"R14, {NAMES[kind]} steered both ways at all positions: {shown}"
+            found.append((caption, f"R14-{kind}-{metric}", steering_curve(rows, metric)))
+    for metric, shown in DOSES:
+        if any(row.metric == metric for row in rows):
+            caption = f"R14, {NAMES[kind]}, more and more of the ranking {shown}"
+            found.append((caption, f"R14-{kind}-{metric}", share_curve(rows, metric)))
+    return found

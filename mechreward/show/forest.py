@@ -1,125 +1,194 @@
-"""Estimates with their intervals, one line an arm, as SVG: what a table says, at a glance."""
+"""Forest plot: estimates with their intervals, one line each, in groups."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from matplotlib.ticker import MaxNLocator
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mechreward.base.errors import require
-from mechreward.show.style import BLACK, blank, looks, styled, to_svg
+from mechreward.show.style import BLACK, Look, Reference, blank, decimals, looks, styled, to_svg
 from mechreward.stats import Interval
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the picture: a score under a `label`, drawn as `arm` looks, with the single
-    `draws` of a control and a `mark` where chance is for this line alone."""
+class Estimate:
+    """One line of a forest plot.
+
+    Parameters
+    ----------
+    label
+        Its name, at the left.
+    score
+        The estimate and its interval. Without bounds it is a dot alone; nan is no mark at all.
+    arm
+        Whose colour and marker it has (`style.looks`); "value" by default.
+    draws
+        Single draws of a control, as small dots; none by default.
+    mark
+        Where chance is for this line alone: an upright tick; None (the default) for no tick.
+    text
+        What stands at the right; None (the default) for the score with two decimals.
+    """
 
     label: str
     score: Interval
     arm: str = "value"
     draws: tuple[float, ...] = ()
     mark: float | None = None
+    text: str | None = None
+
+    def numbers(self) -> list[float]:
+        """Every number that is drawn and exists."""
+        numbers = [self.score.estimate, self.score.low, self.score.high, *self.draws]
+        if self.mark is not None:
+            numbers.append(self.mark)
+        return [number for number in numbers if math.isfinite(number)]
 
 
-def estimates(
-    groups: Mapping[str, Sequence[Line]],
+def forest(
+    groups: Mapping[str, Sequence[Estimate]],
     xlabel: str,
     *,
-    chance: float | None = None,
-    named: str = "chance",
+    reference: Reference | None = None,
+    shares: bool = False,
 ) -> str:
-    """Dots with intervals in `groups` (heading -> lines; "" for none), each number printed at its
-    right.
+    """Dots with intervals in groups, the numbers of each line at its right.
 
-    A thin dashed line stands at `chance`, called `named`; a short upright tick at a line's own
-    `mark`. An estimate without an interval is a dot alone; one that does not exist (NaN) shows "–".
-    Draws of a control are small dots.
+    Parameters
+    ----------
+    groups
+        Heading -> estimates; "" for a group without a heading.
+    xlabel
+        What the numbers are.
+    reference
+        An upright line with its band and its name above; None (the default) for none.
+    shares
+        Whether the axis runs from 0% to 100%; by default it holds what is drawn.
 
-    Raises:
-        MechRewardError: no line, or no number to draw.
+    Returns
+    -------
+    str
+        One `<svg>` element.
+
+    Raises
+    ------
+    MechRewardError
+        No estimate, or no number to draw.
     """
-    lines = [line for group in groups.values() for line in group]
-    numbers = [number for line in lines for number in _numbers(line) if math.isfinite(number)]
-    require(bool(numbers), f"none of {len(lines)} lines has a number: there is nothing to draw.")
-    look = looks(line.arm for line in lines)
-    marked = any(line.mark is not None for line in lines)
-    rows = len(lines) + sum(bool(name) for name in groups)
+    estimates = [estimate for group in groups.values() for estimate in group]
+    numbers = [number for estimate in estimates for number in estimate.numbers()]
+    # An axis from 0% to 100% needs no numbers to have its ends.
+    require(
+        shares or bool(numbers),
+        f"none of {len(estimates)} lines has a number: there is nothing to draw.",
+    )
+    look = looks(estimate.arm for estimate in estimates)
     with styled():
-        figure, axes = blank(8.4, 1.0 + 0.26 * max(rows, 2))
+        figure, axes = blank(8.4, _height(groups))
         axes.grid(axis="x")
-        if chance is not None:
-            axes.axvline(chance, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)))
-            up = axes.get_xaxis_transform()
-            axes.text(
-                chance,
-                1.01,
-                named,
-                transform=up,
-                ha="center",
-                va="bottom",
-                size=8.5,
-                color="#555555",
-            )
-        y, labels = 0, {}
-        for name, group in groups.items():
-            if name:
-                left = axes.get_yaxis_transform()
-                axes.text(-0.01, y, name, transform=left, ha="right", va="center", weight="bold")
+        if reference is not None:
+            _draw_reference(axes, reference)
+        labels = {}
+        y = 0
+        for heading, group in groups.items():
+            if heading:
+                _write(axes, -0.01, y, heading, ha="right", weight="bold")
                 y += 1
-            for line in group:
-                colour, _, marker = look[line.arm]
-                axes.scatter(
-                    line.draws, [y] * len(line.draws), s=12, color=colour, alpha=0.4, linewidths=0
-                )
-                axes.hlines(y, line.score.low, line.score.high, color=colour, linewidth=2)
-                axes.plot(
-                    line.score.estimate,
-                    y,
-                    marker=marker,
-                    markersize=6.5,
-                    color=colour,
-                    markeredgecolor="white",
-                )
-                if line.mark is not None:
-                    axes.vlines(line.mark, y - 0.36, y + 0.36, color=BLACK, linewidth=1.4)
-                text = _said(line.score)
-                axes.text(
-                    1.015, y, text, transform=axes.get_yaxis_transform(), va="center", size=8.5
-                )
-                labels[y], y = line.label, y + 1
+            for estimate in group:
+                _draw_estimate(axes, y, estimate, look[estimate.arm])
+                labels[y] = estimate.label
+                y += 1
         axes.set_yticks(list(labels), list(labels.values()))
         axes.tick_params(axis="y", length=0)
-        axes.set_ylim(y - 0.4, -0.6)
-        ends = [*numbers, *([] if chance is None else [chance])]
-        room = 0.04 * (max(ends) - min(ends)) or 0.1
-        axes.set_xlim(min(ends) - room, max(ends) + room)
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axes.set_xlabel(xlabel + (" (upright tick: chance)" if marked else ""))
+        axes.set_ylim(max(y, 1) - 0.4, -0.6)
         axes.spines["left"].set_visible(False)
+        if shares:
+            axes.set_xlim(-0.01, 1.01)
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        else:
+            axes.set_xlim(_ends(numbers, reference))
+            axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        marked = any(estimate.mark is not None for estimate in estimates)
+        axes.set_xlabel(xlabel + (" (upright tick: chance)" if marked else ""))
         return to_svg(figure)
 
 
-def _numbers(line: Line) -> list[float]:
-    mark = [] if line.mark is None else [line.mark]
-    return [line.score.estimate, line.score.low, line.score.high, *line.draws, *mark]
+def _height(groups: Mapping[str, Sequence[Estimate]]) -> float:
+    """Inches: more for each line where texts at the right have two lines of their own."""
+    lines = 0
+    line_height = 0.26
+    for heading, group in groups.items():
+        lines += len(group) + bool(heading)
+        if any("\n" in (estimate.text or "") for estimate in group):
+            line_height = 0.3
+    return 1.1 + line_height * max(lines, 2)
 
 
-def _said(score: Interval) -> str:
-    """The numbers of a line, with a true minus sign."""
-    if math.isnan(score.estimate):
-        return "–"
-    bounded = not (math.isnan(score.low) or math.isnan(score.high))
-    said = (
-        f"{_digits(score.estimate)} [{_digits(score.low)}, {_digits(score.high)}]"
-        if bounded
-        else _digits(score.estimate)
+def _ends(numbers: Sequence[float], reference: Reference | None) -> tuple[float, float]:
+    """Ends of an axis that holds all numbers and the reference, with some room beside them."""
+    held = list(numbers)
+    if reference is not None:
+        held.append(reference.at)
+    room = 0.04 * (max(held) - min(held)) or 0.1
+    return min(held) - room, max(held) + room
+
+
+def _draw_reference(axes: Axes, reference: Reference) -> None:
+    if reference.has_band():
+        axes.axvspan(reference.low, reference.high, color=BLACK, alpha=0.07, linewidth=0)
+    axes.axvline(reference.at, **reference.look())
+    axes.text(
+        reference.at,
+        1.01,
+        reference.label,
+        transform=axes.get_xaxis_transform(),
+        ha="center",
+        va="bottom",
+        size=8.5,
+        color="#444444",
     )
-    return said.replace("-", "−")
 
 
-def _digits(number: float) -> str:
-    return f"{round(number, 2) + 0.0:.2f}"
+def _draw_estimate(axes: Axes, y: int, estimate: Estimate, look: Look) -> None:
+    """Draws behind, then the interval, its estimate, chance, and the numbers at the right."""
+    score = estimate.score
+    heights = y + _spread(len(estimate.draws))
+    axes.scatter(estimate.draws, heights, s=12, color=look.colour, alpha=0.45, linewidths=0)
+    axes.hlines(y, score.low, score.high, color=look.colour, linewidth=2)
+    axes.plot(
+        score.estimate,
+        y,
+        marker=look.marker,
+        markersize=6.5,
+        color=look.colour,
+        markeredgecolor="white",
+        markeredgewidth=0.8,
+    )
+    if estimate.mark is not None:
+        axes.vlines(estimate.mark, y - 0.36, y + 0.36, color=BLACK, linewidth=1.4)
+    text = _score_text(score) if estimate.text is None else estimate.text
+    _write(axes, 1.015, y, text, size=8.5, linespacing=1.25)
+
+
+def _spread(draws: int) -> np.ndarray:
+    """Offsets [draws] in (-.22, .22) that keep equal draws apart: steps of the golden ratio fill a
+    range evenly and are the same every time."""
+    return 0.44 * ((0.618 * np.arange(draws)) % 1 - 0.5)
+
+
+def _write(axes: Axes, x: float, y: int, text: str, **look: Any) -> None:
+    """Text beside line `y`, with `x` 0 at the left end of the axis and 1 at the right."""
+    axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center", **look)
+
+
+def _score_text(score: Interval) -> str:
+    text = decimals(score.estimate)
+    if math.isnan(score.estimate) or math.isnan(score.low) or math.isnan(score.high):
+        return text
+    return f"{text} [{decimals(score.low)}, {decimals(score.high)}]"

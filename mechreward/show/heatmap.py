@@ -1,101 +1,148 @@
-"""A matrix of numbers by name, as SVG: what was found in one place, measured in another."""
+"""Heatmap: a table of numbers as coloured squares, each number printed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from mechreward.base.errors import require
-from mechreward.show.style import VERMILLION, blank, styled, to_svg
+from mechreward.show.style import SIGNED, VERMILLION, blank, decimals, styled, to_svg
+
+Place = tuple[str, str]  # row, column
+PALE = 0.75  # up to this depth of colour black text reads better than white
 
 
 def matrix(
-    cells: Mapping[tuple[str, str], float],
+    cells: Mapping[Place, float],
     *,
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
     low: float = 0.0,
     high: float = 1.0,
-    notes: Mapping[tuple[str, str], str] | None = None,
-    ring: Sequence[tuple[str, str]] = (),
+    middle: float | None = None,
+    notes: Mapping[Place, str] | None = None,
+    ring: Collection[Place] = (),
     xlabel: str = "",
     ylabel: str = "",
+    title: str = "",
+    numbered: bool = True,
+    turned: bool = False,
 ) -> str:
-    """`cells` by (row, column) as coloured squares with the number printed, from `low` (white) to
-    `high`.
+    """Coloured squares by row and column, from white to blue, and vermillion on the other side.
 
-    `notes` is a small second line of a square; `ring` marks squares. `rows` and `columns` give the
-    order, by default that in which they first appear. A missing cell is hatched, NaN shows "–";
-    only colours are clipped, never numbers.
+    Parameters
+    ----------
+    cells
+        (row, column) -> number. A missing cell is hatched, nan shows "–"; only colours are
+        clipped, never numbers.
+    rows, columns
+        Their names in order; by default that in which they first appear.
+    low, high
+        Numbers of the deepest colours, 0 and 1 by default.
+    middle
+        The number that is white; None (the default) for `low`, so that there is no vermillion.
+    notes
+        (row, column) -> a small second line of a square; None (the default) for none.
+    ring
+        Squares that are marked; none by default.
+    xlabel, ylabel, title
+        Names of the axes, and a line above; "" (the default) for none.
+    numbered
+        Whether numbers are printed; True by default.
+    turned
+        Whether the names of columns stand upright, for long ones; by default they lie, with a
+        line for each word.
 
-    Raises:
-        MechRewardError: no cells, or `high` not above `low`.
+    Returns
+    -------
+    str
+        One `<svg>` element.
+
+    Raises
+    ------
+    MechRewardError
+        No cells, or `high` not above `low`.
     """
     require(bool(cells), "there is nothing to draw: no cell was given.")
     require(high > low, f"the colours run from low to high; {low} and {high} were given.")
     rows = list(rows or dict.fromkeys(row for row, _ in cells))
     columns = list(columns or dict.fromkeys(column for _, column in cells))
     notes = notes or {}
-    longest, wide = max(map(len, rows)), max(*map(len, columns), 5 * bool(notes))
+    white = low if middle is None else middle
+    names = columns if turned else [name.replace(" ", "\n") for name in columns]
     with styled():
-        height = 0.62 if notes else 0.42
-        width = 1.2 + 0.075 * longest + max(0.62, 0.11 * wide) * max(len(columns), 3)
-        figure, axes = blank(min(9.5, width), 0.9 + height * len(rows))
-        tint = matplotlib.colormaps["Blues"]
+        figure, axes = blank(*_size(rows, columns, title, bool(notes), turned))
+        size = min(9.5, 150 / len(columns))
         for y, row in enumerate(rows):
             for x, column in enumerate(columns):
                 place = (row, column)
                 if place not in cells:
-                    axes.add_patch(
-                        _box(
-                            x, y, facecolor="white", edgecolor="#d8d8d8", hatch="////", linewidth=0
-                        )
-                    )
+                    _draw_box(axes, x, y, facecolor="white", edgecolor="#d8d8d8", hatch="////")
                     continue
-                number = cells[place]
-                depth = (
-                    0.85 * min(max((number - low) / (high - low), 0), 1)
-                    if math.isfinite(number)
-                    else 0
-                )
-                axes.add_patch(_box(x, y, facecolor=tint(depth), edgecolor="white", linewidth=1.5))
-                colour, lift = "white" if depth > 0.7 else "#1a1a1a", 0.12 if place in notes else 0
-                text = f"{number:.2f}" if math.isfinite(number) else "–"
-                axes.text(
-                    x,
-                    y - lift,
-                    text,
-                    ha="center",
-                    va="center",
-                    color=colour,
-                    size=min(9.5, 150 / len(columns)),
-                )
-                axes.text(
-                    x,
-                    y + 0.24,
-                    notes.get(place, ""),
-                    ha="center",
-                    va="center",
-                    color=colour,
-                    size=7.5,
-                )
+                depth = _depth(cells[place], low, white, high)
+                tint = SIGNED((depth + 1) / 2)
+                _draw_box(axes, x, y, facecolor=tint, edgecolor="#e4e4e4", linewidth=0.8)
+                text = decimals(cells[place]) if numbered else ""
+                _draw_text(axes, x, y, text, notes.get(place, ""), depth, size)
                 if place in ring:
-                    axes.add_patch(
-                        _box(x, y, 0.44, facecolor="none", edgecolor=VERMILLION, linewidth=2)
-                    )
-        axes.set_xticks(range(len(columns)), [name.replace(" ", "\n") for name in columns])
-        axes.set_yticks(range(len(rows)), rows)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xlim(-0.5, len(columns) - 0.5)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+                    _draw_box(axes, x, y, 0.44, fill=False, edgecolor=VERMILLION, linewidth=2)
+        _name_sides(axes, rows, names, turned)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
+        axes.set_title(title, loc="left", size=9.5, color="#444444")
         return to_svg(figure)
 
 
-def _box(x: int, y: int, half: float = 0.5, **look: object) -> Rectangle:
-    return Rectangle((x - half, y - half), 2 * half, 2 * half, **look)  # type: ignore[arg-type]
+def _size(
+    rows: Sequence[str], columns: Sequence[str], title: str, noted: bool, turned: bool
+) -> tuple[float, float]:
+    """Width and height in inches: room for the names, and for numbers and notes in each square."""
+    row_name = 1.2 + 0.075 * max(map(len, rows))
+    characters = 5 if noted else 0
+    column_name = 0.0
+    if turned:
+        column_name = 0.085 * max(map(len, columns))
+    else:
+        characters = max(characters, *map(len, columns))
+    square = max(0.62, 0.11 * characters)
+    width = row_name + max(square * max(len(columns), 3), 0.075 * len(title))
+    height = 1.0 + column_name + (0.62 if noted else 0.42) * len(rows)
+    return min(9.5, width), height
+
+
+def _depth(number: float, low: float, white: float, high: float) -> float:
+    """Depth of the colour in [-1, 1]: 0 at `white` and for nan, 1 at `high`, -1 at `low`."""
+    if not math.isfinite(number):
+        return 0.0
+    if number < white:
+        return max((number - white) / (white - low), -1.0) if low < white else 0.0
+    return min((number - white) / (high - white), 1.0)
+
+
+def _draw_box(axes: Axes, x: int, y: int, half: float = 0.5, **look: Any) -> None:
+    axes.add_patch(Rectangle((x - half, y - half), 2 * half, 2 * half, **look))
+
+
+def _draw_text(axes: Axes, x: int, y: int, text: str, note: str, depth: float, size: float) -> None:
+    """A square's number, and its note below it."""
+    look: dict[str, Any] = {
+        "ha": "center",
+        "va": "center",
+        "color": "white" if abs(depth) > PALE else "#1a1a1a",
+    }
+    axes.text(x, y - 0.12 if note else y, text, size=size, **look)
+    axes.text(x, y + 0.24, note, size=7.5, **look)
+
+
+def _name_sides(axes: Axes, rows: Sequence[str], columns: Sequence[str], turned: bool) -> None:
+    size = min(9.5, 300 / len(columns))
+    axes.set_xticks(range(len(columns)), columns, rotation=90 if turned else 0, size=size)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -1,11 +1,4 @@
-"""Rows in, SVG strings out: pruning curves, ablation intervals, the grid of sites, histograms.
-
-Every function returns one `<svg>` element as text, byte-identical for equal input: no date, fixed
-ids, no pyplot and none of the user's matplotlib settings. Text stays text (it can be searched,
-selected and read aloud), laid out with the DejaVu Sans that comes with matplotlib; where a viewer
-lacks it, narrower fonts stand in. Numbers that do not exist (NaN) are left out of lines and printed
-as "–". The paper draws bare lines; bands, nulls and draws are our own choice.
-"""
+"""Histogram of V-hat or delta."""
 
 from __future__ import annotations
 
@@ -16,48 +9,66 @@ import numpy as np
 from mechreward.base.errors import require
 from mechreward.show.style import BLUE, VERMILLION, blank, styled, to_svg
 
+MOST_ROLLOUTS = 64  # the largest K whose multiples of 1/K are looked for
+
 
 def histogram(values: Sequence[float | int] | np.ndarray, xlabel: str) -> str:
-    """How often each value occurs, as SVG; for V-hat or delta, `values` [n] of which NaN are left
-    out and counted.
+    """How often each value occurs; negative bars are vermillion, the others blue.
 
     Values that are multiples of 1/K (K <= 64 rollouts) get one bar each, because bins across such a
     lattice show combs that are not in the data; other values get 20 bins in [0, 1], or 41 around
-    zero where some are negative. Negative bars are vermillion, the others blue.
+    zero where some are negative.
 
-    Raises:
-        MechRewardError: not one column of numbers, or none of them finite.
+    Parameters
+    ----------
+    values
+        V-hat or delta of every state, `[n]`; nan are left out and counted.
+    xlabel
+        What the values are.
+
+    Returns
+    -------
+    str
+        One `<svg>` element.
+
+    Raises
+    ------
+    MechRewardError
+        Not one column of numbers, or none of them finite.
     """
     column = np.asarray(values, dtype=float)
     require(column.ndim == 1, f"values must be one column; got shape {column.shape}")
-    kept = column[np.isfinite(column)]
+    finite = column[np.isfinite(column)]
     require(
-        len(kept) > 0,
+        len(finite) > 0,
         f"none of the {len(column)} values is a finite number: there is nothing to draw",
     )
-    edges = _bins(kept)
-    counts, _ = np.histogram(kept, edges)
-    centres, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    edges = _bins(finite)
+    counts, _ = np.histogram(finite, edges)
+    centres = (edges[1:] + edges[:-1]) / 2
+    colours = np.where(centres < -1e-9, VERMILLION, BLUE)
+    note = f"n = {len(finite)}"
+    if len(finite) < len(column):
+        note += f" ({len(column) - len(finite)} without a value)"
     with styled():
         figure, axes = blank(8.4, 2.6)
         axes.grid(axis="y")
-        colours = [VERMILLION if centre < -1e-9 else BLUE for centre in centres]
-        axes.bar(centres, counts, 0.88 * width, color=colours)
-        missing = len(column) - len(kept)
-        note = f"n = {len(kept)}" + (f" ({missing} without a value)" if missing else "")
+        axes.bar(centres, counts, 0.88 * np.diff(edges), color=colours)
         axes.text(1, 1.01, note, transform=axes.transAxes, ha="right", va="bottom", color="#444444")
         axes.set_xlabel(xlabel)
         axes.set_ylabel("count")
         return to_svg(figure)
 
 
-def _bins(kept: np.ndarray) -> np.ndarray:
+def _bins(values: np.ndarray) -> np.ndarray:
     """Edges [bins + 1]: one bin for each multiple of 1/K if all values are such, else equal
     widths."""
-    for k in range(1, 65):
-        if np.abs(kept * k - np.round(kept * k)).max() < 0.01:
-            return (np.arange(round(kept.min() * k), round(kept.max() * k) + 2) - 0.5) / k
-    if kept.min() >= 0:
-        return np.linspace(0, max(1.0, kept.max()), 21)
-    most = np.abs(kept).max()
-    return np.linspace(-most, most, 42)
+    for k in range(1, MOST_ROLLOUTS + 1):
+        wins = values * k
+        if np.abs(wins - np.round(wins)).max() < 0.01:
+            first, last = round(wins.min()), round(wins.max())
+            return (np.arange(first, last + 2) - 0.5) / k
+    if values.min() >= 0:
+        return np.linspace(0, max(1.0, values.max()), 21)
+    reach = np.abs(values).max()
+    return np.linspace(-reach, reach, 42)

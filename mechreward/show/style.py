@@ -1,52 +1,86 @@
-"""One restrained look for all figures: what each arm looks like, a blank figure, and SVG text that
-never changes."""
+"""One restrained look for all pictures: palette, a blank figure, numbers as text, SVG that never
+changes.
+
+Every picture is one `<svg>` element as text, byte-identical for equal input: no date, fixed ids,
+no pyplot and none of the user's matplotlib settings. Text stays text (it can be searched, selected
+and read aloud), laid out with the DejaVu Sans that comes with matplotlib; where a viewer lacks it,
+narrower fonts stand in. The ground is white, so that a picture reads on a dark page too.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-BLUE, VERMILLION, BLACK = (
-    "#0072B2",
-    "#D55E00",
-    "#000000",
-)  # Okabe and Ito's palette, safe for colour blindness
+# Okabe and Ito's palette, safe for colour blindness.
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+BLACK = "#000000"
+GREY = "#777777"
 
-# arm -> colour, dash, marker. The sets under test are strong, the nulls grey, told apart by dash
-# and marker.
-ARMS: dict[str, tuple[str, Any, str]] = {
-    "value": (BLUE, "-", "o"),
-    "dopamine": (VERMILLION, "-", "s"),
-    "baseline": (BLACK, "-", "D"),
-    "matched": ("#4d4d4d", "--", "^"),
-    "matched_displacement": ("#4d4d4d", ":", ">"),
-    "matched_dopamine": ("#8a5a3c", "--", "^"),
-    "mean_difference": ("#A6298C", "-", "X"),
-    "l1_penalised": ("#1795A8", (0, (5, 1.5)), "*"),
-    "gradient_x_activation": ("#6A3D9A", ":", "h"),
-    "correlation": ("#B8860B", "-", "D"),
-    "td_over_tokens": ("#1a1a1a", (0, (3, 1, 1, 1)), "s"),
-    "random": ("#767676", "-.", "v"),
-    "sink_free_random": ("#767676", ":", "<"),
-    "rotated": ("#9C6A00", "--", "p"),
-    "magnitude": ("#007A5A", "-.", "P"),
-    "shuffled": ("#8c8c8c", (0, (1, 2)), "d"),
-}
-NULLS = (
-    *("matched", "matched_displacement", "matched_dopamine", "random", "sink_free_random"),
-    *("rotated", "magnitude", "shuffled"),
+# Darker than the palette, so that white text reads on them.
+DEEP_BLUE = "#005A8E"
+DEEP_VERMILLION = "#A34700"
+# Numbers from -1 to 1, white at 0.
+SIGNED = LinearSegmentedColormap.from_list(
+    "signed", [DEEP_VERMILLION, "#F4A582", "white", "#82BBE0", DEEP_BLUE]
 )
-OTHERS: tuple[tuple[str, Any, str], ...] = (
-    ("#6A3D9A", "-", "*"),
-    ("#B0578D", "--", "X"),
-    ("#7A4B2A", "-.", "h"),
-    ("#3A8BB8", ":", "p"),
+
+DASHED = (0, (4, 3))  # chance
+
+
+class Look(NamedTuple):
+    """What an arm looks like wherever it is drawn: matplotlib's colour, line style and marker."""
+
+    colour: str
+    dash: Any
+    marker: str
+
+
+# The sets under test are strong, the nulls grey, told apart by dash and marker.
+ARMS: dict[str, Look] = {
+    "value": Look(BLUE, "-", "o"),
+    "dopamine": Look(VERMILLION, "-", "s"),
+    "baseline": Look(BLACK, "-", "D"),
+    "matched": Look("#4d4d4d", "--", "^"),
+    "matched_displacement": Look("#4d4d4d", ":", ">"),
+    "matched_dopamine": Look("#8a5a3c", "--", "^"),
+    "mean_difference": Look("#A6298C", "-", "X"),
+    "l1_penalised": Look("#1795A8", (0, (5, 1.5)), "*"),
+    "gradient_x_activation": Look("#6A3D9A", ":", "h"),
+    "correlation": Look("#B8860B", "-", "D"),
+    "td_over_tokens": Look("#1a1a1a", (0, (3, 1, 1, 1)), "s"),
+    "random": Look("#767676", "-.", "v"),
+    "sink_free_random": Look("#767676", ":", "<"),
+    "rotated": Look("#9C6A00", "--", "p"),
+    "magnitude": Look("#007A5A", "-.", "P"),
+    "shuffled": Look("#8c8c8c", (0, (1, 2)), "d"),
+}
+OTHERS = (
+    Look("#6A3D9A", "-", "*"),
+    Look("#B0578D", "--", "X"),
+    Look("#7A4B2A", "-.", "h"),
+    Look("#3A8BB8", ":", "p"),
+)
+TESTED = ("value", "dopamine")
+NULLS = (
+    "matched",
+    "matched_displacement",
+    "matched_dopamine",
+    "random",
+    "sink_free_random",
+    "rotated",
+    "magnitude",
+    "shuffled",
 )
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "mechreward",
@@ -70,22 +104,83 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def looks(arms: Iterable[str]) -> dict[str, tuple[str, Any, str]]:
-    """Colour, dash and marker of every arm; arms without a fixed look share four more, in order of
-    name."""
+@dataclass(frozen=True)
+class Reference:
+    """A straight line across a picture, such as chance or an unchanged model.
+
+    Parameters
+    ----------
+    at
+        Where it stands on the axis of the numbers.
+    label
+        What it is called; "" for a line that needs no name.
+    low, high
+        Ends of its band; nan (the default) for none.
+    dashed
+        A thin grey dashed line (the default), for chance; else a black one, for a measurement.
+    """
+
+    at: float
+    label: str = ""
+    low: float = math.nan
+    high: float = math.nan
+    dashed: bool = True
+
+    def look(self) -> dict[str, Any]:
+        """Matplotlib's arguments for the line."""
+        if self.dashed:
+            return {"color": GREY, "linewidth": 0.9, "linestyle": DASHED}
+        return {"color": BLACK, "linewidth": 1.0}
+
+    def has_band(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+def looks(arms: Iterable[str]) -> dict[str, Look]:
+    """Colour, dash and marker of every arm.
+
+    Parameters
+    ----------
+    arms
+        Names of the arms in one picture. Those without a fixed look share four more, in order of
+        name.
+
+    Returns
+    -------
+    dict
+        Look of each arm, by name.
+    """
     names = sorted(set(arms))
     strangers = [name for name in names if name not in ARMS]
-    return {
-        name: ARMS[name] if name in ARMS else OTHERS[strangers.index(name) % len(OTHERS)]
-        for name in names
-    }
+    chosen = {}
+    for name in names:
+        if name in ARMS:
+            chosen[name] = ARMS[name]
+        else:
+            chosen[name] = OTHERS[strangers.index(name) % len(OTHERS)]
+    return chosen
 
 
 def order(arm: str) -> tuple[int, str]:
     """Sort key of an arm: the sets under test, then what they are compared with, then the nulls."""
+    if arm in TESTED:
+        return TESTED.index(arm), arm
     if arm in NULLS:
-        return 3 + NULLS.index(arm), arm
-    return ("value", "dopamine").index(arm) if arm in ("value", "dopamine") else 2, arm
+        return len(TESTED) + 1 + NULLS.index(arm), arm
+    return len(TESTED), arm
+
+
+def decimals(number: float) -> str:
+    """Two decimals with a true minus sign and no minus zero; "–" where there is no number."""
+    if not math.isfinite(number):
+        return "–"
+    rounded = round(float(number), 2) + 0.0
+    return f"{rounded:.2f}".replace("-", "−")
+
+
+def percent(number: float) -> str:
+    """A share as a percentage with one decimal; "–" where there is no number."""
+    return f"{number:.1%}" if math.isfinite(number) else "–"
 
 
 @contextmanager
@@ -99,21 +194,28 @@ def styled() -> Iterator[None]:
 
 
 def blank(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of `width` by `height` inches with one pair of axes; no pyplot, so no window and no
-    global state."""
+    """A figure with one pair of axes; no pyplot, so no window and no global state.
+
+    Parameters
+    ----------
+    width, height
+        Size in inches.
+
+    Returns
+    -------
+    tuple of Figure and Axes
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
 def to_svg(figure: Figure) -> str:
-    """The `<svg>` element alone, fit for a page: no prolog, no metadata, no address but the
-    namespaces."""
-    out = io.StringIO()
-    figure.savefig(
-        out,
-        format="svg",
-        transparent=True,
-        metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-    )
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+    """The `<svg>` element alone, on white, fit for a page.
+
+    No prolog, no metadata, and no address but the namespaces.
+    """
+    text = io.StringIO()
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(text, format="svg", facecolor="white", metadata=no_metadata)
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]

@@ -1,0 +1,223 @@
+"""Curves: lines with bands over an axis, one look for each arm; and single answers, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mechreward.base.errors import require
+from mechreward.show.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    NULLS,
+    TESTED,
+    VERMILLION,
+    Look,
+    Reference,
+    blank,
+    looks,
+    order,
+    styled,
+    to_svg,
+)
+
+Points = Float[np.ndarray, " point"] | Sequence[float | int]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a picture and the band around it.
+
+    Parameters
+    ----------
+    label
+        Its name in the legend.
+    x, y
+        Places and heights of its points, `[point]`; the line is broken where `y` is nan.
+    low, high
+        Ends of the band at each point, `[point]`.
+    arm
+        Whose colour, dash and marker it has (`style.looks`); "value" by default.
+    hollow
+        White markers, for a second line of the same arm; False by default.
+    """
+
+    label: str
+    x: Points
+    y: Points
+    low: Points
+    high: Points
+    arm: str = "value"
+    hollow: bool = False
+
+
+def curve(
+    lines: Sequence[Line],
+    xlabel: str,
+    ylabel: str,
+    *,
+    ticks: Mapping[float | int, str],
+    reference: Reference | None = None,
+    logarithmic: bool = False,
+    falling: bool = False,
+    upright: float | None = None,
+) -> str:
+    """Lines with bands over one axis, the arms under test drawn on top and named first.
+
+    Parameters
+    ----------
+    lines
+        What is drawn, in any order; of lines of one arm the first is named first.
+    xlabel, ylabel
+        What the axes are.
+    ticks
+        Place on the horizontal axis -> what is written there.
+    reference
+        A level line with its band; None (the default) for none.
+    logarithmic
+        Whether the horizontal axis is; False by default.
+    falling
+        Whether it runs from high to low; False by default.
+    upright
+        Where a thin upright line stands; None (the default) for none.
+
+    Returns
+    -------
+    str
+        One `<svg>` element.
+
+    Raises
+    ------
+    MechRewardError
+        No line.
+    """
+    require(bool(lines), "no line was given: there is nothing to draw.")
+    look = looks(line.arm for line in lines)
+    with styled():
+        figure, axes = blank(8.4, 3.8)
+        axes.grid(axis="y")
+        if reference is not None:
+            _draw_reference(axes, reference)
+        if upright is not None:
+            axes.axvline(upright, color=BLACK, linewidth=0.8)
+        by_weight = sorted(lines, key=lambda line: order(line.arm))
+        for line in reversed(by_weight):
+            _draw_line(axes, line, look[line.arm])
+        if logarithmic:
+            axes.set_xscale("log")
+        if falling:
+            axes.invert_xaxis()
+        axes.set_xticks(list(ticks), list(ticks.values()))
+        axes.minorticks_off()
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        # Drawn last is on top, and should be named first.
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles[::-1], labels[::-1], loc="outside right upper", handlelength=3)
+        return to_svg(figure)
+
+
+def _draw_reference(axes: Axes, reference: Reference) -> None:
+    if reference.has_band():
+        axes.axhspan(reference.low, reference.high, color=BLACK, alpha=0.06, linewidth=0)
+    axes.axhline(reference.at, label=reference.label or None, **reference.look())
+
+
+def _draw_line(axes: Axes, line: Line, look: Look) -> None:
+    """A band, paler where many lines lie on each other, and the line with its points."""
+    tested = line.arm in TESTED
+    if tested:
+        shade = 0.16
+    elif line.arm in NULLS:
+        shade = 0.09
+    else:
+        shade = 0.04
+    axes.fill_between(line.x, line.low, line.high, color=look.colour, alpha=shade, linewidth=0)
+    axes.plot(
+        line.x,
+        line.y,
+        color=look.colour,
+        linestyle=look.dash,
+        linewidth=2.2 if tested else 1.3,
+        marker=look.marker,
+        markersize=5 if tested else 4,
+        markerfacecolor="white" if line.hollow else look.colour,
+        label=line.label,
+    )
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One answer, step by step.
+
+    Parameters
+    ----------
+    title
+        What is written above it.
+    steps
+        Numbers of its steps, `[step]`.
+    delta
+        TD error of each step, `[step]`, in [-1, 1].
+    activation
+        The neuron at the end of each step, `[step]`, in its standard deviations.
+    """
+
+    title: str
+    steps: Points
+    delta: Points
+    activation: Points
+
+
+def step_traces(traces: Sequence[Trace]) -> str:
+    """One panel an answer: bars are delta of its steps, the line is the neuron.
+
+    Parameters
+    ----------
+    traces
+        Answers, in the order of their panels, two in a row. All panels have the same axes.
+
+    Returns
+    -------
+    str
+        One `<svg>` element.
+
+    Raises
+    ------
+    MechRewardError
+        No answer.
+    """
+    require(bool(traces), "no answer was given: there is nothing to draw.")
+    reach = 1.0
+    for trace in traces:
+        reach = max(reach, *np.abs(trace.activation).tolist())
+    rows = (len(traces) + 1) // 2
+    with styled():
+        figure = Figure(figsize=(8.4, 0.5 + 2.1 * rows), layout="constrained")
+        panels = figure.subplots(rows, 2, squeeze=False).flatten()
+        for axes, trace in zip(panels, traces, strict=False):
+            _draw_trace(axes, trace, reach)
+        for axes in panels[len(traces) :]:
+            axes.set_visible(False)
+        return to_svg(figure)
+
+
+def _draw_trace(axes: Axes, trace: Trace, reach: float) -> None:
+    colours = np.where(np.asarray(trace.delta) < 0, VERMILLION, BLUE)
+    axes.bar(trace.steps, trace.delta, 0.6, color=colours, alpha=0.35)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.set_ylim(-1.05, 1.05)
+    axes.set_xticks(trace.steps)
+    axes.set_xlabel("step")
+    axes.set_ylabel("delta (bars)")
+    axes.set_title(trace.title, size=9.5)
+    right = axes.twinx()
+    right.plot(trace.steps, trace.activation, color=BLACK, marker="o", markersize=4, linewidth=1.3)
+    right.set_ylim(-1.05 * reach, 1.05 * reach)
+    right.set_ylabel("neuron (line, sd)")
+    right.spines["right"].set_visible(True)
