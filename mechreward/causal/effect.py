@@ -365,7 +365,7 @@ def _json_of_arm(arm: Arm) -> dict[str, Any]:
     }
 
 
-def _arm_of_json(fields: dict[str, Any]) -> Arm:
+def _arm_of_json(fields: Any) -> Arm:
     error = fields["match_error"]
     return Arm(
         fields["name"],

@@ -149,7 +149,7 @@ def repair(
     beside sets matched in rms. No layer is picked.
 
     Where the set stands above 0 and above each of the first `FEW` matched ones at any later layer,
-    it is held against all `draws`, and the matched row has the `p_rank` of the set among them.
+    it is held against all `draws`, and both rows have the `p_rank` of the set among them.
 
     Args:
         kind: of neuron that is zeroed.
@@ -309,13 +309,12 @@ def _repair_rows(
     rows = []
     for at in later:
         parts = [control[at].estimate for control in beside]
-        detail = Detail(op="zero", at=str(at), neurons=len(neurons))
-        rows.append(row_of(setting, "value", "restored", value[at], detail))
-        ranked = detail | Detail(sets=len(parts))
+        detail = Detail(op="zero", at=str(at), neurons=len(neurons), sets=len(parts))
         if len(parts) == len(controls) and np.isfinite(parts).all():
-            p = stats.rank_among(value[at].estimate, np.array(parts), tail="high")[1]
-            ranked["p_rank"] = p
-        rows.append(row_of(setting, "matched", "restored", over_draws(parts), ranked))
+            _, p = stats.rank_among(value[at].estimate, np.array(parts), tail="high")
+            detail["p_rank"] = p
+        rows.append(row_of(setting, "value", "restored", value[at], detail))
+        rows.append(row_of(setting, "matched", "restored", over_draws(parts), detail))
     return rows
 
 

@@ -106,12 +106,10 @@ def p_moved(read: np.ndarray, held: Examples, draws: int, seed: int) -> np.ndarr
 def _read_outs(fit: Examples, held: Examples) -> dict[float, np.ndarray]:
     """What probes fitted to `fit` read on `held`, by share of the neurons they see."""
     full = ValueProbe("mc", "mlp").fit_examples(fit)
-    order = ranking(full.scores_)
     reads = {1.0: full.predict(held.x)}
     for share in SHARES:
-        top = order[: count(len(order), share)]
-        few = ValueProbe("mc", "mlp")
-        few.fit_examples(restrict(fit, top))
+        top = ranking(full.scores_)[: count(fit.x.shape[1], share)]
+        few = ValueProbe("mc", "mlp").fit_examples(restrict(fit, top))
         reads[share] = few.predict(restrict(held, top).x)
     return reads
 

@@ -224,7 +224,9 @@ def shared(experiment: str, model: str, task: str, site: Any, seed: int) -> Sett
 
 def at_site(setting: Setting, site: Any) -> Setting:
     """The same setting at another site."""
-    return setting | {"site": str(site)}
+    here = setting.copy()
+    here["site"] = str(site)
+    return here
 
 
 def row_of(
@@ -290,7 +292,7 @@ def by_meter(draws: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return values
 
 
-def _row_of_json(fields: Mapping[str, Any]) -> Row:
+def _row_of_json(fields: Any) -> Row:
     """A row as JSON holds it, where null stands for NaN."""
     known: dict[str, Any] = {}
     for name, value in fields.items():
