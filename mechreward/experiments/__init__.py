@@ -38,9 +38,8 @@ from mechreward.experiments.layers import choose, layers
 from mechreward.experiments.next_token import next_token_overlap
 from mechreward.experiments.patching import both_patched
 from mechreward.experiments.pruning import pruning
-from mechreward.experiments.rows import shared
 from mechreward.experiments.single_neuron import single_neuron
-from mechreward.experiments.split import CUT, SHARES, Split, describe, observe
+from mechreward.experiments.split import CUT, SHARES, Split, describe, observe, shared
 from mechreward.experiments.steering import steering, steering_arms
 from mechreward.experiments.targets import targets
 from mechreward.experiments.td_error import best_dopamine, td_error

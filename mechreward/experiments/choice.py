@@ -8,8 +8,7 @@ from typing import Any
 from mechreward import tasks
 from mechreward.base.errors import one_of, require
 from mechreward.experiments.layers import choose, layers
-from mechreward.experiments.rows import shared
-from mechreward.experiments.split import Split, observe
+from mechreward.experiments.split import Split, observe, shared
 from mechreward.models.load import load
 from mechreward.models.site import all_sites
 from mechreward.probing.neurons import NeuronSet, select

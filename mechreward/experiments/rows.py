@@ -217,11 +217,6 @@ class Results:
             raise MechRewardError(f"{path} is no whole results file: {error}.") from error
 
 
-def shared(experiment: str, model: str, task: str, site: Any, seed: int) -> Setting:
-    """The fields that an experiment's rows have in common; `site` is a `Site` or its name."""
-    return Setting(experiment=experiment, model=model, task=task, site=str(site), seed=seed)
-
-
 def at_site(setting: Setting, site: Any) -> Setting:
     """The same setting at another site."""
     here = setting.copy()

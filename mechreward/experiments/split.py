@@ -78,6 +78,11 @@ def observe(
     return Split(runs, values, at_states, over_steps, surface(model, runs))
 
 
+def shared(experiment: str, model: str, task: str, site: Any, seed: int) -> Setting:
+    """The fields that an experiment's rows have in common; `site` is a `Site` or its name."""
+    return Setting(experiment=experiment, model=model, task=task, site=str(site), seed=seed)
+
+
 def describe(split: Split, name: str, setting: Setting) -> list[Row]:
     """What the data of one split looks like: accuracy, spread of V-hat, share of large TD errors,
     reliability."""

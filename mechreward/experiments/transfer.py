@@ -9,7 +9,8 @@ import numpy as np
 
 from mechreward import stats
 from mechreward.causal.controls import matched
-from mechreward.experiments.rows import Detail, Row, Setting, bare, over_draws, row_of, shared
+from mechreward.experiments.rows import Detail, Row, Setting, bare, over_draws, row_of
+from mechreward.experiments.split import shared
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.overlap import overlap

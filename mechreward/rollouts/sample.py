@@ -56,8 +56,7 @@ def sample_arms(
 ) -> list[Rollouts]:
     """The same problems with the same random numbers under each arm's edits, all arms in one batch.
 
-    An arm is the edits its rows carry (see `Edit`); `()` leaves the model as it is. For outcomes
-    alone, which is what most need, `rollouts.continuations.answer_arms` is enough.
+    An arm is the edits its rows carry (see `Edit`); `()` leaves the model as it is.
 
     Raises:
         MechRewardError: no problems, several tasks, k < 1, or an edit that never fired.

@@ -21,7 +21,7 @@ from mechreward.base.files import read_json, write_json
 from mechreward.experiments import Split
 from mechreward.experiments.choice import KINDS, by_name
 from mechreward.experiments.plan import Plan, command
-from mechreward.experiments.rows import Results, Row, Setting
+from mechreward.experiments.rows import Results, Row
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.site import Site, all_sites
 from mechreward.probing.neurons import NeuronSet
@@ -102,7 +102,7 @@ class Study:
     def sites(self) -> list[Site]:
         return all_sites(self.model, KINDS)
 
-    def about(self, experiment: str, site: Any) -> Setting:
+    def about(self, experiment: str, site: Any) -> dict[str, Any]:
         return paper.shared(experiment, self.plan.model, self.plan.task, site, self.plan.seed)
 
     def split(self, name: str, sites: Sequence[Site] | None = None) -> Split:
