@@ -248,12 +248,7 @@ def ablate(
         f"accuracy {baseline.accuracy:.2f}; "
         f"with n={len(clean)} problems a drop of {see:.2f} can be seen",
     )
-    sets = [
-        Control("value", 0, neurons, float("nan")),
-        *matched(neurons, acts, draws, seed),
-        *random(neurons, acts, random_draws, seed),
-        *random(neurons, acts, random_draws, seed, sink_free=True),
-    ]
+    sets = _set_and_controls(neurons, acts, draws, random_draws, seed)
     pairs = []
     for op in ops:
         for control in sets:
@@ -333,6 +328,22 @@ class CleanText:
         require(bool(fired), f"the intervention at {change.neurons.site} never fired.")
         kl = (self.logprobs.exp() * (self.logprobs - changed)).sum(-1).mean()
         return {"kl": float(kl.clamp(min=0)), "change_norm": float(moved)}
+
+
+def _set_and_controls(
+    neurons: NeuronSet,
+    acts: Activations,
+    draws: int,
+    random_draws: int,
+    seed: int,
+) -> list[Control]:
+    """The set, then every control of it."""
+    return [
+        Control("value", 0, neurons, float("nan")),
+        *matched(neurons, acts, draws, seed),
+        *random(neurons, acts, random_draws, seed),
+        *random(neurons, acts, random_draws, seed, sink_free=True),
+    ]
 
 
 def _arm(

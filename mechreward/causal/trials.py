@@ -3,7 +3,7 @@ high V into low."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
@@ -150,13 +150,13 @@ def steered(
         """[arm problem]"""
         return answer_arms(model, problems, arms, seed, policy, what and f"{what}: {title}")
 
-    sizes, factors = _at_the_kl_of(push, [*rivals, *controls[:STRONGER]], clean, tokens, model)
+    text = CleanText(model, clean)
+    sizes, factors = _at_the_kl_of(push, [*rivals, *controls[:STRONGER]], text, tokens)
     arms = {rival.arm: _down_and_up(rival) for rival in rivals}
     for control in (*rivals, *controls[:STRONGER]):
         factor = factors[_name(control)]
         if 1 < factor < inf:
             arms[f"at_kl {_name(control)}"] = _down_and_up(control, factor)
-
     edits: list[tuple[Edit, ...]] = [(), *_down_and_up(push)]
     for pair in arms.values():
         edits += pair
@@ -170,37 +170,18 @@ def steered(
         without = run([(change.edit(),) for change in ablations], "ablations")
         for number, change in enumerate(ablations):
             ablated[change.op] = without[number]
-
-    mine = float(contrast(own).mean())
-    moves = mine > 0 and stats.mcnemar(own.reward[0], own.reward[1]) <= level
-    draws: list[float] = []
-    meters = []
-    for start, stop in _blocks(len(controls)):
-        edits = []
-        for control in controls[start:stop]:
-            edits += _down_and_up(control)
-        part = run(edits, f"matched sets {start + 1}-{stop} of {len(controls)}")
-        part = part.shaped(-1, 2, len(problems))
-        draws += [float(contrast(part[number]).mean()) for number in range(stop - start)]
-        meters.append(part.damage())
-        as_large = sum(draw >= mine for draw in draws)
-        if (1 + as_large) / (1 + len(controls)) > level or not moves:
-            break
-    damage = {}
-    for meter in meters[0] if meters else ():
-        damage[meter] = float(np.mean([block[meter] for block in meters]))
-    ids = tuple(problem.id for problem in problems)
+    draws, damage = _ranked(own, controls, run, level)
     return Steered(
-        ids,
-        answers[0],
-        own,
-        others,
-        ablated,
-        tuple(draws),
-        damage,
-        len(controls),
-        sizes,
-        factors,
+        problems=tuple(problem.id for problem in problems),
+        base=answers[0],
+        own=own,
+        rivals=others,
+        ablated=ablated,
+        draws=draws,
+        damage=damage,
+        planned=len(controls),
+        kl=sizes,
+        factor=factors,
     )
 
 
@@ -280,28 +261,9 @@ def patched(
         far = [(source, goal) for goal, source in far]
     whole = NeuronSet.of(acts, range(acts.width), "all neurons of the site")
     sets = [None, neurons, whole, *controls]
-
-    def jobs(
-        kind: str,
-        pairs: Sequence[tuple[int, int]],
-        sets: Sequence[NeuronSet | None],
-    ) -> list[Job]:
-        """[set pair k]"""
-        every: list[Job] = []
-        for chosen in sets:
-            for goal, source in pairs:
-                trajectory, step = int(values.trajectory[goal]), int(values.step[goal])
-                state = state_of(runs, trajectory, step)
-                edits: tuple[Edit, ...] = ()
-                if chosen is not None:
-                    change = patch(chosen, acts.x[source, list(chosen.indices)])
-                    edits = (change.edit([len(state.tokens) - 1]),)
-                key = (seed, kind, state.problem.id, step, trajectory)
-                every += [(state, edits, (*key, draw)) for draw in range(k)]
-        return every
-
-    every = jobs("high", far, sets) + jobs("like", near, [None, neurons])
-    answers = answer(model, every, policy=runs.policy, what=what).shaped(-1, k)
+    source = _States(runs, values, acts, k, seed)
+    jobs = source.jobs("high", far, sets) + source.jobs("like", near, [None, neurons])
+    answers = answer(model, jobs, policy=runs.policy, what=what).shaped(-1, k)
     size = len(sets) * len(far)
     table = rates(answers[:size]).reshape(-1, len(far))
     before, after = rates(answers[size:]).reshape(2, -1)
@@ -369,6 +331,69 @@ def choose_like(values: Values, most: int, seed: int = 0) -> list[tuple[int, int
     return pairs[:most]
 
 
+@dataclass(frozen=True)
+class _States:
+    """States that are patched into each other, and gone on from `k` times."""
+
+    runs: Rollouts
+    values: Values
+    acts: Activations
+    k: int
+    seed: int
+
+    def jobs(
+        self,
+        kind: str,
+        pairs: Sequence[tuple[int, int]],
+        sets: Sequence[NeuronSet | None],
+    ) -> list[Job]:
+        """[set pair k], the goal of each (goal, source) with the source's activations for each set;
+        None stands for the goal as it is. Equal pairs draw equal random numbers for all sets."""
+        jobs: list[Job] = []
+        for neurons in sets:
+            for goal, source in pairs:
+                trajectory = int(self.values.trajectory[goal])
+                step = int(self.values.step[goal])
+                state = state_of(self.runs, trajectory, step)
+                edits: tuple[Edit, ...] = ()
+                if neurons is not None:
+                    change = patch(neurons, self.acts.x[source, list(neurons.indices)])
+                    edits = (change.edit([len(state.tokens) - 1]),)
+                key = (self.seed, kind, state.problem.id, step, trajectory)
+                for draw in range(self.k):
+                    jobs.append((state, edits, (*key, draw)))
+        return jobs
+
+
+def _ranked(
+    own: Answers,
+    controls: Sequence[Push],
+    run: Callable[[list[tuple[Edit, ...]], str], Answers],
+    level: float,
+) -> tuple[tuple[float, ...], dict[str, float]]:
+    """Contrasts of matched sets, as many as are needed to tell that the rank of the set cannot be
+    `level`, and their damage."""
+    mine = float(contrast(own).mean())
+    moves = mine > 0 and stats.mcnemar(own.reward[0], own.reward[1]) <= level
+    draws: list[float] = []
+    blocks = []
+    for start, stop in _blocks(len(controls)):
+        edits = []
+        for control in controls[start:stop]:
+            edits += _down_and_up(control)
+        answers = run(edits, f"matched sets {start + 1}-{stop} of {len(controls)}")
+        part = answers.shaped(stop - start, 2, -1)
+        draws += [float(contrast(part[number]).mean()) for number in range(stop - start)]
+        blocks.append(part.damage())
+        as_large = sum(draw >= mine for draw in draws)
+        if (1 + as_large) / (1 + len(controls)) > level or not moves:
+            break
+    damage = {}
+    for meter in blocks[0] if blocks else ():
+        damage[meter] = float(np.mean([block[meter] for block in blocks]))
+    return tuple(draws), damage
+
+
 def _first_like(states: Sequence[int], v: np.ndarray) -> tuple[int, int] | None:
     """The first two states of like V-hat, in the order given."""
     for first in states:
@@ -381,13 +406,11 @@ def _first_like(states: Sequence[int], v: np.ndarray) -> tuple[int, int] | None:
 def _at_the_kl_of(
     push: Push,
     others: Sequence[Push],
-    clean: Rollouts,
+    text: CleanText,
     tokens: Activations,
-    model: Any,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """KL on clean text of a set and of others by name, and the factors that give the others that of
     the set."""
-    text = CleanText(model, clean)
     sizes = {"value": kl(text, push, tokens)}
     factors = {}
     for control in others:

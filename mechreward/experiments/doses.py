@@ -126,15 +126,10 @@ def same_damage(
     for arm, draws in by_arm(pushes).items():
         acts = tokens[str(draws[0].neurons.site)]
         tried = draws if BESIDE.get(arm) in moving else draws[:CURVE]
-        damage = [kl(text, push, acts, strength) for push in tried]
         is_set = arm in BESIDE.values()
         if is_set:
-            wanted = damage[0]
-        able = []
-        for push, has in zip(tried, damage, strict=True):
-            factor = at_kl(text, push, acts, has, wanted, strength)
-            if factor < inf:
-                able.append((push, factor))
+            wanted = kl(text, draws[0], acts, strength)
+        able = _at_damage(text, tried, acts, wanted, strength)
         if not able:
             continue
         answers = answer_arms(
@@ -243,6 +238,24 @@ def _control_rows(
         interval = over_draws(draws.tolist())
         rows.append(row_of(setting, "matched", metric, interval, detail | rank))
     return rows
+
+
+def _at_damage(
+    text: CleanText,
+    pushes: Sequence[Push],
+    acts: Activations,
+    wanted: float,
+    strength: int | float,
+) -> list[tuple[Push, float]]:
+    """The pushes that some strength gives the KL `wanted`, with the factor on `strength` that
+    does."""
+    able = []
+    for push in pushes:
+        has = kl(text, push, acts, strength)
+        factor = at_kl(text, push, acts, has, wanted, strength)
+        if factor < inf:
+            able.append((push, factor))
+    return able
 
 
 def _down_and_up(
