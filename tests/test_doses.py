@@ -15,7 +15,7 @@ from mechreward import experiments as paper
 from mechreward.causal.effect import CleanText, ablate
 from mechreward.causal.steering import like, own_push
 from mechreward.experiments.doses import TEXTS
-from mechreward.experiments.steering import CURVE
+from mechreward.experiments.steering_run import CURVE
 from mechreward.models.site import Site
 from mechreward.probing.neurons import NeuronSet
 

@@ -4,6 +4,7 @@ that shares no code."""
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -52,14 +53,14 @@ def test_R1_reads_good_from_bad_answers_to_one_problem(tiny_model):
     the end."""
     from sklearn.metrics import roc_auc_score
 
-    from mechreward.experiments.value_probe import _within
+    from mechreward.experiments.value_probe import within_problems
 
     site, problems = Site(1, "resid_post"), tiny.Even().problems("test", 12, 0)
     runs = mr.sample(tiny_model, problems, k=4, seed=1, what=None)
     acts = mr.record(tiny_model, runs, site, what=None)[site]
     x = acts.x.numpy()
     probe = ValueProbe("mc", "linear").fit_examples(made.planted(40, width=x.shape[1], seed=0))
-    row = one(_within(ABOUT, "value", probe, (runs, acts)), metric="auroc_within")
+    row = one(within_problems(ABOUT, "value", probe, (runs, acts)), metric="auroc_within")
     read, wanted = probe.predict(x), []
     for group in set(runs.groups):
         rows = [
@@ -75,7 +76,7 @@ def test_R1_reads_good_from_bad_answers_to_one_problem(tiny_model):
         and row.estimate == pytest.approx(np.mean(wanted))
         and row.low < row.estimate < row.high
     )
-    assert row.detail["answers"] == 48 and _within(ABOUT, "value", probe, None) == []
+    assert row.detail["answers"] == 48 and within_problems(ABOUT, "value", probe, None) == []
 
 
 def test_the_layer_with_the_best_mean_is_chosen_and_one_lucky_cell_is_not():
@@ -166,17 +167,16 @@ def test_the_test_grid_holds_where_value_is_planted_and_nowhere_else():
 
 def test_the_default_draws_let_holm_reach_05(monkeypatch: pytest.MonkeyPatch):
     asked = []
-    monkeypatch.setattr("mechreward.experiments.layers.SHARES", ())
-    monkeypatch.setattr(
-        "mechreward.experiments.layers.p_moved",
-        lambda read, h, n, s: asked.append(n) or np.ones(len(read)),
-    )
-    monkeypatch.setattr(
-        "mechreward.experiments.layers.ValueProbe.fit_examples", lambda self, data: self
-    )
-    monkeypatch.setattr(
-        "mechreward.experiments.layers.ValueProbe.predict", lambda self, x: x[:, 42].numpy()
-    )
+
+    def p_moved(read, held, draws, seed):
+        asked.append(draws)
+        return np.ones(len(read))
+
+    module = import_module("mechreward.experiments.layers")
+    monkeypatch.setattr(module, "SHARES", ())
+    monkeypatch.setattr(module, "p_moved", p_moved)
+    monkeypatch.setattr(ValueProbe, "fit_examples", lambda self, data: self)
+    monkeypatch.setattr(ValueProbe, "predict", lambda self, x: x[:, 42].numpy())
     for cells in (1, 60):
         paper.R3(Grid(0), Grid(1), [Site(0, "mlp")] * cells, ABOUT, "test")
     assert asked == [1999, 40 * 60 - 1] and all(n / (1 + 40 * n - 1) < 0.05 for n in (1, 60))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from mechreward import stats
 from mechreward.base.errors import MechRewardError, one_of, require
@@ -20,11 +20,13 @@ from mechreward.causal.controls import MATCHED, Control, matched, random, sinks
 from mechreward.causal.intervene import OPS, Intervention, mean, resample, zero
 from mechreward.models.engine import Policy
 from mechreward.models.fast_pass import LeanPass
+from mechreward.models.identity import ModelId
 from mechreward.models.load import device_of
-from mechreward.models.text import eos_id
+from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet
-from mechreward.rollouts.sample import sample, sample_arms
+from mechreward.rollouts.continuations import Answers, answer_arms, outcomes
+from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.tasks import Problem
 
@@ -37,8 +39,16 @@ ABLATIONS: dict[str, Callable[[NeuronSet, Activations, int], Intervention]] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One set under one operation: `outcomes` [problem] 0/1 on the shared problems, and the damage
-    meter."""
+    """One set under one operation.
+
+    Attributes:
+        name: value, matched, random, sink_free_random; or baseline.
+        draw: which of the sets of this name.
+        indices: the neurons.
+        outcomes: `[problem]`, 0 or 1 on the shared problems.
+        damage: the damage meter (`rollouts.continuations.Answers.damage`, `CleanText.compare`).
+        match_error: mean error of the match in rms (`causal.controls.Control`).
+    """
 
     name: str
     op: str
@@ -55,7 +65,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Effect:
-    """An ablation beside its controls on shared problems with common random numbers."""
+    """An ablation beside its controls on shared problems with common random numbers.
+
+    Attributes:
+        neurons: the set that is ablated.
+        baseline: the model as it is.
+        arms: every set under every operation.
+        problems: their ids.
+        sinks: sink or massive neurons of the site.
+    """
 
     neurons: NeuronSet
     baseline: Arm
@@ -82,19 +100,21 @@ class Effect:
         whether that counts as matched.
         """
         one_of("operation of this effect", op, self.ops)
-        (own,) = self.draws("value", op)
+        (value,) = self.draws("value", op)
         controls = self.draws("matched", op)
-        rank, p_rank = stats.rank_among(own.accuracy, np.array([arm.accuracy for arm in controls]))
         ids = np.array(self.problems)
-        control = np.mean([arm.outcomes for arm in controls], axis=0)
+        clean = self.baseline.outcomes
+        mean_control = np.mean([arm.outcomes for arm in controls], axis=0)
         error = float(np.mean([arm.match_error for arm in controls]))
+        accuracies = np.array([arm.accuracy for arm in controls])
+        rank, p_rank = stats.rank_among(value.accuracy, accuracies)
         return {
-            "accuracy": stats.proportion(int(own.outcomes.sum()), len(own.outcomes)),
-            "change": stats.paired_difference(
-                own.outcomes, self.baseline.outcomes, ids, seed=self.seed
+            "accuracy": stats.proportion(int(value.outcomes.sum()), len(value.outcomes)),
+            "change": stats.paired_difference(value.outcomes, clean, ids, seed=self.seed),
+            "beyond_matched": stats.paired_difference(
+                value.outcomes, mean_control, ids, seed=self.seed
             ),
-            "beyond_matched": stats.paired_difference(own.outcomes, control, ids, seed=self.seed),
-            "p_mcnemar": stats.mcnemar(self.baseline.outcomes, own.outcomes),
+            "p_mcnemar": stats.mcnemar(clean, value.outcomes),
             "rank": rank,
             "draws": len(controls),
             "p_rank": p_rank,
@@ -108,82 +128,73 @@ class Effect:
         return stats.detectable_effect(len(self.problems), self.baseline.accuracy)
 
     def __str__(self) -> str:
-        lines = [
-            f"{len(self.neurons)} neurons of {self.neurons.site} ({self.neurons.how}), {len(self.problems)} problems"
-        ]
         base = stats.proportion(int(self.baseline.outcomes.sum()), len(self.problems))
-        lines.append(f"baseline accuracy {base}; a drop of {self.power():.3f} could be seen")
-        lines.append(f"sink or massive neurons: {list(self.sinks) or 'none'}")
+        lines = [
+            f"{len(self.neurons)} neurons of {self.neurons.site} ({self.neurons.how}), "
+            f"{len(self.problems)} problems",
+            f"baseline accuracy {base}; a drop of {self.power():.3f} could be seen",
+            f"sink or massive neurons: {list(self.sinks) or 'none'}",
+        ]
         for op in self.ops:
-            s = self.summary(op)
-            lines.append(
-                f"{op}: accuracy {s['accuracy']}, change {s['change']}, McNemar p={s['p_mcnemar']:.3g}, "
-                f"rank {s['rank']} of {s['draws'] + 1} with the matched sets (p={s['p_rank']:.3g})"
-            )
-            for name in dict.fromkeys(arm.name for arm in self.arms):
-                each = [arm.accuracy for arm in self.draws(name, op)]
-                lines.append(
-                    f"  {name}: {np.mean(each):.3f} ({min(each):.3f} to {max(each):.3f}, {len(each)} sets)"
-                )
-            close = "matched" if s["matched"] else f"NOT matched: over {MATCHED}"
-            lines.append(
-                f"  match error {s['match_error']:.3f} ({close}); damage {_words(self.draws('value', op)[0])}"
-            )
+            lines += self._lines(op)
         return "\n".join(lines)
+
+    def _lines(self, op: str) -> list[str]:
+        """The text of one operation."""
+        s = self.summary(op)
+        lines = [
+            f"{op}: accuracy {s['accuracy']}, change {s['change']}, "
+            f"McNemar p={s['p_mcnemar']:.3g}, "
+            f"rank {s['rank']} of {s['draws'] + 1} with the matched sets (p={s['p_rank']:.3g})"
+        ]
+        for name in dict.fromkeys(arm.name for arm in self.arms):
+            sets = [arm.accuracy for arm in self.draws(name, op)]
+            spread = f"{min(sets):.3f} to {max(sets):.3f}, {len(sets)} sets"
+            lines.append(f"  {name}: {np.mean(sets):.3f} ({spread})")
+        close = "matched" if s["matched"] else f"NOT matched: over {MATCHED}"
+        (value,) = self.draws("value", op)
+        meters = ", ".join(f"{meter} {size:.3g}" for meter, size in value.damage.items())
+        lines.append(f"  match error {s['match_error']:.3f} ({close}); damage {meters}")
+        return lines
 
     def save(self, path: Path | str) -> Path:
         """JSON, written atomically; all paired outcomes of all draws are kept."""
-
-        def plain(arm: Arm) -> dict[str, Any]:
-            rest = {key: getattr(arm, key) for key in ("name", "op", "draw", "indices", "damage")}
-            error = None if np.isnan(arm.match_error) else arm.match_error
-            return rest | {
-                "outcomes": "".join(map(str, arm.outcomes.tolist())),
-                "match_error": error,
-            }
-
-        about = {"kind": "effect", "site": str(self.neurons.site), "neurons": self.neurons.indices}
-        about |= {
+        fields = {
+            "kind": "effect",
+            "site": str(self.neurons.site),
+            "neurons": self.neurons.indices,
             "model_id": asdict(self.neurons.model_id),
             "width": self.neurons.width,
             "how": self.neurons.how,
+            "sinks": self.sinks,
+            "seed": self.seed,
+            "problems": self.problems,
+            "baseline": _json_of_arm(self.baseline),
+            "arms": [_json_of_arm(arm) for arm in self.arms],
         }
-        about |= {"sinks": self.sinks, "seed": self.seed, "problems": self.problems}
-        return write_json(
-            path,
-            about | {"baseline": plain(self.baseline), "arms": [plain(arm) for arm in self.arms]},
-        )
+        return write_json(path, fields)
 
     @classmethod
     def load(cls, path: Path | str) -> Effect:
         """Raises MechRewardError for a file that is missing, damaged, or holds something else."""
-        from mechreward.models.identity import ModelId
-        from mechreward.models.site import Site
-
         data = read_json(path, "effect")
         require(data.get("kind") == "effect", f"{path} holds {data.get('kind')}, not an effect.")
-
-        def arm(row: dict[str, Any]) -> Arm:
-            outcomes = np.array([int(c) for c in row["outcomes"]])
-            error = float("nan") if row["match_error"] is None else row["match_error"]
-            return Arm(
-                row["name"],
-                row["op"],
-                row["draw"],
-                tuple(row["indices"]),
-                outcomes,
-                row["damage"],
-                error,
-            )
-
         try:
-            site, identity = Site.parse(data["site"]), ModelId(**data["model_id"])
             neurons = NeuronSet(
-                site, tuple(data["neurons"]), data["width"], identity, (), data["how"]
+                Site.parse(data["site"]),
+                tuple(data["neurons"]),
+                data["width"],
+                ModelId(**data["model_id"]),
+                (),
+                data["how"],
             )
-            rest = tuple(data["problems"]), tuple(data["sinks"]), data["seed"]
             return cls(
-                neurons, arm(data["baseline"]), tuple(arm(row) for row in data["arms"]), *rest
+                neurons,
+                _arm_of_json(data["baseline"]),
+                tuple(_arm_of_json(fields) for fields in data["arms"]),
+                tuple(data["problems"]),
+                tuple(data["sinks"]),
+                data["seed"],
             )
         except MechRewardError:
             raise
@@ -205,15 +216,19 @@ def ablate(
 ) -> Effect:
     """Ablate `neurons` at every position while the model answers `problems`, beside every control.
 
-    Controls cannot be left out: `draws` activation-magnitude-matched sets, `random_draws` random
-    sets with and without sink neurons, each under the same operation on the same problems with the
-    same random numbers. The damage meter of every arm says whether the model still works: parse
-    rate, end-of-sequence rate, truncation rate, mean length, KL to the clean model and norm of the
-    change on clean text.
+    Controls cannot be left out: activation-magnitude-matched sets, and random sets with and without
+    sink neurons, each under the same operation on the same problems with the same random numbers.
+    The damage meter of every arm says whether the model still works: parse rate, end-of-sequence
+    rate, truncation rate, mean length, KL to the clean model and norm of the change on clean text.
+    What drop so many problems can show is said before the first set is ablated.
 
-    `ops` are zero, mean and resample; rows of the last come from the clean answers (the same rows
-    for a set and for all its controls). What drop so many problems can show is said before the
-    first set is ablated.
+    Args:
+        ops: zero, mean and resample (default all); rows of the last come from the clean answers
+            (the same rows for a set and for all its controls).
+        draws: matched sets (default 19).
+        random_draws: random sets of each kind (default 5).
+        policy: temperature and top-p; None (default) for the policy's defaults.
+        what: title of the progress bars; None for none.
 
     Raises:
         MechRewardError: a set of another model, no problems, an unknown operation, or an
@@ -225,67 +240,41 @@ def ablate(
     zero(neurons).check(model)
     clean = sample(model, problems, seed=seed, policy=policy, what=what and f"{what}: baseline")
     acts = record(model, clean, neurons.site, rows="tokens", what=None)[neurons.site]
-    text = CleanText(model, clean)
-    baseline = Arm("baseline", "", 0, (), np.array(clean.rewards), _damage(model, clean))
+    damage = outcomes(model, clean).damage()
+    baseline = Arm("baseline", "", 0, (), np.array(clean.rewards), damage)
     see = stats.detectable_effect(len(clean), baseline.accuracy)
     tell(
         what,
-        f"accuracy {baseline.accuracy:.2f}; with n={len(clean)} problems a drop of {see:.2f} can be seen",
+        f"accuracy {baseline.accuracy:.2f}; "
+        f"with n={len(clean)} problems a drop of {see:.2f} can be seen",
     )
-    own = Control("value", 0, neurons, float("nan"))
-    controls = [
-        own,
-        *matched(neurons, acts, draws, seed),
-        *random(neurons, acts, random_draws, seed),
-    ]
-    controls += random(neurons, acts, random_draws, seed, sink_free=True)
-    pairs = [
-        (control, ABLATIONS[op](control.neurons, acts, seed)) for op in ops for control in controls
-    ]
+    sets = _set_and_controls(neurons, acts, draws, random_draws, seed)
+    pairs = []
+    for op in ops:
+        for control in sets:
+            pairs.append((control, ABLATIONS[op](control.neurons, acts, seed)))
     title = what and f"{what}: {len(pairs)} sets"
-    rollouts = sample_arms(
-        model,
-        problems,
-        [(change.edit(),) for _, change in pairs],
-        seed=seed,
-        policy=policy,
-        what=title,
-    )
+    edits = [(change.edit(),) for _, change in pairs]
+    answers = answer_arms(model, problems, edits, seed, policy, title)
+    text = CleanText(model, clean)
     arms = []
-    read = progress(what and f"{what}: damage", "set", pairs)
-    for (control, change), runs in zip(read, rollouts, strict=True):
-        damage = _damage(model, runs) | text.compare(change, acts)
-        outcomes = np.array(runs.rewards)
-        arms.append(
-            Arm(
-                control.arm,
-                change.op,
-                control.draw,
-                control.neurons.indices,
-                outcomes,
-                damage,
-                control.error,
-            )
-        )
+    for number, (control, change) in enumerate(progress(what and f"{what}: damage", "set", pairs)):
+        arms.append(_arm(control, change, answers[number], text.compare(change, acts)))
     ids = tuple(run.problem_id for run in clean)
     return Effect(neurons, baseline, tuple(arms), ids, sinks(acts), seed)
 
 
-def _damage(model: Any, runs: Rollouts) -> dict[str, float]:
-    eos = eos_id(model)
-    ended = np.array([int(run.tokens[-1]) == eos for run in runs])
-    readable = np.array([run.verdict.outcome != "unverifiable" for run in runs])
-    return {
-        "parse_rate": float(readable.mean()),
-        "eos_rate": float(ended.mean()),
-        "truncation_rate": float(1 - ended.mean()),
-        "length": float(np.mean([run.length for run in runs])),
-    }
-
-
 class CleanText:
-    """Clean rollouts to be read again under an intervention: KL(clean || changed) per generated
-    token, in nats."""
+    """Clean rollouts to be read again under an intervention: the damage meter that needs no
+    answers.
+
+    Args:
+        clean: rollouts of the model as it is.
+        most: so many of them are read (default 32).
+
+    Attributes:
+        logprobs: `[token vocabulary]` of the clean model at every generated token.
+    """
 
     def __init__(self, model: Any, clean: Rollouts, most: int = 32) -> None:
         self.model = model
@@ -298,28 +287,36 @@ class CleanText:
         self.logprobs = self._read()
 
     @torch.no_grad()
-    def _read(self, hooks: Sequence[tuple[str, Any]] = (), layer: int = 0) -> torch.Tensor:
-        """Log-probabilities [token vocabulary] of what was said; `hooks` act from `layer` on. Where
-        the model's pass is known (`models.lean`) it is taken up there."""
+    def _read(
+        self,
+        hooks: Sequence[tuple[str, Any]] = (),
+        layer: int = 0,
+    ) -> Float[torch.Tensor, "token vocabulary"]:
+        """Log-probabilities of what was said; `hooks` act from `layer` on. Where the model's pass
+        is known (`models.fast_pass`) it is taken up there."""
         if self.lean and LeanPass.fits(self.model):
             logits = self.lean.under(hooks).read(self.streams[layer], layer)
         else:
             mask = torch.ones_like(self.tokens)
             with self.model.hooks(fwd_hooks=list(hooks)):
                 logits = self.model(self.tokens, return_type="logits", attention_mask=mask)
-        spoken = [
-            logits[i, run.prompt_len - 1 : len(run.tokens) - 1] for i, run in enumerate(self.runs)
-        ]
+        spoken = []
+        for row, run in enumerate(self.runs):
+            spoken.append(logits[row, run.prompt_len - 1 : len(run.tokens) - 1])
         return torch.cat(spoken).float().log_softmax(-1)
 
     def compare(self, change: Intervention, acts: Activations) -> dict[str, float]:
-        """`kl`, and `change_norm`: the mean norm of what the intervention changes over that of the
-        activations.
+        """`kl`, KL(clean || changed) per generated token in nats, and `change_norm`, the mean norm
+        of what the intervention changes over that of the activations.
 
-        Raises MechRewardError if the hook never fired.
+        Args:
+            acts: activations at every token, at the site of the intervention.
+
+        Raises:
+            MechRewardError: the hook never fired.
         """
-        there = change(acts.x, torch.from_numpy(acts.position))
-        moved = (there - acts.x).norm(dim=1).mean() / acts.x.norm(dim=1).mean()
+        changed_acts = change(acts.x, torch.from_numpy(acts.position))
+        moved = (changed_acts - acts.x).norm(dim=1).mean() / acts.x.norm(dim=1).mean()
         fired = []
         (name, edit), *_ = change.fwd_hooks()
 
@@ -328,11 +325,65 @@ class CleanText:
             return edit(tensor, hook)
 
         changed = self._read([(name, counted)], change.neurons.site.layer)
-        if not fired:
-            raise MechRewardError(f"the intervention at {change.neurons.site} never fired.")
+        require(bool(fired), f"the intervention at {change.neurons.site} never fired.")
         kl = (self.logprobs.exp() * (self.logprobs - changed)).sum(-1).mean()
         return {"kl": float(kl.clamp(min=0)), "change_norm": float(moved)}
 
 
-def _words(arm: Arm) -> str:
-    return ", ".join(f"{key} {value:.3g}" for key, value in arm.damage.items())
+def _set_and_controls(
+    neurons: NeuronSet,
+    acts: Activations,
+    draws: int,
+    random_draws: int,
+    seed: int,
+) -> list[Control]:
+    """The set, then every control of it."""
+    return [
+        Control("value", 0, neurons, float("nan")),
+        *matched(neurons, acts, draws, seed),
+        *random(neurons, acts, random_draws, seed),
+        *random(neurons, acts, random_draws, seed, sink_free=True),
+    ]
+
+
+def _arm(
+    control: Control,
+    change: Intervention,
+    answers: Answers,
+    on_text: dict[str, float],
+) -> Arm:
+    """One set under one operation; `answers` [problem]."""
+    return Arm(
+        control.arm,
+        change.op,
+        control.draw,
+        control.neurons.indices,
+        answers.reward,
+        answers.damage() | on_text,
+        control.error,
+    )
+
+
+def _json_of_arm(arm: Arm) -> dict[str, Any]:
+    return {
+        "name": arm.name,
+        "op": arm.op,
+        "draw": arm.draw,
+        "indices": arm.indices,
+        "damage": arm.damage,
+        "outcomes": "".join(map(str, arm.outcomes.tolist())),
+        "match_error": None if np.isnan(arm.match_error) else arm.match_error,
+    }
+
+
+def _arm_of_json(fields: Any) -> Arm:
+    error = fields["match_error"]
+    return Arm(
+        fields["name"],
+        fields["op"],
+        fields["draw"],
+        tuple(fields["indices"]),
+        np.array([int(digit) for digit in fields["outcomes"]]),
+        fields["damage"],
+        float("nan") if error is None else error,
+    )

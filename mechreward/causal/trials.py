@@ -3,7 +3,7 @@ high V into low."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
@@ -22,35 +22,44 @@ from mechreward.models.engine import Policy
 from mechreward.models.row_edits import Edit
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import NeuronSet
-from mechreward.rollouts.continuations import Answers, answer, both_ways, rates, state_of
+from mechreward.rollouts.continuations import (
+    Answers,
+    State,
+    answer,
+    answer_arms,
+    rates,
+    state_of,
+)
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values
 from mechreward.tasks import Problem
 
-GAP, ALIKE = (
-    0.3,
-    0.1,
-)  # V-hat of a high and a low state differ by at least, of two like states by at most (our choice)
-FACTORS = (
-    1.0,
-    2.0,
-    4.0,
-    8.0,
-    16.0,
-    32.0,
-)  # strengths between which a control gets the set's own KL
+GAP = 0.3  # V-hat of a high and of a low state differ by at least that (our choice)
+ALIKE = 0.1  # V-hat of two like states differ by at most that (our choice)
+# Strengths between which a control gets the set's own KL.
+FACTORS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+STRONGER = 3  # matched sets that are steered a second time, at the KL of the set
+
+Job = tuple[State, tuple[Edit, ...], tuple[int | str, ...]]  # as `rollouts.continuations.answer`'s
 
 
 @dataclass(frozen=True)
 class Steered:
     """Steering by one unit down and up, on shared problems with common random numbers.
 
-    `own` [2 problem] and `rivals` (by arm) are answers under strength -1 and +1, `base` [problem]
-    and `ablated` (by operation) under strength 0 and without the set. `draws` [draw] are contrasts
-    of the matched sets that were run, of `planned` ones. `kl` holds KL on clean text, by arm, the
-    mean of both signs; `factor` the strength at which a control has the KL of the set, infinite
-    where the largest of `FACTORS` does not give it that: such a control was run as an arm `at_kl
-    ...` if that strength is finite and above 1.
+    Attributes:
+        problems: their ids.
+        base: `[problem]` under strength 0.
+        own: `[2 problem]` under strength -1 and +1.
+        rivals: the same, by arm; with those that were steered again at the KL of the set, as arms
+            `at_kl ...`.
+        ablated: `[problem]` without the set, by operation.
+        draws: `[draw]` contrasts of the matched sets that were run, of `planned` ones.
+        damage: the damage meter of the matched sets.
+        kl: KL on clean text by arm, the mean of both signs.
+        factor: the strength at which a control has the KL of the set, infinite where the largest of
+            `FACTORS` does not give it that. Such a control was run at that KL if the strength is
+            finite and above 1.
     """
 
     problems: tuple[str, ...] = field(repr=False)
@@ -71,10 +80,9 @@ def contrast(answers: Answers) -> Float[np.ndarray, " problem"]:
 
 
 def kl(text: CleanText, push: Push, tokens: Activations, strength: int | float = 1) -> float:
-    """KL on clean text in nats per token, the mean of both signs of a strength."""
-    return float(
-        np.mean([text.compare(push.by(sign * strength), tokens)["kl"] for sign in (-1, 1)])
-    )
+    """KL on clean text in nats per token, the mean of both signs of a strength (default 1)."""
+    both = [text.compare(push.by(sign * strength), tokens)["kl"] for sign in (-1, 1)]
+    return float(np.mean(both))
 
 
 def at_kl(
@@ -88,17 +96,22 @@ def at_kl(
     """The factor on `strength`, from 1 on, where the KL is what it `has`, that gives the KL
     `wanted`: doubled until it does, then halved into the last step; infinite if the largest of
     `FACTORS` does not."""
+
+    def enough(factor: float) -> bool:
+        return kl(text, push, tokens, factor * strength) >= wanted
+
     if has >= wanted:
         return 1.0
-    high = next((f for f in FACTORS[1:] if kl(text, push, tokens, f * strength) >= wanted), inf)
+    high = next((factor for factor in FACTORS[1:] if enough(factor)), inf)
     if high == inf:
         return high
     low = high / 2
     for _ in range(4):  # within 2^(1/16), 4%
         middle = (low * high) ** 0.5
-        low, high = (
-            (low, middle) if kl(text, push, tokens, middle * strength) >= wanted else (middle, high)
-        )
+        if enough(middle):
+            high = middle
+        else:
+            low = middle
     return high
 
 
@@ -127,61 +140,69 @@ def steered(
 
     Args:
         clean, tokens: rollouts of the model as it is and their activations at every token, for the
-        damage meter.
+            damage meter.
+        level: of the rank and of the test (default .01).
+        policy: temperature and top-p; None (default) for the policy's defaults.
+        what: title of the progress bars; None (default) for none.
     """
 
-    def signs(one: Push, strength: float = 1.0) -> list[tuple[Edit, ...]]:
-        return [(one.by(-strength).edit(),), (one.by(strength).edit(),)]
-
     def run(arms: list[tuple[Edit, ...]], title: str) -> Answers:
-        return both_ways(model, problems, arms, seed, policy, what and f"{what}: {title}")
+        """[arm problem]"""
+        return answer_arms(model, problems, arms, seed, policy, what and f"{what}: {title}")
 
     text = CleanText(model, clean)
-    size, factor, arms = (
-        {"value": kl(text, push, tokens)},
-        {},
-        {one.arm: signs(one) for one in rivals},
-    )
-    for one in (*rivals, *controls[:3]):
-        name = one.arm if one.arm != "matched" else f"matched {one.draw}"
-        size[name] = kl(text, one, tokens)
-        factor[name] = at_kl(text, one, tokens, size[name], size["value"])
-        if 1 < factor[name] < inf:
-            arms[f"at_kl {name}"] = signs(one, factor[name])
-    found = run(
-        [(), *signs(push), *(one for pair in arms.values() for one in pair)], "steering both ways"
-    )
-    others = {name: found[3 + 2 * i : 5 + 2 * i] for i, name in enumerate(arms)}
-    without = run([(change.edit(),) for change in ablations], "ablations") if ablations else None
-    ablated = {change.op: without[i] for i, change in enumerate(ablations)} if without else {}
-    own = found[1:3]
-    mine, seen, meter = float(contrast(own).mean()), [], []
-    moves = mine > 0 and stats.mcnemar(own.reward[0], own.reward[1]) <= level
-    for start, stop in _blocks(len(controls)):
-        pairs = [edits for one in controls[start:stop] for edits in signs(one)]
-        part = run(pairs, f"matched sets {start + 1}-{stop} of {len(controls)}").shaped(
-            -1, 2, len(problems)
-        )
-        seen += [float(contrast(part[i]).mean()) for i in range(stop - start)]
-        meter += [part.damage()]
-        if (1 + sum(draw >= mine for draw in seen)) / (1 + len(controls)) > level or not moves:
-            break
-    damage = {key: float(np.mean([one[key] for one in meter])) for key in meter[0]} if meter else {}
-    ids = tuple(problem.id for problem in problems)
+    sizes, factors = _at_the_kl_of(push, [*rivals, *controls[:STRONGER]], text, tokens)
+    arms = {rival.arm: _down_and_up(rival) for rival in rivals}
+    for control in (*rivals, *controls[:STRONGER]):
+        factor = factors[_name(control)]
+        if 1 < factor < inf:
+            arms[f"at_kl {_name(control)}"] = _down_and_up(control, factor)
+    edits: list[tuple[Edit, ...]] = [(), *_down_and_up(push)]
+    for pair in arms.values():
+        edits += pair
+    answers = run(edits, "steering both ways")
+    own = answers[1:3]
+    others = {}
+    for number, name in enumerate(arms):
+        others[name] = answers[3 + 2 * number : 5 + 2 * number]
+    ablated = {}
+    if ablations:
+        without = run([(change.edit(),) for change in ablations], "ablations")
+        for number, change in enumerate(ablations):
+            ablated[change.op] = without[number]
+    draws, damage = _ranked(own, controls, run, level)
     return Steered(
-        ids, found[0], own, others, ablated, tuple(seen), damage, len(controls), size, factor
+        problems=tuple(problem.id for problem in problems),
+        base=answers[0],
+        own=own,
+        rivals=others,
+        ablated=ablated,
+        draws=draws,
+        damage=damage,
+        planned=len(controls),
+        kl=sizes,
+        factor=factors,
     )
 
 
 @dataclass(frozen=True)
 class Patched:
-    """V-hat from fresh continuations, by pair of states: of the `low` one, and with the high one's
-    activations at its last position for the set, for all neurons of the site (`whole`), for
-    `matched` sets [draw pair]; `group` [pair] is the problem of the state that is changed. `before`
-    and `after` [like pair]: the same control, between states of equal V. The first `same` pairs
-    come from one problem each. `back` and `ended` [arm pair] are the shares of those continuations
-    that turn back and that end by themselves, for the low state, the set, the whole site, and the
-    matched sets."""
+    """V-hat from fresh continuations, by pair of states. The first `same` pairs come from one
+    problem each.
+
+    Attributes:
+        low: `[pair]`, of the low state.
+        few: `[pair]`, with the high one's activations at its last position for the set.
+        whole: `[pair]`, the same for all neurons of the site.
+        matched: `[draw pair]`, the same for matched sets.
+        group: `[pair]`, the problem of the state that is changed.
+        before: `[like]`, of a state, for the same control between states of equal V.
+        after: `[like]`, with the activations of the other state for the set.
+        like_group: `[like]`, the problem of the state that is changed.
+        back: `[arm pair]`, the share of those continuations that turn back: for the low state, the
+            set, the whole site, and the matched sets.
+        ended: `[arm pair]`, the same for those that end by themselves.
+    """
 
     low: Float[np.ndarray, " pair"]
     few: Float[np.ndarray, " pair"]
@@ -213,15 +234,21 @@ def patched(
     """Put what a high-V state has into a low-V one, at its last position, and let the model go on
     `k` times.
 
-    `back` puts what the low one has into the high one: `low` of what comes back is then V-hat of
-    the high state.
-
     Pairs are two states of one problem where it has both, else of two problems. They are chosen by
     `values`; V-hat is then estimated anew, with common random numbers in all arms, so that the
-    choice cannot flatter the change. None if there are fewer than two pairs of either kind.
+    choice cannot flatter the change.
 
     Args:
         acts: activations of rows="states" of `runs`, in the rows of `values`.
+        controls: matched sets (default none).
+        pairs: of either kind, at most (default 60).
+        k: continuations of each state (default 16).
+        back: whether to put what the low one has into the high one instead; `low` of what comes
+            back is then V-hat of the high state.
+        what: title of the progress bar; None (default) for none.
+
+    Returns:
+        None if there are fewer than two pairs of either kind.
     """
     require(
         len(acts.x) == len(values.step), "activations and values belong to different trajectories."
@@ -233,39 +260,25 @@ def patched(
     if back:
         far = [(source, goal) for goal, source in far]
     whole = NeuronSet.of(acts, range(acts.width), "all neurons of the site")
-    jobs = []
-    for kind, rows, sets in (
-        ("high", far, (None, neurons, whole, *controls)),
-        ("like", near, (None, neurons)),
-    ):
-        for chosen in sets:
-            for goal, source in rows:
-                state = state_of(runs, int(values.trajectory[goal]), int(values.step[goal]))
-                edits: tuple[Edit, ...] = ()
-                if chosen is not None:
-                    edits = (
-                        patch(chosen, acts.x[source, list(chosen.indices)]).edit(
-                            [len(state.tokens) - 1]
-                        ),
-                    )
-                name = (
-                    seed,
-                    kind,
-                    state.problem.id,
-                    int(values.step[goal]),
-                    int(values.trajectory[goal]),
-                )
-                jobs += [(state, edits, (*name, j)) for j in range(k)]
-    said = answer(model, jobs, policy=runs.policy, what=what).shaped(-1, k)
-    size = (3 + len(controls)) * len(far)
-    table, turned, ended = (
-        one[:size].mean(-1).reshape(-1, len(far)) for one in (said.reward, said.back, said.ended)
-    )
-    before, after = rates(said[size:]).reshape(2, -1)
-    group = [values.group[[goal for goal, _ in rows]] for rows in (far, near)]
-    low, few, all_of = table[:3]
+    sets = [None, neurons, whole, *controls]
+    source = _States(runs, values, acts, k, seed)
+    jobs = source.jobs("high", far, sets) + source.jobs("like", near, [None, neurons])
+    answers = answer(model, jobs, policy=runs.policy, what=what).shaped(-1, k)
+    size = len(sets) * len(far)
+    table = rates(answers[:size]).reshape(-1, len(far))
+    before, after = rates(answers[size:]).reshape(2, -1)
     return Patched(
-        low, few, all_of, table[3:], group[0], before, after, group[1], same, turned, ended
+        low=table[0],
+        few=table[1],
+        whole=table[2],
+        matched=table[3:],
+        group=values.group[[goal for goal, _ in far]],
+        before=before,
+        after=after,
+        like_group=values.group[[goal for goal, _ in near]],
+        same=same,
+        back=answers.back[:size].mean(-1).reshape(-1, len(far)),
+        ended=answers.ended[:size].mean(-1).reshape(-1, len(far)),
     )
 
 
@@ -273,44 +286,150 @@ def choose_pairs(values: Values, most: int, seed: int = 0) -> tuple[list[tuple[i
     """(row of a low state, row of a high one), at most one a problem and `most` in all, and how
     many are of one problem. V-hat differs by `GAP`; the widest gap of a problem is taken; others
     are given the highest states left."""
-    rows, v = np.flatnonzero(values.live), values.mean
-    order = streams.rng("certificate: pairs of states", seed).permutation(
-        np.unique(values.group[rows])
-    )
-    within, lows = [], []
+    v = values.mean
+    rows = np.flatnonzero(values.live)
+    problems = np.unique(values.group[rows])
+    order = streams.rng("certificate: pairs of states", seed).permutation(problems)
+    pairs = []
+    lows = []  # of problems without a gap
     for problem in order:
-        own = rows[values.group[rows] == problem]
-        low, high = own[np.argmin(v[own])], own[np.argmax(v[own])]
+        states = rows[values.group[rows] == problem]
+        low, high = states[np.argmin(v[states])], states[np.argmax(v[states])]
         if v[high] - v[low] >= GAP:
-            within.append((int(low), int(high)))
+            pairs.append((int(low), int(high)))
         else:
             lows.append(int(low))
-    same = len(within[:most])
-    highs = [int(row) for row in rows[np.argsort(-v[rows], kind="stable")]]
-    for low, high in zip(sorted(lows, key=lambda row: v[row]), highs, strict=False):
+    same = len(pairs[:most])
+    lows.sort(key=lambda row: v[row])
+    highs = rows[np.argsort(-v[rows], kind="stable")].tolist()
+    for low, high in zip(lows, highs, strict=False):
         if v[high] - v[low] >= GAP and values.group[high] != values.group[low]:
-            within.append((low, high))
-    return within[:most], same
+            pairs.append((low, high))
+    return pairs[:most], same
 
 
 def choose_like(values: Values, most: int, seed: int = 0) -> list[tuple[int, int]]:
     """(row, row) of two states whose V-hat differ by at most `ALIKE` and lie between .1 and .9, at
     most one a problem: of one problem where it has such two, else of two problems."""
-    rows, v = np.flatnonzero(values.live), values.mean
+    v = values.mean
+    rows = np.flatnonzero(values.live)
     rows = rows[(v[rows] >= 0.1) & (v[rows] <= 0.9)]
     rng = streams.rng("certificate: like states", seed)
-    found, alone = [], []
+    pairs = []
+    alone = []  # of problems without two like states
     for problem in rng.permutation(np.unique(values.group[rows])):
-        own = rng.permutation(rows[values.group[rows] == problem])
-        near = [(int(a), int(b)) for a in own for b in own if a != b and abs(v[a] - v[b]) <= ALIKE]
-        found += near[:1]
-        alone += [] if near else [int(own[0])]
+        states = rng.permutation(rows[values.group[rows] == problem]).tolist()
+        pair = _first_like(states, v)
+        if pair is not None:
+            pairs.append(pair)
+        else:
+            alone.append(states[0])
     alone.sort(key=lambda row: v[row])
-    found += [(a, b) for a, b in pairwise(alone) if abs(v[a] - v[b]) <= ALIKE]
-    return found[:most]
+    for first, second in pairwise(alone):
+        if abs(v[first] - v[second]) <= ALIKE:
+            pairs.append((first, second))
+    return pairs[:most]
+
+
+@dataclass(frozen=True)
+class _States:
+    """States that are patched into each other, and gone on from `k` times."""
+
+    runs: Rollouts
+    values: Values
+    acts: Activations
+    k: int
+    seed: int
+
+    def jobs(
+        self,
+        kind: str,
+        pairs: Sequence[tuple[int, int]],
+        sets: Sequence[NeuronSet | None],
+    ) -> list[Job]:
+        """[set pair k], the goal of each (goal, source) with the source's activations for each set;
+        None stands for the goal as it is. Equal pairs draw equal random numbers for all sets."""
+        jobs: list[Job] = []
+        for neurons in sets:
+            for goal, source in pairs:
+                trajectory = int(self.values.trajectory[goal])
+                step = int(self.values.step[goal])
+                state = state_of(self.runs, trajectory, step)
+                edits: tuple[Edit, ...] = ()
+                if neurons is not None:
+                    change = patch(neurons, self.acts.x[source, list(neurons.indices)])
+                    edits = (change.edit([len(state.tokens) - 1]),)
+                key = (self.seed, kind, state.problem.id, step, trajectory)
+                for draw in range(self.k):
+                    jobs.append((state, edits, (*key, draw)))
+        return jobs
+
+
+def _ranked(
+    own: Answers,
+    controls: Sequence[Push],
+    run: Callable[[list[tuple[Edit, ...]], str], Answers],
+    level: float,
+) -> tuple[tuple[float, ...], dict[str, float]]:
+    """Contrasts of matched sets, as many as are needed to tell that the rank of the set cannot be
+    `level`, and their damage."""
+    mine = float(contrast(own).mean())
+    moves = mine > 0 and stats.mcnemar(own.reward[0], own.reward[1]) <= level
+    draws: list[float] = []
+    blocks = []
+    for start, stop in _blocks(len(controls)):
+        edits = []
+        for control in controls[start:stop]:
+            edits += _down_and_up(control)
+        answers = run(edits, f"matched sets {start + 1}-{stop} of {len(controls)}")
+        part = answers.shaped(stop - start, 2, -1)
+        draws += [float(contrast(part[number]).mean()) for number in range(stop - start)]
+        blocks.append(part.damage())
+        as_large = sum(draw >= mine for draw in draws)
+        if (1 + as_large) / (1 + len(controls)) > level or not moves:
+            break
+    damage = {}
+    for meter in blocks[0] if blocks else ():
+        damage[meter] = float(np.mean([block[meter] for block in blocks]))
+    return tuple(draws), damage
+
+
+def _first_like(states: Sequence[int], v: np.ndarray) -> tuple[int, int] | None:
+    """The first two states of like V-hat, in the order given."""
+    for first in states:
+        for second in states:
+            if first != second and abs(v[first] - v[second]) <= ALIKE:
+                return first, second
+    return None
+
+
+def _at_the_kl_of(
+    push: Push,
+    others: Sequence[Push],
+    text: CleanText,
+    tokens: Activations,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """KL on clean text of a set and of others by name, and the factors that give the others that of
+    the set."""
+    sizes = {"value": kl(text, push, tokens)}
+    factors = {}
+    for control in others:
+        name = _name(control)
+        sizes[name] = kl(text, control, tokens)
+        factors[name] = at_kl(text, control, tokens, sizes[name], sizes["value"])
+    return sizes, factors
+
+
+def _name(push: Push) -> str:
+    """Name of a control: matched sets have numbers."""
+    return f"matched {push.draw}" if push.arm == "matched" else push.arm
+
+
+def _down_and_up(push: Push, strength: float = 1.0) -> list[tuple[Edit, ...]]:
+    return [(push.by(-strength).edit(),), (push.by(strength).edit(),)]
 
 
 def _blocks(n: int) -> list[tuple[int, int]]:
     """A few first, then more at a time."""
     edges = [0, *range(5, n, 25), n]
-    return [(a, b) for a, b in pairwise(edges) if b > a]
+    return [(start, stop) for start, stop in pairwise(edges) if stop > start]

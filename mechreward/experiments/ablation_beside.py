@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,17 @@ from mechreward.causal.controls import matched
 from mechreward.causal.effect import ABLATIONS, Effect
 from mechreward.causal.intervene import mean, zero
 from mechreward.causal.repair import restored
-from mechreward.experiments.rows import Row, rows_from
-from mechreward.experiments.split import SEEN, Split, bare, over_draws
+from mechreward.experiments.rows import (
+    Detail,
+    Row,
+    Setting,
+    at_site,
+    damage_rows,
+    over_draws,
+    row_of,
+)
+from mechreward.experiments.split import SEEN, Split
+from mechreward.models.row_edits import Edit
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, ranking, select
@@ -32,11 +40,11 @@ from mechreward.probing.rankings import (
     wanda,
     weight_magnitude,
 )
-from mechreward.rollouts.continuations import both_ways
+from mechreward.rollouts.continuations import Answers, answer_arms
 from mechreward.stats import Interval
 from mechreward.tasks import Problem
 
-LEAST = 0.05
+LEAST = 0.05  # accuracy below which a task has nothing to lose (our choice)
 FEW = 5  # matched sets that come first, to see whether more are needed
 
 
@@ -46,59 +54,41 @@ def other_rankings(
     effect: Effect,
     sets: Mapping[str, Sequence[NeuronSet]],
     acts: Activations,
-    about: dict[str, Any],
+    setting: Setting,
     what: str | None = None,
     ops: Sequence[str] = ("zero",),
 ) -> list[Row]:
-    """R4, other rankings: the same ablations (`ops`: zero, the paper's) of sets of other rankings,
-    on the problems of the effect.
+    """R4, other rankings: the same ablations of sets of other rankings, on the problems of the
+    effect.
 
     `accuracy` of each, and `gap`: accuracy without that set minus accuracy without the value
     neurons, so that above 0 the value neurons matter more; of several draws
     (`matched_displacement`) their mean. The damage meter beside it.
 
+    Args:
+        sets: by arm, the draws of it (`rivals`).
+        acts: activations at every token, for the ablations.
+        ops: of the effect (default zero, the paper's).
+
     Raises:
         MechRewardError: other problems than the effect's.
     """
-    ids, n = np.array(effect.problems), len(effect.problems)
     require(
-        [one.id for one in problems] == ids.tolist(),
+        [problem.id for problem in problems] == list(effect.problems),
         "the effect was measured on other problems than these.",
     )
-    jobs = [(op, arm, one) for op in ops for arm, each in sets.items() for one in each]
-    edits = [(ABLATIONS[op](one, acts, about["seed"]).edit(),) for op, _, one in jobs]
-    runs = both_ways(model, problems, edits, about["seed"], what=what)
-    rows = []
+    edits = []
     for op in ops:
-        (own,) = effect.draws("value", op)
-        for arm, each in sets.items():
-            here = runs[[i for i, (o, a, _) in enumerate(jobs) if (o, a) == (op, arm)]]
-            found = here.reward
-            shared = float(
-                np.mean([len(set(one.indices) & set(effect.neurons.indices)) for one in each])
-            )
-            detail: dict[str, Any] = {"op": op, "neurons": len(each[0]), "shared": shared}
-            gap = stats.paired_difference(
-                np.mean(found, axis=0), own.outcomes, ids, seed=about["seed"]
-            )
-            several = {"sets": len(each)} if len(each) > 1 else {}
-            damage = here.damage().items()
-            rows += rows_from(
-                about, [(arm, key, bare(value, n), detail | several) for key, value in damage]
-            )
-            if len(each) == 1:
-                accuracy = stats.proportion(int(found[0].sum()), n)
-                rows += rows_from(about, [(arm, "accuracy", accuracy, detail)])
-                rows += rows_from(
-                    about,
-                    [(arm, "gap", gap, detail | {"p": stats.mcnemar(own.outcomes, found[0])})],
-                )
-                continue
-            accuracy = stats.cluster_bootstrap(
-                np.mean, np.mean(found, axis=0), ids, seed=about["seed"]
-            )
-            rows += rows_from(about, [(arm, "accuracy", accuracy, detail | {"sets": len(each)})])
-            rows += rows_from(about, [(arm, "gap", gap, detail | {"sets": len(each)})])
+        for draws in sets.values():
+            edits += _edits(op, draws, acts, setting)
+    answers = answer_arms(model, problems, edits, setting["seed"], what=what)
+    rows = []
+    start = 0
+    for op in ops:
+        for arm, draws in sets.items():
+            part = answers[start : start + len(draws)]
+            rows += _ranking_rows(effect, op, arm, draws, part, setting)
+            start += len(draws)
     return rows
 
 
@@ -107,63 +97,41 @@ def elsewhere(
     others: Mapping[str, Sequence[Problem]],
     effect: Effect,
     acts: Activations,
-    about: dict[str, Any],
+    setting: Setting,
     what: str | None = None,
     ops: Sequence[str] = ("zero",),
 ) -> list[Row]:
-    """R4, side effects: accuracy on other tasks under the same ablations (`ops`), beside the first
-    `FEW` matched sets, with the damage meter; where the set changes accuracy (McNemar, p <= `SEEN`,
-    not corrected), beside all of them.
+    """R4, side effects: accuracy on other tasks under the same ablations, beside the first `FEW`
+    matched sets, with the damage meter; where the set changes accuracy (McNemar, p <= `SEEN`, not
+    corrected), beside all of them.
 
-    `others` by task. A task of which the model solves less than `LEAST` has a baseline row alone:
-    it has nothing to lose (our choice).
+    A task of which the model solves less than `LEAST` has a baseline row alone: it has nothing to
+    lose (our choice).
+
+    Args:
+        others: problems by task.
+        acts: activations at every token, for the ablations.
+        ops: of the effect (default zero, the paper's).
     """
     rows = []
     for name, problems in others.items():
-        n, ids = len(problems), np.array([problem.id for problem in problems])
-        base = both_ways(model, problems, [()], about["seed"])[0].reward
-        detail: dict[str, Any] = {"on": name}
-        rows += rows_from(
-            about,
-            [("baseline", "accuracy_elsewhere", stats.proportion(int(base.sum()), n), detail)],
-        )
-        for op in ops if base.mean() >= LEAST else ():
-            drawn = [
-                replace(effect.neurons, indices=arm.indices, scores=())
-                for arm in effect.draws("matched", op)
-            ]
-            edits = [
-                (ABLATIONS[op](one, acts, about["seed"]).edit(),)
-                for one in (effect.neurons, *drawn)
-            ]
-            run = partial(
-                both_ways, model, problems, seed=about["seed"], what=what and f"{what}: {name}"
-            )
-            answers = run(edits[: 1 + FEW])
-            found = answers.reward
-            if stats.mcnemar(base, found[0]) <= SEEN and len(drawn) > FEW:
-                found = np.concatenate([found, run(edits[1 + FEW :]).reward])
-            own, more = found[0], detail | {"op": op}
-            change = stats.paired_difference(own, base, ids, seed=about["seed"])
-            tested = more | {"p_mcnemar": stats.mcnemar(base, own)}
-            others_right = over_draws([float(one.mean()) for one in found[1:]])
-            rows += rows_from(
-                about,
-                [
-                    ("value", "accuracy_elsewhere", stats.proportion(int(own.sum()), n), more),
-                    ("value", "change_elsewhere", change, tested),
-                    (
-                        "matched",
-                        "accuracy_elsewhere",
-                        others_right,
-                        more | {"sets": len(found) - 1},
-                    ),
-                    *(
-                        ("value", key, bare(value, n), more)
-                        for key, value in answers[0].damage().items()
-                    ),
-                ],
-            )
+        base = answer_arms(model, problems, [()], setting["seed"])[0].reward
+        accuracy = stats.proportion(int(base.sum()), len(base))
+        detail = Detail(on=name)
+        rows.append(row_of(setting, "baseline", "accuracy_elsewhere", accuracy, detail))
+        if base.mean() < LEAST:
+            continue
+        for op in ops:
+            title = what and f"{what}: {name}"
+            edits = _set_and_controls(effect, op, acts, setting)
+            answers = answer_arms(model, problems, edits[: 1 + FEW], setting["seed"], what=title)
+            reward = answers.reward
+            if stats.mcnemar(base, reward[0]) <= SEEN and len(edits) > 1 + FEW:
+                more = answer_arms(model, problems, edits[1 + FEW :], setting["seed"], what=title)
+                reward = np.concatenate([reward, more.reward])
+            on_task = detail | Detail(op=op)
+            rows += _elsewhere_rows(problems, base, reward, setting, on_task)
+            rows += damage_rows(setting, "value", answers[0].damage(), len(problems), on_task)
     return rows
 
 
@@ -173,7 +141,7 @@ def repair(
     test: Split,
     kind: str,
     share: float,
-    about: dict[str, Any],
+    setting: Setting,
     draws: int = 19,
 ) -> list[Row]:
     """R4, self-repair: how much of what zeroing takes from the linear read-out of V-hat of each
@@ -181,61 +149,51 @@ def repair(
     beside sets matched in rms. No layer is picked.
 
     Where the set stands above 0 and above each of the first `FEW` matched ones at any later layer,
-    it is held against all `draws`, and the matched row has the `p_rank` of the set among them.
+    it is held against all `draws`, and both rows have the `p_rank` of the set among them.
 
-    `share` of the neurons of each layer, by the paper's probe.
+    Args:
+        kind: of neuron that is zeroed.
+        share: of the neurons of each layer, by the paper's probe.
+        draws: matched sets (default 19).
     """
-    everywhere = [Site.parse(name) for name in train.at_states]
-    stream = [site for site in everywhere if site.kind == "resid_post"]
-    probes = {
-        site: ValueProbe("mc", "linear").fit(train.at_states[str(site)], train.values)
-        for site in stream
-    }
+    sites = [Site.parse(name) for name in train.at_states]
+    probes = {}
+    for site in sites:
+        if site.kind == "resid_post":
+            acts = train.at_states[str(site)]
+            probes[site] = ValueProbe("mc", "linear").fit(acts, train.values)
     rows = []
-
-    def undone(one: NeuronSet, later: Mapping[Site, ValueProbe]) -> dict[Site, Interval]:
-        return restored(model, test.runs, zero(one), later, seed=about["seed"])
-
-    for site in (site for site in everywhere if site.kind == kind):
-        later = {one: probe for one, probe in probes.items() if one.layer > site.layer}
-        if not later:
+    for site in sites:
+        later = {at: probe for at, probe in probes.items() if at.layer > site.layer}
+        if site.kind != kind or not later:
             continue
-        own = select(ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values), share)
+        probe = ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values)
+        neurons = select(probe, share)
         tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
-        others = [one.neurons for one in matched(own, tokens, draws, about["seed"])]
-
-        mine, beside = undone(own, later), [undone(one, later) for one in others[:FEW]]
-        if any(
-            mine[at].low > 0 and mine[at].estimate > max(one[at].estimate for one in beside)
-            for at in later
-        ):
-            beside += [undone(one, later) for one in others[FEW:]]
-        here = about | {"site": str(site)}
-        for at in later:
-            each = [one[at].estimate for one in beside]
-            detail: dict[str, Any] = {"op": "zero", "at": str(at), "neurons": len(own)}
-            rows += rows_from(here, [("value", "restored", mine[at], detail)])
-            detail |= {"sets": len(each)}
-            if len(each) == len(others) and np.isfinite(each).all():
-                detail |= {
-                    "p_rank": stats.rank_among(mine[at].estimate, np.array(each), tail="high")[1]
-                }
-            rows += rows_from(here, [("matched", "restored", over_draws(each), detail)])
+        controls = matched(neurons, tokens, draws, setting["seed"])
+        others = [control.neurons for control in controls]
+        rows += _repair_rows(model, test, neurons, others, later, at_site(setting, site))
     return rows
 
 
 def rivals(
-    model: Any, train: Split, own: NeuronSet, draws: int = 5, seed: int = 0
+    model: Any,
+    train: Split,
+    own: NeuronSet,
+    draws: int = 5,
+    seed: int = 0,
 ) -> tuple[dict[str, list[NeuronSet]], Activations]:
     """R4's other rankings: as many neurons as `own` has, best by each, whatever they share with it.
 
     `next_token` (probe), `magnitude` (rms activation at states), `weight_magnitude`, `wanda`,
     `mean_difference` and `correlation` (no probe), `shuffled` (the paper's probe fitted to targets
-    of other problems); and `draws` sets `matched_displacement`, matched one to one on what a mean
-    ablation moves. Also the activations at every token.
+    of other problems); and `draws` (default 5) sets `matched_displacement`, matched one to one on
+    what a mean ablation moves. Also the activations at every token.
     """
-    site, fit = own.site, train.states(own.site)
+    site = own.site
+    fit = train.states(site)
     tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
+    noise = shuffled(fit, rng("shuffled targets", seed))
     scores = {
         "next_token": next_token(tokens, train.runs),
         "magnitude": magnitude(fit),
@@ -243,15 +201,127 @@ def rivals(
         "wanda": wanda(model, tokens),
         "mean_difference": mean_difference(fit),
         "correlation": correlation(fit),
-        "shuffled": ValueProbe("mc", "mlp")
-        .fit_examples(shuffled(fit, rng("shuffled targets", seed)))
-        .scores_,
+        "shuffled": ValueProbe("mc", "mlp").fit_examples(noise).scores_,
     }
-    found = {
-        arm: [NeuronSet.of(tokens, ranking(score)[: len(own)], arm)]
-        for arm, score in scores.items()
-    }
+    sets = {}
+    for arm, score in scores.items():
+        sets[arm] = [NeuronSet.of(tokens, ranking(score)[: len(own)], arm)]
     moved = matched(
         own, tokens, draws, seed, on="displacement", change=lambda neurons: mean(neurons, tokens)
     )
-    return found | {"matched_displacement": [one.neurons for one in moved]}, tokens
+    sets["matched_displacement"] = [control.neurons for control in moved]
+    return sets, tokens
+
+
+def _edits(
+    op: str,
+    sets: Sequence[NeuronSet],
+    acts: Activations,
+    setting: Setting,
+) -> list[tuple[Edit, ...]]:
+    """One arm's edits for each set under an operation."""
+    changes = [ABLATIONS[op](neurons, acts, setting["seed"]) for neurons in sets]
+    return [(change.edit(),) for change in changes]
+
+
+def _ranking_rows(
+    effect: Effect,
+    op: str,
+    arm: str,
+    draws: Sequence[NeuronSet],
+    answers: Answers,
+    setting: Setting,
+) -> list[Row]:
+    """One ranking under one operation; `answers` [draw problem]."""
+    (value,) = effect.draws("value", op)
+    ids = np.array(effect.problems)
+    mean_reward = answers.reward.mean(0)
+    common = [len(set(neurons.indices) & set(effect.neurons.indices)) for neurons in draws]
+    detail = Detail(op=op, neurons=len(draws[0]), shared=float(np.mean(common)))
+    gap = stats.paired_difference(mean_reward, value.outcomes, ids, seed=setting["seed"])
+    if len(draws) == 1:
+        accuracy = stats.proportion(int(answers.reward[0].sum()), len(ids))
+        tested = detail | Detail(p=stats.mcnemar(value.outcomes, answers.reward[0]))
+    else:
+        accuracy = stats.cluster_bootstrap(np.mean, mean_reward, ids, seed=setting["seed"])
+        detail["sets"] = len(draws)
+        tested = detail
+    return [
+        *damage_rows(setting, arm, answers.damage(), len(ids), detail),
+        row_of(setting, arm, "accuracy", accuracy, detail),
+        row_of(setting, arm, "gap", gap, tested),
+    ]
+
+
+def _set_and_controls(
+    effect: Effect,
+    op: str,
+    acts: Activations,
+    setting: Setting,
+) -> list[tuple[Edit, ...]]:
+    """The edits of the effect's set, then of its matched sets."""
+    sets = [effect.neurons]
+    for arm in effect.draws("matched", op):
+        sets.append(replace(effect.neurons, indices=arm.indices, scores=()))
+    return _edits(op, sets, acts, setting)
+
+
+def _elsewhere_rows(
+    problems: Sequence[Problem],
+    base: np.ndarray,
+    reward: np.ndarray,
+    setting: Setting,
+    detail: Detail,
+) -> list[Row]:
+    """Accuracy on another task, of the set and its controls, `reward` [set problem]; `base`
+    [problem] is that of the model as it is."""
+    ids = np.array([problem.id for problem in problems])
+    value = reward[0]
+    accuracy = stats.proportion(int(value.sum()), len(value))
+    change = stats.paired_difference(value, base, ids, seed=setting["seed"])
+    tested = detail | Detail(p_mcnemar=stats.mcnemar(base, value))
+    controls = [float(control.mean()) for control in reward[1:]]
+    beside = detail | Detail(sets=len(controls))
+    return [
+        row_of(setting, "value", "accuracy_elsewhere", accuracy, detail),
+        row_of(setting, "value", "change_elsewhere", change, tested),
+        row_of(setting, "matched", "accuracy_elsewhere", over_draws(controls), beside),
+    ]
+
+
+def _repair_rows(
+    model: Any,
+    test: Split,
+    neurons: NeuronSet,
+    controls: Sequence[NeuronSet],
+    later: Mapping[Site, ValueProbe],
+    setting: Setting,
+) -> list[Row]:
+    """What later layers undo of zeroing one set, beside its controls."""
+
+    def undone(zeroed: NeuronSet) -> dict[Site, Interval]:
+        return restored(model, test.runs, zero(zeroed), later, seed=setting["seed"])
+
+    value = undone(neurons)
+    beside = [undone(control) for control in controls[:FEW]]
+    if _stands_out(value, beside):
+        beside += [undone(control) for control in controls[FEW:]]
+    rows = []
+    for at in later:
+        parts = [control[at].estimate for control in beside]
+        detail = Detail(op="zero", at=str(at), neurons=len(neurons), sets=len(parts))
+        if len(parts) == len(controls) and np.isfinite(parts).all():
+            _, p = stats.rank_among(value[at].estimate, np.array(parts), tail="high")
+            detail["p_rank"] = p
+        rows.append(row_of(setting, "value", "restored", value[at], detail))
+        rows.append(row_of(setting, "matched", "restored", over_draws(parts), detail))
+    return rows
+
+
+def _stands_out(value: Mapping[Site, Interval], beside: Sequence[Mapping[Site, Interval]]) -> bool:
+    """Whether a set has more undone than nothing, and than each control, at any later layer."""
+    for at, part in value.items():
+        most = max(control[at].estimate for control in beside)
+        if part.low > 0 and part.estimate > most:
+            return True
+    return False

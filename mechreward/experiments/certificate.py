@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from mechreward.causal.certificate import DECIDES, Certificate
-from mechreward.experiments.rows import Row, rows_from
+from mechreward.experiments.rows import Detail, Row, Setting, row_of
 from mechreward.stats import Interval
 
 
-def claim_rows(certificate: Certificate, about: Mapping[str, Any]) -> list[Row]:
+def claim_rows(certificate: Certificate, setting: Setting) -> list[Row]:
     """One row a claim: the interval that decides it, and in `detail` the verdict and its reason."""
     rows = []
     for claim in certificate.claims:
-        key, size = DECIDES[claim.claim]
-        middle, low, high = (
-            float(claim.numbers.get(f"{key}{end}", math.nan)) for end in ("", "_low", "_high")
+        number, size = DECIDES[claim.claim]
+        interval = Interval(
+            float(claim.numbers.get(number, math.nan)),
+            float(claim.numbers.get(f"{number}_low", math.nan)),
+            float(claim.numbers.get(f"{number}_high", math.nan)),
+            int(claim.numbers.get(size, certificate.sizes[size])),
         )
-        n = int(claim.numbers.get(size, certificate.sizes[size]))
-        detail = {
-            "verdict": claim.verdict,
-            "reason": claim.reason,
-            "number": key,
-            "neurons": len(certificate.neurons),
-        }
-        rows += rows_from(
-            dict(about), [("value", claim.claim, Interval(middle, low, high, n), detail)]
+        detail = Detail(
+            verdict=claim.verdict,
+            reason=claim.reason,
+            number=number,
+            neurons=len(certificate.neurons),
         )
+        rows.append(row_of(setting, "value", claim.claim, interval, detail))
     return rows

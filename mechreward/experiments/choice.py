@@ -7,8 +7,8 @@ from typing import Any
 
 from mechreward import tasks
 from mechreward.base.errors import one_of, require
-from mechreward.experiments.layers import R3, choose
-from mechreward.experiments.split import observe, shared
+from mechreward.experiments.layers import choose, layers
+from mechreward.experiments.split import Split, observe, shared
 from mechreward.models.load import load
 from mechreward.models.site import all_sites
 from mechreward.probing.neurons import NeuronSet, select
@@ -61,20 +61,28 @@ def find(
     """Value neurons of one kind: R3 on the validation split chooses layer and share, the paper's
     probe on the training split chooses the neurons. Test problems are never seen.
 
+    Args:
+        kind: "resid_post" (default) or "mlp".
+        train, validation: problems of each split (default 80 and 30).
+        k: continuations of each state (default 16).
+        what: title of the progress bars (default "choice"); None for none.
+
     Raises:
         MechRewardError: an unknown kind, or nothing to learn (all answers right, or all wrong).
     """
     one_of("kind of neuron", kind, KINDS)
     sites = [site for site in all_sites(model, KINDS) if site.kind == kind]
-    splits = []
-    for name, number in (("train", train), ("validation", validation)):
-        runs = sample(
-            model, task.problems(name, number, seed), seed=seed, what=what and f"{what}: {name}"
-        )
-        values = estimate(model, runs, k=k, seed=seed, what=what and f"{what}: {name} values")
-        splits.append(observe(model, runs, values, sites))
-    about = shared("R3", str(model.cfg.model_name), task.name, "", seed)
-    site, share = choose(R3(splits[0], splits[1], sites, about), kind)
-    return select(
-        ValueProbe("mc", "mlp").fit(splits[0].at_states[str(site)], splits[0].values), share
-    )
+
+    def split(name: str, number: int) -> Split:
+        problems = task.problems(name, number, seed)
+        title = what and f"{what}: {name}"
+        runs = sample(model, problems, seed=seed, what=title)
+        values = estimate(model, runs, k=k, seed=seed, what=title and f"{title} values")
+        return observe(model, runs, values, sites)
+
+    fit = split("train", train)
+    setting = shared("R3", str(model.cfg.model_name), task.name, "", seed)
+    rows = layers(fit, split("validation", validation), sites, setting)
+    site, share = choose(rows, kind)
+    probe = ValueProbe("mc", "mlp").fit(fit.at_states[str(site)], fit.values)
+    return select(probe, share)

@@ -1,9 +1,10 @@
-"""Doses (R14): more and more of a ranking zeroed and steered, and states patched into each other,
-up and down."""
+"""Doses (R14): more and more of a ranking zeroed and steered, and sets and controls steered at one
+damage."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -14,26 +15,37 @@ from mechreward.causal.effect import CleanText
 from mechreward.causal.intervene import zero
 from mechreward.causal.steering import Push, by_arm, matched_pushes, own_push
 from mechreward.causal.trials import at_kl, kl
-from mechreward.experiments.rows import Row, rows_from
-from mechreward.experiments.split import SEEN, Split, bare, over_draws
-from mechreward.experiments.steering import BESIDE, CURVE
+from mechreward.experiments.rows import (
+    Detail,
+    Row,
+    Setting,
+    at_site,
+    damage_rows,
+    over_draws,
+    row_of,
+)
+from mechreward.experiments.split import SEEN, Split
+from mechreward.experiments.steering_run import BESIDE, CURVE
+from mechreward.models.row_edits import Edit
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import select
 from mechreward.probing.probe import ValueProbe
-from mechreward.rollouts.continuations import Answers, both_ways
+from mechreward.rollouts.continuations import Answers, answer_arms
 from mechreward.rollouts.trajectory import Rollouts
+from mechreward.stats import Interval
 from mechreward.tasks import Problem
 
 OPS = ("zero", "down", "up")
 TEXTS = 12  # clean answers that the KL of matched damage is taken over
+DOSES = (0.001, 0.01, 0.05, 0.2)  # shares of the neurons, for the dose
 
 
 def share_dose(
     model: Any,
     problems: Sequence[Problem],
     sets: Mapping[float, Sequence[Push]],
-    about: dict[str, Any],
+    setting: Setting,
     what: str | None = None,
 ) -> list[Row]:
     """R14, dose over the share of neurons: zeroed, and steered by one unit up and down, on shared
@@ -46,72 +58,39 @@ def share_dose(
     draws, with its `p_rank` among them.
 
     Args:
-        sets: share -> the set's push, and then those of its matched sets (`paper.by_share`).
+        sets: share -> the set's push, and then those of its matched sets (`by_share`).
+        what: title of the progress bars; None (default) for none.
     """
-    ids, n, seed = np.array([problem.id for problem in problems]), len(problems), about["seed"]
+    seed = setting["seed"]
+    ids = np.array([problem.id for problem in problems])
 
     def run(pushes: Sequence[Push]) -> Answers:
-        """[push op problem]: zeroed, steered down, steered up."""
-        edits = [
-            (edit,)
-            for one in pushes
-            for edit in (zero(one.neurons).edit(), one.by(-1).edit(), one.by(1).edit())
-        ]
-        return both_ways(model, problems, edits, seed, what=what).shaped(len(pushes), len(OPS), n)
+        """[push op problem]"""
+        edits: list[tuple[Edit, ...]] = []
+        for push in pushes:
+            edits.append((zero(push.neurons).edit(),))
+            edits.append((push.by(-1).edit(),))
+            edits.append((push.by(1).edit(),))
+        answers = answer_arms(model, problems, edits, seed, what=what)
+        return answers.shaped(len(pushes), len(OPS), len(problems))
 
-    base = both_ways(model, problems, [()], seed)[0].reward
-    rows = rows_from(
-        about,
-        [("baseline", "accuracy_zeroed", stats.proportion(int(base.sum()), n), {"share": 0.0})],
-    )
+    base = answer_arms(model, problems, [()], seed)[0].reward
+    accuracy = stats.proportion(int(base.sum()), len(base))
+    rows = [row_of(setting, "baseline", "accuracy_zeroed", accuracy, Detail(share=0.0))]
     for share, pushes in sets.items():
-        found = run(pushes[: 1 + CURVE])
-        gone, down, up = (found[0, op].reward for op in range(len(OPS)))
-        detail: dict[str, Any] = {"share": share, "neurons": len(pushes[0].neurons)}
-        p = {
-            "change_zeroed": stats.mcnemar(base, gone),
-            "contrast_at_share": stats.mcnemar(down, up),
-        }
-        change = stats.paired_difference(gone, base, ids, seed=seed)
-        gap = stats.paired_difference(up, down, ids, seed=seed)
-        meters = [
-            (key, bare(v, n), op)
-            for i, op in enumerate(OPS)
-            for key, v in found[0, i].damage().items()
-        ]
-        rows += rows_from(
-            about,
-            [
-                ("value", "accuracy_zeroed", stats.proportion(int(gone.sum()), n), detail),
-                ("value", "change_zeroed", change, detail | {"p_mcnemar": p["change_zeroed"]}),
-                ("value", "contrast_at_share", gap, detail | {"p_mcnemar": p["contrast_at_share"]}),
-                *(("value", key, number, detail | {"op": op}) for key, number, op in meters),
-            ],
-        )
-        others = found[1:].reward
-        sure = min(p.values()) <= SEEN and len(pushes) > len(found.reward)
-        if sure:
-            others = np.concatenate([others, run(pushes[1 + CURVE :]).reward])
-        if len(others):
-            zeroed, gaps = (
-                others[:, 0].mean(1).tolist(),
-                (others[:, 2] - others[:, 1]).mean(1).tolist(),
-            )
-            more = detail | {
-                "sets": len(others),
-                "error": float(np.mean([one.error for one in pushes[1:]])),
-            }
-            ranks = [{}, {}]
-            if sure:
-                low = stats.rank_among(gone.mean(), np.array(zeroed))[1]
-                ranks = [
-                    {"p_rank": low},
-                    {"p_rank": stats.rank_among(gap.estimate, np.array(gaps), tail="high")[1]},
-                ]
-            beside = [("accuracy_zeroed", zeroed, ranks[0]), ("contrast_at_share", gaps, ranks[1])]
-            rows += rows_from(
-                about, [("matched", name, over_draws(v), more | rank) for name, v, rank in beside]
-            )
+        detail = Detail(share=share, neurons=len(pushes[0].neurons))
+        answers = run(pushes[: 1 + CURVE])
+        effects = _effects(base, answers[0].reward, ids, seed)
+        rows += _set_rows(answers[0], effects, setting, detail)
+        controls = answers[1:].reward
+        seen = min(effect.p for effect in effects) <= SEEN and len(pushes) > 1 + CURVE
+        if seen:
+            controls = np.concatenate([controls, run(pushes[1 + CURVE :]).reward])
+        if len(controls):
+            errors = [push.error for push in pushes[1:]]
+            beside = detail | Detail(sets=len(controls), error=float(np.mean(errors)))
+            value = answers[0].reward if seen else None
+            rows += _control_rows(controls, value, setting, beside)
     return rows
 
 
@@ -119,7 +98,7 @@ def same_damage(
     model: Any,
     problems: Sequence[Problem],
     pushes: Sequence[Push],
-    about: dict[str, Any],
+    setting: Setting,
     *,
     runs: Rollouts,
     tokens: Mapping[str, Activations],
@@ -136,53 +115,39 @@ def same_damage(
     that do not come to that KL are left out, and `never` counts them: no row, if all do.
 
     Args:
-        pushes, runs, tokens: as for `R14`; a set comes before its controls.
-        strength: of the set, and of a control that does as much damage as it is.
+        pushes, runs, tokens: as for `steering`; a set comes before its controls.
+        strength: of the set, and of a control that does as much damage as it is (default 2).
+        what: title of the progress bars; None (default) for none.
     """
-    ids, seed, text = (
-        np.array([problem.id for problem in problems]),
-        about["seed"],
-        CleanText(model, runs, TEXTS),
-    )
-    rows, wanted, seen = [], 0.0, set()
+    text = CleanText(model, runs, TEXTS)
+    rows = []
+    wanted = 0.0  # KL of the set that controls are held against
+    moving = set()  # sets with a contrast
     for arm, draws in by_arm(pushes).items():
-        acts, own = tokens[str(draws[0].neurons.site)], arm in BESIDE.values()
-        few = draws if BESIDE.get(arm) in seen else draws[:CURVE]
-        damage = [kl(text, one, acts, strength) for one in few]
-        if own:
-            wanted = damage[0]
-        factors = [
-            at_kl(text, one, acts, has, wanted, strength)
-            for one, has in zip(few, damage, strict=True)
-        ]
-        able = [(one, factor) for one, factor in zip(few, factors, strict=True) if factor < inf]
+        acts = tokens[str(draws[0].neurons.site)]
+        tried = draws if BESIDE.get(arm) in moving else draws[:CURVE]
+        is_set = arm in BESIDE.values()
+        if is_set:
+            wanted = kl(text, draws[0], acts, strength)
+        able = _at_damage(text, tried, acts, wanted, strength)
         if not able:
             continue
-        edits = [
-            (one.by(sign * strength * factor).edit(),) for one, factor in able for sign in (-1, 1)
-        ]
-        found = (
-            both_ways(model, problems, edits, seed, runs.policy, what)
-            .shaped(len(able), 2, -1)
-            .reward
+        answers = answer_arms(
+            model, problems, _down_and_up(able, strength), setting["seed"], runs.policy, what
         )
-        detail: dict[str, Any] = {"strength": strength, "kl": wanted}
-        if own:
-            down, up = found[0]
-            score = stats.paired_difference(up, down, ids, seed=seed)
-            p = stats.mcnemar(down, up)
-            detail |= {"p_mcnemar": p}
-            seen |= {arm} if p <= SEEN else set()
+        reward = answers.shaped(len(able), 2, -1).reward
+        here = at_site(setting, draws[0].neurons.site)
+        detail = Detail(strength=strength, kl=wanted)
+        if is_set:
+            row = _set_at_kl(here, arm, problems, reward[0], detail)
+            if row.detail["p_mcnemar"] <= SEEN:
+                moving.add(arm)
         else:
-            score = over_draws((found[:, 1] - found[:, 0]).mean(1).tolist())
-            detail |= {"factor": float(np.mean([factor for _, factor in able])), "sets": len(able)}
-            detail |= {"never": len(factors) - len(able)}
-        here = about | {"site": str(draws[0].neurons.site)}
-        rows += rows_from(here, [(arm, "contrast_at_kl", score, detail)])
+            factors = [factor for _, factor in able]
+            never = len(tried) - len(able)
+            row = _controls_at_kl(here, arm, reward, factors, never, detail)
+        rows.append(row)
     return rows
-
-
-DOSES = (0.001, 0.01, 0.05, 0.2)  # shares of the neurons, for the dose
 
 
 def by_share(
@@ -195,17 +160,140 @@ def by_share(
     seed: int = 0,
 ) -> dict[float, list[Push]]:
     """R14's dose by share: for each, the best neurons of a probe's ranking with their way up, then
-    `draws` sets matched in rms at the displacement of that. Of shares that come to as many neurons
-    the first is kept."""
+    `draws` (default 19) sets matched in rms at the displacement of that. Of shares that come to as
+    many neurons the first is kept."""
     tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
-    acts, toward = (
-        train.at_states[str(site)],
-        np.where(train.values.live, train.values.mean, np.nan),
-    )
-    found: dict[int, tuple[float, list[Push]]] = {}
+    acts = train.at_states[str(site)]
+    sets = {}
+    sizes = set()
     for share in shares:
-        own = own_push(select(probe, share), acts, toward)
-        if len(own.neurons) not in found:
-            others = matched_pushes(own, tokens, acts, toward, draws, seed)
-            found[len(own.neurons)] = share, [own, *others]
-    return dict(found.values())
+        push = own_push(select(probe, share), acts, train.toward)
+        if len(push.neurons) not in sizes:
+            controls = matched_pushes(push, tokens, acts, train.toward, draws, seed)
+            sets[share] = [push, *controls]
+            sizes.add(len(push.neurons))
+    return sets
+
+
+@dataclass(frozen=True)
+class _Paired:
+    """A paired change of accuracy under its metric, with its exact p."""
+
+    metric: str
+    change: Interval
+    p: float
+
+
+def _effects(base: np.ndarray, reward: np.ndarray, ids: np.ndarray, seed: int) -> list[_Paired]:
+    """What zeroing changes, and what steering up does beyond steering down; `reward` [op
+    problem]."""
+    zeroed, down, up = reward
+    change = stats.paired_difference(zeroed, base, ids, seed=seed)
+    contrast = stats.paired_difference(up, down, ids, seed=seed)
+    return [
+        _Paired("change_zeroed", change, stats.mcnemar(base, zeroed)),
+        _Paired("contrast_at_share", contrast, stats.mcnemar(down, up)),
+    ]
+
+
+def _set_rows(
+    answers: Answers,
+    effects: Sequence[_Paired],
+    setting: Setting,
+    detail: Detail,
+) -> list[Row]:
+    """The set of one share; `answers` [op problem]."""
+    zeroed = answers.reward[0]
+    accuracy = stats.proportion(int(zeroed.sum()), len(zeroed))
+    rows = [row_of(setting, "value", "accuracy_zeroed", accuracy, detail)]
+    for effect in effects:
+        tested = detail | Detail(p_mcnemar=effect.p)
+        rows.append(row_of(setting, "value", effect.metric, effect.change, tested))
+    for number, op in enumerate(OPS):
+        damage = answers[number].damage()
+        rows += damage_rows(setting, "value", damage, len(zeroed), detail | Detail(op=op))
+    return rows
+
+
+def _control_rows(
+    controls: np.ndarray,
+    value: np.ndarray | None,
+    setting: Setting,
+    detail: Detail,
+) -> list[Row]:
+    """The matched sets of one share, `controls` [draw op problem], and the rank of the set among
+    them where its rewards are given, `value` [op problem]."""
+    zeroed = controls[:, 0].mean(1)
+    contrast = (controls[:, 2] - controls[:, 1]).mean(1)
+    ranks = [Detail(), Detail()]
+    if value is not None:
+        low = stats.rank_among(value[0].mean(), zeroed)[1]
+        high = stats.rank_among((value[2] - value[1]).mean(), contrast, tail="high")[1]
+        ranks = [Detail(p_rank=low), Detail(p_rank=high)]
+    rows = []
+    for metric, draws, rank in (
+        ("accuracy_zeroed", zeroed, ranks[0]),
+        ("contrast_at_share", contrast, ranks[1]),
+    ):
+        interval = over_draws(draws.tolist())
+        rows.append(row_of(setting, "matched", metric, interval, detail | rank))
+    return rows
+
+
+def _at_damage(
+    text: CleanText,
+    pushes: Sequence[Push],
+    acts: Activations,
+    wanted: float,
+    strength: int | float,
+) -> list[tuple[Push, float]]:
+    """The pushes that some strength gives the KL `wanted`, with the factor on `strength` that
+    does."""
+    able = []
+    for push in pushes:
+        has = kl(text, push, acts, strength)
+        factor = at_kl(text, push, acts, has, wanted, strength)
+        if factor < inf:
+            able.append((push, factor))
+    return able
+
+
+def _down_and_up(
+    pushes: Sequence[tuple[Push, float]],
+    strength: int | float,
+) -> list[tuple[Edit, ...]]:
+    """Edits of every push, each with its factor on the strength: down, then up."""
+    edits: list[tuple[Edit, ...]] = []
+    for push, factor in pushes:
+        for sign in (-1, 1):
+            edits.append((push.by(sign * strength * factor).edit(),))
+    return edits
+
+
+def _set_at_kl(
+    setting: Setting,
+    arm: str,
+    problems: Sequence[Problem],
+    reward: np.ndarray,
+    detail: Detail,
+) -> Row:
+    """The contrast of a set; `reward` [sign problem]."""
+    down, up = reward
+    ids = np.array([problem.id for problem in problems])
+    contrast = stats.paired_difference(up, down, ids, seed=setting["seed"])
+    tested = detail | Detail(p_mcnemar=stats.mcnemar(down, up))
+    return row_of(setting, arm, "contrast_at_kl", contrast, tested)
+
+
+def _controls_at_kl(
+    setting: Setting,
+    arm: str,
+    reward: np.ndarray,
+    factors: Sequence[float],
+    never: int,
+    detail: Detail,
+) -> Row:
+    """The contrasts of a control's draws; `reward` [draw sign problem]."""
+    contrasts = (reward[:, 1] - reward[:, 0]).mean(1).tolist()
+    beside = detail | Detail(factor=float(np.mean(factors)), sets=len(reward), never=never)
+    return row_of(setting, arm, "contrast_at_kl", over_draws(contrasts), beside)

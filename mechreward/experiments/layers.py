@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
 from mechreward import stats
 from mechreward.base.streams import rng
-from mechreward.experiments.rows import Row, rows_from
+from mechreward.experiments.rows import Detail, Row, Setting, at_site, row_of
 from mechreward.experiments.split import SHARES, Split
 from mechreward.models.site import Site
 from mechreward.probing.neurons import count, ranking
 from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import restrict, shuffled
 from mechreward.probing.targets import Examples
-from mechreward.stats import Interval
 
 
-def R3(
+def layers(
     train: Split,
     held: Split,
     sites: Sequence[Site],
-    about: dict[str, Any],
+    setting: Setting,
     split: str = "validation",
     draws: int | None = None,
 ) -> list[Row]:
-    """Over layers: Spearman with V-hat on `held` at every site, for all neurons (share 1) and each
-    share of the top.
+    """R3: Spearman with V-hat on `held` at every site, for all neurons (share 1) and each share of
+    the top.
 
     On "validation" the rows serve to choose. On "test" no cell is picked, and `detail` holds what
     each is worth: `p`, one-sided, of the cell's Spearman among those with targets moved between
@@ -40,38 +38,29 @@ def R3(
     is our own choice.
 
     Args:
-        split: the name of `held`, in `detail`.
-        draws: shuffles; by default 1999, or 40 a cell if that is more, so that Holm over the grid
-        can reach .025.
+        split: the name of `held`, in `detail`: "validation" (default) or "test".
+        draws: shuffles; by default (None) 1999, or 40 a cell if that is more, so that Holm over the
+            grid can reach .025.
     """
-    found: list[tuple[Site, Interval, dict[str, Any]]] = []
-    read = []
+    rows = []
+    read_outs = []
     for site in sites:
-        fit, data = train.states(site), held.states(site)
-        full = ValueProbe("mc", "mlp").fit_examples(fit)
-        reads = {1.0: full.predict(data.x)}
-        for share in SHARES:
-            top = ranking(full.scores_)[: count(fit.x.shape[1], share)]
-            few = ValueProbe("mc", "mlp").fit_examples(restrict(fit, top))
-            reads[share] = few.predict(restrict(data, top).x)
-        for share, said in reads.items():
-            score = stats.cluster_bootstrap(stats.spearman, [said, data.y], data.group, draws=200)
-            found.append((site, score, {"share": share, "split": split}))
-            read.append(said)
-    if split == "test" and found:
-        p = p_moved(
-            np.stack(read),
-            held.states(sites[0]),
-            draws or max(1999, 40 * len(found) - 1),
-            about["seed"],
-        )
-        for (_, _, detail), one, holm in zip(found, p, stats.holm(p), strict=True):
-            detail |= {"p": float(one), "p_holm": float(holm)}
-    return [
-        row
-        for site, score, detail in found
-        for row in rows_from(about | {"site": str(site)}, [("value", "spearman", score, detail)])
-    ]
+        fit = train.states(site)
+        data = held.states(site)
+        here = at_site(setting, site)
+        for share, read in _read_outs(fit, data).items():
+            columns = [read, data.y]
+            score = stats.cluster_bootstrap(stats.spearman, columns, data.group, draws=200)
+            detail = Detail(share=share, split=split)
+            rows.append(row_of(here, "value", "spearman", score, detail))
+            read_outs.append(read)
+    if split == "test" and rows:
+        draws = draws or max(1999, 40 * len(rows) - 1)
+        targets = held.states(sites[0])  # the same at every site
+        p = p_moved(np.stack(read_outs), targets, draws, setting["seed"])
+        for row, uncorrected, corrected in zip(rows, p, stats.holm(p), strict=True):
+            row.detail.update(p=float(uncorrected), p_holm=float(corrected))
+    return rows
 
 
 def choose(rows: Sequence[Row], kind: str) -> tuple[Site, float]:
@@ -79,14 +68,23 @@ def choose(rows: Sequence[Row], kind: str) -> tuple[Site, float]:
     not looked at): the layer with the best mean Spearman over all its shares (one share of few
     problems is too noisy to choose by), then the smallest share that keeps 90% of that layer's best
     (the largest share, if none does)."""
-    seen = [row for row in rows if row.detail.get("split", "validation") == "validation"]
-    own = [row for row in seen if Site.parse(row.site).kind == kind]
-    scores: dict[str, list[float]] = {}
-    for row in own:
-        scores.setdefault(row.site, []).append(float(np.nan_to_num(row.estimate)))
-    site = max(scores, key=lambda site: float(np.mean(scores[site])))
-    here = {row.detail["share"]: row.estimate for row in own if row.site == site}
-    enough = [share for share in SHARES if here[share] >= 0.9 * max(here.values())]
+    scores: dict[str, dict[float, float]] = {}  # by site and share
+    for row in rows:
+        split = row.detail.get("split", "validation")
+        if split == "validation" and Site.parse(row.site).kind == kind:
+            at_shares = scores.setdefault(row.site, {})
+            at_shares[row.detail["share"]] = row.estimate
+
+    def mean(site: str) -> float:
+        readable = np.nan_to_num(list(scores[site].values()))
+        return float(np.mean(readable))
+
+    site = max(scores, key=mean)
+    best = max(scores[site].values())
+    enough = []
+    for share in SHARES:
+        if scores[site][share] >= 0.9 * best:
+            enough.append(share)
     return Site.parse(site), min(enough, default=SHARES[-1])
 
 
@@ -94,14 +92,26 @@ def p_moved(read: np.ndarray, held: Examples, draws: int, seed: int) -> np.ndarr
     """Randomisation p [cell], one-sided, of the Spearman of every read-out [cell row] with the
     targets of `held`, among `draws` with targets moved between trajectories; the same moves for all
     cells, ranked once."""
-    moved = [
-        shuffled(held, rng("moved targets", seed, draws, draw), by_length=True).y
-        for draw in range(draws)
-    ]
-    own, null = _ranked(read), _ranked(np.stack([held.y, *moved]))
-    rho = own @ null.T
-    reached = ~(rho[:, 1:] < rho[:, :1] - 1e-12)  # NaN counts against the cell
+    targets = [held.y]
+    for draw in range(draws):
+        moves = rng("moved targets", seed, draws, draw)
+        targets.append(shuffled(held, moves, by_length=True).y)
+    rho = _ranked(read) @ _ranked(np.stack(targets)).T
+    real = rho[:, :1]
+    moved = rho[:, 1:]
+    reached = ~(moved < real - 1e-12)  # NaN counts against the cell
     return (1 + reached.sum(1)) / (1 + draws)
+
+
+def _read_outs(fit: Examples, held: Examples) -> dict[float, np.ndarray]:
+    """What probes fitted to `fit` read on `held`, by share of the neurons they see."""
+    full = ValueProbe("mc", "mlp").fit_examples(fit)
+    reads = {1.0: full.predict(held.x)}
+    for share in SHARES:
+        top = ranking(full.scores_)[: count(fit.x.shape[1], share)]
+        few = ValueProbe("mc", "mlp").fit_examples(restrict(fit, top))
+        reads[share] = few.predict(restrict(held, top).x)
+    return reads
 
 
 def _ranked(columns: np.ndarray) -> np.ndarray:

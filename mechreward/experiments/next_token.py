@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from mechreward import stats
-from mechreward.experiments.rows import Row, rows_from
-from mechreward.experiments.split import Split, bare
+from mechreward.experiments.rows import Detail, Row, Setting, bare, row_of
+from mechreward.experiments.split import Split
 from mechreward.probing.activations import Activations
 from mechreward.probing.neurons import count, ranking
 from mechreward.probing.probe import ValueProbe
@@ -15,29 +14,30 @@ from mechreward.probing.rankings import next_token
 from mechreward.rollouts.trajectory import Rollouts
 
 
-def R6(
+def next_token_overlap(
     train: Split,
     every: Activations,
     runs: Rollouts,
-    about: dict[str, Any],
+    setting: Setting,
     shares: Sequence[float] = (0.01, 0.05, 0.2),
 ) -> list[Row]:
-    """Not next-token neurons: overlap of the value set with the set a next-token probe leans on,
-    against chance.
+    """R6: overlap of the value set with the set a next-token probe leans on, against chance.
 
-    `every`: recorded from `runs` with rows="tokens" at the site of the value set. A small overlap
-    says that the two sets differ, not that value neurons carry no token.
+    A small overlap says that the two sets differ, not that value neurons carry no token.
+
+    Args:
+        every: recorded from `runs` with rows="tokens" at the site of the value set.
+        shares: of the neurons of the site, in both sets (default .01, .05, .2).
     """
-    site, width = every.site, every.width
-    value = ranking(ValueProbe("mc", "mlp").fit_examples(train.states(site)).scores_)
+    width = every.width
+    value = ranking(ValueProbe("mc", "mlp").fit_examples(train.states(every.site)).scores_)
     token = ranking(next_token(every, runs))
     rows = []
     for share in shares:
         k = count(width, share)
         both = len(set(value[:k].tolist()) & set(token[:k].tolist()))
         expected, p = stats.hypergeometric_iou(k, k, width, both)
-        detail = {"share": share, "neurons": k, "shared": both, "expected": expected, "p": p}
-        rows += rows_from(
-            about, [("next_token", "iou", bare(both / (2 * k - both), width), detail)]
-        )
+        detail = Detail(share=share, neurons=k, shared=both, expected=expected, p=p)
+        iou = bare(both / (2 * k - both), width)
+        rows.append(row_of(setting, "next_token", "iou", iou, detail))
     return rows

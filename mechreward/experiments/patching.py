@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from mechreward import stats
-from mechreward.causal.trials import patched
-from mechreward.experiments.rows import Row, rows_from
-from mechreward.experiments.split import Split, over_draws
+from mechreward.causal.trials import Patched, patched
+from mechreward.experiments.rows import Detail, Row, Setting, at_site, over_draws, row_of
+from mechreward.experiments.split import Split
 from mechreward.probing.neurons import NeuronSet
 from mechreward.stats import Interval
 
 PATCHED = 3  # matched sets that are patched first, to see whether more are needed
+MATCHED = 3  # where matched sets begin in a table: behind the state itself, the set, the whole site
 
 
 def both_patched(
     model: Any,
     test: Split,
     sets: Mapping[str, tuple[NeuronSet, Sequence[NeuronSet]]],
-    about: dict[str, Any],
+    setting: Setting,
     *,
     pairs: int = 30,
     k: int = 4,
@@ -41,55 +42,101 @@ def both_patched(
 
     Args:
         sets: arm -> the set and its matched sets.
+        pairs: pairs of states at most (default 30).
+        k: continuations of each (default 4).
+        what: title of the progress bars; None (default) for none.
     """
-    rows, seed = [], about["seed"]
+    seed = setting["seed"]
+
+    def put(
+        neurons: NeuronSet,
+        controls: Sequence[NeuronSet],
+        back: bool,
+        title: str | None,
+    ) -> Patched | None:
+        return patched(
+            model, test.runs, test.values, test.at_states[str(neurons.site)], neurons, controls,
+            pairs=pairs, k=k, seed=seed, back=back, what=title,
+        )  # fmt: skip
+
+    rows = []
     for arm, (neurons, controls) in sets.items():
-        acts = test.at_states[str(neurons.site)]
-        for back, (source, goal) in ((False, ("high", "low")), (True, ("low", "high"))):
+        here = at_site(setting, neurons.site)
+        for back, source, goal in ((False, "high", "low"), (True, "low", "high")):
             title = what and f"{what}: {arm}, {source} into {goal}"
-            put = partial(
-                patched, model, test.runs, test.values, acts, neurons,
-                pairs=pairs, k=k, seed=seed, back=back, what=title,
-            )  # fmt: skip
-            found = put(controls=controls[:PATCHED])
-            if found is None or found.same < 2:
+            trial = put(neurons, controls[:PATCHED], back, title)
+            if trial is None or trial.same < 2:
                 continue
-            pairs_in = slice(
-                found.same
-            )  # others are of two problems, and bring what is the problem's
-            here, group = about | {"site": str(neurons.site)}, found.group[pairs_in]
-            v = np.stack([found.low, found.few, found.whole, *found.matched])
-            tables = {"patched": v, "patched_back": found.back, "patched_ended": found.ended}
-            moved = _over((v[1] - v[0])[pairs_in], group, seed)
-            if not moved.low <= 0 <= moved.high and (more := put(controls=controls[PATCHED:])):
-                added = {
-                    "patched": more.matched,
-                    "patched_back": more.back[3:],
-                    "patched_ended": more.ended[3:],
-                }
-                tables = {
-                    name: np.concatenate([table, added[name]]) for name, table in tables.items()
-                }
-            detail: dict[str, Any] = {"from": source, "into": goal, "at": str(neurons.site), "k": k}
-            detail |= {"pairs": found.same}
-            for metric, seen in tables.items():
-                own, whole, *others = (seen[1:, pairs_in] - seen[0, pairs_in]).astype(float)
-                changes = [(arm, own)] + ([("all neurons", whole)] if arm == "value" else [])
-                rows += rows_from(
-                    here, [(name, metric, _over(one, group, seed), detail) for name, one in changes]
-                )
-                if others:
-                    spread = over_draws([float(one.mean()) for one in others])
-                    name = "matched" if arm == "value" else f"matched_{arm}"
-                    rows += rows_from(
-                        here, [(name, metric, spread, detail | {"sets": len(others)})]
-                    )
+            tables = _tables(trial)
+            moved = _over_problems(_changes(tables["patched"], trial)[0], trial, seed)
+            if not moved.low <= 0 <= moved.high and len(controls) > PATCHED:
+                tables = _joined(tables, put(neurons, controls[PATCHED:], back, title))
+            detail = Detail({"from": source, "into": goal, "at": str(neurons.site), "k": k})
+            detail["pairs"] = trial.same
+            for metric, table in tables.items():
+                rows += _rows(here, arm, metric, _changes(table, trial), trial, detail)
             if not back:
-                equal = _over(found.after - found.before, found.like_group, seed)
-                like = detail | {"from": "equal", "into": "equal", "pairs": len(found.before)}
-                rows += rows_from(here, [(arm, "patched", equal, like)])
+                rows.append(_equal_row(here, arm, trial, detail))
     return rows
 
 
-def _over(changes: np.ndarray, group: np.ndarray, seed: int) -> Interval:
-    return stats.cluster_bootstrap(np.mean, changes, group, seed=seed)
+def _tables(trial: Patched) -> dict[str, Float[np.ndarray, "arm pair"]]:
+    """By metric, what continuations come to: of the state itself, with the set, with the whole
+    site, and with each matched set."""
+    value = np.stack([trial.low, trial.few, trial.whole, *trial.matched])
+    return {"patched": value, "patched_back": trial.back, "patched_ended": trial.ended}
+
+
+def _joined(
+    tables: Mapping[str, np.ndarray],
+    more: Patched | None,
+) -> dict[str, Float[np.ndarray, "arm pair"]]:
+    """Tables with the matched sets of a second trial behind those of the first."""
+    if more is None:
+        return dict(tables)
+    joined = {}
+    for metric, table in _tables(more).items():
+        joined[metric] = np.concatenate([tables[metric], table[MATCHED:]])
+    return joined
+
+
+def _changes(table: np.ndarray, trial: Patched) -> Float[np.ndarray, "set pair"]:
+    """What each set changes, over pairs of one problem: others bring what is the problem's."""
+    alike = table[:, : trial.same]
+    return (alike[1:] - alike[0]).astype(float)
+
+
+def _rows(
+    setting: Setting,
+    arm: str,
+    metric: str,
+    changes: np.ndarray,
+    trial: Patched,
+    detail: Detail,
+) -> list[Row]:
+    """One metric in one direction: the set, the whole site once, and the matched sets."""
+    seed = setting["seed"]
+    value, whole, *controls = changes
+    rows = [row_of(setting, arm, metric, _over_problems(value, trial, seed), detail)]
+    if arm == "value":
+        interval = _over_problems(whole, trial, seed)
+        rows.append(row_of(setting, "all neurons", metric, interval, detail))
+    if controls:
+        name = "matched" if arm == "value" else f"matched_{arm}"
+        spread = over_draws([float(control.mean()) for control in controls])
+        beside = detail | Detail(sets=len(controls))
+        rows.append(row_of(setting, name, metric, spread, beside))
+    return rows
+
+
+def _equal_row(setting: Setting, arm: str, trial: Patched, detail: Detail) -> Row:
+    """The set patched between states of equal V."""
+    changes = trial.after - trial.before
+    interval = stats.cluster_bootstrap(np.mean, changes, trial.like_group, seed=setting["seed"])
+    equal = detail | Detail({"from": "equal", "into": "equal", "pairs": len(trial.before)})
+    return row_of(setting, arm, "patched", interval, equal)
+
+
+def _over_problems(changes: np.ndarray, trial: Patched, seed: int) -> Interval:
+    """Mean over pairs of one problem."""
+    return stats.cluster_bootstrap(np.mean, changes, trial.group[: trial.same], seed=seed)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from mechreward.experiments.rows import Row, rows_from
+from mechreward.experiments.rows import Detail, Row, Setting, row_of
 from mechreward.experiments.split import SHARES, Split, curve
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
@@ -16,39 +14,47 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.probing.targets import tokens
 
 
-def R2(
+def pruning(
     train: Split,
     test: Split,
     site: Site,
-    about: dict[str, Any],
+    setting: Setting,
     draws: int = 3,
     every: Activations | None = None,
 ) -> list[Row]:
-    """Sparse: the pruning curve beside every null, for the paper's net and for a linear probe, and
-    what it comes to.
+    """R2: the pruning curve beside every null, for the paper's net and for a linear probe, and what
+    it comes to.
 
-    The set is that of the net fitted to V-hat, here and everywhere. `every`, activations at every
-    token of the training rollouts, adds the paper's own ranking, that of the net fitted by TD over
-    tokens (`td_over_tokens`). `sparsity` (linear, the top 1% by correlation) is the part of the gap
-    between redundancy or another basis and the full probe that the few neurons close; its detail
-    holds the reading in a word and the rank of the full probe among shuffles.
+    The set is that of the net fitted to V-hat, here and everywhere. `sparsity` (linear, the top 1%
+    by correlation) is the part of the gap between redundancy or another basis and the full probe
+    that the few neurons close; its detail holds the reading in a word and the rank of the full
+    probe among shuffles.
+
+    Args:
+        draws: random subsets, bases and shuffles at each ratio (default 3).
+        every: activations at every token of the training rollouts, for the paper's own ranking,
+            that of the net fitted by TD over tokens (`td_over_tokens`); without it (None, default)
+            that ranking is left out.
     """
     fit, held = train.states(site), test.states(site)
     others = {}
     if every is not None:
-        others["td_over_tokens"] = (
-            ValueProbe("td", "mlp").fit_examples(tokens(every, train.values)).scores_
-        )
-    rows = curve(ValueProbe("mc", "mlp"), fit, held, about, draws, others)
-    rows += curve(ValueProbe("mc", "linear"), fit, held, about, draws, others)
-    found = evidence(fit, held, top=count(fit.x.shape[1], SHARES[0]), seed=about["seed"])
-    detail = {
-        "neurons": found.neurons,
-        "shape": "linear",
-        "reading": found.reading,
-        "p": found.p,
-        "p_few": found.p_few,
-    }
-    detail |= {"random": float(np.mean(found.random)), "rotated": float(np.mean(found.rotated))}
-    detail |= {"few": found.few.estimate, "full": found.full.estimate}
-    return rows + rows_from(about, [("value", "sparsity", found.sparsity, detail)])
+        over_tokens = ValueProbe("td", "mlp").fit_examples(tokens(every, train.values))
+        others["td_over_tokens"] = over_tokens.scores_
+    rows = curve(ValueProbe("mc", "mlp"), fit, held, setting, draws, others)
+    rows += curve(ValueProbe("mc", "linear"), fit, held, setting, draws, others)
+    few = count(fit.x.shape[1], SHARES[0])
+    case = evidence(fit, held, top=few, seed=setting["seed"])
+    detail = Detail(
+        neurons=case.neurons,
+        shape="linear",
+        reading=case.reading,
+        p=case.p,
+        p_few=case.p_few,
+        random=float(np.mean(case.random)),
+        rotated=float(np.mean(case.rotated)),
+        few=case.few.estimate,
+        full=case.full.estimate,
+    )
+    rows.append(row_of(setting, "value", "sparsity", case.sparsity, detail))
+    return rows

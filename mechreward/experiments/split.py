@@ -1,4 +1,4 @@
-"""One split of the data, and what every experiment's rows have in common."""
+"""One split of the data: what it holds, what it looks like, and a pruning curve over it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechreward import stats
-from mechreward.experiments.rows import Row, rows_from
+from mechreward.experiments.rows import Detail, Row, Setting, row_of, rows_of
 from mechreward.models.site import Site
 from mechreward.probing.activations import Recording, record
 from mechreward.probing.pruning import Probe, pruning_curve
@@ -18,17 +18,24 @@ from mechreward.probing.surface import surface
 from mechreward.probing.targets import Examples, states, steps
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values
-from mechreward.stats import Interval
 
-SHARES = (0.01, 0.02, 0.05)
-CUT = 0.3
-SEEN = 0.05  # uncorrected p of a set at which it is ranked among all matched sets, not the first few alone
+SHARES = (0.01, 0.02, 0.05)  # of the neurons of a site, in a set of the top
+CUT = 0.3  # |delta| above which a TD error is large: the cut of the paper
+# Uncorrected p of a set at which it is ranked among all matched sets, not the first few alone.
+SEEN = 0.05
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split of the data: rollouts, their values, activations at states and over steps, and
-    `surface` [row feature] of every state (`probing.surface`)."""
+    """One split of the data.
+
+    Attributes:
+        runs: the rollouts.
+        values: V-hat of their states.
+        at_states: activations at the states, by site.
+        over_steps: activations over the steps, by site.
+        surface: `[row feature]` of every state (`probing.surface`).
+    """
 
     runs: Rollouts
     values: Values
@@ -37,99 +44,98 @@ class Split:
     surface: Float[np.ndarray, "row feature"] = field(repr=False)
 
     def states(self, site: Site | str) -> Examples:
+        """States of one site with their V-hat."""
         return states(self.at_states[str(site)], self.values)
 
     def steps(self, site: Site | str) -> Examples:
+        """Steps of one site with their TD error."""
         return steps(self.over_steps[str(site)], self.values)
+
+    @property
+    def toward(self) -> Float[np.ndarray, " row"]:
+        """V-hat of every state, NaN where the answer ends: the way that steering goes."""
+        return np.where(self.values.live, self.values.mean, np.nan)
 
 
 def observe(
-    model: Any, runs: Rollouts, values: Values, sites: Sequence[Site], what: str | None = None
+    model: Any,
+    runs: Rollouts,
+    values: Values,
+    sites: Sequence[Site],
+    what: str | None = None,
 ) -> Split:
-    """Replay `runs` once for states, once for steps, and once for the surface."""
-    at_states = record(
-        model, runs, list(sites), rows="states", what=what and f"{what}: activations at states"
-    )
-    over_steps = record(
-        model, runs, list(sites), rows="steps", what=what and f"{what}: activations over steps"
-    )
+    """Replay `runs` once for states, once for steps, and once for the surface.
+
+    Args:
+        sites: where activations are recorded.
+        what: title of the progress bars; None (default) for none.
+    """
+    titles = [
+        f"{what}: activations {rows}" if what else None for rows in ("at states", "over steps")
+    ]
+    at_states = record(model, runs, list(sites), rows="states", what=titles[0])
+    over_steps = record(model, runs, list(sites), rows="steps", what=titles[1])
     return Split(runs, values, at_states, over_steps, surface(model, runs))
 
 
-def shared(experiment: str, model: str, task: str, site: Any, seed: int) -> dict[str, Any]:
-    """The fields that an experiment's rows have in common."""
-    return {"experiment": experiment, "model": model, "task": task, "site": str(site), "seed": seed}
+def shared(experiment: str, model: str, task: str, site: Any, seed: int) -> Setting:
+    """The fields that an experiment's rows have in common; `site` is a `Site` or its name."""
+    return Setting(experiment=experiment, model=model, task=task, site=str(site), seed=seed)
 
 
-def describe(split: Split, name: str, about: dict[str, Any]) -> list[Row]:
+def describe(split: Split, name: str, setting: Setting) -> list[Row]:
     """What the data of one split looks like: accuracy, spread of V-hat, share of large TD errors,
     reliability."""
-    values, group = split.values, np.array(split.values.group)
-    live, step = values.live, values.is_step
-    delta, mean = values.delta[step], values.mean[live]
-    rewards, problems = np.array(split.runs.rewards, float), np.array(split.runs.groups)
+    values = split.values
+    live = values.live
+    step = values.is_step
+    group = np.array(values.group)
+    delta = values.delta[step]
+    mean = values.mean[live]
+    rewards = np.array(split.runs.rewards, float)
+    above = (delta > CUT).astype(float)
+    below = (delta < -CUT).astype(float)
+    first, second = values.halves()
+    first_delta, second_delta = values.delta_halves()
     numbers = {
-        "accuracy": stats.cluster_bootstrap(np.mean, rewards, problems),
+        "accuracy": stats.cluster_bootstrap(np.mean, rewards, np.array(split.runs.groups)),
         "value_mean": stats.cluster_bootstrap(np.mean, mean, group[live]),
         "value_sd": stats.cluster_bootstrap(np.std, mean, group[live]),
-        "delta_above_.3": stats.cluster_bootstrap(
-            np.mean, (delta > CUT).astype(float), group[step]
+        "delta_above_.3": stats.cluster_bootstrap(np.mean, above, group[step]),
+        "delta_below_-.3": stats.cluster_bootstrap(np.mean, below, group[step]),
+        "reliability_value": stats.cluster_bootstrap(
+            stats.split_half_reliability, [first[live], second[live]], group[live], draws=300
         ),
-        "delta_below_-.3": stats.cluster_bootstrap(
-            np.mean, (delta < -CUT).astype(float), group[step]
+        "reliability_delta": stats.cluster_bootstrap(
+            stats.split_half_reliability,
+            [first_delta[step], second_delta[step]],
+            group[step],
+            draws=300,
         ),
     }
-    a, b = values.halves()
-    da, db = (half[step] for half in values.delta_halves())
-    numbers["reliability_value"] = stats.cluster_bootstrap(
-        stats.split_half_reliability, [a[live], b[live]], group[live], draws=300
-    )
-    numbers["reliability_delta"] = stats.cluster_bootstrap(
-        stats.split_half_reliability, [da, db], group[step], draws=300
-    )
-    detail = {"split": name, "k": values.k}
-    return rows_from(
-        about, [("baseline", metric, interval, detail) for metric, interval in numbers.items()]
-    )
+    return rows_of(setting, "baseline", numbers, Detail(split=name, k=values.k))
 
 
 def curve(
     probe: Probe,
     fit: Examples,
     held: Examples,
-    about: dict[str, Any],
+    setting: Setting,
     draws: int,
     others: Mapping[str, Float[np.ndarray, " width"]] | None = None,
 ) -> list[Row]:
-    """The points of a pruning curve as rows."""
+    """The points of a pruning curve (`probing.pruning.pruning_curve`) as rows.
+
+    Args:
+        fit, held: what the probe is fitted to, and what it is tested on.
+        draws: random subsets, bases and shuffles at each ratio.
+        others: scores of other rankings, by arm.
+    """
+    points = pruning_curve(probe, fit, held, draws=draws, seed=setting["seed"], others=others)
     rows = []
-    for point in pruning_curve(probe, fit, held, draws=draws, seed=about["seed"], others=others):
-        detail: dict[str, Any] = {
-            "ratio": point.ratio,
-            "neurons": point.neurons,
-            "shape": probe.shape,
-        }
-        detail["fit"] = point.fit
+    for point in points:
+        detail = Detail(ratio=point.ratio, neurons=point.neurons, shape=probe.shape, fit=point.fit)
         if point.arm in ("random", "shuffled", "rotated"):
             detail["draw"] = point.draw
-        rows += rows_from(about, [(point.arm, point.metric, point.score, detail)])
+        rows.append(row_of(setting, point.arm, point.metric, point.score, detail))
     return rows
-
-
-def measured(
-    about: dict[str, Any], arm: str, scores: dict[str, Interval], detail: dict[str, Any]
-) -> list[Row]:
-    """One row for each score."""
-    return rows_from(about, [(arm, metric, score, detail) for metric, score in scores.items()])
-
-
-def bare(estimate: float, n: int) -> Interval:
-    """A number without a sampling interval: a count, an index, a meter of one set."""
-    return Interval(float(estimate), float("nan"), float("nan"), n)
-
-
-def over_draws(values: Sequence[float]) -> Interval:
-    """Mean of draws between the lowest and the highest; `n` counts draws."""
-    return Interval(
-        float(np.mean(values)), float(np.min(values)), float(np.max(values)), len(values)
-    )

@@ -1,9 +1,9 @@
-"""Both directions: value neurons zeroed under dopamine neurons (R10), and both steered up and down
-(R14)."""
+"""Both directions (R14): value and dopamine sets steered up and down."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,29 +11,44 @@ import numpy as np
 from mechreward import stats
 from mechreward.base.progress import tell
 from mechreward.causal.effect import CleanText
-from mechreward.causal.intervene import Intervention
-from mechreward.causal.steering import Push, by_arm, matched_pushes, own_push, random_pushes
-from mechreward.experiments.rows import Row, rows_from
-from mechreward.experiments.split import SEEN, Split, bare, over_draws
-from mechreward.models.row_edits import Edit
+from mechreward.causal.steering import Push, matched_pushes, own_push, random_pushes
+from mechreward.experiments.rows import (
+    Detail,
+    Row,
+    Setting,
+    at_site,
+    by_meter,
+    damage_rows,
+    over_draws,
+    row_of,
+    rows_of,
+)
+from mechreward.experiments.split import SEEN, Split
+from mechreward.experiments.steering_run import (
+    BESIDE,
+    ArmPlan,
+    Cell,
+    Trial,
+    Where,
+    arm_plans,
+    run_arm,
+)
 from mechreward.probing.activations import Activations, Recording, record
 from mechreward.probing.neurons import NeuronSet
-from mechreward.rollouts.continuations import Answers, answer, both_ways, rates, state_of
+from mechreward.rollouts.continuations import Answers
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.stats import Interval
 from mechreward.tasks import Problem
 
 STRENGTHS = (-3, -2, -1, 1, 2, 3)
 PLACES = ("all", "early", "late")
-BESIDE = {"matched": "value", "matched_dopamine": "dopamine"}  # whose rank is among which sets
-CURVE = 2  # matched sets that every strength is tried on
 
 
-def R14(
+def steering(
     model: Any,
     problems: Sequence[Problem],
     pushes: Sequence[Push],
-    about: dict[str, Any],
+    setting: Setting,
     *,
     runs: Rollouts,
     tokens: Mapping[str, Activations],
@@ -43,7 +58,7 @@ def R14(
     states: int = 24,
     what: str | None = None,
 ) -> list[Row]:
-    """Both directions: steer each set by every strength, up and down, and see what it should move.
+    """R14: steer each set by every strength, up and down, and see what it should move.
 
     Read-outs, for each arm, strength and place, on shared problems with common random numbers:
     `accuracy`, and its `change` against strength 0 (paired); `back`, the share of answers that turn
@@ -62,169 +77,41 @@ def R14(
     set that moves nothing needs no more controls to be told so (our choice).
 
     Args:
-        pushes: the directions (`causal.push`); pushes of one arm are draws of it, a set before its
-        draws.
+        pushes: the directions (`causal.steering`); pushes of one arm are draws of it, a set before
+            its draws.
         runs: clean rollouts, for states and for the damage meter.
         tokens: their activations at every token, by site, for the norm of the change.
+        strengths: in units of a push (default -3 to 3).
+        places: positions that sets are steered at (default all, early, late).
+        k: continuations of each state (default 4).
+        states: at most so many (default 24).
+        what: title of the progress bars; None (default) for none.
     """
-    seed = about["seed"]
-    middle = int(np.median([(run.prompt_len + len(run.tokens)) / 2 for run in runs]))
-    longest = (
-        max(len(run.tokens) for run in runs) + problems[0].task.max_tokens
-        if problems[0].task
-        else 512
-    )
-    where = {"all": None, "early": range(middle), "late": range(middle, longest)}
-    text = CleanText(model, runs)
-    half = [
-        state_of(runs, i, max(1, run.steps // 2)) for i, run in enumerate(runs) if run.steps > 1
-    ][:states]
-    ids = np.array([problem.id for problem in problems])
-
-    def onward(changes: Sequence[Intervention | None]) -> np.ndarray:
-        """V-hat [change state] from the middle of clean answers."""
-        jobs = []
-        for change in changes:
-            for number, state in enumerate(half):
-                here = (
-                    () if change is None else (change.edit(range(len(state.tokens) - 1, longest)),)
-                )
-                jobs += [(state, here, (seed, "onward", number, j)) for j in range(k)]
-        return rates(answer(model, jobs, policy=runs.policy, what=what).shaped(len(changes), -1, k))
-
-    def full(edits: Sequence[tuple[Edit, ...]]) -> Answers:
-        return both_ways(model, problems, edits, seed, runs.policy, what)
-
-    base, still = full([()])[0], onward([None])[0]
-    see = stats.detectable_effect(len(ids), float(base.reward.mean()))
+    trial = Trial.of(model, problems, runs, setting["seed"], k, states, what)
+    base = trial.answers([()])[0]
+    see = stats.detectable_effect(len(problems), float(base.reward.mean()))
     tell(
         what,
-        f"accuracy {base.reward.mean():.2f}; with n={len(ids)} problems a change of {see:.2f} can be seen",
+        f"accuracy {base.reward.mean():.2f}; "
+        f"with n={len(problems)} problems a change of {see:.2f} can be seen",
     )
-    rows = rows_from(
-        about, _numbers("baseline", base, base, ids, {"strength": 0, "detectable_drop": see}, seed)
-    )
-    owners = np.array([state.problem.id for state in half])
-    rows += rows_from(
-        about, [("baseline", "value", _mean(still, owners, seed), {"strength": 0, "k": k})]
-    )
-    up = [s for s in strengths if s > 0 and -s in strengths]
-    told: dict[
-        tuple[str, str, int | float], tuple[float, float]
-    ] = {}  # contrast and its p, of single sets
-
-    def steer(
-        draws: Sequence[Push], by: Sequence[int | float], place: str
-    ) -> dict[int | float, list[Answers]]:
-        """Strength -> [draw] answers [problem]."""
-        edits = [(push.by(strength).edit(where[place]),) for strength in by for push in draws]
-        found = full(edits).shaped(len(by), len(draws), -1)
-        return {strength: [found[i, d] for d in range(len(draws))] for i, strength in enumerate(by)}
-
-    for arm, draws in by_arm(pushes).items():
-        single, curve = len(draws) == 1, draws[:CURVE] if arm in BESIDE else draws
-        here, acts = (
-            about | {"site": str(draws[0].neurons.site)},
-            tokens[str(draws[0].neurons.site)],
-        )
-        by = strengths if single or not up else [s for s in strengths if abs(s) == up[len(up) // 2]]
-        later = dict(
-            zip(
-                by,
-                onward([p.by(s) for s in by for p in curve]).reshape(len(by), len(curve), -1),
-                strict=True,
-            )
-        )
-        gaps: dict[tuple[str, int | float], list[Interval]] = {}
-        for place in places if single else ("all",):
-            found = steer(curve, strengths if single or arm in BESIDE else by, place)
-            for strength, answers in found.items():
-                detail = {"strength": strength, "place": place, "neurons": len(draws[0].neurons)}
-                detail |= {"displacement": draws[0].norm * abs(strength)}
-                whole = place == "all" and strength in later
-                meters = [text.compare(push.by(strength), acts) for push in curve] if whole else []
-                values = later[strength] if whole else []
-                if single:
-                    rows += rows_from(here, _numbers(arm, answers[0], base, ids, detail, seed))
-                    rows += rows_from(
-                        here,
-                        [(arm, key, bare(v, 0), detail) for m in meters for key, v in m.items()],
-                    )
-                    means = [
-                        (arm, "value", _mean(v, owners, seed), detail | {"k": k}) for v in values
-                    ]
-                    rows += rows_from(here, means)
-                else:
-                    rows += rows_from(here, _spread(arm, answers, base, meters, values, detail))
-            gaps |= {(place, s): _gaps(found, s, ids, seed) for s in up if s in found}
-            if single:
-                p = {s: stats.mcnemar(found[-s][0].reward, found[s][0].reward) for s in up}
-                told |= {(arm, place, s): (gaps[place, s][0].estimate, p[s]) for s in up}
-        sure = [key for key in told if key[0] == BESIDE.get(arm) and told[key][1] <= SEEN]
-        for _, place, s in sure if not single else ():
-            gaps[place, s] = _gaps(steer(draws, (-s, s), place), s, ids, seed)
-        for (place, s), each in gaps.items():
-            detail = {"strength": s, "place": place, "sets": len(each)}
-            if single:
-                rows += rows_from(
-                    here,
-                    [(arm, "contrast", each[0], detail | {"p_mcnemar": told[arm, place, s][1]})],
-                )
-                continue
-            values = [gap.estimate for gap in each]
-            if (BESIDE.get(arm), place, s) in sure:
-                detail["p_rank"] = stats.rank_among(
-                    told[BESIDE[arm], place, s][0], np.array(values), tail="high"
-                )[1]
-            detail["rms_match_error"] = float(np.mean([push.error for push in draws]))
-            rows += rows_from(here, [(arm, "contrast", over_draws(values), detail)])
+    rows = _baseline_rows(trial, base, see, setting)
+    text = CleanText(model, runs)
+    contrasts: dict[str, dict[Where, Contrast]] = {}  # of sets, by arm
+    for plan in arm_plans(pushes, strengths, places):
+        here = at_site(setting, plan.site)
+        cells = run_arm(plan, trial, text, tokens[plan.site])
+        if plan.is_set:
+            for where, cell in cells.items():
+                rows += _set_rows(plan, where, cell, base, trial, here)
+            contrasts[plan.arm] = _set_contrasts(cells, trial)
+            rows += _set_contrast_rows(plan, contrasts[plan.arm], here)
+        else:
+            for where, cell in cells.items():
+                rows += _draws_rows(plan, where, cell, base, here)
+            of_the_set = contrasts.get(BESIDE.get(plan.arm, ""), {})
+            rows += _draws_contrast_rows(plan, cells, of_the_set, trial, here)
     return rows
-
-
-def _gaps(
-    found: Mapping[int | float, Sequence[Answers]], by: int | float, ids: np.ndarray, seed: int
-) -> list[Interval]:
-    """Accuracy steered up minus down, for each draw."""
-    pairs = zip(found[by], found[-by], strict=True)
-    return [stats.paired_difference(a.reward, b.reward, ids, seed=seed) for a, b in pairs]
-
-
-def _numbers(
-    arm: str, found: Answers, base: Answers, ids: np.ndarray, detail: dict[str, Any], seed: int
-) -> list[tuple[str, str, Interval, dict[str, Any]]]:
-    n = len(found.reward)
-    numbers = {
-        "accuracy": stats.proportion(int(found.reward.sum()), n),
-        "change": stats.paired_difference(found.reward, base.reward, ids, seed=seed),
-        "back": stats.proportion(int(found.back.sum()), n),
-    }
-    numbers |= {key: bare(value, n) for key, value in found.damage().items()}
-    return [(arm, metric, interval, detail) for metric, interval in numbers.items()]
-
-
-def _spread(
-    arm: str,
-    found: Sequence[Answers],
-    base: Answers,
-    meters: Sequence[dict[str, float]],
-    later: Sequence[np.ndarray] | np.ndarray,
-    detail: dict[str, Any],
-) -> list[tuple[str, str, Interval, dict[str, Any]]]:
-    each: dict[str, list[float]] = {
-        "accuracy": [float(one.reward.mean()) for one in found],
-        "change": [float(one.reward.mean() - base.reward.mean()) for one in found],
-        "back": [float(one.back.mean()) for one in found],
-        "value": [float(v.mean()) for v in later],
-    }
-    for table in ([one.damage() for one in found], meters):
-        for key in table[0] if table else ():
-            each[key] = [one[key] for one in table]
-    more = detail | {"sets": len(found), "interval": "lowest and highest draw"}
-    return [(arm, metric, over_draws(values), more) for metric, values in each.items() if values]
-
-
-def _mean(values: np.ndarray, owners: np.ndarray, seed: int) -> Interval:
-    return stats.cluster_bootstrap(np.mean, values, owners, seed=seed)
 
 
 def steering_arms(
@@ -242,15 +129,176 @@ def steering_arms(
     of the set they stand for. Also the activations at every token of the training rollouts, at both
     sites."""
     tokens = record(model, train.runs, list({value.site, dopamine.site}), rows="tokens", what=None)
-    toward = np.where(train.values.live, train.values.mean, np.nan)
-    acts = train.at_states[str(value.site)]
-    up = own_push(value, acts, toward)
-    pushes = [up, *matched_pushes(up, tokens[str(value.site)], acts, toward, draws, seed)]
-    pushes += random_pushes(up, tokens[str(value.site)], acts, toward, randoms, seed)
-    delta, moved = train.values.delta[train.values.is_step], train.over_steps[str(dopamine.site)]
-    surprise = own_push(dopamine, moved, delta, "dopamine")
-    others = matched_pushes(surprise, tokens[str(dopamine.site)], moved, delta, draws, seed)
-    named = [
-        Push("matched_dopamine", one.draw, one.neurons, one.direction, one.error) for one in others
-    ]
-    return [*pushes, surprise, *named], tokens
+    at_value = tokens[str(value.site)]
+    states = train.at_states[str(value.site)]
+    push = own_push(value, states, train.toward)
+    pushes = [push]
+    pushes += matched_pushes(push, at_value, states, train.toward, draws, seed)
+    pushes += random_pushes(push, at_value, states, train.toward, randoms, seed)
+
+    steps = train.over_steps[str(dopamine.site)]
+    delta = train.values.delta[train.values.is_step]
+    push = own_push(dopamine, steps, delta, "dopamine")
+    pushes.append(push)
+    for control in matched_pushes(push, tokens[str(dopamine.site)], steps, delta, draws, seed):
+        pushes.append(replace(control, arm="matched_dopamine"))
+    return pushes, tokens
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Accuracy of a set steered up minus down, with its exact p."""
+
+    gap: Interval
+    p: float
+
+
+def _baseline_rows(trial: Trial, base: Answers, see: float, setting: Setting) -> list[Row]:
+    """The model as it is."""
+    detail = Detail(strength=0, detectable_drop=see)
+    rows = _outcome_rows(setting, "baseline", base, base, trial, detail)
+    value = _mean_value(trial.onward([None])[0], trial)
+    rows.append(row_of(setting, "baseline", "value", value, Detail(strength=0, k=trial.k)))
+    return rows
+
+
+def _outcome_rows(
+    setting: Setting,
+    arm: str,
+    answers: Answers,
+    base: Answers,
+    trial: Trial,
+    detail: Detail,
+) -> list[Row]:
+    """Accuracy, its change, the share that turns back, and the damage; `answers` [problem]."""
+    n = len(answers.reward)
+    numbers = {
+        "accuracy": stats.proportion(int(answers.reward.sum()), n),
+        "change": _gap(answers, base, trial),
+        "back": stats.proportion(int(answers.back.sum()), n),
+    }
+    rows = rows_of(setting, arm, numbers, detail)
+    return rows + damage_rows(setting, arm, answers.damage(), n, detail)
+
+
+def _set_rows(
+    plan: ArmPlan,
+    where: Where,
+    cell: Cell,
+    base: Answers,
+    trial: Trial,
+    setting: Setting,
+) -> list[Row]:
+    """A set at one strength and place."""
+    detail = plan.detail(where)
+    rows = _outcome_rows(setting, plan.arm, cell.answers[0], base, trial, detail)
+    for meters in cell.meters:
+        rows += damage_rows(setting, plan.arm, meters, 0, detail)
+    for values in cell.values:
+        value = _mean_value(values, trial)
+        rows.append(row_of(setting, plan.arm, "value", value, detail | Detail(k=trial.k)))
+    return rows
+
+
+def _draws_rows(
+    plan: ArmPlan,
+    where: Where,
+    cell: Cell,
+    base: Answers,
+    setting: Setting,
+) -> list[Row]:
+    """The draws of a control at one strength and place: means between the lowest and the
+    highest."""
+    accuracy = cell.answers.reward.mean(1)
+    numbers = {
+        "accuracy": accuracy.tolist(),
+        "change": (accuracy - base.reward.mean()).tolist(),
+        "back": cell.answers.back.mean(1).tolist(),
+    }
+    if len(cell.values):
+        numbers["value"] = [float(values.mean()) for values in cell.values]
+    draws = range(len(plan.tried))
+    numbers |= by_meter([cell.answers[draw].damage() for draw in draws])
+    numbers |= by_meter(cell.meters)
+    detail = plan.detail(where)
+    detail["sets"] = len(plan.tried)
+    detail["interval"] = "lowest and highest draw"
+    rows = []
+    for metric, values in numbers.items():
+        rows.append(row_of(setting, plan.arm, metric, over_draws(values), detail))
+    return rows
+
+
+def _set_contrasts(cells: Mapping[Where, Cell], trial: Trial) -> dict[Where, Contrast]:
+    """The contrast of a set at every place and size of strength."""
+    contrasts = {}
+    for where, (up, down) in _opposed(cells).items():
+        p = stats.mcnemar(down.reward[0], up.reward[0])
+        contrasts[where] = Contrast(_gap(up[0], down[0], trial), p)
+    return contrasts
+
+
+def _set_contrast_rows(
+    plan: ArmPlan,
+    contrasts: Mapping[Where, Contrast],
+    setting: Setting,
+) -> list[Row]:
+    rows = []
+    for (place, strength), contrast in contrasts.items():
+        detail = Detail(strength=strength, place=place, sets=1, p_mcnemar=contrast.p)
+        rows.append(row_of(setting, plan.arm, "contrast", contrast.gap, detail))
+    return rows
+
+
+def _draws_contrast_rows(
+    plan: ArmPlan,
+    cells: Mapping[Where, Cell],
+    of_the_set: Mapping[Where, Contrast],
+    trial: Trial,
+    setting: Setting,
+) -> list[Row]:
+    """The contrasts of a control's draws: of all of them, with the rank of the set, where the set
+    has a contrast; else of those that were tried."""
+    draws = {where: _contrasts(up, down) for where, (up, down) in _opposed(cells).items()}
+    seen = {}
+    for where, contrast in of_the_set.items():
+        if contrast.p <= SEEN:
+            place, strength = where
+            every = trial.steered(plan.draws, (-strength, strength), place)
+            draws[where] = _contrasts(every[strength], every[-strength])
+            seen[where] = contrast.gap.estimate
+    error = float(np.mean([push.error for push in plan.draws]))
+    rows = []
+    for where, values in draws.items():
+        place, strength = where
+        detail = Detail(strength=strength, place=place, sets=len(values))
+        if where in seen:
+            detail["p_rank"] = stats.rank_among(seen[where], np.array(values), tail="high")[1]
+        detail["rms_match_error"] = error
+        rows.append(row_of(setting, plan.arm, "contrast", over_draws(values), detail))
+    return rows
+
+
+def _opposed(cells: Mapping[Where, Cell]) -> dict[Where, tuple[Answers, Answers]]:
+    """Answers steered up and down, for every strength that has its opposite."""
+    pairs = {}
+    for (place, strength), cell in cells.items():
+        opposite = cells.get((place, -strength))
+        if strength > 0 and opposite is not None:
+            pairs[place, strength] = (cell.answers, opposite.answers)
+    return pairs
+
+
+def _contrasts(up: Answers, down: Answers) -> list[float]:
+    """Accuracy steered up minus down, for each draw."""
+    return (up.reward - down.reward).mean(1).tolist()
+
+
+def _gap(answers: Answers, base: Answers, trial: Trial) -> Interval:
+    """Accuracy beyond that of other answers to the same problems, [problem] both."""
+    return stats.paired_difference(answers.reward, base.reward, trial.ids, seed=trial.seed)
+
+
+def _mean_value(values: np.ndarray, trial: Trial) -> Interval:
+    """Mean V-hat of the states in the middle."""
+    return stats.cluster_bootstrap(np.mean, values, trial.owners, seed=trial.seed)

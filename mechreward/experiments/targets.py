@@ -9,49 +9,76 @@ import numpy as np
 
 from mechreward import stats
 from mechreward.causal.intervene import zero
-from mechreward.experiments.rows import Row, rows_from
-from mechreward.experiments.split import bare
+from mechreward.experiments.rows import Detail, Row, Setting, bare, row_of
+from mechreward.models.row_edits import Edit
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.overlap import overlap
-from mechreward.rollouts.sample import sample_arms
+from mechreward.rollouts.continuations import answer_arms
 from mechreward.tasks import Problem
 
+TERMINAL = "terminal"  # the target that all others are held against
 
-def R5(
+
+def targets(
     model: Any,
     problems: Sequence[Problem],
     sets: Mapping[str, NeuronSet],
-    about: dict[str, Any],
+    setting: Setting,
     what: str | None = None,
 ) -> list[Row]:
-    """The target matters: zero the set that each target's probe chose, on shared problems with
-    shared random numbers.
+    """R5: zero the set that each target's probe chose, on shared problems with shared random
+    numbers.
 
-    `sets` by target, of one site and size. `gap` is accuracy without the `terminal` set minus
-    accuracy without the other's (the paper's Appendix A has -8.8 against -38 points): above 0, the
-    other's neurons matter more. The overlap of each set with the terminal one stands beside it.
+    `gap` is accuracy without the `terminal` set minus accuracy without the other's (the paper's
+    Appendix A has -8.8 against -38 points): above 0, the other's neurons matter more. The overlap
+    of each set with the terminal one stands beside it.
+
+    Args:
+        sets: by target, of one site and size.
+        what: title of the progress bar; None (default) for none.
     """
-    names = list(sets)
-    arms = [(), *((zero(sets[name]).check(model).edit(),) for name in names)]
-    runs = sample_arms(model, problems, arms, seed=about["seed"], what=what)
-    outcomes = {
-        name: np.array(found.rewards)
-        for name, found in zip(("baseline", *names), runs, strict=True)
-    }
-    ids, n = np.array([run.problem_id for run in runs[0]]), len(runs[0])
+    seed = setting["seed"]
+    arms: list[tuple[Edit, ...]] = [()]
+    for neurons in sets.values():
+        change = zero(neurons).check(model)
+        arms.append((change.edit(),))
+    reward = answer_arms(model, problems, arms, seed, what=what).reward
+    outcomes = dict(zip(("baseline", *sets), reward, strict=True))
+
     rows = []
     for name, right in outcomes.items():
-        detail = {} if name == "baseline" else {"op": "zero", "neurons": len(sets[name])}
-        rows += rows_from(
-            about, [(name, "accuracy", stats.proportion(int(right.sum()), n), detail)]
-        )
-    for name in names:
-        if name == "terminal":
+        accuracy = stats.proportion(int(right.sum()), len(right))
+        detail = Detail()
+        if name in sets:
+            detail = Detail(op="zero", neurons=len(sets[name]))
+        rows.append(row_of(setting, name, "accuracy", accuracy, detail))
+    ids = np.array([problem.id for problem in problems])
+    for name, neurons in sets.items():
+        if name == TERMINAL:
             continue
-        gap = stats.paired_difference(outcomes["terminal"], outcomes[name], ids, seed=about["seed"])
-        p = stats.mcnemar(outcomes["terminal"], outcomes[name])
-        rows += rows_from(about, [(name, "gap", gap, {"beyond": "terminal", "p_mcnemar": p})])
-        both = overlap(sets[name], sets["terminal"])
-        detail = {"with": "terminal", "shared": both.shared, "expected": both.expected, "p": both.p}
-        rows += rows_from(about, [(name, "iou", bare(both.iou, both.width), detail)])
+        terminal = outcomes[TERMINAL]
+        gap = stats.paired_difference(terminal, outcomes[name], ids, seed=seed)
+        p = stats.mcnemar(terminal, outcomes[name])
+        detail = Detail(beyond=TERMINAL, p_mcnemar=p)
+        rows.append(row_of(setting, name, "gap", gap, detail))
+        rows.append(_overlap_row(setting, name, neurons, sets[TERMINAL]))
     return rows
+
+
+def _overlap_row(
+    setting: Setting,
+    name: str,
+    neurons: NeuronSet,
+    terminal: NeuronSet,
+) -> Row:
+    """The overlap of a target's set with the terminal one."""
+    both = overlap(neurons, terminal)
+    detail = Detail(
+        {
+            "with": TERMINAL,
+            "shared": both.shared,
+            "expected": both.expected,
+            "p": both.p,
+        }
+    )
+    return row_of(setting, name, "iou", bare(both.iou, both.width), detail)

@@ -1,4 +1,4 @@
-"""What can be read, and from how few neurons: R1, R2, R3, R6."""
+"""A value probe works: R1."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 from mechreward import stats
 from mechreward.base.streams import rng
-from mechreward.experiments.rows import Row, rows_from
-from mechreward.experiments.split import Split, measured
+from mechreward.experiments.rows import Detail, Row, Setting, row_of, rows_of
+from mechreward.experiments.split import Split
 from mechreward.models.identity import model_id, randomised
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
@@ -21,126 +21,145 @@ from mechreward.probing.surface import increment
 from mechreward.probing.targets import TARGETS, Examples, states, tokens
 from mechreward.rollouts.trajectory import Rollouts
 
+PAPERS = Detail(target="mc", shape="mlp")  # the probe that R1 looks at more closely
+# Arms with wrong targets, and the stream of random numbers that moves them.
+SHUFFLES = {"shuffled": "shuffled targets", "same_length": "targets of the same length"}
 
-def R1(
+
+def value_probe(
     train: Split,
     validation: Split,
     test: Split,
     site: Site,
-    about: dict[str, Any],
+    setting: Setting,
     several: tuple[Rollouts, Activations] | None = None,
     every: Activations | None = None,
 ) -> list[Row]:
-    """A value probe works: every target under both shapes, the paper's with shuffled labels, and
-    what it adds.
+    """R1: every target under both shapes, the paper's with shuffled labels, and what it adds.
 
     `shuffled` knows nothing of the answer; `same_length` has targets moved among answers of equal
     length, and so shows what length and step tell (`pruning.shuffled`): hard problems may take
     longer. One shuffle of each; R3 tests.
 
-    `every`: activations at every token of the training rollouts, for TD over tokens as the paper
-    has it, read at states like all others (`td over tokens`); our other targets take one row a
-    state.
-
-    `several`: more answers to each test problem and their activations at the states of `site`, for
-    the AUROC within a problem (`auroc_within`, over the states before the end of problems with
-    answers of both outcomes).
-
     `spread` is the standard deviation of the read-out over that of V-hat: near 0, a probe says the
     same of every state, which TD on few trajectories often does. `increment` is the AUROC that the
     read-out (mc, mlp) adds to the surface of the answer so far, fitted on validation.
+
+    Args:
+        every: activations at every token of the training rollouts, for TD over tokens as the paper
+            has it, read at states like all others (`td over tokens`); our other targets take one
+            row a state. Without it (None, default) that probe is left out.
+        several: more answers to each test problem and their activations at the states of `site`,
+            for the AUROC within a problem (`auroc_within`, over the states before the end of
+            problems with answers of both outcomes). Without it (None, default) that row is left
+            out.
     """
     fit, held = train.states(site), test.states(site)
-    kinds: list[tuple[str, Any, Any, Examples]] = [
-        (t, t, shape, fit) for shape in ("mlp", "linear") for t in TARGETS
-    ]
-    if every is not None:
-        kinds.insert(2, ("td over tokens", "td", "mlp", tokens(every, train.values)))
+    over_tokens = None if every is None else tokens(every, train.values)
     rows = []
-    for name, target, shape, data in kinds:
+    for name, target, shape, data in _probes(fit, over_tokens):
         probe = ValueProbe(target, shape).fit_examples(data)
-        detail = {"target": name, "shape": shape}
-        rows += measured(about, "value", measures(probe, held, draws=200), detail)
-        spread = stats.cluster_bootstrap(
-            spread_ratio, [probe.predict(held.x), held.y], held.group, draws=200
-        )
-        rows += rows_from(about, [("value", "spread", spread, detail)])
+        detail = Detail(target=name, shape=shape)
+        rows += rows_of(setting, "value", measures(probe, held, draws=200), detail)
+        columns = [probe.predict(held.x), held.y]
+        spread = stats.cluster_bootstrap(spread_ratio, columns, held.group, draws=200)
+        rows.append(row_of(setting, "value", "spread", spread, detail))
         if (target, shape) == ("mc", "mlp"):
-            rows += _increment(probe, validation, test, site, about)
-            rows += _within(about, "value", probe, several)
-    for arm, purpose in (
-        ("shuffled", "shuffled targets"),
-        ("same_length", "targets of the same length"),
-    ):
-        noise = shuffled(fit, rng(purpose, about["seed"]), by_length=arm == "same_length")
+            rows += _beyond_surface(probe, validation, test, site, setting)
+            rows += within_problems(setting, "value", probe, several)
+    for arm, stream in SHUFFLES.items():
+        noise = shuffled(fit, rng(stream, setting["seed"]), by_length=arm == "same_length")
         probe = ValueProbe("mc", "mlp").fit_examples(noise)
-        rows += measured(about, arm, measures(probe, held), {"target": "mc", "shape": "mlp"})
-        rows += _within(about, arm, probe, several)
+        rows += rows_of(setting, arm, measures(probe, held), PAPERS)
+        rows += within_problems(setting, arm, probe, several)
     return rows
 
 
 def random_weights(
-    model: Any, train: Split, test: Split, site: Site, about: dict[str, Any]
+    model: Any,
+    train: Split,
+    test: Split,
+    site: Site,
+    setting: Setting,
 ) -> list[Row]:
     """R1 where nothing was learnt: the same probes on the same answers and V-hat, read by a model
     of random weights.
 
     What such a model shows of V-hat is in the tokens, which any activations carry.
     """
-    other = randomised(model, about["seed"])
-    fit, held = (
-        states(
-            record(other, replace(split.runs, model_id=model_id(other)), site, what=None)[
-                str(site)
-            ],
-            split.values,
-        )
-        for split in (train, test)
-    )
+    untrained = randomised(model, setting["seed"])
+    fit = _read_by(untrained, train, site)
+    held = _read_by(untrained, test, site)
     rows = []
     for shape in ("mlp", "linear"):
-        found = measures(ValueProbe("mc", shape).fit_examples(fit), held, draws=200)
-        rows += measured(about, "random_weights", found, {"target": "mc", "shape": shape})
+        scores = measures(ValueProbe("mc", shape).fit_examples(fit), held, draws=200)
+        rows += rows_of(setting, "random_weights", scores, Detail(target="mc", shape=shape))
     return rows
 
 
-def _increment(
-    probe: ValueProbe, validation: Split, test: Split, site: Site, about: dict[str, Any]
+def within_problems(
+    setting: Setting,
+    arm: str,
+    probe: ValueProbe,
+    several: tuple[Rollouts, Activations] | None,
 ) -> list[Row]:
-    sides = []
-    for split in (validation, test):
-        data = split.states(site)
-        sides.append((split.surface[split.values.live], probe.predict(data.x), data.reward))
-    scores = increment(sides[0], sides[1], test.states(site).group, seed=about["seed"])
-    gain = scores.pop("increment")
-    rows = rows_from(
-        about,
-        [(arm, "auroc_all", score, {"fitted": "validation"}) for arm, score in scores.items()],
-    )
-    return rows + rows_from(about, [("value", "increment", gain, {"beyond": "surface"})])
-
-
-def _within(
-    about: dict[str, Any], arm: str, probe: ValueProbe, several: tuple[Rollouts, Activations] | None
-) -> list[Row]:
+    """The AUROC of a probe among states of one problem, from several answers to each; no row
+    without them."""
     if several is None:
         return []
     runs, acts = several
-    going = acts.step < np.array([run.steps for run in runs])[acts.trajectory]
-    reward, group = (np.array(each)[acts.trajectory[going]] for each in (runs.rewards, runs.groups))
+    steps = np.array([run.steps for run in runs])
+    going = acts.step < steps[acts.trajectory]  # the read-out of an end knows the answer
+    answer = acts.trajectory[going]
+    reward = np.array(runs.rewards)[answer]
+    group = np.array(runs.groups)[answer]
     read = probe.predict(acts.x[torch.from_numpy(going)])
     score = stats.cluster_bootstrap(
-        stats.within_auroc, [read, reward], group, with_cluster=True, seed=about["seed"]
+        stats.within_auroc, [read, reward], group, with_cluster=True, seed=setting["seed"]
     )
-    detail = {
-        "target": "mc",
-        "shape": "mlp",
-        "answers": len(runs),
-        "problems": len(set(runs.groups)),
-    }
-    return rows_from(about, [(arm, "auroc_within", score, detail)])
+    detail = PAPERS | Detail(answers=len(runs), problems=len(set(runs.groups)))
+    return [row_of(setting, arm, "auroc_within", score, detail)]
 
 
 def spread_ratio(read: np.ndarray, y: np.ndarray) -> float:
     """Standard deviation of a read-out over that of what it should read; NaN for a constant `y`."""
     return float(read.std() / y.std()) if y.std() > 0 else float("nan")
+
+
+def _probes(fit: Examples, over_tokens: Examples | None) -> list[tuple[str, Any, Any, Examples]]:
+    """(name in the rows, target, shape, what it is fitted to) of every probe."""
+    probes: list[tuple[str, Any, Any, Examples]] = []
+    for shape in ("mlp", "linear"):
+        for target in TARGETS:
+            probes.append((target, target, shape, fit))
+            if (target, shape) == ("td", "mlp") and over_tokens is not None:
+                probes.append(("td over tokens", "td", "mlp", over_tokens))
+    return probes
+
+
+def _read_by(model: Any, split: Split, site: Site) -> Examples:
+    """States of a split as another model reads the same answers."""
+    runs = replace(split.runs, model_id=model_id(model))
+    return states(record(model, runs, site, what=None)[str(site)], split.values)
+
+
+def _beyond_surface(
+    probe: ValueProbe,
+    validation: Split,
+    test: Split,
+    site: Site,
+    setting: Setting,
+) -> list[Row]:
+    """What a read-out tells of the outcome, what the surface tells, and what the one adds to the
+    other."""
+    sides = []
+    for split in (validation, test):
+        data = split.states(site)
+        sides.append((split.surface[split.values.live], probe.predict(data.x), data.reward))
+    scores = increment(sides[0], sides[1], test.states(site).group, seed=setting["seed"])
+    gain = scores.pop("increment")
+    rows = []
+    for arm, score in scores.items():
+        rows.append(row_of(setting, arm, "auroc_all", score, Detail(fitted="validation")))
+    rows.append(row_of(setting, "value", "increment", gain, Detail(beyond="surface")))
+    return rows

@@ -1,5 +1,5 @@
 """What a model goes on to say from given states under given edits: rewards and the damage meter,
-one row an answer."""
+one entry an answer."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from mechreward.models.text import decode, encode, eos_id, pieces
 from mechreward.rollouts.trajectory import Rollouts, task_of
 from mechreward.tasks import Problem
 
-BACK = "back"
+BACK = "back"  # what an answer says where it turns back
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A prompt and part of an answer (none of it: s_0). `tokens` [pos], the first `prompt_len`
-    being the prompt."""
+    """A prompt and part of an answer.
+
+    Attributes:
+        tokens: `[pos]`, the prompt and what has been said; nothing yet at s_0.
+        prompt_len: how many of them are the prompt.
+    """
 
     problem: Problem
     tokens: Int[torch.Tensor, " pos"]
@@ -33,8 +37,15 @@ class State:
 
 @dataclass(frozen=True)
 class Answers:
-    """One entry for each continuation, in any shape: the verified `reward` 0/1, whether it could be
-    `parsed` and `ended` by itself, its `length` in tokens, and whether it says `back`."""
+    """One entry for each answer, in any shape.
+
+    Attributes:
+        reward: verified, 0 or 1.
+        parsed: whether the answer can be read.
+        ended: whether it ended by itself, within the token limit.
+        length: in tokens.
+        back: whether it turns back.
+    """
 
     reward: Int[np.ndarray, "*job"]
     parsed: Bool[np.ndarray, "*job"]
@@ -55,23 +66,25 @@ class Answers:
         return self.parsed & self.ended
 
     def damage(self) -> dict[str, float]:
-        """Parse rate, end-of-sequence rate, truncation rate and mean length over all."""
-        rates = {
-            "parse_rate": self.parsed.mean(),
-            "eos_rate": self.ended.mean(),
-            "truncation_rate": 1 - self.ended.mean(),
+        """The damage meter of outcomes: parse rate, end-of-sequence rate, truncation rate and mean
+        length over all. That of clean text (KL, norm of the change) is `causal.effect.CleanText`'s.
+        """
+        return {
+            "parse_rate": float(self.parsed.mean()),
+            "eos_rate": float(self.ended.mean()),
+            "truncation_rate": float(1 - self.ended.mean()),
+            "length": float(self.length.mean()),
         }
-        return {key: float(rate) for key, rate in (rates | {"length": self.length.mean()}).items()}
 
 
 def beginnings(model: Any, problems: Sequence[Problem]) -> list[State]:
     """s_0 of every problem."""
     task_of(problems)
-    prompts = [encode(model, problem.prompt) for problem in problems]
-    return [
-        State(problem, prompt, len(prompt))
-        for problem, prompt in zip(problems, prompts, strict=True)
-    ]
+    states = []
+    for problem in problems:
+        prompt = encode(model, problem.prompt)
+        states.append(State(problem, prompt, len(prompt)))
+    return states
 
 
 def state_of(runs: Rollouts, trajectory: int, step: int) -> State:
@@ -91,47 +104,46 @@ def answer(
     """Go on from each job's state under its edits, with the random numbers of its key.
 
     Equal keys draw equal random numbers, so a change is told from its control on common ones. What
-    is left of the task's token limit is the limit. As `rollouts.sample.sample_arms`, but it keeps
-    outcomes alone.
+    is left of the task's token limit is the limit.
+
+    Args:
+        jobs: (state, edits, key) of each answer.
+        policy: temperature and top-p; None (default) for the policy's defaults.
+        batch: rows decoded at once (default 256).
+        what: title of the progress bar; None (default) for none.
+
+    Returns:
+        `[job]`
 
     Raises:
         MechRewardError: no jobs, states of several tasks, a state without room, or an edit that
-        never fired.
+            never fired.
     """
     require(len(jobs) > 0, "there is no state to go on from.")
-    task, eos = task_of([state.problem for state, _, _ in jobs]), eos_id(model)
-    wanted = [
-        Job(
-            state.tokens,
-            len(state.tokens),
-            task.max_tokens - len(state.tokens) + state.prompt_len,
-            key,
-            edits,
-        )
-        for state, edits, key in jobs
-    ]
-    said = generate(model, wanted, eos=eos, policy=policy, batch=batch, what=what)
-    seen = torch.cat([one.tokens for one in said]).unique().tolist()
-    backs = np.zeros(max(seen) + 1, dtype=bool)
-    backs[seen] = [text.strip().startswith(BACK) for text in pieces(model, seen)]
-    rows = []
-    for (state, _, _), one in zip(jobs, said, strict=True):
-        text = decode(model, torch.cat([state.tokens[state.prompt_len :], one.tokens]))
-        verdict = task.verify(state.problem, text)
-        back = bool(backs[one.tokens.numpy()].any())
-        rows.append(
-            (verdict.reward, verdict.outcome != "unverifiable", one.finished, len(one.tokens), back)
-        )
-    reward, parsed, ended, length, back = (np.array(column) for column in zip(*rows, strict=True))
-    return Answers(reward, parsed, ended, length, back)
+    task = task_of([state.problem for state, _, _ in jobs])
+    wanted = []
+    for state, edits, key in jobs:
+        length = len(state.tokens)
+        room = task.max_tokens - (length - state.prompt_len)
+        wanted.append(Job(state.tokens, length, room, key, edits))
+    continuations = generate(
+        model, wanted, eos=eos_id(model), policy=policy, batch=batch, what=what
+    )
+    verdicts = []
+    for (state, _, _), continuation in zip(jobs, continuations, strict=True):
+        said = torch.cat([state.tokens[state.prompt_len :], continuation.tokens])
+        verdicts.append(task.verify(state.problem, decode(model, said)))
+    tokens = [continuation.tokens for continuation in continuations]
+    return Answers(
+        np.array([verdict.reward for verdict in verdicts]),
+        np.array([verdict.outcome != "unverifiable" for verdict in verdicts]),
+        np.array([continuation.finished for continuation in continuations]),
+        np.array([len(row) for row in tokens]),
+        _turns_back(model, tokens),
+    )
 
 
-def rates(answers: Answers) -> Float[np.ndarray, "*row"]:
-    """V-hat: the mean reward over the last axis."""
-    return answers.reward.mean(-1)
-
-
-def both_ways(
+def answer_arms(
     model: Any,
     problems: Sequence[Problem],
     arms: Sequence[tuple[Edit, ...]],
@@ -139,8 +151,39 @@ def both_ways(
     policy: Policy | None = None,
     what: str | None = None,
 ) -> Answers:
-    """Answers [arm problem] from the beginning, under each arm's edits, with common random
-    numbers."""
+    """Answers [arm problem] from the beginning, under each arm's edits, with common random numbers.
+
+    What is said is that of `rollouts.sample.sample_arms`; this keeps outcomes alone, that one whole
+    trajectories.
+    """
     states = beginnings(model, problems)
-    jobs = [(state, edits, (seed, state.problem.id, 0)) for edits in arms for state in states]
+    jobs = []
+    for edits in arms:
+        for state in states:
+            jobs.append((state, edits, (seed, state.problem.id, 0)))
     return answer(model, jobs, policy=policy, what=what).shaped(len(arms), len(states))
+
+
+def outcomes(model: Any, runs: Rollouts) -> Answers:
+    """Answers [trajectory] that were sampled already."""
+    eos = eos_id(model)
+    return Answers(
+        np.array(runs.rewards),
+        np.array([run.verdict.outcome != "unverifiable" for run in runs]),
+        np.array([int(run.tokens[-1]) == eos for run in runs]),
+        np.array([run.length for run in runs]),
+        _turns_back(model, [run.tokens[run.prompt_len :] for run in runs]),
+    )
+
+
+def rates(answers: Answers) -> Float[np.ndarray, "*row"]:
+    """V-hat: the mean reward over the last axis."""
+    return answers.reward.mean(-1)
+
+
+def _turns_back(model: Any, rows: Sequence[torch.Tensor]) -> Bool[np.ndarray, " row"]:
+    """Whether any token of each row begins the word that turns back."""
+    seen = torch.cat(list(rows)).unique().tolist()
+    is_back = np.zeros(max(seen) + 1, dtype=bool)
+    is_back[seen] = [text.strip().startswith(BACK) for text in pieces(model, seen)]
+    return np.array([is_back[row.numpy()].any() for row in rows])

@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mechreward import experiments as paper
-from mechreward import tasks
+from mechreward import experiments, tasks
 from mechreward.causal.certificate import Certificate, certify
 from mechreward.causal.effect import Effect, ablate
 from mechreward.experiments import Split
-from mechreward.experiments.certificate import claim_rows
 from mechreward.experiments.choice import KINDS
-from mechreward.experiments.rows import Row
+from mechreward.experiments.rows import Detail, Row, Setting
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, select
@@ -25,21 +23,27 @@ from mechreward.studies.study import Study
 from mechreward.tasks import TASKS
 from mechreward.tasks.base import SPLITS
 
+STEERED = 100  # problems at most that sets are steered on
+
 
 def data(study: Study) -> list[Row]:
     """What the rollouts and values of each split look like."""
     rows = []
     for name in SPLITS:
-        rows += study.rows(
-            f"data-{name}", lambda n=name: paper.describe(study.splits[n], n, study.about("R1", ""))
-        )
+
+        def make(name: str = name) -> list[Row]:
+            return experiments.describe(study.splits[name], name, _setting(study, "R1", ""))
+
+        rows += study.rows(f"data-{name}", make)
     return rows
 
 
 def grid(study: Study) -> list[Row]:
+    """R3 on validation."""
+
     def make() -> list[Row]:
         train, validation, _ = study.splits.values()
-        return paper.R3(train, validation, study.sites, study.about("R3", ""))
+        return experiments.layers(train, validation, study.sites, _setting(study, "R3", ""))
 
     return study.rows("R3", make)
 
@@ -47,18 +51,21 @@ def grid(study: Study) -> list[Row]:
 def chosen(study: Study) -> dict[str, tuple[Site, float]]:
     """Layer and share of each kind of neuron, from validation."""
     rows = grid(study)
-    return {kind: paper.choose(rows, kind) for kind in KINDS}
+    return {kind: experiments.choose(rows, kind) for kind in KINDS}
 
 
 def value_set(study: Study, kind: str) -> NeuronSet:
+    """The value neurons of one kind, kept."""
     site, share = chosen(study)[kind]
     return study.neurons(f"value-{kind}", lambda: select(fitted(study, site), share))
 
 
 def dopamine_set(study: Study, kind: str) -> NeuronSet:
+    """The dopamine neurons of one kind, kept with the activations they were found in."""
+
     def make() -> NeuronSet:
         train, validation, _ = study.splits.values()
-        site = paper.best_dopamine(train, validation, study.sites, kind)
+        site = experiments.best_dopamine(train, validation, study.sites, kind)
         acts = train.over_steps[str(site)]
         acts.save(study.out / f"train.{site}.steps.activations.safetensors")
         return select(DopamineProbe().fit(acts, train.values))
@@ -66,22 +73,31 @@ def dopamine_set(study: Study, kind: str) -> NeuronSet:
     return study.neurons(f"dopamine-{kind}", make)
 
 
+def fitted(study: Study, site: Site, target: Any = "mc") -> ValueProbe:
+    """The paper's probe on the training split; its activations are kept for whoever wants to
+    look."""
+    train = study.splits["train"]
+    acts = train.at_states[str(site)]
+    path = study.out / f"train.{site}.activations.safetensors"
+    if not path.exists():
+        acts.save(path)
+    return ValueProbe(target, "mlp").fit(acts, train.values)
+
+
 def effect(study: Study, kind: str) -> Effect:
     """The ablation of a value set beside its controls, on test problems that no choice has seen."""
-    neurons, plan = value_set(study, kind), study.plan
+    neurons = value_set(study, kind)
+    plan = study.plan
 
     def make() -> Effect:
-        what = f"ablating {len(neurons)} {kind} neurons"
-        problems = plan.problems(study.task, "ablated")
-        draws, others = plan.draws, plan.random_draws
         return ablate(
             study.model,
-            problems,
+            plan.problems(study.task, "ablated"),
             neurons,
-            draws=draws,
-            random_draws=others,
+            draws=plan.draws,
+            random_draws=plan.random_draws,
             seed=plan.seed,
-            what=what,
+            what=f"ablating {len(neurons)} {kind} neurons",
         )
 
     return study.kept(f"effect-{kind}.json", Effect, make)
@@ -94,206 +110,174 @@ def probes(study: Study) -> list[Row]:
     def answers() -> Rollouts:
         return sample(study.model, problems, k=4, seed=seed, what="four answers each")
 
-    def make(site: Site) -> list[Row]:
+    def make(kind: str) -> list[Row]:
+        site = _site(study, kind)
         train, validation, test = study.splits.values()
         runs = study.kept("several.rollouts.safetensors", Rollouts, answers)
-        several = runs, record(study.model, runs, site, what=None)[site]
-        every = _tokens(study, "train", site)
-        return paper.R1(train, validation, test, site, study.about("R1", site), several, every)
+        several = (runs, record(study.model, runs, site, what=None)[site])
+        return experiments.value_probe(
+            train,
+            validation,
+            test,
+            site,
+            _setting(study, "R1", site),
+            several,
+            _tokens(study, "train", site),
+        )
 
-    return _over_kinds(study, "R1", lambda kind: make(chosen(study)[kind][0]))
+    return _over_kinds(study, "R1", make)
 
 
 def R1(study: Study) -> list[Row]:
     """The probes, and the same ones on a model of random weights."""
 
-    def make(site: Site) -> list[Row]:
-        train, _, test = study.splits.values()
-        return paper.random_weights(study.model, train, test, site, study.about("R1", site))
+    def make(kind: str) -> list[Row]:
+        site = _site(study, kind)
+        train, test = _train_and_test(study)
+        setting = _setting(study, "R1", site)
+        return experiments.random_weights(study.model, train, test, site, setting)
 
-    return probes(study) + _over_kinds(
-        study, "R1-random", lambda kind: make(chosen(study)[kind][0])
-    )
+    return probes(study) + _over_kinds(study, "R1-random", make)
 
 
 def R2(study: Study) -> list[Row]:
-    def make(site: Site) -> list[Row]:
-        train, _, test = study.splits.values()
-        every = _tokens(study, "train", site)
-        return paper.R2(train, test, site, study.about("R2", site), study.plan.curve_draws, every)
+    """The pruning curves."""
 
-    return _over_kinds(study, "R2", lambda kind: make(chosen(study)[kind][0]))
+    def make(kind: str) -> list[Row]:
+        site = _site(study, kind)
+        train, test = _train_and_test(study)
+        every = _tokens(study, "train", site)
+        setting = _setting(study, "R2", site)
+        return experiments.pruning(train, test, site, setting, study.plan.curve_draws, every)
+
+    return _over_kinds(study, "R2", make)
 
 
 def R3(study: Study) -> list[Row]:
     """The grid on validation with the chosen cells marked, and the same grid on test, none
     picked."""
-    picked = {(str(site), share) for site, share in chosen(study).values()}
-
-    def mark(row: Row) -> Row:
-        here = (row.site, row.detail["share"]) in picked
-        return replace(
-            row, detail=row.detail | {"split": "validation"} | ({"chosen": True} if here else {})
-        )
 
     def make() -> list[Row]:
-        train, _, test = study.splits.values()
-        return paper.R3(train, test, study.sites, study.about("R3", ""), "test")
+        train, test = _train_and_test(study)
+        return experiments.layers(train, test, study.sites, _setting(study, "R3", ""), "test")
 
-    return [mark(row) for row in grid(study)] + study.rows("R3-test", make)
+    picked = {(str(site), share) for site, share in chosen(study).values()}
+    rows = []
+    for row in grid(study):
+        detail = row.detail | Detail(split="validation")
+        if (row.site, row.detail["share"]) in picked:
+            detail["chosen"] = True
+        rows.append(replace(row, detail=detail))
+    return rows + study.rows("R3-test", make)
 
 
 def ablation(study: Study) -> list[Row]:
     """R4 as the main job has it: beside matched and random sets."""
-    return [
-        row
-        for kind in KINDS
-        for row in paper.R4(effect(study, kind), study.about("R4", chosen(study)[kind][0]))
-    ]
+    rows = []
+    for kind in KINDS:
+        site = _site(study, kind)
+        rows += experiments.ablation(effect(study, kind), _setting(study, "R4", site))
+    return rows
 
 
 def R4(study: Study) -> list[Row]:
     """The ablation; besides it the sets of other rankings, other tasks' accuracy, and
     self-repair."""
-    others = (
-        [name for name in TASKS if name != study.plan.task] if study.plan.task in TASKS else []
-    )  # planted: its own
-
-    def besides(kind: str) -> list[Row]:
-        done, (train, _, test) = effect(study, kind), study.splits.values()
-        site = done.neurons.site
-        about, acts = study.about("R4", site), _tokens(study, "train", site)
-        problems = {name: study.plan.problems(tasks.get(name), "ablated") for name in others}
-        rows = paper.elsewhere(study.model, problems, done, acts, about, f"{kind}: other tasks")
-        return rows + paper.repair(
-            study.model, train, test, kind, chosen(study)[kind][1], about, study.plan.draws
-        )
-
-    def rankings(kind: str) -> list[Row]:
-        done, problems = effect(study, kind), study.plan.problems(study.task, "ablated")
-        sets, acts = paper.rivals(
-            study.model, study.splits["train"], done.neurons, seed=study.plan.seed
-        )
-        about, what = study.about("R4", done.neurons.site), f"{kind}: sets of other rankings"
-        return paper.other_rankings(study.model, problems, done, sets, acts, about, what)
-
-    beside = _over_kinds(study, "R4-rankings", rankings) + _over_kinds(study, "R4-besides", besides)
-    return ablation(study) + beside
+    rows = ablation(study)
+    rows += _over_kinds(study, "R4-rankings", lambda kind: _rankings(study, kind))
+    rows += _over_kinds(study, "R4-besides", lambda kind: _besides(study, kind))
+    return rows
 
 
 def R5(study: Study) -> list[Row]:
+    """The sets of other targets zeroed."""
+
     def make(kind: str) -> list[Row]:
         site, share = chosen(study)[kind]
-        sets = {target: select(fitted(study, site, target), share) for target in TARGETS}
-        every = ValueProbe("td", "mlp").fit(
+        sets = {}
+        for target in TARGETS:
+            sets[target] = select(fitted(study, site, target), share)
+        over_tokens = ValueProbe("td", "mlp").fit(
             _tokens(study, "train", site), study.splits["train"].values
         )
-        sets["td over tokens"] = select(every, share)
-        problems, what = (
-            study.plan.problems(study.task, "ablated"),
-            f"{kind}: zeroing the set of each target",
-        )
-        return paper.R5(study.model, problems, sets, study.about("R5", site), what)
+        sets["td over tokens"] = select(over_tokens, share)
+        problems = study.plan.problems(study.task, "ablated")
+        title = f"{kind}: zeroing the set of each target"
+        setting = _setting(study, "R5", site)
+        return experiments.targets(study.model, problems, sets, setting, title)
 
     return _over_kinds(study, "R5", make)
 
 
 def R6(study: Study) -> list[Row]:
+    """The overlap with next-token neurons."""
+
     def make(kind: str) -> list[Row]:
-        site, train = chosen(study)[kind][0], study.splits["train"]
-        return paper.R6(train, _tokens(study, "train", site), train.runs, study.about("R6", site))
+        site = _site(study, kind)
+        train = study.splits["train"]
+        every = _tokens(study, "train", site)
+        setting = _setting(study, "R6", site)
+        return experiments.next_token_overlap(train, every, train.runs, setting)
 
     return _over_kinds(study, "R6", make)
 
 
 def R7(study: Study) -> list[Row]:
+    """Confidence, on problems of its own."""
+
     def make() -> list[Row]:
-        site, plan = chosen(study)["resid_post"][0], study.plan
+        site = _site(study, "resid_post")
+        plan = study.plan
         problems = plan.problems(study.task, "confidence")
         runs = sample(study.model, problems, seed=plan.seed + 1, what="confidence: rollouts")
         acts = record(study.model, runs, site, what=None)[site]
-        return paper.R7(fitted(study, site), acts, runs, study.about("R7", site))
+        setting = _setting(study, "R7", site)
+        return experiments.confidence_at_start(fitted(study, site), acts, runs, setting)
 
     return study.rows("R7", make)
 
 
 def R8(study: Study) -> list[Row]:
-    def make(site: Site) -> list[Row]:
-        train, _, test = study.splits.values()
-        every = _tokens(study, "train", site), _tokens(study, "test", site)
-        return paper.R8(train, test, site, study.about("R8", site), study.plan.curve_draws, every)
+    """The dopamine probe."""
 
-    return _over_kinds(study, "R8", lambda kind: make(dopamine_set(study, kind).site))
+    def make(kind: str) -> list[Row]:
+        site = dopamine_set(study, kind).site
+        train, test = _train_and_test(study)
+        every = (_tokens(study, "train", site), _tokens(study, "test", site))
+        setting = _setting(study, "R8", site)
+        return experiments.td_error(train, test, site, setting, study.plan.curve_draws, every)
+
+    return _over_kinds(study, "R8", make)
 
 
 def R9(study: Study) -> list[Row]:
-    def make(site: Site) -> list[Row]:
-        train, _, test = study.splits.values()
-        return paper.R9(train, test, site, study.about("R9", site))
+    """A single neuron that follows surprise."""
 
-    return _over_kinds(study, "R9", lambda kind: make(dopamine_set(study, kind).site))
+    def make(kind: str) -> list[Row]:
+        site = dopamine_set(study, kind).site
+        train, test = _train_and_test(study)
+        return experiments.single_neuron(train, test, site, _setting(study, "R9", site))
+
+    return _over_kinds(study, "R9", make)
 
 
 def R10(study: Study) -> list[Row]:
+    """What the dopamine read-out loses without value neurons; the dopamine site is not the first
+    layer, which has none below it."""
+
     def make(kind: str) -> list[Row]:
+        model, plan = study.model, study.plan
         train, validation, test = study.splits.values()
-        site = paper.best_dopamine(
-            train, validation, [site for site in study.sites if site.layer > 0], kind
-        )
+        later = [site for site in study.sites if site.layer > 0]
+        site = experiments.best_dopamine(train, validation, later, kind)
         dopamine = select(DopamineProbe().fit(train.over_steps[str(site)], train.values))
-        arms = paper.zeroed_below(
-            study.model, train, dopamine, study.sites, study.plan.draws, study.plan.seed
+        arms = experiments.zeroed_below(model, train, dopamine, study.sites, plan.draws, plan.seed)
+        setting = _setting(study, "R10", site)
+        return experiments.dependence(
+            model, test.runs, test.values, train.steps(site), dopamine, arms, setting
         )
-        about, fit = study.about("R10", site), train.steps(site)
-        return paper.R10(study.model, test.runs, test.values, fit, dopamine, arms, about)
 
     return _over_kinds(study, "R10", make)
-
-
-def R14(study: Study) -> list[Row]:
-    model, plan = study.model, study.plan
-
-    def make(kind: str) -> list[Row]:
-        train, _, test = study.splits.values()
-        value, dopamine = value_set(study, kind), dopamine_set(study, kind)
-        pushes, tokens = paper.steering_arms(
-            model, train, value, dopamine, plan.draws, plan.random_draws, plan.seed
-        )
-        about, problems = study.about("R14", value.site), plan.problems(study.task, "ablated")[:100]
-        sets = {
-            arm: (own, [one.neurons for one in pushes if one.arm == control])
-            for arm, own, control in (
-                ("value", value, "matched"),
-                ("dopamine", dopamine, "matched_dopamine"),
-            )
-        }
-        shares = paper.by_share(
-            model, train, fitted(study, value.site), value.site, draws=plan.draws, seed=plan.seed
-        )
-        return [
-            *paper.R14(
-                model,
-                problems,
-                pushes,
-                about,
-                runs=train.runs,
-                tokens=tokens,
-                what=f"{kind} neurons steered",
-            ),
-            *paper.same_damage(
-                model,
-                problems,
-                pushes,
-                about,
-                runs=train.runs,
-                tokens=tokens,
-                what=f"{kind} at one KL",
-            ),
-            *paper.share_dose(model, problems, shares, about, f"{kind} neurons, by share"),
-            *paper.both_patched(model, test, sets, about, what=f"{kind} neurons patched"),
-        ]
-
-    return _over_kinds(study, "R14", make)
 
 
 def R13(study: Study) -> list[Row]:
@@ -302,26 +286,29 @@ def R13(study: Study) -> list[Row]:
     def mlp(rows: list[Row]) -> list[Row]:
         return [row for row in rows if row.site.endswith("mlp")]
 
-    return paper.R13(mlp(R2(study)), mlp(R4(study)))
+    return experiments.mlp_neurons(mlp(R2(study)), mlp(R4(study)))
+
+
+def R14(study: Study) -> list[Row]:
+    """Sets steered both ways, at one damage, by share, and patched."""
+    return _over_kinds(study, "R14", lambda kind: _both_directions(study, kind))
 
 
 def certificate(study: Study) -> list[Row]:
     """The five claims about each kind's value set: one row a claim, with the number that decides
     it."""
+    rows = []
+    for kind in KINDS:
 
-    def make(kind: str) -> Certificate:
-        neurons, what = value_set(study, kind), f"certificate of {kind} neurons"
-        return certify(study.model, study.task, neurons, seed=study.plan.seed, what=what)
+        def make(kind: str = kind) -> Certificate:
+            neurons = value_set(study, kind)
+            title = f"certificate of {kind} neurons"
+            return certify(study.model, study.task, neurons, seed=study.plan.seed, what=title)
 
-    found = [
-        study.kept(f"certificate-{kind}.json", Certificate, lambda k=kind: make(k))
-        for kind in KINDS
-    ]
-    return [
-        row
-        for one in found
-        for row in claim_rows(one, study.about("certificate", one.neurons.site))
-    ]
+        kept: Certificate = study.kept(f"certificate-{kind}.json", Certificate, make)
+        setting = _setting(study, "certificate", kept.neurons.site)
+        rows += experiments.claim_rows(kept, setting)
+    return rows
 
 
 EXPERIMENTS: Mapping[str, Callable[[Study], list[Row]]] = {
@@ -341,20 +328,90 @@ EXPERIMENTS: Mapping[str, Callable[[Study], list[Row]]] = {
 }
 
 
+def _rankings(study: Study, kind: str) -> list[Row]:
+    """The ablation beside sets of other rankings."""
+    ablated = effect(study, kind)
+    problems = study.plan.problems(study.task, "ablated")
+    sets, acts = experiments.rivals(
+        study.model, study.splits["train"], ablated.neurons, seed=study.plan.seed
+    )
+    setting = _setting(study, "R4", ablated.neurons.site)
+    title = f"{kind}: sets of other rankings"
+    return experiments.other_rankings(study.model, problems, ablated, sets, acts, setting, title)
+
+
+def _besides(study: Study, kind: str) -> list[Row]:
+    """The ablation on other tasks, and self-repair."""
+    ablated = effect(study, kind)
+    site = ablated.neurons.site
+    setting = _setting(study, "R4", site)
+    problems = {}
+    if study.plan.task in TASKS:  # a planted model knows its own task alone
+        for name in TASKS:
+            if name != study.plan.task:
+                problems[name] = study.plan.problems(tasks.get(name), "ablated")
+    acts = _tokens(study, "train", site)
+    rows = experiments.elsewhere(
+        study.model, problems, ablated, acts, setting, f"{kind}: other tasks"
+    )
+    train, test = _train_and_test(study)
+    _, share = chosen(study)[kind]
+    rows += experiments.repair(study.model, train, test, kind, share, setting, study.plan.draws)
+    return rows
+
+
+def _both_directions(study: Study, kind: str) -> list[Row]:
+    """R14 of one kind of neuron."""
+    model, plan = study.model, study.plan
+    train, test = _train_and_test(study)
+    value, dopamine = value_set(study, kind), dopamine_set(study, kind)
+    pushes, tokens = experiments.steering_arms(
+        model, train, value, dopamine, plan.draws, plan.random_draws, plan.seed
+    )
+    setting = _setting(study, "R14", value.site)
+    problems = plan.problems(study.task, "ablated")[:STEERED]
+    shares = experiments.by_share(
+        model, train, fitted(study, value.site), value.site, draws=plan.draws, seed=plan.seed
+    )
+    matched = [push.neurons for push in pushes if push.arm == "matched"]
+    matched_dopamine = [push.neurons for push in pushes if push.arm == "matched_dopamine"]
+    sets = {"value": (value, matched), "dopamine": (dopamine, matched_dopamine)}
+    clean: dict[str, Any] = {"runs": train.runs, "tokens": tokens}
+    neurons = f"{kind} neurons"
+    rows = experiments.steering(
+        model, problems, pushes, setting, **clean, what=f"{neurons} steered"
+    )
+    rows += experiments.same_damage(
+        model, problems, pushes, setting, **clean, what=f"{kind} at one KL"
+    )
+    rows += experiments.share_dose(model, problems, shares, setting, f"{neurons}, by share")
+    rows += experiments.both_patched(model, test, sets, setting, what=f"{neurons} patched")
+    return rows
+
+
+def _site(study: Study, kind: str) -> Site:
+    """Where the value set of a kind is."""
+    site, _ = chosen(study)[kind]
+    return site
+
+
+def _train_and_test(study: Study) -> tuple[Split, Split]:
+    return study.splits["train"], study.splits["test"]
+
+
+def _setting(study: Study, experiment: str, site: Any) -> Setting:
+    """What the rows of an experiment on this study have in common."""
+    return Setting(**study.about(experiment, site))
+
+
 def _over_kinds(study: Study, name: str, make: Callable[[str], list[Row]]) -> list[Row]:
-    return [row for kind in KINDS for row in study.rows(f"{name}-{kind}", lambda k=kind: make(k))]
+    """A stage for each kind of neuron."""
+    rows = []
+    for kind in KINDS:
+        rows += study.rows(f"{name}-{kind}", lambda kind=kind: make(kind))
+    return rows
 
 
 def _tokens(study: Study, name: str, site: Site) -> Activations:
     """Activations at every token of a split's rollouts."""
     return record(study.model, study.splits[name].runs, site, rows="tokens", what=None)[site]
-
-
-def fitted(study: Study, site: Site, target: Any = "mc") -> ValueProbe:
-    """The paper's probe on the training split; its activations are kept for whoever wants to
-    look."""
-    train: Split = study.splits["train"]
-    acts, path = train.at_states[str(site)], study.out / f"train.{site}.activations.safetensors"
-    if not path.exists():
-        acts.save(path)
-    return ValueProbe(target, "mlp").fit(acts, train.values)
