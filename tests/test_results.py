@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mechreward.base.errors import MechRewardError
-from mechreward.experiments.rows import Results, Row, fingerprint, rows_from
+from mechreward.experiments.rows import Results, Row, rows_from
 from mechreward.stats import Interval
 
 SHARED = {"experiment": "R1", "model": "tiny", "task": "chain", "site": "1.mlp", "seed": 3}
@@ -113,9 +113,3 @@ def test_another_schema_is_named(tmp_path: Path):
     (tmp_path / "r.json").write_text('{"schema": 9, "manifest": {}, "rows": []}')
     with pytest.raises(MechRewardError, match="has schema 9; this version reads 1"):
         Results.load(tmp_path / "r.json")
-
-
-def test_fingerprint_ignores_order_of_keys_only():
-    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
-    assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})
-    assert fingerprint({"p": Path("x")}) == fingerprint({"p": "x"})

@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from mechreward.bench.ground import ERROR, Contest, Ground
-from mechreward.probing.batched import folds, logistic, mlps, ridge
+from mechreward.bench.batched import folds, logistic, mlps, ridge
 from mechreward.probing.probe import DopamineProbe
 from mechreward.probing.targets import Examples
 

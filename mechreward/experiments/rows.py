@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -87,8 +86,3 @@ def rows_from(
         Row(**shared, arm=arm, metric=metric, **asdict(i), detail=detail)
         for arm, metric, i, detail in numbers
     ]
-
-
-def fingerprint(value: object) -> str:
-    """Canonical JSON, to compare configurations."""
-    return json.dumps(value, sort_keys=True, default=str)
