@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from einops import einsum
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from mechreward.base.errors import MechRewardError, require
 from mechreward.probing.probe import net
@@ -27,15 +28,15 @@ class Fits:
         Intercepts `[*fit]`.
     """
 
-    coef: Float[torch.Tensor, "*fit width"] = field(repr=False)
-    intercept: Float[torch.Tensor, "*fit"] = field(repr=False)
+    coef: Float[Tensor, "*fit width"] = field(repr=False)
+    intercept: Float[Tensor, "*fit"] = field(repr=False)
 
-    def predict(self, x: Float[torch.Tensor, "row width"]) -> Float[torch.Tensor, "*fit row"]:
+    def predict(self, x: Float[Tensor, "row width"]) -> Float[Tensor, "*fit row"]:
         """Read-outs; for logistic fits, log-odds."""
         return self.coef @ x.to(self.coef).T + self.intercept[..., None]
 
 
-def folds(group: Int[torch.Tensor, " row"], count: int) -> Bool[torch.Tensor, "fold row"]:
+def folds(group: Int[Tensor, " row"], count: int) -> Bool[Tensor, "fold row"]:
     """Divide rows into folds that leave out whole groups, so that no problem is on both sides.
 
     Parameters
@@ -47,7 +48,7 @@ def folds(group: Int[torch.Tensor, " row"], count: int) -> Bool[torch.Tensor, "f
 
     Returns
     -------
-    torch.Tensor
+    Tensor
         True where a row is fitted on `[fold row]`.
 
     Raises
@@ -65,10 +66,10 @@ def folds(group: Int[torch.Tensor, " row"], count: int) -> Bool[torch.Tensor, "f
 
 @torch.no_grad()
 def ridge(
-    x: Float[torch.Tensor, "row width"],
-    y: Float[torch.Tensor, "row target"],
-    kept: Bool[torch.Tensor, "fold row"],
-    alphas: Float[torch.Tensor, " alpha"],
+    x: Float[Tensor, "row width"],
+    y: Float[Tensor, "row target"],
+    kept: Bool[Tensor, "fold row"],
+    alphas: Float[Tensor, " alpha"],
 ) -> Fits:
     """Ridge regression of every target on every fold at every penalty.
 
@@ -99,7 +100,8 @@ def ridge(
         A penalty that is not positive, or a fold without rows.
     """
     require(
-        bool((alphas > 0).all()), f"ridge penalties must be positive; {alphas.tolist()} were given."
+        bool((alphas > 0).all()),
+        f"ridge penalties must be positive; {alphas.tolist()} were given.",
     )
     require(bool(kept.any(1).all()), "every fold needs rows to fit on.")
     centre = x.double().mean(0)
@@ -113,13 +115,15 @@ def ridge(
     for rows in kept:
         n = int(rows.sum())
         x_out = x[~rows]
+        y_out = y[~rows]
         x_mean = x[rows].mean(0)
         y_mean = y[rows].mean(0)
         fold_gram = gram - x_out.T @ x_out - n * torch.outer(x_mean, x_mean)
-        fold_moment = moment - x_out.T @ y[~rows] - n * torch.outer(x_mean, y_mean)
+        fold_moment = moment - x_out.T @ y_out - n * torch.outer(x_mean, y_mean)
         values, vectors = torch.linalg.eigh(fold_gram)
+        values = values.clamp(min=0)[:, None]
         turned = vectors.T @ fold_moment
-        coef = vectors @ (turned / (values.clamp(min=0)[:, None] + penalties))
+        coef = vectors @ (turned / (values + penalties))
         coef = coef.transpose(1, 2)
         coefs.append(coef)
         intercepts.append(y_mean - coef @ (x_mean + centre))
@@ -128,10 +132,10 @@ def ridge(
 
 @torch.no_grad()
 def logistic(
-    x: Float[torch.Tensor, "row width"],
-    y: Float[torch.Tensor, "row fit"],
-    kept: Bool[torch.Tensor, "row fit"],
-    c: Float[torch.Tensor, " fit"],
+    x: Float[Tensor, "row width"],
+    y: Float[Tensor, "row fit"],
+    kept: Bool[Tensor, "row fit"],
+    c: Float[Tensor, " fit"],
     *,
     tolerance: float = 1e-4,
     most: int = 300,
@@ -175,23 +179,33 @@ def logistic(
     right = (y * kept).sum(0)
     rows = kept.sum(0)
     require(bool(((right > 0) & (right < rows)).all()), "a fit needs rows of both classes.")
+    n, fits = y.shape
     x = x.double()
     c = c.double()
     centre = x.mean(0)
-    values, vectors = torch.linalg.eigh((x - centre).T @ (x - centre))
+    x = x - centre
+    values, vectors = torch.linalg.eigh(x.T @ x)
+    values = values.clamp(min=0)
     # One column more for the intercept.
-    z = torch.cat([(x - centre) @ vectors, x.new_ones(len(x), 1)], 1)
-    share = torch.cat([values.clamp(min=0) / len(x), values.new_ones(1)])
-    solution = x.new_zeros(z.shape[1], y.shape[1])
+    z = torch.cat([x @ vectors, x.new_ones(n, 1)], 1)
+    share = torch.cat([values / n, values.new_ones(1)])
+    solution = x.new_zeros(z.shape[1], fits)
     solution[-1] = torch.logit(right / rows)
     # The objective is divided by c and the number of rows.
     penalty = (1 / (c * rows)).expand(z.shape[1], -1).clone()
     penalty[-1] = 0
-    descent = _Descent(y.to(x), kept.to(x) / rows, penalty, solution.clone(), z @ solution)
-    live = torch.arange(y.shape[1], device=x.device)
+    descent = _Descent(
+        y=y.to(x),
+        weight=kept.to(x) / rows,
+        penalty=penalty,
+        w=solution.clone(),
+        reach=z @ solution,
+    )
+    live = torch.arange(fits, device=x.device)
     for _ in range(most):
         chance = descent.reach.sigmoid()
-        slope = z.T @ (descent.weight * (chance - descent.y)) + descent.penalty * descent.w
+        miss = descent.weight * (chance - descent.y)
+        slope = z.T @ miss + descent.penalty * descent.w
         solution[:, live] = descent.w
         going = slope.norm(dim=0) > tolerance * descent.penalty[0]
         if not going.any():
@@ -204,7 +218,7 @@ def logistic(
         descent.move(z, share, chance, slope)
     else:
         raise MechRewardError(
-            f"{len(live)} of {solution.shape[1]} logistic fits did not converge in {most} steps."
+            f"{len(live)} of {fits} logistic fits did not converge in {most} steps."
         )
     coef = (vectors @ solution[:-1]).T
     return Fits(coef, solution[-1] - coef @ centre)
@@ -216,16 +230,16 @@ class _Descent:
     gradients: labels, weights of rows, penalties, coefficients `w`, log-odds `reach`, and the step,
     slope and preconditioned slope of the last move."""
 
-    y: torch.Tensor
-    weight: torch.Tensor
-    penalty: torch.Tensor
-    w: torch.Tensor
-    reach: torch.Tensor
-    step: torch.Tensor | None = None
-    slope: torch.Tensor | None = None
-    ready: torch.Tensor | None = None
+    y: Tensor
+    weight: Tensor
+    penalty: Tensor
+    w: Tensor
+    reach: Tensor
+    step: Tensor | None = None
+    slope: Tensor | None = None
+    ready: Tensor | None = None
 
-    def only(self, going: torch.Tensor) -> _Descent:
+    def only(self, going: Tensor) -> _Descent:
         """The fits where `going` `[fit]` is True."""
         columns = {}
         for part in fields(self):
@@ -234,15 +248,21 @@ class _Descent:
         return _Descent(**columns)
 
     def move(
-        self, z: torch.Tensor, share: torch.Tensor, chance: torch.Tensor, slope: torch.Tensor
+        self,
+        z: Tensor,
+        share: Tensor,
+        chance: Tensor,
+        slope: Tensor,
     ) -> None:
         """One step of every fit, along a direction conjugate to the last one."""
         curved = (self.weight * chance * (1 - chance)).sum(0)
-        ready = slope / (share[:, None] * curved + self.penalty).clamp(min=1e-12)
+        curved = share[:, None] * curved + self.penalty
+        ready = slope / curved.clamp(min=1e-12)
         step = -ready
         if self.step is not None and self.slope is not None and self.ready is not None:
-            change = ((slope - self.slope) * ready).sum(0)
-            beta = change / (self.slope * self.ready).sum(0)
+            change = (slope - self.slope) * ready
+            before = self.slope * self.ready
+            beta = change.sum(0) / before.sum(0)
             step = beta.clamp(min=0) * self.step - ready
         self.step = step
         self.slope = slope
@@ -252,7 +272,7 @@ class _Descent:
         self.w = self.w + length * step
         self.reach = self.reach + length * ahead
 
-    def length(self, step: torch.Tensor, ahead: torch.Tensor) -> torch.Tensor:
+    def length(self, step: Tensor, ahead: Tensor) -> Tensor:
         """How far along `step` the lowest point lies: Newton's method in one variable, which a
         convex loss allows. `ahead` is what the whole step adds to the log-odds."""
         length = torch.zeros_like(self.w[0])
@@ -260,15 +280,17 @@ class _Descent:
         square = (self.penalty * step * step).sum(0)
         for _ in range(3):
             chance = (self.reach + length * ahead).sigmoid()
-            rise = (self.weight * (chance - self.y) * ahead).sum(0) + inner + length * square
-            bend = (self.weight * chance * (1 - chance) * ahead * ahead).sum(0) + square
+            rise = self.weight * (chance - self.y) * ahead
+            rise = rise.sum(0) + inner + length * square
+            bend = self.weight * chance * (1 - chance) * ahead * ahead
+            bend = bend.sum(0) + square
             length = length - rise / bend.clamp(min=1e-20)
         return length
 
 
 def mlps(
-    x: Float[torch.Tensor, "row width"],
-    y: Float[torch.Tensor, "row fit"],
+    x: Float[Tensor, "row width"],
+    y: Float[Tensor, "row fit"],
     trajectory: Int[np.ndarray, " row"],
     seeds: Sequence[int],
     *,
@@ -309,18 +331,25 @@ def mlps(
         Not one seed for each column.
     """
     require(
-        len(seeds) == y.shape[1], f"{y.shape[1]} fits need as many seeds; {len(seeds)} were given."
+        len(seeds) == y.shape[1],
+        f"{y.shape[1]} fits need as many seeds; {len(seeds)} were given.",
     )
     nets = [net(x.shape[1], hidden, seed).to(x.device) for seed in seeds]
+    parameters = [list(alone.parameters()) for alone in nets]
     weights = []
-    for parts in zip(*(alone.parameters() for alone in nets), strict=True):
-        weights.append(torch.stack(parts).detach().requires_grad_())
+    for parts in zip(*parameters, strict=True):
+        stacked = torch.stack(parts).detach()
+        weights.append(stacked.requires_grad_())
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, fused=True)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    starts = np.flatnonzero(trajectory[1:] != trajectory[:-1]) + 1
-    rows = [torch.from_numpy(part) for part in np.split(np.arange(len(trajectory)), starts)]
+    changes = trajectory[1:] != trajectory[:-1]
+    numbers = torch.arange(len(trajectory))
+    rows = numbers.tensor_split((np.flatnonzero(changes) + 1).tolist())
     for _ in range(epochs):
-        orders = [torch.randperm(len(rows), generator=draws).tolist() for draws in generators]
+        orders = []
+        for generator in generators:
+            order = torch.randperm(len(rows), generator=generator)
+            orders.append(order.tolist())
         for begin in range(0, len(rows), batch):
             picked = []
             for order in orders:
@@ -331,18 +360,18 @@ def mlps(
             loss.backward()
             optimizer.step()
     with torch.no_grad():
-        for fit, alone in enumerate(nets):
-            for parameter, together in zip(alone.parameters(), weights, strict=True):
-                parameter.copy_(together[fit])
+        for fit, alone in enumerate(parameters):
+            for parameter, stacked in zip(alone, weights, strict=True):
+                parameter.copy_(stacked[fit])
     return nets
 
 
 def _loss(
-    weights: Sequence[torch.Tensor],
-    x: torch.Tensor,
-    y: torch.Tensor,
-    picked: Sequence[torch.Tensor],
-) -> torch.Tensor:
+    weights: Sequence[Tensor],
+    x: Tensor,
+    y: Tensor,
+    picked: Sequence[Tensor],
+) -> Tensor:
     """Summed over fits, the mean squared error of each on the rows picked for it."""
     first, first_bias, second, second_bias = weights
     count = torch.tensor([[len(rows)] for rows in picked], device=x.device)
@@ -350,5 +379,6 @@ def _loss(
     inside = torch.arange(index.shape[1], device=x.device) < count
     fit = torch.arange(len(picked), device=x.device)[:, None]
     inner = torch.baddbmm(first_bias[:, None], x[index], first.mT).relu()
-    read = einsum(inner, second[:, 0], "fit row hidden, fit hidden -> fit row") + second_bias
-    return ((read - y[index, fit]).square() * inside / count).sum()
+    read = einsum(inner, second[:, 0], "fit row hidden, fit hidden -> fit row")
+    miss = read + second_bias - y[index, fit]
+    return (miss.square() * inside / count).sum()
