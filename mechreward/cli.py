@@ -26,7 +26,8 @@ STOPPED = 130  # exit code after Ctrl-C
 Model = Annotated[
     str,
     typer.Option(
-        help="A bundled model, a model folder, owner/model on the hub, or planted-NAME: the truth is known."
+        help="A bundled model, a model folder, owner/model on the hub, or planted-NAME: the truth "
+        "is known."
     ),
 ]
 Game = Annotated[

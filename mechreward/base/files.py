@@ -63,7 +63,7 @@ def _write(path: Path | str, parts: Iterable[bytes | memoryview]) -> Path:
 
 
 def write_json(path: Path | str, value: Any) -> Path:
-    """Write JSON atomically, with the order of keys kept as given; NaN is refused (see `nulled`)."""
+    """Write JSON atomically, with the keys in the order given; NaN is refused (see `nulled`)."""
     return write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 

@@ -30,16 +30,24 @@ def p7(ground: Ground) -> list[Contest]:
     sizes = ground.sizes
     generator = torch.Generator().manual_seed(ground.seed)
     width = sizes.width
-    scale = torch.arange(1, width + 1) ** -0.5
-    mixing = torch.randn(width, width, generator=generator) * scale
-    x = torch.randn(sizes.rows, width, generator=generator) @ mixing.T
-    x = (x - x.mean(0)) / x.std(0, correction=0)
     targets = max(1, sizes.fits // 4)
-    y = x @ torch.randn(width, targets, generator=generator) / width**0.5
-    y = y + torch.randn(sizes.rows, targets, generator=generator) / 2
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    scale = torch.arange(1, width + 1) ** -0.5
+    mixing = normal(width, width) * scale
+    x = normal(sizes.rows, width) @ mixing.T
+    x = (x - x.mean(0)) / x.std(0, correction=0)
+    y = x @ normal(width, targets) / width**0.5
+    y = y + normal(sizes.rows, targets) / 2
     group = torch.arange(sizes.rows) // 10
     kept = folds(group, FOLDS)
-    return [_ridge(x, y, kept), _logistic(x, y, kept), _mlps(x, y, group, sizes.fits)]
+    return [
+        _ridge(x, y, kept),
+        _logistic(x, y, kept),
+        _mlps(x, y, group, sizes.fits),
+    ]
 
 
 def _ridge(x: Tensor, y: Tensor, kept: Tensor) -> Contest:

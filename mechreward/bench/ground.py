@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ class Ground:
     def _ragged(self) -> list[Job]:
         """One rollout of each of as many problems, of every task in turn: answers of very different
         lengths."""
-        share = -(-self.sizes.problems // len(TASKS))
+        share = ceil(self.sizes.problems / len(TASKS))
         drawn = [get(name).problems("test", share, self.seed) for name in TASKS]
         problems: list[Any] = []
         for turn in zip(*drawn, strict=True):

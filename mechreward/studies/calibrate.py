@@ -232,9 +232,10 @@ def collect(out: Path | str, plan: Calibration) -> Results:
             p = np.concatenate([row.detail[key] for row in alarms])
             ranks = of_ranks(p, draws)
             rows += rejections(f"evidence.{key}", ranks, of="all plants without value")
+    full = " --full" if plan.full else ""
     manifest = {
         "title": "mechreward calibrate",
-        "command": f"mechreward calibrate --out DIR{' --full' if plan.full else ''} --seeds {plan.seeds}",
+        "command": f"mechreward calibrate --out DIR{full} --seeds {plan.seeds}",
         "plan": {
             **asdict(plan),
             "sizes": asdict(plan.sizes),
