@@ -3,21 +3,76 @@ finished."""
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import wraps
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
-from mechreward.base.errors import MechRewardError
-from mechreward.bench.ground import Sizes
-from mechreward.experiments.plan import PAPER, Plan
-from mechreward.studies.study import Study
+from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.bench.ground import BenchSizes
+from mechreward.experiments.plan import PAPER, Plan, asked, listed
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
-DEFAULT = Plan()
-SIZES = Sizes()
+MAIN_JOB = Plan()
+SIZES = BenchSizes()
 STOPPED = 130  # exit code after Ctrl-C
+
+# Options of several commands.
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A bundled model, a model folder, owner/model on the hub, or planted-NAME: the truth "
+        "is known."
+    ),
+]
+Game = Annotated[
+    str | None,
+    typer.Option(help="A bundled task; countdown, or a planted model's own, if not given."),
+]
+Out = Annotated[Path, typer.Option(help="Folder for everything the run writes.")]
+Docs = Annotated[Path | None, typer.Option(help="Write the results as a page of Markdown too.")]
+
+
+def with_options_for(parameter: str) -> Callable[[Callable], Callable]:
+    """Give a command one option for every field of the dataclass that its `parameter` takes.
+
+    Defaults are those of the parameter's default; help travels with the fields
+    (`mechreward.base.options`). A field whose name the command declares itself is no option, and
+    keeps its default.
+    """
+
+    def decorate(command: Callable) -> Callable:
+        signature = inspect.signature(command, eval_str=True)
+        default = signature.parameters[parameter].default
+        types = get_type_hints(type(default))
+        options = {}
+        for field in fields(default):
+            if field.name not in signature.parameters:
+                options[field.name] = inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                    default=typer.Option(getattr(default, field.name), **field.metadata),
+                    annotation=types[field.name],
+                )
+        parameters = []
+        for name, declared in signature.parameters.items():
+            parameters += options.values() if name == parameter else [declared]
+
+        @wraps(command)
+        def with_options(**given: Any) -> None:
+            chosen = {name: given.pop(name) for name in options}
+            command(**given, **{parameter: replace(default, **chosen)})
+
+        shown = signature.replace(parameters=parameters)
+        with_options.__signature__ = shown  # pyright: ignore[reportAttributeAccessIssue]
+        return with_options
+
+    return decorate
 
 
 @app.callback()
@@ -26,127 +81,68 @@ def _commands() -> None:
 
 
 @app.command()
+@with_options_for("plan")
 def demo(
-    out: Path = typer.Option(Path("runs/demo"), help="Folder for everything the run writes."),
-    model: str = typer.Option(
-        DEFAULT.model,
-        help="A bundled model, a model folder, owner/model on the hub, or planted-NAME: the truth is known.",
-    ),
-    task: str | None = typer.Option(
-        None, help="A bundled task; countdown, or a planted model's own, if not given."
-    ),
-    seed: int = typer.Option(DEFAULT.seed),
-    train: int = typer.Option(DEFAULT.train, help="Problems to fit probes on."),
-    validation: int = typer.Option(
-        DEFAULT.validation, help="Problems to choose layer and share on."
-    ),
-    test: int = typer.Option(DEFAULT.test, help="Problems to report on."),
-    k: int = typer.Option(DEFAULT.k, help="Continuations for each state's value."),
-    ablated: int = typer.Option(DEFAULT.ablated, help="Test problems for the ablation."),
-    confidence: int = typer.Option(DEFAULT.confidence, help="Test problems for confidence."),
-    draws: int = typer.Option(
-        DEFAULT.draws, help="Matched control sets: 19 can reach p = .05, 99 p = .01."
-    ),
-    random_draws: int = typer.Option(
-        DEFAULT.random_draws, help="Random control sets of each kind."
-    ),
-    curve_draws: int = typer.Option(
-        DEFAULT.curve_draws, help="Random subsets and shuffles at each pruning ratio."
-    ),
-    overwrite: bool = typer.Option(False, help="Start the run in this folder anew."),
+    out: Out = Path("runs/demo"),
+    model: Model = MAIN_JOB.model,
+    task: Game = None,
+    plan: Plan = MAIN_JOB,
+    overwrite: Annotated[bool, typer.Option(help="Start the run in this folder anew.")] = False,
 ) -> None:
     """Find value and dopamine neurons, ablate them beside every control, and write results.json and
     report.html."""
     from mechreward.experiments.choice import home_of
+    from mechreward.experiments.rows import Results
     from mechreward.report.study_page import write
     from mechreward.studies.paper import demo as run_demo
+    from mechreward.studies.study import Study
 
-    where = task or home_of(model)
-    plan = Plan(
-        model,
-        where,
-        seed,
-        train,
-        validation,
-        test,
-        k,
-        ablated,
-        confidence,
-        draws,
-        random_draws,
-        curve_draws,
-    )
+    plan = replace(plan, model=model, task=task or home_of(model))
     study = Study.open(plan, out, overwrite, say=typer.echo)
     results = run_demo(study)
     page = write(study.out, study.plan, study.model, results, study.splits["test"])
-    results = type(results).load(out / "results.json")
-    for head, key in (("found", "found"), ("not found", "not_found")):
-        for sentence in results.manifest[key]:
-            typer.echo(f"  {head}: {sentence}")
+    manifest = Results.load(out / "results.json").manifest
+    _tell(manifest["found"], manifest["not_found"])
     typer.echo(f"report: {page}")
 
 
 @app.command()
+@with_options_for("plan")
 def paper(
-    names: list[str] = typer.Argument(help="R1 to R10, R12 to R14, all of these, and certificate."),
-    model: str | None = typer.Option(
-        None, help="One model instead of the bundled ones, or planted-NAME."
-    ),
-    task: str | None = typer.Option(None, help="One bundled task."),
-    out: Path = typer.Option(
-        Path("runs/paper"), help="Folder: one run for each model and task, and results.json."
-    ),
-    seed: int = typer.Option(PAPER.seed),
-    train: int = typer.Option(PAPER.train, help="Problems to fit probes on."),
-    validation: int = typer.Option(PAPER.validation, help="Problems to choose layer and share on."),
-    test: int = typer.Option(PAPER.test, help="Problems to report on."),
-    k: int = typer.Option(PAPER.k, help="Continuations for each state's value."),
-    ablated: int = typer.Option(PAPER.ablated, help="Test problems for each ablation."),
-    confidence: int = typer.Option(PAPER.confidence, help="Test problems for confidence."),
-    draws: int = typer.Option(PAPER.draws, help="Matched control sets."),
-    random_draws: int = typer.Option(PAPER.random_draws, help="Random control sets of each kind."),
-    curve_draws: int = typer.Option(
-        PAPER.curve_draws, help="Random subsets, bases and shuffles at each ratio."
-    ),
-    docs: Path | None = typer.Option(
-        None, help="Write the results as a page of Markdown with its pictures too."
-    ),
+    names: Annotated[
+        list[str],
+        typer.Argument(help=f"Experiments by name or id: {listed()}; all is all but the last."),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="One model instead of the bundled ones, or planted-NAME."),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="One bundled task.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder: one run for each model and task, and results.json."),
+    ] = Path("runs/paper"),
+    plan: Plan = PAPER,
+    docs: Annotated[
+        Path | None,
+        typer.Option(help="Write the results as a page of Markdown with its pictures too."),
+    ] = None,
 ) -> None:
     """Repeat the paper's experiments with all their controls, on bundled models or your own."""
     from mechreward.experiments.choice import home_of
-    from mechreward.experiments.plan import asked
     from mechreward.experiments.rows import Results
     from mechreward.report.findings.rules import findings
     from mechreward.report.results_page import write_page
     from mechreward.studies.paper import reproduce
 
-    homes = asked(model, task) or [
-        (model or DEFAULT.model, task or home_of(model or DEFAULT.model))
-    ]
-    plan = Plan(
-        "",
-        "",
-        seed,
-        train,
-        validation,
-        test,
-        k,
-        ablated,
-        confidence,
-        draws,
-        random_draws,
-        curve_draws,
-    )
+    homes = asked(model, task)
+    if not homes:
+        own = model or MAIN_JOB.model
+        homes = [(own, task or home_of(own))]
     results = reproduce(names, out, homes, plan, say=typer.echo)
     for name, where in homes:
         typer.echo(f"{name} on {where}")
-        for head, sentences in zip(
-            ("found", "not found"),
-            findings(Results({}, tuple(results.where(model=name, task=where)))),
-            strict=True,
-        ):
-            for sentence in sentences:
-                typer.echo(f"  {head}: {sentence}")
+        _tell(*findings(Results({}, tuple(results.where(model=name, task=where)))))
     typer.echo(f"results: {out / 'results.json'}")
     if docs:
         again = f"{results.manifest['command']} --docs {docs}"
@@ -155,90 +151,78 @@ def paper(
 
 @app.command()
 def certify(
-    out: Path = typer.Option(
-        Path("runs/certificate"), help="Folder for certificate.json and certificate.md."
-    ),
-    model: str = typer.Option(
-        DEFAULT.model, help="As for demo, or planted-NAME: a model whose truth is known."
-    ),
-    task: str | None = typer.Option(
-        None, help="A bundled task; countdown, or a planted model's own, if not given."
-    ),
-    neurons: Path | None = typer.Option(
-        None, help="A NeuronSet's JSON; if not given, one is chosen and kept too."
-    ),
-    kind: str = typer.Option("resid_post", help="What to choose among: resid_post or mlp."),
-    seed: int = typer.Option(0),
-    train: int = typer.Option(80, help="Problems to fit on."),
-    validation: int = typer.Option(
-        30, help="Problems to choose layer and share on, if a set is chosen."
-    ),
-    test: int = typer.Option(80, help="Problems whose states are read and patched."),
-    k: int = typer.Option(16, help="Continuations for each state's value."),
-    n: int = typer.Option(200, help="Test problems for steering."),
-    draws: int = typer.Option(99, help="Matched sets and other nulls; fewer than 99 cannot pass."),
-    pairs: int = typer.Option(60, help="Pairs of states for patching."),
+    out: Annotated[
+        Path, typer.Option(help="Folder for certificate.json and certificate.md.")
+    ] = Path("runs/certificate"),
+    model: Model = MAIN_JOB.model,
+    task: Game = None,
+    neurons: Annotated[
+        Path | None,
+        typer.Option(help="A NeuronSet's JSON; if not given, one is chosen and kept too."),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="What to choose among: resid_post or mlp.")
+    ] = "resid_post",
+    seed: int = 0,
+    train: Annotated[int, typer.Option(help="Problems to fit on.")] = 80,
+    validation: Annotated[
+        int,
+        typer.Option(help="Problems to choose layer and share on, if a set is chosen."),
+    ] = 30,
+    test: Annotated[int, typer.Option(help="Problems whose states are read and patched.")] = 80,
+    k: Annotated[int, typer.Option(help="Continuations for each state's value.")] = 16,
+    n: Annotated[int, typer.Option(help="Test problems for steering.")] = 200,
+    draws: Annotated[
+        int, typer.Option(help="Matched sets and other nulls; fewer than 99 cannot pass.")
+    ] = 99,
+    pairs: Annotated[int, typer.Option(help="Pairs of states for patching.")] = 60,
 ) -> None:
     """Certify a set: decodable, sparse, causal, specific, sufficient; pass, fail, or what to run to
     settle it."""
-    from mechreward.base.errors import one_of, require
     from mechreward.base.files import write_atomic
-    from mechreward.causal.certificate import certify as hold
+    from mechreward.causal.certificate import certify as examine
     from mechreward.experiments.choice import KINDS, by_name, find
     from mechreward.probing.neurons import NeuronSet
 
     require(not out.is_file(), f"{out} is a file; --out names a folder.")
     one_of("kind of neuron", kind, KINDS)
-    given = NeuronSet.load(neurons) if neurons else None
+    chosen = NeuronSet.load(neurons) if neurons else None
     loaded, game = by_name(model, task, seed)
-    if given is None:
-        given = find(loaded, game, kind, seed=seed, train=train, validation=validation, k=k)
-        given.save(out / "neurons.json")
-    found = hold(
-        loaded, game, given, seed=seed, train=train, test=test, k=k, n=n, draws=draws, pairs=pairs
+    if chosen is None:
+        chosen = find(loaded, game, kind, seed=seed, train=train, validation=validation, k=k)
+        chosen.save(out / "neurons.json")
+    certificate = examine(
+        loaded, game, chosen, seed=seed, train=train, test=test, k=k, n=n, draws=draws, pairs=pairs
     )
-    found.save(out / "certificate.json")
-    page = write_atomic(out / "certificate.md", found.page())
-    typer.echo(str(found))
+    certificate.save(out / "certificate.json")
+    page = write_atomic(out / "certificate.md", certificate.page())
+    typer.echo(str(certificate))
     typer.echo(f"page: {page}")
 
 
 @app.command()
+@with_options_for("sizes")
 def bench(
-    out: Path = typer.Option(Path("runs/bench"), help="Folder for results.json."),
-    only: list[str] = typer.Option(
-        [], help="A contest, P1 to P9 or growth; may be given several times. All if none."
-    ),
-    model: str = typer.Option(
-        "countdown-base", help="A bundled model, a model folder, or owner/model on the hub."
-    ),
-    device: str = typer.Option("cpu", help="cpu or cuda."),
-    repeats: int = typer.Option(SIZES.repeats, help="Interleaved rounds of every contest."),
-    problems: int = typer.Option(SIZES.problems, help="Prompts and texts."),
-    batch: int = typer.Option(
-        SIZES.batch, help="Rows at once, for us and for what we are compared to."
-    ),
-    sites: int = typer.Option(SIZES.sites, help="Residual layers captured, at most."),
-    k: int = typer.Option(SIZES.k, help="Continuations for each state's value."),
-    trajectories: int = typer.Option(SIZES.trajectories, help="Rollouts whose states are valued."),
-    arms: int = typer.Option(SIZES.arms, help="Interventions."),
-    texts: int = typer.Option(SIZES.texts, help="Texts or prompts under each intervention."),
-    rows: int = typer.Option(SIZES.rows, help="Rows that probes are fitted to."),
-    width: int = typer.Option(SIZES.width, help="Neurons that probes read."),
-    fits: int = typer.Option(
-        SIZES.fits, help="MLP probes; a quarter as many targets of linear ones."
-    ),
-    megabytes: int = typer.Option(SIZES.megabytes, help="Activations written and read, at least."),
-    docs: Path | None = typer.Option(None, help="Write the results as a page of Markdown too."),
+    out: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("runs/bench"),
+    only: Annotated[
+        list[str],
+        typer.Option(
+            help="A contest, P1 to P9 or growth; may be given several times. All if none."
+        ),
+    ] = [],  # noqa: B006
+    model: Annotated[
+        str,
+        typer.Option(help="A bundled model, a model folder, or owner/model on the hub."),
+    ] = "countdown-base",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    sizes: BenchSizes = SIZES,
+    docs: Docs = None,
 ) -> None:
     """Race capture, rollouts, values, fits and interventions against today's tools, a parity check
     beside each."""
     from mechreward.report.bench_page import page
     from mechreward.studies.bench import bench as race
 
-    sizes = Sizes(
-        repeats, problems, batch, sites, k, trajectories, arms, texts, rows, width, fits, megabytes
-    )
     results = race(out, only=only, model=model, device=device, sizes=sizes, say=typer.echo)
     typer.echo(f"results: {out / 'results.json'}")
     if docs:
@@ -247,20 +231,26 @@ def bench(
 
 @app.command()
 def calibrate(
-    out: Path = typer.Option(Path("runs/calibrate"), help="Folder for everything the run writes."),
-    seeds: int = typer.Option(
-        3, help="Planted models of each kind; more where V-hat comes from its exact law."
-    ),
-    full: bool = typer.Option(
-        False, help="More problems, runs and rankings: what docs/calibration.md was made with."
-    ),
-    docs: Path | None = typer.Option(None, help="Write the results as a page of Markdown too."),
+    out: Out = Path("runs/calibrate"),
+    seeds: Annotated[
+        int,
+        typer.Option(
+            help="Planted models of each kind; more where V-hat comes from its exact law."
+        ),
+    ] = 3,
+    full: Annotated[
+        bool,
+        typer.Option(
+            help="More problems, runs and rankings: what docs/calibration.md was made with."
+        ),
+    ] = False,
+    docs: Docs = None,
 ) -> None:
     """Run the whole pipeline on models whose truth is known: what it finds, what fools it, whether
     intervals cover."""
     from mechreward.report.calibration_page import page
     from mechreward.report.verdicts import verdicts
-    from mechreward.studies.calibrate import Plan as Calibration
+    from mechreward.studies.calibrate import Calibration
     from mechreward.studies.calibrate import calibrate as run
 
     results = run(out, Calibration(seeds, full), say=typer.echo)
@@ -269,6 +259,13 @@ def calibrate(
     typer.echo(f"results: {out / 'results.json'}")
     if docs:
         typer.echo(f"page: {page(results, docs)}")
+
+
+def _tell(found: list[str], missed: list[str]) -> None:
+    for sentence in found:
+        typer.echo(f"  found: {sentence}")
+    for sentence in missed:
+        typer.echo(f"  not found: {sentence}")
 
 
 def main() -> None:

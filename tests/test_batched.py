@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from mechreward.base.errors import MechRewardError
-from mechreward.probing.batched import folds, logistic, mlps, ridge
+from mechreward.bench.batched import folds, logistic, mlps, ridge
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 
 ROWS, WIDTH = 240, 24

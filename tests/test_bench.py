@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from mechreward.base.errors import MechRewardError
-from mechreward.bench.ground import ERROR, TOKENS, Sizes
+from mechreward.bench.ground import ERROR, TOKENS, BenchSizes
 from mechreward.experiments.rows import Results
 from mechreward.report.bench_page import page
 from mechreward.studies.bench import CONTESTS, bench
 
-SMALL = Sizes(
+SMALL = BenchSizes(
     repeats=2,
     problems=3,
     batch=2,
@@ -164,7 +164,7 @@ def test_only_and_sizes_are_arguments_of_the_command(tmp_path: Path):
     [
         ({"only": ["P5"]}, "unknown contest 'P5'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
-        ({"sizes": Sizes(batch=0)}, "batch must be at least 1; 0 was given"),
+        ({"sizes": BenchSizes(batch=0)}, "batch must be at least 1; 0 was given"),
         ({"model": "countdown-bse"}, "did you mean 'countdown-base'"),
     ],
 )

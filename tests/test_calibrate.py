@@ -21,7 +21,7 @@ from mechreward.probing import rankings
 from mechreward.report import calibration_page, verdicts
 from mechreward.stats import Interval
 from mechreward.studies import calibrate as calibration
-from mechreward.studies.calibrate import Plan
+from mechreward.studies.calibrate import Calibration
 from mechreward.testbed import process
 from mechreward.testbed.planted import planted
 from mechreward.testbed.walks import walks
@@ -418,24 +418,24 @@ def small(monkeypatch):
 
         return {"first": first, "second": second}
 
-    monkeypatch.setattr(Plan, "stages", stages)
+    monkeypatch.setattr(Calibration, "stages", stages)
     return ran
 
 
 def test_a_stopped_calibration_goes_on_where_it_stopped(small, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        calibration.calibrate(out, Plan(), say=lambda _: None)
-    part = calibration.collect(out, Plan())
+        calibration.calibrate(out, Calibration(), say=lambda _: None)
+    part = calibration.collect(out, Calibration())
     assert part.manifest["missing"] == ["second"] and part.rows[:5] == tuple(ROWS[:5])
     assert (
         "**Not in this page yet**: second."
         in calibration_page.page(part, tmp_path / "part.md").read_text()
     )
-    results = calibration.calibrate(out, Plan(), say=lambda _: None)
+    results = calibration.calibrate(out, Calibration(), say=lambda _: None)
     assert results.manifest["missing"] == [] and small == ["first", "second", "second"]
     assert (
-        calibration.calibrate(out, Plan(), say=lambda _: None).rows == results.rows
+        calibration.calibrate(out, Calibration(), say=lambda _: None).rows == results.rows
         and len(small) == 3
     )
     pooled = [row for row in results.rows if row.arm == "evidence.p"]
@@ -467,26 +467,26 @@ def test_the_command_writes_the_page(small, tmp_path):
 
 def test_wrong_arguments_are_one_clear_line(tmp_path, small):
     with pytest.raises(MechRewardError, match="seeds must be at least 1; 0 was given"):
-        calibration.calibrate(tmp_path / "a", Plan(seeds=0))
+        calibration.calibrate(tmp_path / "a", Calibration(seeds=0))
     (tmp_path / "file").write_text("x")
     with pytest.raises(MechRewardError, match="is a file"):
-        calibration.calibrate(tmp_path / "file", Plan())
+        calibration.calibrate(tmp_path / "file", Calibration())
     with pytest.raises(MechRewardError, match="holds no calibration"):
-        calibration.calibrate(tmp_path, Plan())
+        calibration.calibrate(tmp_path, Calibration())
     small += ["before", "before"]
-    calibration.calibrate(tmp_path / "b", Plan(seeds=2), say=lambda _: None)
+    calibration.calibrate(tmp_path / "b", Calibration(seeds=2), say=lambda _: None)
     with pytest.raises(MechRewardError, match="--seeds 2, not --seeds 3 --full") as error:
-        calibration.calibrate(tmp_path / "b", Plan(seeds=3, full=True))
+        calibration.calibrate(tmp_path / "b", Calibration(seeds=3, full=True))
     assert "\n" not in str(error.value)
 
 
 def test_every_part_of_a_plan_has_a_name():
-    names = list(Plan().stages())
+    names = list(Calibration().stages())
     assert names[:3] == [f"plant-{name}" for name in calibrate.VALUE_SITES] and len(names) == len(
         set(names)
     )
     assert names[3:8] == [f"evidence-{name}" for name in calibrate.EXPECTED]
-    full = list(Plan(full=True).stages())
+    full = list(Calibration(full=True).stages())
     assert set(names) < {
         *full,
         "coverage-60",

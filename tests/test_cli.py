@@ -7,17 +7,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
+from mechreward.bench.ground import BenchSizes
 from mechreward.cli import app
-from mechreward.experiments.plan import Plan, repeat
+from mechreward.experiments.plan import PAPER, Plan, repeat
 from mechreward.experiments.rows import Results
 
 COMMAND = [sys.executable, "-m", "mechreward.cli"]
-FEW = "--train 24 --validation 12 --test 12 --k 4 --ablated 12 --confidence 24 --draws 3 --random-draws 1 --curve-draws 1"
+FEW = (
+    "--train 24 --validation 12 --test 12 --k 4 --ablated 12 --confidence 24 "
+    "--draws 3 --random-draws 1 --curve-draws 1"
+)
 
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +44,7 @@ def call(*words: str) -> subprocess.CompletedProcess[str]:
         (["demo", "--validation", "5000"], "They are the share of 3 numbers in 5000 problems."),
         (["demo", "--k", "1"], "k must be at least 2; 1 was given."),
         (["demo", "--draws", "0"], "draws must be at least 1; 0 was given."),
+        (["paper", "ablatoin"], "unknown experiment 'ablatoin'; did you mean 'ablation'?"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], said: str, tmp_path: Path) -> None:
@@ -65,6 +72,32 @@ def test_the_page_of_paper_says_every_option_that_matters(
     assert done.exit_code == 0, done.output
     again = f"mechreward paper R2 R12 --model mixed-rl --k 16 --random-draws 4 --docs {page}"
     assert f"Written by `{again}` from" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "defaults"), [("demo", Plan()), ("paper", PAPER), ("bench", BenchSizes())]
+)
+def test_every_size_is_an_option_with_its_default(command: str, defaults: Plan | BenchSizes):
+    options = {}
+    for option in get_command(app).commands[command].params:
+        options[option.name] = option
+    for field in fields(defaults):
+        if field.name not in ("model", "task"):
+            assert options[field.name].default == getattr(defaults, field.name)
+            assert options[field.name].help == field.metadata["help"]
+
+
+def test_sizes_reach_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+
+    def race(out: Path, **arguments: object) -> Results:
+        given.update(arguments)
+        return Results({}, ())
+
+    monkeypatch.setattr("mechreward.studies.bench.bench", race)
+    done = CliRunner().invoke(app, f"bench --only P3 --k 2 --rows 7 --out {tmp_path}".split())
+    assert done.exit_code == 0, done.output
+    assert given["sizes"] == BenchSizes(k=2, rows=7) and given["only"] == ["P3"]
 
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:

@@ -11,7 +11,15 @@ from xml.etree import ElementTree
 import pytest
 
 from mechreward import MechRewardError
-from mechreward.experiments.plan import BUNDLED, PAPER, Plan, repeat
+from mechreward.experiments.plan import (
+    BUNDLED,
+    EXPERIMENT_IDS,
+    PAPER,
+    Plan,
+    experiment_ids,
+    experiment_name,
+    repeat,
+)
 from mechreward.experiments.rows import Results
 from mechreward.report.findings.rules import findings
 from mechreward.report.results_page import write_page
@@ -31,7 +39,10 @@ SMALL = Plan(
     random_draws=1,
     curve_draws=1,
 )
-SIZES = "--train 20 --validation 10 --test 10 --k 4 --ablated 8 --confidence 16 --draws 3 --random-draws 1 --curve-draws 1"
+SIZES = (
+    "--train 20 --validation 10 --test 10 --k 4 --ablated 8 --confidence 16 "
+    "--draws 3 --random-draws 1 --curve-draws 1"
+)
 HOMES = (("countdown-base", "chain"), ("mixed-rl", "chain"))
 
 
@@ -92,8 +103,10 @@ def test_a_second_call_computes_nothing(
 ):
     for name in ("R3", "R5", "R6", "R9", "R12"):
         monkeypatch.setattr(f"mechreward.experiments.{name}", lambda *_: pytest.fail("made again"))
-    again = reproduce(["R3", "R5", "R6", "R9", "R12"], out, HOMES, SMALL, say=lambda _: None)
+    names = ["layers", "targets", "next_token", "single_neuron", "transfer"]
+    again = reproduce(names, out, HOMES, SMALL, say=lambda _: None)
     assert [repr(row) for row in again.rows] == [repr(row) for row in results.rows]
+    assert again.manifest["command"] == results.manifest["command"]
 
 
 def test_the_page_names_every_picture_and_number(results: Results, tmp_path: Path):
@@ -161,7 +174,8 @@ def test_a_planted_model_is_a_home_like_any_other(tmp_path: Path):
 @pytest.mark.parametrize(
     ("names", "homes", "said"),
     [
-        (["R22"], HOMES, "R2"),
+        (["R22"], HOMES, "did you mean 'R2'"),
+        (["ablatoin"], HOMES, r"did you mean 'ablation'.*, ablation \(R4\), .*, all\.$"),
         ([], HOMES, "no experiment was named"),
         (["R12"], HOMES[:1], "name at least two"),
     ],
@@ -175,6 +189,16 @@ def test_mistakes(names: list[str], homes, said: str, tmp_path: Path):
 def test_all_names_are_experiments_of_the_paper():
     from mechreward import experiments as paper
 
-    assert set(EXPERIMENTS) - {"certificate"} | {"R12"} == {
-        name for name in paper.__all__ if re.fullmatch(r"R\d+", name)
-    }
+    experiments = {name for name in paper.__all__ if re.fullmatch(r"R\d+", name)}
+    assert set(EXPERIMENTS) - {"certificate"} | {"R12"} == experiments
+    assert set(EXPERIMENT_IDS.values()) == experiments | {"certificate"}
+    assert len(set(EXPERIMENT_IDS.values())) == len(EXPERIMENT_IDS)
+
+
+def test_an_experiment_goes_by_name_or_by_id():
+    for name, known in EXPERIMENT_IDS.items():
+        assert experiment_ids([name]) == experiment_ids([known]) == [known]
+    assert experiment_ids(["steering", "all", "R4", "ablation"]) == ["R14", "all", "R4"]
+    assert experiment_ids([]) == []
+    assert experiment_name("R4") == "ablation (R4)"
+    assert experiment_name("certificate") == "certificate"

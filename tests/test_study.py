@@ -18,6 +18,7 @@ from mechreward.probing.activations import Activations
 from mechreward.report.findings.rules import findings
 from mechreward.report.study_page import write
 from mechreward.rollouts.value import Values
+from mechreward.studies.folder import Folder
 from mechreward.studies.paper import demo
 from mechreward.studies.study import Study
 
@@ -190,6 +191,53 @@ def test_overwrite_removes_only_the_run(tmp_path: Path) -> None:
     (tmp_path / "run" / "test.values.safetensors").write_text("old")
     Study.open(SMALL, tmp_path / "run", overwrite=True)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["notes.txt", "plan.json"]
+
+
+ROW = Row("R1", "tiny", "chain", "1.mlp", "value", "auroc", 0.7, 0.6, 0.8, 50, 3)
+
+
+def test_a_stage_is_made_once_and_timed(tmp_path: Path) -> None:
+    made = []
+
+    def make() -> list[Row]:
+        made.append("made")
+        return [ROW]
+
+    first, second = Folder(tmp_path), Folder(tmp_path)
+    assert first.rows("R1", make) == second.rows("R1", make) == [ROW]
+    assert made == ["made"]
+    assert set(first.seconds) == {"R1.rows"} and second.seconds == {}
+
+
+def test_a_stage_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def stop() -> list[Row]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Folder(tmp_path).rows("R1", stop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_knows_its_plan_and_what_is_strange(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "run")
+    assert not folder.begun and not folder.strangers
+    folder.begin({"seed": 1})
+    folder.begin({"seed": 2})
+    assert folder.begun and folder.plan == {"seed": 1}
+    for name in "dcba":
+        (tmp_path / name).write_text(name)
+    assert Folder(tmp_path).strangers == "a, b, c"
+    with pytest.raises(MechRewardError, match="a is a file"):
+        Folder(tmp_path / "a")
+
+
+def test_clearing_takes_what_matches_and_the_plan(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.begin({})
+    folder.rows("R1", lambda: [ROW])
+    (tmp_path / "notes.txt").write_text("mine")
+    folder.clear(["*.rows.json"])
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_command_names_what_differs() -> None:

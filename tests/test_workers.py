@@ -109,7 +109,8 @@ from pathlib import Path
 import test_workers
 if __name__ == "__main__":
     test_workers._workers.cores = lambda: 2
-    list(test_workers.side_by_side(test_workers.wait, [(Path(p),) for p in {[str(p) for p in paths]!r}]))
+    jobs = [(Path(path),) for path in {[str(path) for path in paths]!r}]
+    list(test_workers.side_by_side(test_workers.wait, jobs))
 """
     script = tmp_path / "first.py"
     script.write_text(code)

@@ -7,8 +7,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,15 @@ DTYPES = {
 
 
 def write_atomic(path: Path | str, data: bytes | str) -> Path:
-    """Write to a temporary name beside `path`, fsync, rename: a reader never sees half a file."""
+    """Write a file as a whole: a reader never sees half of it.
+
+    Written to a temporary name beside `path`, fsynced, renamed; missing folders are made.
+
+    Returns
+    -------
+    Path
+        `path`.
+    """
     return _write(path, [data.encode() if isinstance(data, str) else data])
 
 
@@ -56,15 +63,24 @@ def _write(path: Path | str, parts: Iterable[bytes | memoryview]) -> Path:
 
 
 def write_json(path: Path | str, value: Any) -> Path:
-    """Atomic JSON with stable key order kept as given."""
+    """Write JSON atomically, with the keys in the order given; NaN is refused (see `nulled`)."""
     return write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path | str, what: str) -> dict[str, Any]:
-    """Parsed JSON object of a `what` file.
+    """Read the JSON object of a file.
 
-    Raises:
-        MechRewardError: missing, damaged, or not a JSON object.
+    Parameters
+    ----------
+    path
+        The file.
+    what
+        What the file should be, for messages: `results`, `plan`.
+
+    Raises
+    ------
+    MechRewardError
+        Missing, damaged, or not a JSON object.
     """
     raw = _read(path, what)
     try:
@@ -80,45 +96,89 @@ def read_json(path: Path | str, what: str) -> dict[str, Any]:
 def write_tensors(
     path: Path | str, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]
 ) -> Path:
-    """Atomic safetensors file; `about` travels in its header as one JSON string.
+    """Write a safetensors file atomically.
 
     Every tensor goes from its own memory into the file, one at a time: `safetensors.torch.save`
     builds the whole file in memory first, which is several times slower than the disk.
+
+    Parameters
+    ----------
+    path
+        The file.
+    tensors
+        Tensors of any shape, by name.
+    about
+        Travels in the file's header as one JSON string.
     """
-    head, starts = tensor_header(
-        {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()}, about
-    )
-    return _write(
-        path,
-        chain([head], (_bytes(tensors[name]) for name in sorted(starts, key=starts.__getitem__))),
-    )
+    shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    header, starts = tensor_header(shapes, about)
+
+    def parts() -> Iterator[bytes | memoryview]:
+        yield header
+        for name in sorted(starts, key=starts.__getitem__):
+            yield _bytes(tensors[name])
+
+    return _write(path, parts())
 
 
 def tensor_header(
     shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], about: Mapping[str, Any]
 ) -> tuple[bytes, dict[str, int]]:
-    """The first bytes of a safetensors file, and where in the file each tensor begins."""
+    """The first bytes of a safetensors file.
+
+    Parameters
+    ----------
+    shapes
+        Type and shape of every tensor, by name.
+    about
+        As for `write_tensors`.
+
+    Returns
+    -------
+    header
+        Everything before the first tensor.
+    starts
+        Where in the file each tensor begins.
+    """
     header: dict[str, Any] = {"__metadata__": {"about": json.dumps(about)}}
-    end, begins = 0, {}
+    begins: dict[str, int] = {}
+    end = 0
     # Wide types first, so that every tensor lies at a multiple of its own width.
     for name, (dtype, shape) in sorted(shapes.items(), key=lambda item: -item[1][0].itemsize):
-        begins[name], end = end, end + prod(shape) * dtype.itemsize
+        begins[name] = end
+        end += prod(shape) * dtype.itemsize
         header[name] = {
             "dtype": DTYPES[dtype],
             "shape": list(shape),
             "data_offsets": [begins[name], end],
         }
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)
-    whole = len(head).to_bytes(8, "little") + head
-    return whole, {name: len(whole) + at for name, at in begins.items()}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    whole = len(text).to_bytes(8, "little") + text
+    return whole, {name: len(whole) + begin for name, begin in begins.items()}
 
 
 def read_tensors(path: Path | str, what: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and `about` of a safetensors file.
+    """Read a file that `write_tensors` wrote.
 
-    Raises:
-        MechRewardError: missing, damaged, pickled, or written by something else.
+    Parameters
+    ----------
+    path
+        The file.
+    what
+        What the file should be, for messages.
+
+    Returns
+    -------
+    tensors
+        By name.
+    about
+        What travelled in the header.
+
+    Raises
+    ------
+    MechRewardError
+        Missing, damaged, pickled, or written by something else.
     """
     _read(path, what, 0)
     try:
@@ -127,8 +187,9 @@ def read_tensors(path: Path | str, what: str) -> tuple[dict[str, torch.Tensor], 
             require(isinstance(about, dict), "its header is no JSON object")
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
+        kind = _kind(_read(path, what, 2))
         raise MechRewardError(
-            f"{path} is not a {what} file: no readable safetensors ({_kind(_read(path, what, 2))})."
+            f"{path} is not a {what} file: no readable safetensors ({kind})."
         ) from error
 
 
@@ -141,8 +202,21 @@ def digest(*parts: bytes | str) -> str:
     return whole.hexdigest()[:16]
 
 
+def nulled(value: Any) -> Any:
+    """The value as JSON can hold it: NaN and infinity become null, at any depth; tuples become
+    lists."""
+    if isinstance(value, dict):
+        return {key: nulled(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [nulled(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
 
 
 def _read(path: Path | str, what: str, size: int = -1) -> bytes:
@@ -156,13 +230,4 @@ def _read(path: Path | str, what: str, size: int = -1) -> bytes:
 def _kind(raw: bytes) -> str:
     if raw[:1] == b"\x80" or raw[:2] == b"PK":
         return "it looks pickled, and pickled files are never opened"
-    return "empty file" if not raw else "damaged, or of another kind"
-
-
-def nulled(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null, at any depth; tuples become lists."""
-    if isinstance(value, dict):
-        return {k: nulled(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [nulled(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return "damaged, or of another kind" if raw else "empty file"

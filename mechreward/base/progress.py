@@ -13,7 +13,19 @@ from tqdm.auto import tqdm
 def progress(
     what: str | None, unit: str, items: Iterable[Any] | None = None, **options: Any
 ) -> tqdm:
-    """A tqdm bar called `what`; none if that is None, or if the environment says TQDM_DISABLE."""
+    """A tqdm bar.
+
+    Parameters
+    ----------
+    what
+        The bar's title. None shows no bar, and neither does TQDM_DISABLE in the environment.
+    unit
+        What is counted, in the singular.
+    items
+        What to iterate over; None for a bar that is moved by hand.
+    **options
+        Passed on to tqdm.
+    """
     silent = what is None or bool(os.environ.get("TQDM_DISABLE"))
     return tqdm(items, desc=what, unit=unit, disable=silent, mininterval=0.5, **options)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures import wait as first_of
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from threading import Thread
 
@@ -17,7 +18,9 @@ ALONE = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
 
 def cores() -> int:
     """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def side_by_side(
@@ -26,47 +29,78 @@ def side_by_side(
     then: Callable[[tuple], Sequence[tuple]] = lambda job: (),
     rank: Callable[[tuple], int] = lambda job: 0,
 ) -> Iterator[tuple]:
-    """Call `work(*job)` for every job, as many at once as there are cores; one after the other, in
-    this process, where that is one. Yields each job when it is done. What is made is to be kept in
-    files: nothing else comes back.
+    """Do jobs as many at once as there are cores; one after the other, in this process, where that
+    is one.
 
-    `then(job)` gives further jobs that may begin when that one is done. Of those that may begin the
-    one of the lowest `rank` does, the earliest among equals.
+    Parameters
+    ----------
+    work
+        Called as `work(*job)`. What it makes is to be kept in files: nothing comes back.
+    jobs
+        Arguments of `work`, one tuple a job.
+    then
+        Further jobs that may begin when the given one is done.
+    rank
+        Of the jobs that may begin, the one of the lowest rank does, the earliest among equals.
 
-    The first error is raised as soon as it is there, and nothing further is begun.
+    Yields
+    ------
+    tuple
+        Each job when it is done.
+
+    Raises
+    ------
+    Exception
+        The first error of any job, as soon as it is there; nothing further is begun.
     """
-    ready, most = list(jobs), cores()
+    waiting = list(jobs)
+    most = cores()
 
     def take() -> tuple:
-        return ready.pop(min(range(len(ready)), key=lambda i: rank(ready[i])))
+        ranks = [rank(job) for job in waiting]
+        return waiting.pop(ranks.index(min(ranks)))
 
-    if most < 2 or not ready:
-        while ready:
-            work(*(job := take()))
-            ready += then(job)
+    if most < 2 or not waiting:
+        while waiting:
+            job = take()
+            work(*job)
+            waiting += then(job)
             yield job
         return
-    before = {name: os.environ.get(name) for name in ALONE}
-    os.environ.update(ALONE)
+
+    running: dict[Future, tuple] = {}
+    with (
+        _environment(ALONE),
+        ProcessPoolExecutor(most, get_context("spawn"), _follow_the_first) as pool,
+    ):
+        try:
+            while waiting or running:
+                while waiting and len(running) < most:
+                    job = take()
+                    running[pool.submit(work, *job)] = job
+                for future in first_of(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    future.result()
+                    waiting += then(job)
+                    yield job
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment, put back as they were."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
-        with ProcessPoolExecutor(most, get_context("spawn"), _follow_the_first) as pool:
-            running: dict[Future, tuple] = {}
-            try:
-                while ready or running:
-                    while ready and len(running) < most:
-                        job = take()
-                        running[pool.submit(work, *job)] = job
-                    for one in first_of(running, return_when=FIRST_COMPLETED).done:
-                        job = running.pop(one)
-                        one.result()
-                        ready += then(job)
-                        yield job
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        yield
     finally:
         for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _follow_the_first() -> None:

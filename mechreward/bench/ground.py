@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import cProfile
-import pstats
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from mechreward.base.options import option
 from mechreward.models.capture import Capture
 from mechreward.models.engine import Continuation, Job, Policy, generate
 from mechreward.models.load import WEIGHTS, bundled, load
@@ -24,51 +25,85 @@ from mechreward.tasks import TASKS, Countdown, get
 ERROR, TOKENS = "max abs error", "equal tokens"
 GREEDY = Policy(temperature=0.0)
 
+# What an arm is found to have, or what a parity check says of it.
+Extras = dict[tuple[str, str], float]
+Parity = dict[str, tuple[str, float]]
+
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much work; the defaults finish in 3 minutes on 2 cores."""
+class BenchSizes:
+    """How much work; the defaults finish in 3 minutes on 2 cores. Each field is an option of
+    `mechreward bench` with the help it carries."""
 
-    repeats: int = 3
-    problems: int = 192
-    batch: int = 48
-    sites: int = 8
-    k: int = 8
-    trajectories: int = 8
-    arms: int = 16
-    texts: int = 4
-    rows: int = 1500
-    width: int = 192
-    fits: int = 16
-    megabytes: int = 64
+    repeats: int = option(3, "Interleaved rounds of every contest.")
+    problems: int = option(192, "Prompts and texts.")
+    batch: int = option(48, "Rows at once, for us and for what we are compared to.")
+    sites: int = option(8, "Residual layers captured, at most.")
+    k: int = option(8, "Continuations for each state's value.")
+    trajectories: int = option(8, "Rollouts whose states are valued.")
+    arms: int = option(16, "Interventions.")
+    texts: int = option(4, "Texts or prompts under each intervention.")
+    rows: int = option(1500, "Rows that probes are fitted to.")
+    width: int = option(192, "Neurons that probes read.")
+    fits: int = option(16, "MLP probes; a quarter as many targets of linear ones.")
+    megabytes: int = option(64, "Activations written and read, at least.")
 
 
 @dataclass(frozen=True)
 class Contest:
-    """`arms` do the same work and return how much of it they did; `parity` compares the first with
-    each other one.
+    """The same work done in several ways.
 
-    `target` is the least ratio of rates wanted (of times, at most, where `slowdown`), against the
-    arms in `aimed`.
+    Attributes
+    ----------
+    experiment
+        `P1` to `P9`.
+    work, unit
+        What is done, and what its rate counts.
+    arms
+        Ways to do it; each returns how much it did. `mechreward` is the first.
+    parity
+        Compares the first arm with each other one: by arm, what is compared and the number.
+    target
+        The least ratio of rates wanted (of times, at most, where `slowdown`).
+    aimed
+        The arms that the target is against.
+    slowdown
+        Whether ratios are of times, theirs = 1.
+    extras
+        Further numbers, by arm and metric, asked for after the last round.
     """
 
     experiment: str
     work: str
     unit: str
     arms: dict[str, Callable[[], float]]
-    parity: Callable[[], dict[str, tuple[str, float]]]
+    parity: Callable[[], Parity]
     target: float
     aimed: tuple[str, ...]
     slowdown: bool = False
-    extras: Callable[[], dict[tuple[str, str], float]] = dict
+    extras: Callable[[], Extras] = dict
 
 
 @dataclass
 class Ground:
-    """A model in both forms, its task, and rollouts whose lengths are ragged."""
+    """A model in both forms, its task, and rollouts whose lengths are ragged.
+
+    Attributes
+    ----------
+    model, plain
+        The wrapped model, and the same weights as HuggingFace loads them.
+    problems, prompts
+        Problems of Countdown, and their tokens.
+    ragged
+        One job for each of as many problems of all tasks.
+    runs
+        Rollouts of `problems`.
+    sites
+        Residual sites of the first layers.
+    """
 
     name: str
-    sizes: Sizes
+    sizes: BenchSizes
     device: str
     seed: int = 0
     model: Any = field(init=False)
@@ -87,27 +122,31 @@ class Ground:
         self.prompts = [encode(self.model, problem.prompt) for problem in self.problems]
         self.ragged = self._ragged()
         self.runs = sample(self.model, self.problems, seed=self.seed, what=None)
-        self.sites = [Site(layer, "resid_post") for layer in range(self.model.cfg.n_layers)][
-            : self.sizes.sites
-        ]
+        layers = range(min(self.model.cfg.n_layers, self.sizes.sites))
+        self.sites = [Site(layer, "resid_post") for layer in layers]
 
     def jobs(self, edits: tuple[Edit, ...] = (), few: int | None = None) -> list[Job]:
         """One rollout of each prompt."""
-        return [
-            Job(prompt, len(prompt), self.task.max_tokens, (self.seed, "bench", n), edits)
-            for n, prompt in enumerate(self.prompts[:few])
-        ]
+        jobs = []
+        for number, prompt in enumerate(self.prompts[:few]):
+            key = (self.seed, "bench", number)
+            jobs.append(Job(prompt, len(prompt), self.task.max_tokens, key, edits))
+        return jobs
 
     def _ragged(self) -> list[Job]:
         """One rollout of each of as many problems, of every task in turn: answers of very different
         lengths."""
-        share = -(-self.sizes.problems // len(TASKS))
-        drawn = zip(*(get(name).problems("test", share, self.seed) for name in TASKS), strict=True)
+        share = ceil(self.sizes.problems / len(TASKS))
+        drawn = [get(name).problems("test", share, self.seed) for name in TASKS]
+        problems: list[Any] = []
+        for turn in zip(*drawn, strict=True):
+            problems += turn
         jobs = []
-        for n, problem in enumerate(problem for turn in drawn for problem in turn):
+        for number, problem in enumerate(problems[: self.sizes.problems]):
             prompt = encode(self.model, problem.prompt)
-            jobs.append(Job(prompt, len(prompt), problem.task.max_tokens, (self.seed, "ragged", n)))
-        return jobs[: self.sizes.problems]
+            key = (self.seed, "ragged", number)
+            jobs.append(Job(prompt, len(prompt), problem.task.max_tokens, key))
+        return jobs
 
     def edits(self, count: int) -> list[Edit]:
         """Zero ablations of different neurons at the middle layer."""
@@ -119,126 +158,71 @@ class Ground:
             edits.append(Edit(site, keep, torch.zeros_like(keep)))
         return edits
 
-    def pad(
-        self, rows: list[torch.Tensor], left: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def pad(self, rows: list[Tensor], left: bool = False) -> tuple[Tensor, Tensor]:
         """Tokens and mask, on the device."""
         side = "left" if left else "right"
-        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side=side)
         ones = [torch.ones_like(row) for row in rows]
-        mask = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True, padding_side=side)
+        tokens = pad_sequence(rows, batch_first=True, padding_side=side)
+        mask = pad_sequence(ones, batch_first=True, padding_side=side)
         return tokens.to(self.device), mask.to(self.device)
 
     def continued(
-        self, by: str, rows: list[torch.Tensor], room: int, greedy: bool = False
-    ) -> list[torch.Tensor]:
-        """What one batch of TransformerLens' or HuggingFace's `generate` says, cut at the end of
-        each answer."""
+        self, by: str, rows: list[Tensor], room: int, greedy: bool = False
+    ) -> list[Tensor]:
+        """New tokens of one batch by TransformerLens' or HuggingFace's `generate`, cut at the end
+        of each answer."""
         tokens, mask = self.pad(rows, left=True)
+        options: dict[str, Any] = {
+            "max_new_tokens": room,
+            "do_sample": not greedy,
+            "attention_mask": mask,
+        }
         if by == "generate":
             whole = self.model.generate(
-                tokens, max_new_tokens=room, do_sample=not greedy, attention_mask=mask, return_type="tokens",
-                eos_token_id=self.eos, verbose=False,
-            )  # fmt: skip
-        else:
-            drawing: dict[str, Any] = (
-                {} if greedy else {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-            )
-            whole = self.plain.generate(
                 tokens,
-                attention_mask=mask,
-                max_new_tokens=room,
-                do_sample=not greedy,
-                pad_token_id=0,
-                **drawing,
+                return_type="tokens",
+                eos_token_id=self.eos,
+                verbose=False,
+                **options,
             )
-        return [cut(row, self.eos) for row in whole[:, tokens.shape[1] :].cpu()]
+        else:
+            if not greedy:
+                options |= {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+            whole = self.plain.generate(tokens, pad_token_id=0, **options)
+        answers = whole[:, tokens.shape[1] :].cpu()
+        return [cut(answer, self.eos) for answer in answers]
 
-    def rollouts(self, by: str, greedy: bool = False, few: int | None = None) -> list[torch.Tensor]:
-        """The ragged jobs, in batches that wait for their longest answer."""
-        jobs, size, said = self.ragged[:few], self.sizes.batch, []
-        for start in range(0, len(jobs), size):
-            part = jobs[start : start + size]
+    def rollouts(self, by: str, greedy: bool = False, few: int | None = None) -> list[Tensor]:
+        """New tokens of the ragged jobs, in batches that wait for their longest answer."""
+        cut_off = []
+        for part in batches(self.ragged[:few], self.sizes.batch):
             room = max(job.max_new for job in part)
-            new = self.continued(by, [job.trunk for job in part], room, greedy)
-            said += [row[: job.max_new] for row, job in zip(new, part, strict=True)]
-        return said
+            prompts = [job.trunk for job in part]
+            answers = self.continued(by, prompts, room, greedy)
+            for job, tokens in zip(part, answers, strict=True):
+                cut_off.append(tokens[: job.max_new])
+        return cut_off
 
     def decode(
         self, capture: Capture | None = None, few: int | None = None, greedy: bool = False
     ) -> list[Continuation]:
         """The ragged jobs, by our own loop."""
-        policy = GREEDY if greedy else Policy()
         return generate(
             self.model,
             self.ragged[:few],
             eos=self.eos,
-            policy=policy,
+            policy=GREEDY if greedy else Policy(),
             batch=self.sizes.batch,
             capture=capture,
         )
 
 
-def cut(said: Int[torch.Tensor, " pos"], eos: int) -> Int[torch.Tensor, " said"]:
-    """What is said up to the end-of-sequence token, that included."""
-    ends = torch.nonzero(said == eos)
-    return said[: int(ends[0]) + 1] if len(ends) else said
+def cut(tokens: Int[Tensor, " pos"], eos: int) -> Int[Tensor, " answer"]:
+    """Tokens up to the end-of-sequence token, that included."""
+    ends = torch.nonzero(tokens == eos)
+    return tokens[: int(ends[0]) + 1] if len(ends) else tokens
 
 
-def count(said: list[Continuation]) -> float:
-    """Tokens generated."""
-    return float(sum(len(one.tokens) for one in said))
-
-
-def apart(a: Float[torch.Tensor, "*any"], b: Float[torch.Tensor, "*any"]) -> float:
-    """Largest absolute difference."""
-    return float((a.cpu() - b.cpu()).abs().max())
-
-
-def same(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
-    """Share of our tokens that the other side says in the same place."""
-    pairs = zip(ours, theirs, strict=True)
-    rows = [(getattr(one, "tokens", one), getattr(other, "tokens", other)) for one, other in pairs]
-    equal = sum(int((a[: len(b)] == b[: len(a)]).sum()) for a, b in rows)
-    return equal / sum(max(len(a), len(b)) for a, b in rows)
-
-
-def shares(run: Callable[[], Any], device: str) -> dict[tuple[str, str], float]:
-    """Of the time of a run on a CPU, what goes into products with weights, into products of
-    attention, and elsewhere; nothing on a GPU, where a call says only when its work was started."""
-    if device != "cpu":
-        return {}
-    kinds = {
-        "weights": ("linear_pointwise>", "linear>"),
-        "attention": ("bmm>", "scaled_dot_product_attention>"),
-    }
-    profile = cProfile.Profile()
-    profile.runcall(run)
-    spent = dict.fromkeys((*kinds, "elsewhere"), 0.0)
-    for (_, _, name), (_, _, inside, _, _) in pstats.Stats(profile).stats.items():  # pyright: ignore[reportAttributeAccessIssue]
-        kind = next(
-            (kind for kind, ends in kinds.items() if any(end in name for end in ends)), "elsewhere"
-        )
-        spent[kind] += inside
-    return {
-        ("mechreward", f"share_{kind}"): time / sum(spent.values()) for kind, time in spent.items()
-    }
-
-
-@contextmanager
-def prefill_tokens(model: Any) -> Iterator[list[int]]:
-    """Counts tokens, padding included, of all passes over more than one token a row."""
-    counted: list[int] = []
-
-    def look(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-        if tokens.shape[1] > 1:
-            counted.append(tokens.numel())
-
-    handle = getattr(model, "original_model", model).register_forward_pre_hook(
-        look, with_kwargs=True
-    )
-    try:
-        yield counted
-    finally:
-        handle.remove()
+def batches(items: list[Any], size: int) -> list[list[Any]]:
+    """Items in their order, `size` at once."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

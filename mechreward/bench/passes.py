@@ -5,176 +5,214 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from mechreward.bench.ground import ERROR, Contest, Ground, apart
+from mechreward.bench.counts import apart, worth
+from mechreward.bench.ground import ERROR, Contest, Extras, Ground, Parity, batches
 from mechreward.models.row_edits import forward_arms
+from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, forward, record
 
 
 def p1(ground: Ground) -> list[Contest]:
-    model, sites, size = ground.model, ground.sites, ground.sizes.batch
+    """Capture of sites over whole texts, against passes that keep nothing and TransformerLens'
+    caches."""
+    model = ground.model
+    sites = ground.sites
+    stop = sites[-1].layer + 1
+    hooks = {site.hook for site in sites}
     texts = sorted((run.tokens for run in ground.runs), key=len)
-    batches = [texts[start : start + size] for start in range(0, len(texts), size)]
-    work = float(sum(map(len, texts)))
-    stop, names = sites[-1].layer + 1, {site.hook for site in sites}
+    parts = batches(texts, ground.sizes.batch)
+    tokens = float(sum(len(text) for text in texts))
 
-    def each(run: Callable[[list[torch.Tensor]], Any]) -> Callable[[], float]:
+    def over_texts(run: Callable[[list[Tensor]], Any]) -> Callable[[], float]:
         def arm() -> float:
-            for batch in batches:
-                run(batch)
-            return work
+            for part in parts:
+                run(part)
+            return tokens
 
         return arm
 
-    def cached(batch: list[torch.Tensor], wanted: Callable[[str], bool] | None) -> Any:
-        tokens, _ = ground.pad(batch)
-        return model.run_with_cache(
-            tokens, attention_mask=torch.ones_like(tokens), names_filter=wanted
-        )[1]
+    def ours(part: list[Tensor]) -> dict[Site, Tensor]:
+        return forward(model, part, sites, stop)
 
-    def parity() -> dict[str, tuple[str, float]]:
-        ours, theirs = (
-            forward(model, batches[0], sites, stop),
-            cached(batches[0], names.__contains__),
-        )
-        hidden = ground.plain(ground.pad(batches[0])[0], output_hidden_states=True).hidden_states
+    def bridge(part: list[Tensor]) -> None:
+        padded, _ = ground.pad(part)
+        model(padded, return_type="logits")
+
+    def huggingface(part: list[Tensor], **options: Any) -> Any:
+        padded, _ = ground.pad(part)
+        return ground.plain(padded, **options)
+
+    def cached(part: list[Tensor], wanted: Callable[[str], bool] | None = None) -> Any:
+        padded, _ = ground.pad(part)
+        mask = torch.ones_like(padded)
+        _, cache = model.run_with_cache(padded, attention_mask=mask, names_filter=wanted)
+        return cache
+
+    def cached_sites(part: list[Tensor]) -> Any:
+        return cached(part, hooks.__contains__)
+
+    def parity() -> Parity:
+        x = ours(parts[0])
+        cache = cached_sites(parts[0])
+        hidden = huggingface(parts[0], output_hidden_states=True).hidden_states
+        cache_error = (ERROR, max(apart(x[site], cache[site.hook]) for site in sites))
         # HuggingFace's last hidden state is normalised, so the last layer is left out there.
-        plain = [
-            apart(ours[site], hidden[site.layer + 1])
-            for site in sites
-            if site.layer + 2 < len(hidden)
-        ]
-        lens = ERROR, max(apart(ours[site], theirs[site.hook]) for site in sites)
-        close = ERROR, max(plain, default=float("nan"))
+        inner = [site for site in sites if site.layer + 2 < len(hidden)]
+        errors = [apart(x[site], hidden[site.layer + 1]) for site in inner]
         return {
-            "bridge_forward": lens,
-            "huggingface_forward": close,
-            "run_with_cache": lens,
-            "cache_all": lens,
+            "bridge_forward": cache_error,
+            "huggingface_forward": (ERROR, max(errors, default=float("nan"))),
+            "run_with_cache": cache_error,
+            "cache_all": cache_error,
         }
 
-    arms = {
-        "mechreward": each(lambda batch: forward(model, batch, sites, stop)),
-        "bridge_forward": each(lambda batch: model(ground.pad(batch)[0], return_type="logits")),
-        "huggingface_forward": each(lambda batch: ground.plain(ground.pad(batch)[0])),
-        "run_with_cache": each(lambda batch: cached(batch, names.__contains__)),
-        "cache_all": each(lambda batch: cached(batch, None)),
-    }
-    return [
-        Contest(
-            "P1",
-            f"capture of {len(sites)} sites",
-            "tokens/s",
-            arms,
-            parity,
-            0.95,
-            ("bridge_forward",),
-        )
-    ]
+    contest = Contest(
+        "P1",
+        work=f"capture of {len(sites)} sites",
+        unit="tokens/s",
+        arms={
+            "mechreward": over_texts(ours),
+            "bridge_forward": over_texts(bridge),
+            "huggingface_forward": over_texts(huggingface),
+            "run_with_cache": over_texts(cached_sites),
+            "cache_all": over_texts(cached),
+        },
+        parity=parity,
+        target=0.95,
+        aimed=("bridge_forward",),
+    )
+    return [contest]
 
 
 def p6(ground: Ground) -> list[Contest]:
-    size = ground.sizes
-    acts = record(ground.model, ground.runs, ground.sites[-1], rows="tokens", what=None)[
-        ground.sites[-1]
-    ]
-    few = record(ground.model, ground.runs, ground.sites[-1], rows="states", what=None)[
-        ground.sites[-1]
-    ]
-    times = max(1, -(-size.megabytes * 2**20 // (acts.x.numel() * 4)))
+    """Activations written and read, against the bare numbers in one file."""
+    model = ground.model
+    site = ground.sites[-1]
+    every = record(model, ground.runs, site, rows="tokens", what=None)[site]
+    few = record(model, ground.runs, site, rows="states", what=None)[site]
+    wanted = ground.sizes.megabytes * 2**20
+    times = max(1, ceil(wanted / (every.x.numel() * 4)))
     labels = {
-        name: np.tile(getattr(acts, name), times) for name in ("trajectory", "position", "step")
+        "trajectory": np.tile(every.trajectory, times),
+        "position": np.tile(every.position, times),
+        "step": np.tile(every.step, times),
     }
+    x = every.x.repeat(times, 1)
     whole = Activations(
-        acts.x.repeat(times, 1), acts.site, "tokens", **labels, model_id=acts.model_id
+        x,
+        site,
+        "tokens",
+        **labels,
+        model_id=every.model_id,
     )
+    megabytes = x.numel() * 4 / 2**20
     folder = tempfile.TemporaryDirectory(prefix="mechreward-")
-    ours, raw, work = (
-        Path(folder.name) / "ours",
-        Path(folder.name) / "raw",
-        whole.x.numel() * 4 / 2**20,
-    )
-
-    def write_raw() -> float:
-        with raw.open("wb") as file:
-            whole.x.numpy().tofile(file)
-            for label in labels.values():
-                label.astype(np.int32).tofile(file)
-            os.fsync(file.fileno())
-        return work
-
-    def read_ours() -> float:
-        Activations.load(ours).x.sum()  # a mapped file is not read until it is used
-        return work
-
-    def read_raw() -> float:
-        torch.from_numpy(np.fromfile(raw, np.float32, whole.x.numel())).sum()
-        return work
-
-    def parity() -> dict[str, tuple[str, float]]:
-        whole.save(ours)
-        write_raw()
-        theirs = np.fromfile(raw, np.float32, whole.x.numel()).reshape(whole.x.shape)
-        return {"raw_file": (ERROR, apart(Activations.load(ours).x, torch.from_numpy(theirs)))}
-
-    def extras() -> dict[tuple[str, str], float]:
-        folder.cleanup()  # the last that is asked
-        return {
-            ("step_rows", "bytes"): float(few.x.numel() * 4),
-            ("all_tokens", "bytes"): float(acts.x.numel() * 4),
-        }
+    ours = Path(folder.name) / "ours"
+    raw = Path(folder.name) / "raw"
 
     def write_ours() -> float:
         whole.save(ours)
-        return work
+        return megabytes
 
-    def contest(work: str, arms: dict[str, Callable[[], float]], **more: Any) -> Contest:
-        return Contest("P6", work, "MiB/s", arms, parity, 0.8, ("raw_file",), **more)
+    def write_raw() -> float:
+        with raw.open("wb") as file:
+            x.numpy().tofile(file)
+            for label in labels.values():
+                label.astype(np.int32).tofile(file)
+            os.fsync(file.fileno())
+        return megabytes
 
-    return [
-        contest("writing activations", {"mechreward": write_ours, "raw_file": write_raw}),
-        contest(
-            "reading activations", {"mechreward": read_ours, "raw_file": read_raw}, extras=extras
-        ),
-    ]
+    def read_ours() -> float:
+        Activations.load(ours).x.sum()  # a mapped file is not read until it is used
+        return megabytes
+
+    def raw_numbers() -> Tensor:
+        numbers = np.fromfile(raw, np.float32, x.numel())
+        return torch.from_numpy(numbers)
+
+    def read_raw() -> float:
+        raw_numbers().sum()
+        return megabytes
+
+    def parity() -> Parity:
+        write_ours()
+        write_raw()
+        error = apart(Activations.load(ours).x, raw_numbers().reshape(x.shape))
+        return {"raw_file": (ERROR, error)}
+
+    def extras() -> Extras:
+        folder.cleanup()  # the last that is asked
+        return {
+            ("step_rows", "bytes"): float(few.x.numel() * 4),
+            ("all_tokens", "bytes"): float(every.x.numel() * 4),
+        }
+
+    writing = Contest(
+        "P6",
+        work="writing activations",
+        unit="MiB/s",
+        arms={"mechreward": write_ours, "raw_file": write_raw},
+        parity=parity,
+        target=0.8,
+        aimed=("raw_file",),
+    )
+    reading = replace(
+        writing,
+        work="reading activations",
+        arms={"mechreward": read_ours, "raw_file": read_raw},
+        extras=extras,
+    )
+    return [writing, reading]
 
 
 def p8(ground: Ground) -> list[Contest]:
-    """A forward pass of the same texts under many interventions."""
-    edits, model = ground.edits(ground.sizes.arms), ground.model
+    """A forward pass of the same texts under many interventions: all arms of a text in one batch
+    against a loop of passes under hooks."""
+    model = ground.model
+    edits = ground.edits(ground.sizes.arms)
     texts = [run.tokens for run in ground.runs][: ground.sizes.texts]
     tokens, _ = ground.pad(texts)
 
-    def together() -> list[torch.Tensor]:
-        return [forward_arms(model, text, [(edit,) for edit in edits]) for text in texts]
+    def together() -> list[Tensor]:
+        arms = [(edit,) for edit in edits]
+        return [forward_arms(model, text, arms) for text in texts]
 
-    def loop() -> list[torch.Tensor]:
+    def loop() -> list[Tensor]:
         parts = []
         for edit in edits:
-            keep, add = edit.keep.to(tokens.device), edit.add.to(tokens.device)
+            keep = edit.keep.to(tokens.device)
+            add = edit.add.to(tokens.device)
             hook = (edit.site.hook, lambda x, hook, k=keep, a=add: x * k + a)
             parts.append(model.run_with_hooks(tokens, return_type="logits", fwd_hooks=[hook]))
-        return [
-            torch.stack([part[n, : len(text)] for part in parts]) for n, text in enumerate(texts)
-        ]
+        logits = []
+        for number, text in enumerate(texts):
+            rows = [part[number, : len(text)] for part in parts]
+            logits.append(torch.stack(rows))
+        return logits
 
-    def work(run: Callable[[], list[torch.Tensor]]) -> float:
-        run()
-        return float(len(edits) * len(texts))
+    def parity() -> Parity:
+        errors = []
+        for ours, theirs in zip(together(), loop(), strict=True):
+            errors.append(apart(ours, theirs))
+        return {"run_with_hooks": (ERROR, max(errors))}
 
-    def parity() -> dict[str, tuple[str, float]]:
-        return {
-            "run_with_hooks": (
-                ERROR,
-                max(apart(a, b) for a, b in zip(together(), loop(), strict=True)),
-            )
-        }
-
-    arms = {"mechreward": lambda: work(together), "run_with_hooks": lambda: work(loop)}
-    name = f"forward passes under {len(edits)} interventions, {len(texts)} texts each"
-    return [Contest("P8", name, "passes/s", arms, parity, 2.5, ("run_with_hooks",))]
+    passes = len(edits) * len(texts)
+    contest = Contest(
+        "P8",
+        work=f"forward passes under {len(edits)} interventions, {len(texts)} texts each",
+        unit="passes/s",
+        arms={"mechreward": worth(passes, together), "run_with_hooks": worth(passes, loop)},
+        parity=parity,
+        target=2.5,
+        aimed=("run_with_hooks",),
+    )
+    return [contest]

@@ -1,56 +1,76 @@
-"""What a run depends on, and the command that repeats it."""
+"""What a run depends on, what its experiments are called, and the command that repeats it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from mechreward.base.errors import MechRewardError, unknown
+from mechreward.base.options import option
 from mechreward.experiments.rows import Results
 from mechreward.tasks import Problem, Task
 from mechreward.tasks.base import SPLITS
 
-
-def plan_of(results: Results, model: str, task: str) -> Plan:
-    """The plan of a home, as its run left it; the command's own where it left none."""
-    run = results.manifest.get("runs", {}).get(f"{model}.{task}")
-    return replace(PAPER, model=model, task=task) if run is None else Plan(**run["plan"])
-
-
-def again(results: Results, *names: str) -> str:
-    """The command that repeats `names` on all homes of the page, for a line of its own."""
-    homes = list(dict.fromkeys((row.model, row.task) for row in results.rows))
-    return f"`{repeat(names, homes, plan_of(results, *homes[0]))}`"
-
-
 HOME = ("model", "task")
+
+# Every experiment and its id. Rows, files of stages and printed commands have the id; the command
+# line takes either. The ids are ours: the paper does not number its experiments.
+EXPERIMENT_IDS = {
+    "value_probe": "R1",
+    "pruning": "R2",
+    "layers": "R3",
+    "ablation": "R4",
+    "targets": "R5",
+    "next_token": "R6",
+    "confidence": "R7",
+    "td_error": "R8",
+    "single_neuron": "R9",
+    "dependence": "R10",
+    "transfer": "R12",
+    "mlp_units": "R13",
+    "steering": "R14",
+    "certificate": "certificate",
+}
+ALL = "all"  # every experiment of the paper, which has no certificates
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a run depends on. Counts are problems; `k` continuations estimate each state's
-    value."""
+    """Everything a run depends on. Counts are problems; every field but the model and the task is
+    an option of `mechreward demo` and `mechreward paper` with the help it carries.
+
+    Attributes
+    ----------
+    model, task
+        Names, as `mechreward demo` takes them.
+    """
 
     model: str = "countdown-rl"
     task: str = "countdown"
-    seed: int = 0
-    train: int = 80
-    validation: int = 30
-    test: int = 40
-    k: int = 16
-    ablated: int = 60
-    confidence: int = 200
-    draws: int = 19
-    random_draws: int = 2
-    curve_draws: int = 2
+    seed: int = option(0)
+    train: int = option(80, "Problems to fit probes on.")
+    validation: int = option(30, "Problems to choose layer and share on.")
+    test: int = option(40, "Problems to report on.")
+    k: int = option(16, "Continuations for each state's value.")
+    ablated: int = option(60, "Test problems for each ablation.")
+    confidence: int = option(200, "Test problems for confidence.")
+    draws: int = option(19, "Matched control sets: 19 can reach p = .05, 99 p = .01.")
+    random_draws: int = option(2, "Random control sets of each kind.")
+    curve_draws: int = option(2, "Random subsets, bases and shuffles at each pruning ratio.")
 
     def problems(self, task: Task, name: str) -> list[Problem]:
-        """The problems of a split, or of the `ablated` or `confidence` ones: test problems that no
-        choice has seen."""
-        number, seed = (
-            getattr(self, name),
-            {"confidence": self.seed + 1, "ablated": self.seed + 2}.get(name, self.seed),
-        )
-        return task.problems(name if name in SPLITS else "test", number, seed)
+        """Problems of one purpose.
+
+        Parameters
+        ----------
+        task
+            Where the problems come from.
+        name
+            A split, or `ablated` or `confidence`: test problems that no choice has seen.
+        """
+        split = name if name in SPLITS else "test"
+        shift = {"confidence": 1, "ablated": 2}.get(name, 0)
+        return task.problems(split, getattr(self, name), self.seed + shift)
 
 
 # What `mechreward paper` runs where it is not told otherwise; `demo` runs `Plan()`.
@@ -65,37 +85,6 @@ PAPER = Plan(
     curve_draws=3,
 )
 
-
-def command(plan: Plan, names: Sequence[str] = ()) -> str:
-    """The shell command that repeats a run: of the paper's experiments `names` on one home, or of
-    the main job."""
-    if names:
-        return " ".join(
-            [
-                "mechreward paper",
-                *names,
-                f"--model {plan.model} --task {plan.task}",
-                *sizes(plan, PAPER),
-            ]
-        )
-    home = [
-        f"--{key} {getattr(plan, key)}"
-        for key in HOME
-        if getattr(plan, key) != getattr(Plan(), key)
-    ]
-    return " ".join(["mechreward demo --out DIR", *home, *sizes(plan, Plan())])
-
-
-def sizes(plan: Plan, default: Plan) -> list[str]:
-    """Options for what differs from `default`, but for the model and the task."""
-    given = [(key, value) for key, value in asdict(plan).items() if key not in HOME]
-    return [
-        f"--{key.replace('_', '-')} {value}"
-        for key, value in given
-        if value != getattr(default, key)
-    ]
-
-
 # What `paper all` runs on: every bundled model on the task all were trained on, and the mixed one
 # on its other tasks.
 BUNDLED = (
@@ -107,18 +96,108 @@ BUNDLED = (
 )
 
 
+def listed() -> str:
+    """All experiments by name, each with its id, for messages and help."""
+    both = []
+    for name, known in EXPERIMENT_IDS.items():
+        both.append(name if name == known else f"{name} ({known})")
+    return ", ".join(both)
+
+
+def experiment_ids(names: Sequence[str]) -> list[str]:
+    """Ids of experiments that go by name or by id; `all` stays as it is.
+
+    Raises
+    ------
+    MechRewardError
+        An unknown name; the message has the nearest one, and lists names and ids.
+    """
+    ids = []
+    for name in names:
+        known = EXPERIMENT_IDS.get(name, name)
+        if known != ALL and known not in EXPERIMENT_IDS.values():
+            possible = [*EXPERIMENT_IDS, *EXPERIMENT_IDS.values(), ALL]
+            message = unknown("experiment", name, possible, f"{listed()}, {ALL}")
+            raise MechRewardError(message)
+        if known not in ids:
+            ids.append(known)
+    return ids
+
+
+def experiment_name(known: str) -> str:
+    """The name of an experiment whose id is known, with the id."""
+    for name, other in EXPERIMENT_IDS.items():
+        if other == known != name:
+            return f"{name} ({known})"
+    return known
+
+
+def plan_of(results: Results, model: str, task: str) -> Plan:
+    """The plan of a home, as its run left it; the command's own where it left none."""
+    run = results.manifest.get("runs", {}).get(f"{model}.{task}")
+    if run is None:
+        return replace(PAPER, model=model, task=task)
+    return Plan(**run["plan"])
+
+
+def again(results: Results, *names: str) -> str:
+    """The command that repeats `names` on all homes of the page, for a line of its own."""
+    homes = list(dict.fromkeys((row.model, row.task) for row in results.rows))
+    return f"`{repeat(names, homes, plan_of(results, *homes[0]))}`"
+
+
+def command(plan: Plan, names: Sequence[str] = ()) -> str:
+    """The shell command that repeats a run.
+
+    Parameters
+    ----------
+    plan
+        What the run depends on.
+    names
+        Ids of the paper's experiments, on the home of the plan; the main job if there are none.
+    """
+    if names:
+        home = [f"--model {plan.model} --task {plan.task}"]
+        return " ".join(["mechreward paper", *names, *home, *sizes(plan, PAPER)])
+    words = ["mechreward demo --out DIR"]
+    default = Plan()
+    for key in HOME:
+        if getattr(plan, key) != getattr(default, key):
+            words.append(f"--{key} {getattr(plan, key)}")
+    return " ".join(words + sizes(plan, default))
+
+
+def sizes(plan: Plan, default: Plan) -> list[str]:
+    """Options for what differs from `default`, but for the model and the task."""
+    words = []
+    for key, value in asdict(plan).items():
+        if key not in HOME and value != getattr(default, key):
+            words.append(f"--{key.replace('_', '-')} {value}")
+    return words
+
+
 def repeat(names: Sequence[str], homes: Sequence[tuple[str, str]], plan: Plan) -> str:
-    """The shell command that repeats `names` on `homes` with the sizes of `plan`: those of
-    `BUNDLED` with a model, a task or both, or one home. No command names other homes: then the call
-    in Python."""
-    models, tasks = (list(dict.fromkeys(home[i] for home in homes)) for i in (0, 1))
-    for model in (None, models[0]):
-        for task in (None, tasks[0]):
-            if asked(model, task) == list(homes) or (model and task and len(homes) == 1):
-                named = [
-                    f"--{key} {value}" for key, value in (("model", model), ("task", task)) if value
-                ]
-                return " ".join(["mechreward paper", *names, *named, *sizes(plan, PAPER)])
+    """The shell command that repeats experiments on several homes.
+
+    Parameters
+    ----------
+    names
+        Ids of experiments.
+    homes
+        Models and tasks: those of `BUNDLED` with a model, a task or both, or a single home. No
+        command names other homes: then the call in Python.
+    plan
+        Its sizes count, not its model and task.
+    """
+    model, task = homes[0]
+    for only in ((None, None), (None, task), (model, None), (model, task)):
+        single = None not in only and len(homes) == 1
+        if single or asked(*only) == list(homes):
+            words = ["mechreward paper", *names]
+            for key, value in zip(HOME, only, strict=True):
+                if value is not None:
+                    words.append(f"--{key} {value}")
+            return " ".join(words + sizes(plan, PAPER))
     return f"mechreward.studies.paper.reproduce({list(names)}, 'DIR', {list(homes)}, {plan})"
 
 

@@ -17,7 +17,6 @@ from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
-from mechreward.probing.batched import net
 from mechreward.probing.targets import (
     TARGETS,
     Examples,
@@ -449,3 +448,15 @@ class DopamineProbe(_Probe):
         check_learnable(kept.y, data.reward)
         self._fit(kept, kept.y)
         return self
+
+
+def net(width: int, hidden: int, seed: int) -> torch.nn.Sequential:
+    """A fresh d -> hidden -> 1 ReLU net. Its first layer begins at a hundredth of PyTorch's default
+    (our choice): from the default, a column's L1 norm, which ranks the neurons, is mostly the
+    random weights that it began with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        first, second = torch.nn.Linear(width, hidden), torch.nn.Linear(hidden, 1)
+    with torch.no_grad():
+        first.weight.mul_(0.01)
+    return torch.nn.Sequential(first, torch.nn.ReLU(), second)

@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mechreward.base.errors import one_of, require
 from mechreward.bench import fits, generation, passes
-from mechreward.bench.ground import Contest, Ground, Sizes
-from mechreward.bench.race import growth, machine, run
-from mechreward.experiments.rows import Results
+from mechreward.bench.ground import BenchSizes, Contest, Ground
+from mechreward.bench.growth import growth
+from mechreward.bench.race import run
+from mechreward.experiments.rows import Results, Row
+from mechreward.studies.provenance import machine
 
 CONTESTS: dict[str, tuple[Callable[[Ground], list[Contest]], ...]] = {
     "P1": (passes.p1,),
@@ -35,34 +38,60 @@ def bench(
     only: Sequence[str] = (),
     model: str = "countdown-base",
     device: str = "cpu",
-    sizes: Sizes | None = None,
+    sizes: BenchSizes | None = None,
     say: Callable[[str], None] = print,
 ) -> Results:
-    """Run the contests named in `only` (all, if none is), and write `results.json` in folder `out`.
+    """Run contests and write `results.json`.
 
-    Rows: `rate` of every arm, and for every arm that mechreward is compared to a `ratio` (of rates,
-    theirs = 1; of times for P9) with the `parity` of the two. Estimates are medians over the
-    repeats, low and high their extremes, n their number.
+    Parameters
+    ----------
+    out
+        Folder for `results.json`.
+    only
+        Names of contests; all, if none is given.
+    model
+        A bundled model, a model folder, or owner/model on the hub.
+    device
+        `cpu` or `cuda`.
+    sizes
+        How much work; `BenchSizes()` if not given.
+    say
+        Takes a line for every comparison.
 
-    Raises:
-        MechRewardError: unknown contest or model, a device that is not there, or a size below 1.
+    Returns
+    -------
+    Results
+        `rate` of every arm, and for every arm that mechreward is compared to a `ratio` (of rates,
+        theirs = 1; of times for P9) with the `parity` of the two. Estimates are medians over the
+        repeats, low and high their extremes, n their number.
+
+    Raises
+    ------
+    MechRewardError
+        Unknown contest or model, a device that is not there, or a size below 1.
     """
-    sizes = sizes or Sizes()
+    sizes = sizes or BenchSizes()
     for name in only:
         one_of("contest", name, CONTESTS)
     for name, value in asdict(sizes).items():
         require(value >= 1, f"{name} must be at least 1; {value} was given.")
-    one_of("device", device, ["cpu", *["cuda"] * torch.cuda.is_available()])
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    one_of("device", device, devices)
     began = time.perf_counter()
-    ground, rows = Ground(model, sizes, device), []
+    ground = Ground(model, sizes, device)
+    rows: list[Row] = []
     for name in only or CONTESTS:
-        for make in CONTESTS[name]:
-            for contest in make(ground):
+        for contests in CONTESTS[name]:
+            for contest in contests(ground):
                 rows += run(contest, ground, say)
         if name == "growth":
             rows += growth(ground, say)
-    manifest = {"title": "mechreward bench", "sizes": asdict(sizes), "machine": machine(device)}
-    manifest["seconds"] = round(time.perf_counter() - began, 1)
+    manifest: dict[str, Any] = {
+        "title": "mechreward bench",
+        "sizes": asdict(sizes),
+        "machine": machine(device),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
     results = Results(manifest, tuple(rows))
     results.save(Path(out) / "results.json")
     return results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from mechreward.base.errors import require
-from mechreward.base.files import read_json, write_json
 from mechreward.base.workers import side_by_side
 from mechreward.calibration import pipeline
 from mechreward.calibration.certificates import FALSE, TRUE, certificates, pooled
@@ -28,161 +27,239 @@ from mechreward.calibration.pipeline import (
     CalibrationSizes,
 )
 from mechreward.experiments.rows import Results, Row
+from mechreward.studies.folder import Folder, rows_file
+from mechreward.studies.provenance import versions
 
-PLAN = "plan.json"
 MODEL = "countdown-base"
 PART = 10  # certificates in one stage: what is lost by a stop
+POOL = 80  # problems that detection draws from, of a planted model
+
+Stages = dict[str, Callable[[], list[Row]]]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a calibration depends on: `seeds` of every plant whose values are estimated from
-    continuations, `per_seed` times as many where V-hat comes from its exact law (what `evidence`
-    says, false alarms), and `certified` of every plant that has a certificate."""
+class Calibration:
+    """What a calibration depends on.
+
+    Attributes
+    ----------
+    seeds
+        Planted models of each kind whose values are estimated from continuations.
+    full
+        More problems, runs and rankings.
+    """
 
     seeds: int = 3
     full: bool = False
 
     @property
+    def exact_seeds(self) -> int:
+        """Planted models of each kind where V-hat comes from its exact law: what `evidence` finds,
+        and false alarms."""
+        return self.per_seed * self.seeds
+
+    @property
     def per_seed(self) -> int:
+        """How many of them there are for one whose values are estimated."""
         return 10 if self.full else 2
 
     @property
     def certified(self) -> int:
+        """Certificates of every plant that has one."""
         return 100 if self.full else 2
 
     @property
     def sizes(self) -> CalibrationSizes:
+        """How much is run on each plant."""
         return CalibrationSizes() if self.full else CalibrationSizes(train=60, ablated=40)
 
-    def stages(self) -> dict[str, Callable[[], list[Row]]]:
-        """Every part by name, in the order they run."""
-        sizes, many = self.sizes, self.per_seed * self.seeds
-        found: dict[str, Callable[[], list[Row]]] = {}
+    def stages(self) -> Stages:
+        """Every part by name, in the order of the rows."""
+        sizes = self.sizes
+        stages: Stages = {}
         for name in VALUE_SITES:
-            found[f"plant-{name}"] = lambda n=name: pipeline.plants(n, self.seeds, sizes)
+            stages[f"plant-{name}"] = partial(pipeline.plants, name, self.seeds, sizes)
         for name in EXPECTED:
-            found[f"evidence-{name}"] = lambda n=name: pipeline.recognition(n, many, sizes)
+            stages[f"evidence-{name}"] = partial(
+                pipeline.recognition, name, self.exact_seeds, sizes
+            )
         for name in NULLS:
-            found[f"null-{name}"] = lambda n=name: pipeline.alarms(n, many, sizes)
-        repeats = 50 if self.full else 20
-        grid = [(n, per) for n in ((10, 20, 40, 80) if self.full else (20, 40)) for per in (1, 2)]
+            stages[f"null-{name}"] = partial(pipeline.alarms, name, self.exact_seeds, sizes)
         for kind in RANKINGS:
-            quick = (
-                [name for name in RANKINGS[kind] if name != DEFAULT[kind]]
-                if self.full
-                else [RECOMMENDED]
-            )
-            found[f"detection-null-{kind}"] = lambda k=kind, names=quick: detection(
-                [null_pool(k, 80, 2, sizes.k)], grid, names, repeats
-            )
-            found[f"detection-model-{kind}"] = lambda k=kind, names=quick: detection(
-                [model_pool(k, MODEL, 40 if self.full else 20, 2, 2 * sizes.k)],
-                grid,
-                names,
-                repeats,
-            )
-            if self.full:  # nets are slow
-                found[f"detection-net-{kind}"] = lambda k=kind: detection(
-                    [null_pool(k, 80, 1, sizes.k)], [(n, 1) for n in (20, 40, 80)], [DEFAULT[k]], 20
-                )
-        tests = 2000 if self.full else 400
-        found["p-values"] = lambda: [
-            row for name, p in null_pvalues(tests).items() for row in rejections(name, p)
-        ]
-        runs = (
-            {40: (2000, 600), 200: (600, 600)} if self.full else {60: (60, 60)}
-        )  # the second of `evidence`: slow
-        for n, (times, fewer) in runs.items():
-            found[f"coverage-{n}"] = lambda n=n, times=times: coverage((n,), times)
+            stages |= self._detection(kind)
+        stages["p-values"] = partial(_p_values, 2000 if self.full else 400)
+        return stages | self._coverage() | self._certificates()
+
+    def _detection(self, kind: str) -> Stages:
+        """How many problems a ranking needs: on planted nulls, on a bundled model, and with nets,
+        which are slow."""
+        if self.full:
+            numbers = (10, 20, 40, 80)
+            rankings = [name for name in RANKINGS[kind] if name != DEFAULT[kind]]
+            repeats = 50
+            problems = 40
+        else:
+            numbers = (20, 40)
+            rankings = [RECOMMENDED]
+            repeats = 20
+            problems = 20
+        grid = [(number, per) for number in numbers for per in (1, 2)]
+        k = self.sizes.k
+
+        def null() -> list[Row]:
+            pool = null_pool(kind, POOL, 2, k)
+            return detection([pool], grid, rankings, repeats)
+
+        def model() -> list[Row]:
+            pool = model_pool(kind, MODEL, problems, 2, 2 * k)
+            return detection([pool], grid, rankings, repeats)
+
+        def net() -> list[Row]:
+            pool = null_pool(kind, POOL, 1, k)
+            return detection([pool], [(20, 1), (40, 1), (80, 1)], [DEFAULT[kind]], 20)
+
+        stages: Stages = {f"detection-null-{kind}": null, f"detection-model-{kind}": model}
+        if self.full:
+            stages[f"detection-net-{kind}"] = net
+        return stages
+
+    def _coverage(self) -> Stages:
+        """Intervals of made-up numbers, and those of `evidence`, which is slow: fewer times."""
+        runs = ((40, 2000, 600), (200, 600, 600)) if self.full else ((60, 60, 60),)
+        stages: Stages = {}
+        for problems, times, fewer in runs:
+            stages[f"coverage-{problems}"] = partial(coverage, (problems,), times)
             for name in SPREADS:
-                found[f"coverage-{n}-{name}"] = lambda n=n, times=fewer, s=name: [
-                    spread_coverage(s, n, times)
-                ]
+                stages[f"coverage-{problems}-{name}"] = partial(_spread, name, problems, fewer)
+        return stages
+
+    def _certificates(self) -> Stages:
+        """A few of every plant in turn: all plants alike, if it is stopped."""
+        stages: Stages = {}
         for first in range(0, self.certified, PART):
-            for name in (*TRUE, *FALSE):  # all plants alike, if it is stopped
-                seeds = range(first, min(first + PART, self.certified))
-                found[f"certificate-{name}-{first:03d}"] = lambda n=name, s=seeds: certificates(
-                    n, s
-                )
-        return found
+            seeds = range(first, min(first + PART, self.certified))
+            for name in (*TRUE, *FALSE):
+                stages[f"certificate-{name}-{first:03d}"] = partial(certificates, name, seeds)
+        return stages
 
 
 def calibrate(
-    out: Path | str, plan: Plan | None = None, say: Callable[[str], None] = print
+    out: Path | str, plan: Calibration | None = None, say: Callable[[str], None] = print
 ) -> Results:
-    """Run all stages in folder `out`, or those that are missing there, side by side; write
-    `results.json`.
+    """Run all stages, or those that are missing, side by side; write `results.json`.
 
-    Raises:
-        MechRewardError: seeds below 1, or a folder that holds something else or another plan's
-        calibration.
+    Parameters
+    ----------
+    out
+        The folder.
+    plan
+        What is run; `Calibration()` if not given.
+    say
+        Takes a line for every stage.
+
+    Raises
+    ------
+    MechRewardError
+        Seeds below 1, or a folder that holds something else or another plan's calibration.
     """
-    out, plan = Path(out), plan or Plan()
+    plan = plan or Calibration()
     require(plan.seeds >= 1, f"seeds must be at least 1; {plan.seeds} was given.")
-    require(not out.is_file(), f"{out} is a file; --out names a folder.")
-    holds = sorted(path.name for path in out.iterdir()) if out.exists() else []
-    require(
-        not holds or PLAN in holds,
-        f"{out} is not empty and holds no calibration ({', '.join(holds[:3])}).",
-    )
-    if holds:
-        before = read_json(out / PLAN, "plan")
-        same = before == {"kind": "calibration", **asdict(plan)}
+    folder = Folder(out)
+    strangers = folder.strangers
+    require(not strangers, f"{out} is not empty and holds no calibration ({strangers}).")
+    wanted = {"kind": "calibration", **asdict(plan)}
+    if folder.begun:
+        before = folder.plan
         require(
-            same,
-            f"{out} holds a calibration with {_words(before)}, not {_words(asdict(plan))}; name another.",
+            before == wanted,
+            f"{out} holds a calibration with {_words(before)}, not {_words(wanted)}; name another.",
         )
-    write_json(out / PLAN, {"kind": "calibration", **asdict(plan)})
-    missing = [
-        (out, name, plan) for name in plan.stages() if not (out / f"{name}.rows.json").exists()
-    ]
+    folder.begin(wanted)
+    missing = []
+    for name in plan.stages():
+        if not (folder.path / rows_file(name)).exists():
+            missing.append((folder.path, name, plan))
     missing.sort(key=lambda job: not job[1].startswith("coverage"))  # the longest first
     for number, (_, name, _) in enumerate(side_by_side(stage, missing), 1):
         say(f"{name} is done ({number} of {len(missing)})")
-    results = collect(out, plan)
-    results.save(out / "results.json")
+    results = collect(folder.path, plan)
+    results.save(folder.path / "results.json")
     return results
 
 
-def collect(out: Path | str, plan: Plan) -> Results:
-    """The rows of all stages that are finished in folder `out`; `manifest["missing"]` names the
-    others."""
-    paths = {name: Path(out) / f"{name}.rows.json" for name in plan.stages()}
-    done = {name: Results.load(path) for name, path in paths.items() if path.exists()}
-    rows = [row for kept in done.values() for row in kept.rows]
-    rows = [row for row in rows if row.metric != "pass_rate"] + pooled(
-        [r for r in rows if r.metric == "pass_rate"]
-    )
+def stage(out: Path, name: str, plan: Calibration) -> None:
+    """Make the rows of one stage and keep them."""
+
+    def make() -> Results:
+        began = process_time()
+        rows = tuple(plan.stages()[name]())
+        seconds = round(process_time() - began, 1)
+        return Results({"stage": name, "seconds": seconds}, rows)
+
+    Folder(out).kept(rows_file(name), Results, make)
+
+
+def collect(out: Path | str, plan: Calibration) -> Results:
+    """The rows of all stages that are finished.
+
+    Returns
+    -------
+    Results
+        Certificates are pooled over seeds, and ranks of all plants without value are tested
+        together; `manifest["missing"]` names the stages that are not finished.
+    """
+    finished = {}
+    missing = []
+    for name in plan.stages():
+        path = Path(out) / rows_file(name)
+        if path.exists():
+            finished[name] = Results.load(path)
+        else:
+            missing.append(name)
+    rows = []
+    rates = []
+    for results in finished.values():
+        for row in results.rows:
+            if row.metric == "pass_rate":
+                rates.append(row)
+            else:
+                rows.append(row)
+    rows += pooled(rates)
     alarms = [row for row in rows if row.metric == "false_alarm_rate"]
-    for key in ("p", "p_few") if alarms else ():
-        p = np.concatenate([row.detail[key] for row in alarms])
-        rows += rejections(
-            f"evidence.{key}", of_ranks(p, alarms[0].detail["draws"]), of="all plants without value"
-        )
+    if alarms:
+        draws = alarms[0].detail["draws"]
+        for key in ("p", "p_few"):
+            p = np.concatenate([row.detail[key] for row in alarms])
+            ranks = of_ranks(p, draws)
+            rows += rejections(f"evidence.{key}", ranks, of="all plants without value")
+    full = " --full" if plan.full else ""
     manifest = {
         "title": "mechreward calibrate",
-        "command": f"mechreward calibrate --out DIR{' --full' if plan.full else ''} --seeds {plan.seeds}",
-        "plan": asdict(plan)
-        | {"sizes": asdict(plan.sizes), "seeds by the exact law": plan.per_seed * plan.seeds},
-        "cpu_seconds": {name: kept.manifest["seconds"] for name, kept in done.items()},
-        "missing": [name for name in paths if name not in done],
-        "versions": {
-            name: version(name)
-            for name in ("mechreward", "torch", "numpy", "scipy", "scikit-learn")
+        "command": f"mechreward calibrate --out DIR{full} --seeds {plan.seeds}",
+        "plan": {
+            **asdict(plan),
+            "sizes": asdict(plan.sizes),
+            "seeds by the exact law": plan.exact_seeds,
         },
+        "cpu_seconds": {name: results.manifest["seconds"] for name, results in finished.items()},
+        "missing": missing,
+        "versions": versions("torch", "numpy", "scipy", "scikit-learn"),
     }
     return Results(manifest, tuple(rows))
 
 
-def stage(out: Path, name: str, plan: Plan) -> None:
-    """Make the rows of one stage and write them to its file atomically."""
-    began = process_time()
-    made = tuple(plan.stages()[name]())
-    Results({"stage": name, "seconds": round(process_time() - began, 1)}, made).save(
-        out / f"{name}.rows.json"
-    )
+def _p_values(tests: int) -> list[Row]:
+    rows = []
+    for name, p in null_pvalues(tests).items():
+        rows += rejections(name, p)
+    return rows
+
+
+def _spread(name: str, problems: int, times: int) -> list[Row]:
+    return [spread_coverage(name, problems, times)]
 
 
 def _words(plan: dict[str, Any]) -> str:
-    return f"--seeds {plan.get('seeds')}{' --full' if plan.get('full') else ''}"
+    """A plan as options of the command."""
+    full = " --full" if plan.get("full") else ""
+    return f"--seeds {plan.get('seeds')}{full}"

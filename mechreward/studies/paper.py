@@ -9,28 +9,47 @@ from pathlib import Path
 from typing import Any
 
 from mechreward import experiments as paper
-from mechreward.base.errors import one_of, require
+from mechreward.base.errors import require
 from mechreward.base.files import digest
 from mechreward.base.workers import side_by_side
 from mechreward.experiments import Home
-from mechreward.experiments.plan import BUNDLED, Plan, repeat
+from mechreward.experiments.plan import (
+    ALL,
+    BUNDLED,
+    Plan,
+    experiment_ids,
+    experiment_name,
+    listed,
+    repeat,
+)
 from mechreward.experiments.rows import Results, Row
 from mechreward.models.site import Site
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import select
 from mechreward.probing.probe import ValueProbe
+from mechreward.studies.folder import Folder, rows_file
+from mechreward.studies.provenance import provenance
 from mechreward.studies.stages import EXPERIMENTS, R2, R3, R7, R8, ablation, chosen, data, probes
-from mechreward.studies.study import Study, provenance
+from mechreward.studies.study import Study
 
-DEMO = (probes, R2, R3, ablation, R7, R8)
+MAIN_JOB = (probes, R2, R3, ablation, R7, R8)
+CHOICE = "R3"  # chooses the layers, which all else needs
+BETWEEN = "R12"  # compares homes with each other
+COPIED = "R13"  # made of the rows of others
 LONG = ("R14", "R4", "certificate")  # the longest first
 FLUSHED = partial(print, flush=True)
 
 
 def demo(study: Study) -> Results:
-    """The main job: what the data is, R1-R4, R7, R8; returns what `results.json` holds."""
+    """Run the main job: what the data is, R1-R4, R7, R8.
+
+    Returns
+    -------
+    Results
+        What `results.json` in the study's folder holds.
+    """
     rows = data(study)
-    for experiment in DEMO:
+    for experiment in MAIN_JOB:
         rows += experiment(study)
     results = Results(study.manifest(chosen(study)), tuple(rows))
     results.save(study.out / "results.json")
@@ -44,107 +63,149 @@ def reproduce(
     plan: Plan | None = None,
     say: Callable[[str], None] = print,
 ) -> Results:
-    """The named experiments (`all`: the paper's) on every (model, task), each in a folder of its
-    own under `out`.
+    """Run experiments of the paper on models and tasks.
 
-    Several homes run side by side. R12 compares them with each other and needs at least two. Every
-    stage is kept: called again, it goes on.
+    Several homes run side by side. Every stage is kept: called again, it goes on.
 
-    Raises:
-        MechRewardError: an unknown experiment, or folders that hold runs of another plan.
+    Parameters
+    ----------
+    names
+        Experiments by name or by id (`ablation` or `R4`); `all` are the paper's, without
+        certificates. `transfer` compares homes with each other and needs at least two.
+    out
+        Folder: one for each home, and `results.json`.
+    homes
+        Models and tasks.
+    plan
+        Its sizes count; `Plan()` if not given.
+    say
+        Takes lines of progress.
+
+    Raises
+    ------
+    MechRewardError
+        An unknown experiment, or folders that hold runs of another plan.
     """
-    every = [*EXPERIMENTS, "R12"]
-    for name in names:
-        one_of("experiment", name, [*every, "all"])
-    wanted = [name for name in every if name in names or ("all" in names and name != "certificate")]
-    require(bool(wanted), f"no experiment was named; there are {', '.join(every)}, and all.")
+    names = experiment_ids(names)
+    plan = plan or Plan()
+    wanted = _wanted(names)
+    require(bool(wanted), f"no experiment was named; there are {listed()}, and {ALL}.")
     require(
-        "R12" not in names or len(homes) > 1, "R12 compares models or tasks: name at least two."
+        BETWEEN not in names or len(homes) > 1,
+        f"{BETWEEN} compares models or tasks: name at least two.",
     )
-    plans = {
-        f"{model}.{task}": replace(plan or Plan(), model=model, task=task) for model, task in homes
-    }
+    plans = {}
+    for model, task in homes:
+        plans[f"{model}.{task}"] = replace(plan, model=model, task=task)
     if len(plans) > 1:
-        parts = _parts(wanted)
-        jobs = [(parts[0], own, out / name) for name, own in plans.items()]
-        for done, own, _ in side_by_side(
-            _fill,
-            jobs,
-            then=lambda job: [(part, *job[1:]) for part in parts[1:]] if job[0] == parts[0] else [],
-            rank=lambda job: parts.index(job[0]),
-        ):
-            say(f"{', '.join(done)} on {own.model}, {own.task}: done")
-    for name, own in plans.items():
-        _fill(wanted, own, out / name, say)
+        _fill_side_by_side(wanted, plans, out, say)
+    for home, own_plan in plans.items():
+        _fill(wanted, own_plan, out / home, say)
     rows: list[Row] = []
-    again = repeat(names, list(homes), plan or Plan())
-    manifest: dict[str, Any] = provenance() | {
+    runs: dict[str, Any] = {}
+    for home, own_plan in plans.items():
+        results = Results.load(out / home / "results.json")
+        rows += results.rows
+        runs[home] = {"plan": asdict(own_plan), "model_id": results.manifest["model_id"]}
+    if BETWEEN in wanted and len(plans) > 1:
+        studies = {}
+        for home, own_plan in plans.items():
+            studies[home] = Study.open(own_plan, out / home, say=lambda _: None)
+        rows += _transfer(studies, out)
+    manifest = {
+        **provenance(),
         "title": "The paper's experiments",
-        "command": again,
-        "runs": {},
+        "command": repeat(names, list(homes), plan),
+        "runs": runs,
     }
-    for name, own in plans.items():
-        found = Results.load(out / name / "results.json")
-        rows += found.rows
-        manifest["runs"][name] = {"plan": asdict(own), "model_id": found.manifest["model_id"]}
-    if "R12" in wanted and len(plans) > 1:
-        rows += _transfer(
-            {name: Study.open(own, out / name, say=lambda _: None) for name, own in plans.items()},
-            out,
-        )
     results = Results(manifest, tuple(rows))
     results.save(out / "results.json")
     return results
 
 
+def _wanted(names: Sequence[str]) -> list[str]:
+    """The experiments that `names` ask for, in the order they run."""
+    wanted = []
+    for name in (*EXPERIMENTS, BETWEEN):
+        if name in names or (ALL in names and name != "certificate"):
+            wanted.append(name)
+    return wanted
+
+
+def _fill_side_by_side(
+    wanted: Sequence[str], plans: Mapping[str, Plan], out: Path, say: Callable[[str], None]
+) -> None:
+    """Every missing stage of all homes. The parts of a home may begin when its first is done."""
+    parts = _parts(wanted)
+
+    def then(job: tuple) -> list[tuple]:
+        part, *where = job
+        if part != parts[0]:
+            return []
+        return [(other, *where) for other in parts[1:]]
+
+    def rank(job: tuple) -> int:
+        return parts.index(job[0])
+
+    jobs = [(parts[0], plan, out / home) for home, plan in plans.items()]
+    for part, plan, _ in side_by_side(_fill, jobs, then, rank):
+        done = ", ".join(experiment_name(name) for name in part)
+        say(f"{done} on {plan.model}, {plan.task}: done")
+
+
 def _parts(wanted: Sequence[str]) -> list[list[str]]:
-    """What may run side by side for a home: first the choice of layers, which all else needs; then
-    what takes long, by itself, the longest first; then the rest. R13 is made of others' rows."""
-    long = [name for name in LONG if name in wanted]
-    rest = [name for name in wanted if name not in (*LONG, "R3", "R12", "R13")]
-    return [["R3"], *([name] for name in long), *([rest] if rest else [])]
+    """What may run side by side for a home: first the choice of layers; then what takes long, by
+    itself; then the rest."""
+    parts = [[CHOICE]]
+    parts += [[name] for name in LONG if name in wanted]
+    rest = [name for name in wanted if name not in (*LONG, CHOICE, BETWEEN, COPIED)]
+    if rest:
+        parts.append(rest)
+    return parts
 
 
 def _fill(
-    wanted: Sequence[str], own: Plan, folder: Path, say: Callable[[str], None] = FLUSHED
+    wanted: Sequence[str], plan: Plan, folder: Path, say: Callable[[str], None] = FLUSHED
 ) -> None:
     """Every stage of one home that is missing, and the rows of all in its `results.json`."""
-    study = Study.open(own, folder, say=say)
+    study = Study.open(plan, folder, say=say)
     rows = data(study)
-    for name in wanted:
-        if name in EXPERIMENTS:
-            say(f"{name} on {own.model}, {own.task}")
-            rows += EXPERIMENTS[name](study)
-    mine = [name for name in wanted if name in EXPERIMENTS]
-    Results(study.manifest(chosen(study), mine), tuple(rows)).save(folder / "results.json")
+    alone = [name for name in wanted if name in EXPERIMENTS]
+    for name in alone:
+        say(f"{experiment_name(name)} on {plan.model}, {plan.task}")
+        rows += EXPERIMENTS[name](study)
+    manifest = study.manifest(chosen(study), alone)
+    Results(manifest, tuple(rows)).save(folder / "results.json")
 
 
 def _transfer(studies: Mapping[str, Study], out: Path) -> list[Row]:
     """R12 for each kind, at the site the first home chose, with its share: one site, or neurons
     could not be compared."""
     first = next(iter(studies.values()))
-
-    def home(study: Study, site: Site, share: float) -> Home:
-        train, test = (study.split(name, [site]) for name in ("train", "test"))
-        tokens = record(study.model, train.runs, site, rows="tokens", what=None)[site]
-        neurons = select(
-            ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values), share
-        )
-        return Home(
-            study.plan.model,
-            study.plan.task,
-            neurons,
-            train.states(site),
-            test.states(site),
-            tokens,
-        )
-
+    names = [name.encode() for name in studies]
+    homes = digest(*names)  # other homes are another comparison
     rows: list[Row] = []
-    for kind, where in chosen(first).items():
-        names = digest(*(name.encode() for name in studies))  # other homes are another comparison
-        path = out / f"R12-{kind}-{names}.rows.json"
-        if not path.exists():
-            homes = {name: home(study, *where) for name, study in studies.items()}
-            Results({"stage": "R12"}, tuple(paper.R12(homes, first.plan.seed))).save(path)
-        rows += Results.load(path).rows
+    for kind, (site, share) in chosen(first).items():
+
+        def make(site: Site = site, share: float = share) -> Results:
+            compared = {name: _home(study, site, share) for name, study in studies.items()}
+            return Results({"stage": BETWEEN}, tuple(paper.R12(compared, first.plan.seed)))
+
+        file = rows_file(f"{BETWEEN}-{kind}-{homes}")
+        rows += Folder(out).kept(file, Results, make).rows
     return rows
+
+
+def _home(study: Study, site: Site, share: float) -> Home:
+    """What R12 compares: the value neurons of one home, and what it reads."""
+    train = study.split("train", [site])
+    test = study.split("test", [site])
+    probe = ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values)
+    return Home(
+        study.plan.model,
+        study.plan.task,
+        select(probe, share),
+        train.states(site),
+        test.states(site),
+        record(study.model, train.runs, site, rows="tokens", what=None)[site],
+    )
