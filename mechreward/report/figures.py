@@ -17,8 +17,8 @@ from mechreward.report.charts import (
     steering_curve,
     traces,
 )
-from mechreward.report.select import LEVEL, _grid, curve_rows, kind_of
-from mechreward.report.words import ARMS, NAMES, _title, cite, words
+from mechreward.report.select import LEVEL, curve_rows, grid_rows, kind_of
+from mechreward.report.words import ARMS, NAMES, cite, of_share, words
 from mechreward.show.forest import Line, estimates
 from mechreward.show.heatmap import matrix
 from mechreward.stats import Interval
@@ -156,7 +156,7 @@ def grids(results: Results) -> list[tuple[str, str, str]]:
     holds after Holm, and the validation grid of all neurons, which served to choose. A split
     without rows has no picture."""
     drawn = []
-    test = _grid(results, "test")
+    test = grid_rows(results, "test")
     held = {(row.site, row.detail["share"]) for row in test if row.detail["p_holm"] < LEVEL}
     for share in sorted({row.detail["share"] for row in test}):
         rows = [row for row in test if row.detail["share"] == share]
@@ -177,19 +177,19 @@ def grids(results: Results) -> list[tuple[str, str, str]]:
             xlabel="layer (ring: holds after Holm)" if ring else "layer (no cell holds after Holm)",
         )
         title = (
-            f"R3, test, every cell: Spearman with V-hat from {_title(share)}; {len(ring)} of {len(rows)} cells hold, "
+            f"R3, test, every cell: Spearman with V-hat from {of_share(share)}; {len(ring)} of {len(rows)} cells hold, "
             f"of the whole grid {len(held)} of {len(test)} (targets moved between answers of equal length, one-sided, "
             f"Holm over the grid at {LEVEL})"
         )
         drawn.append((title, f"R3-test-{round(100 * share)}", picture))
-    rows = [row for row in _grid(results, "validation") if row.detail["share"] == 1]
+    rows = [row for row in grid_rows(results, "validation") if row.detail["share"] == 1]
     if rows:
         title = "R3, validation: Spearman with V-hat from all neurons; this grid, with its shares, only served to choose"
         drawn.append((title, "R3-validation", layers_heatmap(rows, "spearman")))
     return drawn
 
 
-def _figures(results: Results) -> list[tuple[str, str, str]]:
+def figures(results: Results) -> list[tuple[str, str, str]]:
     """(caption, file name, SVG) of every experiment that has one."""
     drawn = [*pictures(results), *grids(results)]
     for kind, name in NAMES.items():
