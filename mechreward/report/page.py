@@ -80,9 +80,10 @@ def write(path: Path | str, template: str, **nouns: Any) -> Path:
 
 
 def save_figures(figures: Sequence[Figure], folder: Path) -> None:
-    """Write the drawings to their files in a folder."""
+    """Write the drawings to their files in a folder, on white: a page may be dark."""
     for figure in figures:
-        write_atomic(folder / figure.file, figure.drawing)
+        drawing = figure.drawing.replace("<svg ", '<svg style="background: white" ', 1)
+        write_atomic(folder / figure.file, drawing)
 
 
 @cache
