@@ -15,7 +15,7 @@ from mechreward import experiments as paper
 from mechreward.experiments.rows import Results, Row, rows_from
 from mechreward.report.figures import grids
 from mechreward.report.glance import descendants
-from mechreward.report.page import render, save_figures
+from mechreward.report.layout import render, save_figures
 from mechreward.report.transfer import transfer
 from mechreward.stats import Interval
 from mechreward.stats.intervals import difference

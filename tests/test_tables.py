@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from mechreward import experiments as paper
 from mechreward.base.errors import MechRewardError
 from mechreward.experiments.rows import Results, Row, rows_from
-from mechreward.report.page import Table, render
+from mechreward.report.layout import Table, render
 from mechreward.report.tables import TABLES, numbers
 from mechreward.stats import Interval
 

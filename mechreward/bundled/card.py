@@ -132,7 +132,7 @@ def card(names: Iterable[str]) -> str:
         "# The bundled models",
         "",
         "Written by `python -m mechreward.bundled.card` from the training logs and measurements in",
-        "`mechreward/testbed/weights/*/`. Retrain with `python -m mechreward.bundled.train`.",
+        "`mechreward/models/weights/*/`. Retrain with `python -m mechreward.bundled.train`.",
         "",
         f"Qwen2 architecture, {ARCHITECTURE['num_hidden_layers']} layers, d_model {ARCHITECTURE['hidden_size']}, "
         f"d_mlp {ARCHITECTURE['intermediate_size']}, {ARCHITECTURE['vocab_size']} words; shipped in float16, used in "

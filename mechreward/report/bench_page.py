@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechreward.experiments.rows import Results, Row
-from mechreward.report import page as pages
+from mechreward.report import layout
 from mechreward.report.formats import number, share, small, two
-from mechreward.report.page import Table
+from mechreward.report.layout import Table
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def page(results: Results, path: Path | str) -> Path:
         growth=_growth(results),
         limits=[*_products(results), *_last_tokens(results)],
     )
-    return pages.write(path, "performance.md.j2", page=content)
+    return layout.write(path, "performance.md.j2", page=content)
 
 
 def _ratios(results: Results) -> Table:

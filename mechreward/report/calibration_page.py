@@ -12,9 +12,9 @@ from mechreward.calibration.pipeline import RECOMMENDED
 from mechreward.causal.claims import CLAIMS
 from mechreward.experiments.rows import Results, Row
 from mechreward.probing.overlap import ALIKE
-from mechreward.report import page as pages
+from mechreward.report import layout
 from mechreward.report.formats import number, p_value, signed, small, two
-from mechreward.report.page import Table
+from mechreward.report.layout import Table
 from mechreward.report.verdicts import KINDS, counted, covers, over_seeds, verdicts
 
 
@@ -79,7 +79,7 @@ def page(results: Results, path: Path | str) -> Path:
         certificates=_certificates(results),
         coverage=_coverage(results),
     )
-    return pages.write(path, "calibration.md.j2", page=content)
+    return layout.write(path, "calibration.md.j2", page=content)
 
 
 def _planted(results: Results, metric: str, kind: str) -> list[Row]:

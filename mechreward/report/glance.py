@@ -12,7 +12,7 @@ from mechreward import stats
 from mechreward.experiments.plan import again
 from mechreward.experiments.rows import Results, Row
 from mechreward.report.formats import NONE, interval, p_value, two
-from mechreward.report.page import Table
+from mechreward.report.layout import Table
 from mechreward.report.select import LEVEL, grid_rows, held, kind_of, of
 from mechreward.report.words import NAMES
 from mechreward.stats import Interval

@@ -17,10 +17,10 @@ from typing import Any
 from markupsafe import Markup
 
 from mechreward.experiments.rows import Results, Row
-from mechreward.report import page
+from mechreward.report import layout
 from mechreward.report.formats import NONE, readable, scaled, share
 from mechreward.report.inert import inlined, require_inert
-from mechreward.report.page import Table
+from mechreward.report.layout import Table
 from mechreward.show.style import order
 
 SETTINGS = ("experiment", "model", "task", "site", "seed")
@@ -91,7 +91,7 @@ def report(results: Results, sections: Sequence[Section], path: Path | str) -> P
         anything that loads.
     """
     manifest = results.manifest
-    return page.write(
+    return layout.write(
         path,
         "report.html.j2",
         title=str(manifest.get("title", "mechreward report")),

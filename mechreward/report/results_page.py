@@ -9,11 +9,11 @@ from pathlib import Path
 
 from mechreward.experiments.plan import again, command, plan_of
 from mechreward.experiments.rows import Results, Row
-from mechreward.report import page
+from mechreward.report import layout
 from mechreward.report.figures import figures as drawn
 from mechreward.report.findings.rules import findings
 from mechreward.report.glance import Descendants, descendants, glance
-from mechreward.report.page import Figure, Table, file_name
+from mechreward.report.layout import Figure, Table, file_name
 from mechreward.report.select import of, settings
 from mechreward.report.tables import numbers
 from mechreward.report.transfer import Transfer, transfer
@@ -106,10 +106,10 @@ def write_page(results: Results, path: Path | str, by: str) -> Path:
     content = content_of(results, by)
     folder = Path(path).parent / "pictures"
     for setting in content.settings:
-        page.save_figures(setting.figures, folder)
+        layout.save_figures(setting.figures, folder)
     for site in content.transfer.sites:
-        page.save_figures(site.figures, folder)
-    return page.write(path, "results.md.j2", page=content)
+        layout.save_figures(site.figures, folder)
+    return layout.write(path, "results.md.j2", page=content)
 
 
 def content_of(results: Results, by: str) -> ResultsPage:

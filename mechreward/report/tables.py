@@ -6,7 +6,7 @@ from __future__ import annotations
 from mechreward.experiments.rows import Results, Row
 from mechreward.probing.probe import CONSTANT
 from mechreward.report.formats import NONE, cell, measured, number, p_of, share
-from mechreward.report.page import Table
+from mechreward.report.layout import Table
 from mechreward.report.select import having, pivot
 from mechreward.report.tables_causal import TABLES as CAUSAL
 from mechreward.report.words import words

@@ -16,7 +16,7 @@ from mechreward.report.formats import (
     p_of,
     small,
 )
-from mechreward.report.page import Table
+from mechreward.report.layout import Table
 from mechreward.report.select import having, lacking, pivot
 from mechreward.report.words import arm_name, words
 

@@ -9,7 +9,7 @@ from mechreward import stats
 from mechreward.experiments.plan import again
 from mechreward.experiments.rows import Results, Row
 from mechreward.report.formats import NONE, cell, number, p_of, small, two
-from mechreward.report.page import Figure, Table
+from mechreward.report.layout import Figure, Table
 from mechreward.report.select import LEVEL, having, kind_of, pivot, shared_n, sites
 from mechreward.report.words import NAMES
 from mechreward.show.heatmap import matrix
