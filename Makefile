@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 
 LENS3 := .venv-lens3/.installed
 
-.PHONY: install demo test test-lens3 lint clean
+.PHONY: install demo pages prose test test-lens3 lint clean
 
 install: $(STAMP)
 
@@ -21,6 +21,15 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	.venv/bin/mechreward demo --out runs/demo
+
+# Pages and pictures from the rows in docs/data, into docs/_build/pages.
+pages: $(STAMP)
+	.venv/bin/mechreward pages
+
+# The README's picture, and every number of hand-written text that names a row, from the same rows.
+prose: pages
+	cp docs/_build/pages/pictures/mixed-rl-countdown-R2-resid_post-mlp-retrained.svg docs/pruning.svg
+	.venv/bin/mechreward pages --fill README.md --fill docs/experiments.md
 
 # The same packages, with transformer-lens 3 in front: its HookedTransformer is gone from version 4.
 $(LENS3): $(STAMP)

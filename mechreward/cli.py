@@ -261,6 +261,23 @@ def calibrate(
         typer.echo(f"page: {page(results, docs)}")
 
 
+@app.command()
+def pages(
+    data: Path = typer.Option(Path("docs/data/results.json.gz"), help="The archive of rows."),
+    out: Path = typer.Option(Path("docs/_build/pages"), help="Folder for pages and pictures."),
+    fill: list[Path] = typer.Option(
+        [], help="Instead: a text whose numbers are written anew; may be given several times."
+    ),
+) -> None:
+    """Write the pages of results, calibration and performance from the archive of their rows."""
+    from mechreward.report.archive import Archive
+    from mechreward.report.pages import fill_file, write_pages
+
+    archive = Archive.load(data)
+    for path in [fill_file(path, archive) for path in fill] if fill else write_pages(archive, out):
+        typer.echo(f"page: {path}")
+
+
 def _tell(found: list[str], missed: list[str]) -> None:
     for sentence in found:
         typer.echo(f"  found: {sentence}")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from math import nan
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from mechreward import experiments as paper
 from mechreward.experiments.plan import PAPER
 from mechreward.experiments.rows import Results, Row, rows_from
+from mechreward.report.layout import render
 from mechreward.report.results_page import write_page
+from mechreward.report.tables import numbers
 from mechreward.stats import Interval
 
 
@@ -91,3 +95,27 @@ def test_captions_name_R13_where_it_is_the_same_rows(tmp_path: Path):
     again = [replace(row, experiment="R13", detail=row.detail | {"as": "R2"}) for row in rows]
     assert "R2, R13, MLP units: Spearman with V-hat, linear" in page([*rows, *again], tmp_path)
     assert "R13, MLP units" not in page(rows, tmp_path)
+
+
+HOSTILE = '<script>alert(1)</script> | {{ 7*7 }} "x" [a](b)'
+
+
+def test_hostile_names_are_text_on_the_page(tmp_path: Path):
+    """In the name of a model, a target, an arm and a detail: no tag but the page's own."""
+    about = paper.shared("R1", HOSTILE, "rows", "3.mlp", 0)
+    score = Interval(0.3, 0.2, 0.4, 50)
+    probe = {"target": HOSTILE, "shape": "linear"}
+    known = rows_from(
+        about | {"experiment": "R7"}, [(HOSTILE, "auroc_s0", score, {"known": HOSTILE})]
+    )
+    rows = [replace(row, model=HOSTILE) for row in evidence()]
+    rows += rows_from(about, [(HOSTILE, "spearman", score, probe)])
+    (table,) = numbers(Results({}, tuple(known)))
+    for text in (page(rows, tmp_path), render("table.md.j2", table=table)):
+        html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+        assert not {"script", "a"} & set(re.findall(r"<(\w+)", html))
+        shown = html.replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">")
+        assert HOSTILE in shown
+        for line in re.findall(r"<tr>.*?</tr>", html, re.DOTALL):
+            assert line.count("<t") - 1 in (4, 8, 10), "as many cells as heads"
+    assert not [path for path in tmp_path.rglob("*") if "<" in path.name or "|" in path.name]

@@ -13,8 +13,10 @@ from scipy.stats import norm
 
 from mechreward import experiments as paper
 from mechreward.experiments.rows import Results, Row, rows_from
-from mechreward.report.between import across, against_base
 from mechreward.report.figures import grids
+from mechreward.report.glance import descendants
+from mechreward.report.layout import render, save_figures
+from mechreward.report.transfer import transfer
 from mechreward.stats import Interval
 from mechreward.stats.intervals import difference
 
@@ -29,6 +31,18 @@ def cell(
     return rows_from(
         about, [("value", "spearman", interval, {"share": share, "split": "test"} | detail)]
     )[0]
+
+
+def against_base(results: Results, homes: tuple[tuple[str, str], ...]) -> str:
+    return render("descendants.md.j2", descendants=descendants(results, homes))
+
+
+def across(results: Results, folder: Path) -> str:
+    """R12 as the page has it, its pictures in `folder`."""
+    part = transfer(results)
+    for site in part.sites:
+        save_figures(site.figures, folder / "pictures")
+    return render("transfer.md.j2", transfer=part)
 
 
 def test_a_grid_marks_the_cells_that_hold_and_counts_them():
@@ -89,7 +103,7 @@ def test_base_and_descendant_are_compared_in_every_cell_and_none_is_picked():
         for site in sites
     ]
     few = [cell("countdown-rl", "0.mlp", 0.99, 0.01)]
-    text = "\n".join(against_base(Results({}, (*base, *own, *few)), HOMES))
+    text = against_base(Results({}, (*base, *own, *few)), HOMES)
     assert text.count("| countdown-rl on countdown |") == 8 and "0.99" not in text
     assert "differs from the base at 2.mlp (+0.60), of 8 cells" in text
     line = next(line for line in text.splitlines() if "1.mlp" in line and line.startswith("|"))
@@ -98,9 +112,7 @@ def test_base_and_descendant_are_compared_in_every_cell_and_none_is_picked():
         "Holm: the second smallest of 8, times 7"
     )
     assert "chain" not in text
-    same = "\n".join(
-        against_base(Results({}, (*base, *[r for r in own if r.site != "2.mlp"])), HOMES)
-    )
+    same = against_base(Results({}, (*base, *[r for r in own if r.site != "2.mlp"])), HOMES)
     assert "no difference from the base is shown, of 7 cells" in same
 
 
@@ -109,12 +121,12 @@ def test_without_a_test_grid_nothing_is_compared():
         cell(model, "0.mlp", 0.3, split="validation")
         for model in ("countdown-base", "countdown-rl")
     ]
-    text = "\n".join(against_base(Results({}, tuple(old)), HOMES))
+    text = against_base(Results({}, tuple(old)), HOMES)
     assert "for want of R3 rows" in text and "countdown-rl on countdown" in text and "|" not in text
-    assert against_base(Results({}, tuple(old)), HOMES[1:]) == []
+    assert against_base(Results({}, tuple(old)), HOMES[1:]).strip() == ""
 
 
-def transfer(matched: bool = True) -> list[Row]:
+def transfers(matched: bool = True) -> list[Row]:
     """Homes a, b, c of task t: a and b share far more than matched sets, c shares nothing; b's
     neurons read in a."""
     rows = []
@@ -155,7 +167,7 @@ def transfer(matched: bool = True) -> list[Row]:
 
 
 def test_transfer_counts_what_exceeds_matched_sets(tmp_path: Path):
-    text = "\n".join(across(Results({}, tuple(transfer())), tmp_path / "page.md"))
+    text = across(Results({}, tuple(transfers())), tmp_path)
     assert (
         "Of 3 pairs of homes, 1 share more neurons than chance (hypergeometric, Holm at 0.05); 1 more than"
         in text
@@ -173,19 +185,19 @@ def test_transfer_counts_what_exceeds_matched_sets(tmp_path: Path):
 
 
 def test_every_transfer_is_folded_below_with_its_intervals(tmp_path: Path):
-    text = "\n".join(across(Results({}, tuple(transfer())), tmp_path / "page.md"))
+    text = across(Results({}, tuple(transfers())), tmp_path)
     own = "0.600 | 0.070 | 1e-06 | 0.210 [0.100, 0.300] | 0.005 | 0.700 [0.100, 0.900] | 0.300 [0.200, 0.400]"
     assert (
         f"| b t in a t | {own} | 0.500 [0.400, 1.000] | 0.550 [0.500, 0.600] | 50 |" in text
         and text.count(" t in ") == 9
     )
     assert text.index("<details>") < text.index("b t in a t") < text.index("</details>")
-    off = "\n".join(across(Results({}, tuple(transfer(matched=False))), tmp_path / "page.md"))
+    off = across(Results({}, tuple(transfers(matched=False))), tmp_path)
     assert "0.550 [0.500, 0.600] unmatched | 50 |" in off and "unmatched | 50" not in text
 
 
 def test_controls_that_are_not_matched_carry_no_claim(tmp_path: Path):
-    text = "\n".join(across(Results({}, tuple(transfer(matched=False))), tmp_path / "page.md"))
+    text = across(Results({}, tuple(transfers(matched=False))), tmp_path)
     assert (
         "In 18 of 18 comparisons the control sets are not matched (mean log error up to 0.40)"
         in text
@@ -196,9 +208,9 @@ def test_controls_that_are_not_matched_carry_no_claim(tmp_path: Path):
 
 
 def test_transfer_rows_of_an_older_run_still_make_a_page(tmp_path: Path):
-    old = [row for row in transfer() if (row.arm, row.metric) != ("matched", "iou")]
+    old = [row for row in transfers() if (row.arm, row.metric) != ("matched", "iou")]
     for row in old:
         row.detail.pop("is_matched", None)
-    text = "\n".join(across(Results({}, tuple(old)), tmp_path / "page.md"))
+    text = across(Results({}, tuple(old)), tmp_path)
     assert "more than chance among neurons as large" not in text and "1 read V-hat better" in text
-    assert across(Results({}, ()), tmp_path / "page.md") == []
+    assert across(Results({}, ()), tmp_path).strip() == ""

@@ -19,7 +19,8 @@ from mechreward.base.errors import MechRewardError
 from mechreward.experiments.rows import Results, Row
 from mechreward.report.charts import ablation_bars, layers_heatmap, pruning_curve
 from mechreward.report.findings.value import RANKINGS
-from mechreward.report.html import Section, number, readable, report
+from mechreward.report.formats import readable, scaled
+from mechreward.report.html import Section, report
 from mechreward.show import tokens
 from mechreward.show.histogram import histogram
 from mechreward.show.style import looks
@@ -459,7 +460,7 @@ def test_report_takes_the_poison_out_of_an_svg_and_refuses_active_html(tmp_path)
     ],
 )
 def test_numbers_read_well(value, text):
-    assert number(value) == text
+    assert scaled(value) == text
 
 
 def test_details_read_well():

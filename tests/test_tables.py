@@ -7,9 +7,12 @@ from math import nan
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from mechreward import experiments as paper
+from mechreward.base.errors import MechRewardError
 from mechreward.experiments.rows import Results, Row, rows_from
+from mechreward.report.layout import Table, render
 from mechreward.report.tables import TABLES, numbers
 from mechreward.stats import Interval
 
@@ -18,9 +21,15 @@ def about(experiment: str) -> dict[str, Any]:
     return paper.shared(experiment, "made-up", "rows", "3.mlp", 0)
 
 
+def markdown(*rows: Row) -> list[str]:
+    """The lines of every table as the page has them."""
+    tables = [render("table.md.j2", table=table) for table in numbers(Results({}, rows))]
+    return "\n".join(tables).splitlines()
+
+
 def lines(*rows: Row) -> list[str]:
     """The lines of every table that begin with the site or the value read-out."""
-    return [line for line in numbers(Results({}, rows)) if line.startswith(("| 3.mlp", "| value"))]
+    return [line for line in markdown(*rows) if line.startswith(("| 3.mlp", "| value"))]
 
 
 def around(estimate: float, n: int = 50) -> Interval:
@@ -141,7 +150,7 @@ def test_R3_every_cell_has_its_interval_and_its_p():
         "| 3.mlp | validation | 0.400 [0.300, 0.500] | – | 50 |",
         "| 3.mlp | test | 0.500 [0.400, 0.600] p=0.012 | 0.200 [0.100, 0.300] p=0.012 | 50 |",
     ]
-    assert "| at | split | all | top 1% | n |" in numbers(Results({}, tuple(rows)))
+    assert "| at | split | all | top 1% | n |" in markdown(*rows)
 
 
 def test_R5_the_gap_the_test_and_the_overlap_stand_in_one_line():
@@ -172,9 +181,7 @@ def test_R6_and_R7_all_rows():
         "| 3.mlp | 5% | 38 | 3 | 0.041 | 0.026 | 0.29 | 768 |",
         "| value read-out at 3.mlp, s_0 | before | 0.600 [0.500, 0.700] | 300 |",
     ]
-    assert "| mean logprob | after | 0.800 [0.700, 0.900] | 300 |" in numbers(
-        Results({}, tuple(rows))
-    )
+    assert "| mean logprob | after | 0.800 [0.700, 0.900] | 300 |" in markdown(*rows)
 
 
 def test_R8_escapes_the_bars_of_the_cut_and_keeps_the_curve_out():
@@ -275,22 +282,61 @@ def test_R10_draws_become_a_mean_between_the_lowest_and_the_highest():
     ]
 
 
-def test_markdown_renders_blank_lines_and_as_many_cells_as_heads():
-    """A table inside <details> needs a blank line before and behind; a bare bar would open another
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "a | b",
+    r"a \| b \\",
+    "{{ 7*7 }} and *x* and _y_",
+    'say "x"',
+    "line\n| break",
+    "[a](http://x)",
+    "&lt;b&gt;",
+    "<!-- x",
+    "l1_penalised_x",
+)
+
+
+def read(text: str) -> list[list[str]]:
+    """The cells of the tables of a page, as a reader of Markdown sees them."""
+    cells: list[list[str]] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type == "tr_open":
+            cells.append([])
+        if token.type == "inline" and token.level > 3:
+            children = token.children or []
+            assert {child.type for child in children} <= {"text", "text_special"}, token.content
+            cells[-1].append("".join(child.content for child in children))
+    return cells
+
+
+def test_a_cell_is_text_whatever_it_holds():
+    """An independent reader of Markdown gets every cell back: no tag, no other cell, no emphasis."""
+    columns = [f"column {column}" for column in range(len(HOSTILE))]
+    text = render("table.md.j2", table=Table("", columns, [HOSTILE, HOSTILE[::-1]]))
+    wanted = [cell.replace("\n", " ") for cell in HOSTILE]
+    assert read(text) == [columns, wanted, wanted[::-1]]
+    tags = set(re.findall(r"<(\w+)", MarkdownIt("commonmark").enable("table").render(text)))
+    assert tags == {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+def test_a_line_has_a_cell_for_every_column():
+    with pytest.raises(MechRewardError, match="has 1 cells, not 2"):
+        Table("x", ("a", "b"), [["1"]])
+
+
+def test_a_table_stands_between_blank_lines_with_as_many_cells_as_heads():
+    """Inside <details> a table needs a blank line before and behind; a bare bar would open another
     cell."""
     every = {"fitted": "all steps", "tested": "|delta| > 0.3"}
     rows = rows_from(about("R8"), [("dopamine", "spearman", around(0.2), every)])
-    rows += rows_from(
-        about("R10"), [("value", "spearman", around(0.1), {"zeroed": 51, "layers": 1})]
-    )
-    text = numbers(Results({}, tuple(rows)))
-    assert text[:2] == ["<details><summary>Numbers</summary>", ""] and text[-3:] == [
-        "",
-        "</details>",
-        "",
-    ]
+    zeroed = {"zeroed": 51, "layers": 1}
+    rows += rows_from(about("R10"), [("value", "spearman", around(0.1), zeroed)])
+    tables = numbers(Results({}, tuple(rows)))
+    text = render("folded.md.j2", tables=tables).splitlines()
+    assert text[:2] == ["<details><summary>Numbers</summary>", ""]
+    assert text[-2:] == ["", "</details>"]
     heads = [at for at, line in enumerate(text) if line.startswith("| --- |")]
     assert len(heads) == 2 < len(TABLES)
     for at in heads:
         assert text[at - 2] == "" == text[at + 2] and text[at - 3].startswith("**R")
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in text[at - 1 : at + 2]}) == 1
+    assert [len(line) for line in read("\n".join(text))] == [8, 8, 8, 8]

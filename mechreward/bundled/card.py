@@ -133,7 +133,7 @@ def card(names: Iterable[str]) -> str:
         "# The bundled models",
         "",
         "Written by `python -m mechreward.bundled.card` from the training logs and measurements in",
-        "`mechreward/testbed/weights/*/`. Retrain with `python -m mechreward.bundled.train`.",
+        "`mechreward/models/weights/*/`. Retrain with `python -m mechreward.bundled.train`.",
         "",
         f"Qwen2 architecture, {ARCHITECTURE['num_hidden_layers']} layers, "
         f"d_model {ARCHITECTURE['hidden_size']}, d_mlp {ARCHITECTURE['intermediate_size']}, "

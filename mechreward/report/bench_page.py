@@ -1,64 +1,98 @@
-"""The page of the benchmark."""
+"""The page of the benchmark. Its words are in `templates/performance.md.j2`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mechreward.base.files import write_atomic
-from mechreward.experiments.rows import Results
+from mechreward.experiments.rows import Results, Row
+from mechreward.report import layout
+from mechreward.report.formats import number, share, small, two
+from mechreward.report.layout import Table
+
+
+@dataclass(frozen=True)
+class BenchPage:
+    """What the page says: the machine, every ratio, how cost grows, what limits a ratio."""
+
+    machine: dict[str, str]
+    versions: str
+    ratios: Table
+    growth: Table
+    limits: Sequence[str]
 
 
 def page(results: Results, path: Path | str) -> Path:
-    """`docs/performance.md` from the results of a run."""
-    info = results.manifest["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in info["versions"].items())
-    lines = [
-        "# Performance",
-        "",
-        "Made by `mechreward bench --docs`; ratios are medians over interleaved repeats (min to max).",
-        f"CPU: {info['cpu']}, {info['cores']} cores, {info['threads']} threads. GPU: {info['gpu']}. {versions}.",
-        "",
-        "| | work | compared to | ratio | target | parity |",
-        "|---|---|---|---|---|---|",
-    ]
+    """Write `performance.md` from the rows of `mechreward bench`."""
+    machine = results.manifest["machine"]
+    content = BenchPage(
+        machine=machine,
+        versions=", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
+        ratios=_ratios(results),
+        growth=_growth(results),
+        limits=[*_products(results), *_last_tokens(results)],
+    )
+    return layout.write(path, "performance.md.j2", page=content)
+
+
+def _ratios(results: Results) -> Table:
+    lines = []
     for row in results.where(metric="ratio"):
-        beside = results.where(experiment=row.experiment, arm=row.arm, metric="parity")
-        (same,) = [one for one in beside if one.detail["work"] == row.detail["work"]]
-        times = row.detail["times"]
-        goal = (
-            f"{'<=' if times else '>='} {row.detail['target']:g}" if "target" in row.detail else ""
-        )
-        lines.append(
-            f"| {row.experiment} | {row.detail['work']} | {row.arm} | {row.estimate:.2f} ({row.low:.2f} to "
-            f"{row.high:.2f}){' of the time' if times else ''} | {goal} | {same.detail['kind']} {same.estimate:.2g} |"
-        )
-    lines += ["", "| how cost grows | seconds | prefill tokens |", "|---|---|---|"]
+        detail = row.detail
+        parity = _beside(results, row)
+        ratio = f"{two(row.estimate)} ({two(row.low)} to {two(row.high)})"
+        goal = ""
+        if "target" in detail:
+            goal = f"{'<=' if detail['times'] else '>='} {detail['target']:g}"
+        if detail["times"]:
+            ratio += " of the time"
+        told = f"{parity.detail['kind']} {small(parity.estimate)}"
+        lines.append([row.experiment, detail["work"], row.arm, ratio, goal, told])
+    return Table("", ("", "work", "compared to", "ratio", "target", "parity"), lines)
+
+
+def _beside(results: Results, row: Row) -> Row:
+    """The parity of the same two arms at the same work."""
+    rows = results.where(experiment=row.experiment, arm=row.arm, metric="parity")
+    (parity,) = [other for other in rows if other.detail["work"] == row.detail["work"]]
+    return parity
+
+
+def _growth(results: Results) -> Table:
+    lines = []
     for row in results.where(experiment="growth", metric="seconds"):
         (prefill,) = results.where(experiment="growth", arm=row.arm, metric="prefill_tokens")
-        lines.append(f"| {row.arm} | {row.estimate:.3f} | {prefill.estimate:.0f} |")
-    return write_atomic(path, "\n".join([*lines, *_limits(results)]) + "\n")
+        lines.append([row.arm, number(row.estimate), number(prefill.estimate, 0)])
+    return Table("", ("how cost grows", "seconds", "prefill tokens"), lines)
 
 
-def _limits(results: Results) -> list[str]:
-    """What stands between a ratio and a better one."""
-    lines = ["", "What limits them:", ""]
+def _products(results: Results) -> list[str]:
+    """How much of our time no better decode loop could save."""
+    sentences = []
     for row in results.where(metric="share_elsewhere"):
-        parts = [
-            results.where(experiment=row.experiment, metric=f"share_{kind}")[0]
-            for kind in ("weights", "attention")
-        ]
-        weights, attention = (part.estimate for part in parts)
+        (weights,) = results.where(experiment=row.experiment, metric="share_weights")
+        (attention,) = results.where(experiment=row.experiment, metric="share_attention")
         (ratio,) = results.where(experiment=row.experiment, metric="ratio", arm="generate")
-        lines.append(
-            f"- {row.experiment}, {row.detail['work']}: {weights:.0%} of our time goes into products with weights, "
-            f"{attention:.0%} into products of attention (measured under cProfile, which adds to the rest). "
-            f"With these products alone the ratio would be {ratio.estimate / (weights + attention):.1f}."
+        best = ratio.estimate / (weights.estimate + attention.estimate)
+        sentences.append(
+            f"{row.experiment}, {row.detail['work']}: {share(weights.estimate)} of our time goes "
+            f"into products with weights, {share(attention.estimate)} into products of attention "
+            "(measured under cProfile, which adds to the rest). With these products alone the "
+            f"ratio would be {number(best, 1)}."
         )
+    return sentences
+
+
+def _last_tokens(results: Results) -> list[str]:
+    """What it costs to run the last token of an answer, where that is caught."""
+    sentences = []
     for row in results.where(metric="row_passes", arm="mechreward"):
         (plain,) = results.where(experiment=row.experiment, metric="row_passes", arm="plain_decode")
-        lines.append(
-            f"- {row.experiment}, {row.detail['work']}: the last token of an answer is run only for what is caught "
-            f"there. That makes {row.estimate:,.0f} passes of a row where plain decoding takes {plain.estimate:,.0f}: "
-            f"{row.estimate / plain.estimate:.3f} of its work, for answers of this length."
+        sentences.append(
+            f"{row.experiment}, {row.detail['work']}: the last token of an answer is run only for "
+            f"what is caught there. That makes {row.estimate:,.0f} passes of a row where plain "
+            f"decoding takes {plain.estimate:,.0f}: {number(row.estimate / plain.estimate)} of its "
+            "work, for answers of this length."
         )
-    return lines if len(lines) > 3 else []
+    return sentences

@@ -17,8 +17,8 @@ from mechreward.report.charts import (
     steering_curve,
     traces,
 )
-from mechreward.report.select import LEVEL, _grid, curve_rows, kind_of, of
-from mechreward.report.words import ARMS, NAMES, _title, cite, words
+from mechreward.report.select import LEVEL, curve_rows, grid_rows, kind_of, of
+from mechreward.report.words import ARMS, NAMES, cite, of_share, words
 from mechreward.show.forest import Estimate, forest
 from mechreward.show.heatmap import matrix
 from mechreward.show.style import Reference
@@ -74,7 +74,7 @@ def grids(results: Results) -> list[Picture]:
     list of (caption, file name, SVG)
         A split without rows has no picture.
     """
-    test = _grid(results, "test")
+    test = grid_rows(results, "test")
     by_share: dict[float, list[Row]] = {}
     for row in test:
         by_share.setdefault(row.detail["share"], []).append(row)
@@ -84,12 +84,12 @@ def grids(results: Results) -> list[Picture]:
         rows = by_share[share]
         ring = [_place(row) for row in rows if _holds(row)]
         caption = (
-            f"R3, test, every cell: Spearman with V-hat from {_title(share)}; {len(ring)} of "
+            f"R3, test, every cell: Spearman with V-hat from {of_share(share)}; {len(ring)} of "
             f"{len(rows)} cells hold, of the whole grid {held} of {len(test)} (targets moved "
             f"between answers of equal length, one-sided, Holm over the grid at {LEVEL})"
         )
         found.append((caption, f"R3-test-{round(100 * share)}", _test_grid(rows, ring)))
-    validation = [row for row in _grid(results, "validation") if row.detail["share"] == 1]
+    validation = [row for row in grid_rows(results, "validation") if row.detail["share"] == 1]
     if validation:
         caption = (
             "R3, validation: Spearman with V-hat from all neurons; this grid, with its shares, "
@@ -99,7 +99,7 @@ def grids(results: Results) -> list[Picture]:
     return found
 
 
-def _figures(results: Results) -> list[Picture]:
+def figures(results: Results) -> list[Picture]:
     """Every picture of one home's results."""
     found = [*pictures(results), *grids(results)]
     for kind in NAMES:

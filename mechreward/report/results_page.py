@@ -1,21 +1,25 @@
 """From the rows of `mechreward paper` to a page: what holds and what does not, every figure, how to
-repeat it."""
+repeat it. Its words are in `templates/results.md.j2`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mechreward.base.files import write_atomic
 from mechreward.experiments.plan import again, command, plan_of
-from mechreward.experiments.rows import Results
-from mechreward.report.between import across, against_base
-from mechreward.report.figures import _figures
+from mechreward.experiments.rows import Results, Row
+from mechreward.report import layout
+from mechreward.report.figures import figures as drawn
 from mechreward.report.findings.rules import findings
-from mechreward.report.select import held, kind_of
+from mechreward.report.glance import Descendants, descendants, glance
+from mechreward.report.layout import Figure, Table, file_name
+from mechreward.report.select import of, settings
 from mechreward.report.tables import numbers
-from mechreward.report.words import NAMES, NONE, short
+from mechreward.report.transfer import Transfer, transfer
+from mechreward.report.words import EXPERIMENTS, NAMES, words
 
+# What is told of the data of a setting.
 DATA = (
     "accuracy",
     "value_sd",
@@ -24,138 +28,164 @@ DATA = (
     "reliability_value",
     "reliability_delta",
 )
+VERDICTS = ("pass", "fail", "inconclusive")
+
+
+@dataclass(frozen=True)
+class CertificateText:
+    """The five claims about a value set, and in one sentence what they come to."""
+
+    sentence: str
+    claims: Table
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the page says of one model on one task.
+
+    Attributes
+    ----------
+    title, command
+        Its heading, and what repeats every number of it.
+    data
+        What its test split is like.
+    found, not_found
+        Sentences by rule.
+    tables, certificates, figures
+        Every number, the claims about its value sets, its pictures.
+    """
+
+    title: str
+    command: str
+    data: Table
+    found: Sequence[str]
+    not_found: Sequence[str]
+    tables: Sequence[Table]
+    certificates: Sequence[CertificateText]
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
+class ResultsPage:
+    """All that the page says.
+
+    Attributes
+    ----------
+    command
+        What made the rows.
+    versions, experiments
+        Of packages; ids of the experiments and their names.
+    glance, repeats_glance
+        All settings in one table, and the command that repeats it.
+    descendants, settings, transfer
+        Base and descendants; each setting by itself; R12.
+    """
+
+    command: str
+    versions: str
+    experiments: str
+    glance: Table
+    repeats_glance: str
+    descendants: Descendants
+    settings: Sequence[Setting]
+    transfer: Transfer
 
 
 def write_page(results: Results, path: Path | str, by: str) -> Path:
-    """The page in Markdown, and its figures as SVG files in the folder `pictures` beside it; `by`
-    is the command that made the rows."""
-    path = Path(path)
-    homes = list(
-        dict.fromkeys((row.model, row.task) for row in results.rows if row.experiment != "R12")
+    """Write the page in Markdown, and its figures as SVG files in the folder `pictures` beside it.
+
+    Parameters
+    ----------
+    results
+        Rows of `mechreward paper`.
+    path
+        The file of the page.
+    by
+        The command that made the rows.
+    """
+    content = content_of(results, by)
+    folder = Path(path).parent / "pictures"
+    for setting in content.settings:
+        layout.save_figures(setting.figures, folder)
+    for site in content.transfer.sites:
+        layout.save_figures(site.figures, folder)
+    return layout.write(path, "results.md.j2", page=content)
+
+
+def content_of(results: Results, by: str) -> ResultsPage:
+    """What the page says of these rows, as data."""
+    rows = [row for row in results.rows if row.experiment != "R12"]
+    places = settings(rows)
+    at_a_glance = glance(results, places)
+    versions = results.manifest["versions"]
+    return ResultsPage(
+        command=by,
+        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+        experiments=", ".join(f"{name} {words(what)}" for what, name in EXPERIMENTS.items()),
+        glance=at_a_glance,
+        repeats_glance=again(results, "R2").strip("`") if at_a_glance.lines else "",
+        descendants=descendants(results, places),
+        settings=[_setting(results, model, task) for model, task in places],
+        transfer=transfer(results),
     )
-    versions = ", ".join(
-        f"{name} {number}" for name, number in results.manifest["versions"].items()
+
+
+def _setting(results: Results, model: str, task: str) -> Setting:
+    own = Results(results.manifest, tuple(results.where(model=model, task=task)))
+    names = dict.fromkeys(row.experiment for row in own.rows)
+    found, not_found = findings(own)
+    return Setting(
+        title=f"{model} on {task}",
+        command=command(plan_of(own, model, task), [name for name in names if name != "R12"]),
+        data=_data(own),
+        found=found,
+        not_found=not_found,
+        tables=numbers(own),
+        certificates=_certificates(own),
+        figures=_figures(own, f"{model}-{task}"),
     )
-    lines = [
-        "# Results",
-        "",
-        f"Written by `{by}` from the rows it left in `results.json`; {versions}.",
-        "Layers and shares were chosen on validation problems; R3's grid over layers is shown on test, every cell,",
-        "and once as it was seen on validation, marked so; all else is measured on test problems. Brackets are 95%",
-        "intervals, by bootstrap over problems unless a test is named; those of AUROC, but within a problem, have the",
-        "variance of clustered rows (Obuchowski). Every sentence follows from a rule in",
-        "`findings.py`. The rules are code and the same for every model and task, but they were not all fixed in",
-        "advance: earlier versions of this page came from the same test problems (the same seed), and it was made",
-        "again whenever a rule, a size or an experiment was added or changed. How a layer is chosen (`paper.choose`)",
-        "was changed after the top 1% alone had picked an unreadable layer by chance. So take the page as",
-        "exploratory beyond its corrected p-values. More numbers are folded under Numbers; every one is a",
-        "row of `results.json`. The command under a heading repeats every number of its section; it names what",
-        "differs from the command's own sizes. Value sets (but for the other arms of R5) come from the mc probe over",
-        "states; the paper's TD over tokens is a target in R1, and wherever a row says `td over tokens`.",
-        "R13 is R2 and R4 on MLP units: what is said of MLP units under R2 and R4 are its rows.",
-        "",
-        *_differences(results, homes),
-    ]
-    for model, task in homes:
-        own = Results(results.manifest, tuple(results.where(model=model, task=task)))
-        lines += _home(own, model, task, path)
-    lines += across(results, path)
-    return write_atomic(path, "\n".join(lines) + "\n")
 
 
-def _home(results: Results, model: str, task: str, path: Path) -> list[str]:
-    experiments = [e for e in dict.fromkeys(row.experiment for row in results.rows) if e != "R12"]
-    found, missed = findings(results)
-    lines = [f"## {model} on {task}", ""]
-    lines += [f"`{command(plan_of(results, model, task), experiments)}`", ""]
-    data = [
-        row
-        for row in results.where(experiment="R1", arm="baseline")
-        if row.detail.get("split") == "test"
-    ]
-    lines += ["| on test | |", "| --- | --- |"]
-    lines += [
-        f"| {row.metric.replace('_', ' ')} | {row.interval} |" for row in data if row.metric in DATA
-    ]
-    lines += ["", "Found:", "", *(f"- {s}" for s in found or ["nothing"]), ""]
-    lines += ["Not found:", "", *(f"- {s}" for s in missed or ["nothing is missing"]), ""]
-    lines += numbers(results)
-    lines += _certificates(results)
-    for title, name, drawing in _figures(results):
-        file = f"{model}-{task}-{name}.svg"
-        write_atomic(path.parent / "pictures" / file, drawing)
-        lines += [f"![{title}](pictures/{file})", f"*{title}*", ""]
-    return lines
-
-
-def _certificates(results: Results) -> list[str]:
-    """The five claims about each kind's value set, and in one sentence what they come to."""
+def _data(results: Results) -> Table:
     lines = []
+    for row in results.where(experiment="R1", arm="baseline"):
+        if row.detail.get("split") == "test" and row.metric in DATA:
+            lines.append([words(row.metric), str(row.interval)])
+    return Table("", ("on test", ""), lines)
+
+
+def _certificates(results: Results) -> list[CertificateText]:
+    """One for each kind of neuron that has one."""
+    certificates = []
     for kind, name in NAMES.items():
-        rows = [row for row in results.where(experiment="certificate") if kind_of(row) == kind]
-        if not rows:
-            continue
-        by_verdict = {
-            verdict: [row.metric for row in rows if row.detail["verdict"] == verdict]
-            for verdict in ("pass", "fail", "inconclusive")
-        }
-        said = "; ".join(
-            f"{verdict}: {', '.join(claims)}" for verdict, claims in by_verdict.items() if claims
-        )
-        if len(by_verdict["pass"]) == len(rows):
-            reading = (
-                "All five claims hold: these are value neurons as far as this package can tell"
-            )
-        elif by_verdict["fail"]:
-            reading = "These neurons are not certified: a claim is refuted"
-        else:
-            reading = "These neurons are not certified: what is open says what would settle it"
-        lines += [
-            f"Certificate of {rows[0].detail['neurons']} {name} at {rows[0].site}. {reading} ({said}).",
-            "",
-        ]
-        lines += ["| claim | verdict | reason |", "| --- | --- | --- |"]
-        lines += [
-            f"| {row.metric} | {row.detail['verdict']} | {row.detail['reason']} |" for row in rows
-        ]
-        lines.append("")
-    return lines
+        rows = of(results.where(experiment="certificate"), kind)
+        if rows:
+            lines = [[row.metric, row.detail["verdict"], row.detail["reason"]] for row in rows]
+            claims = Table("", ("claim", "verdict", "reason"), lines)
+            certificates.append(CertificateText(_come_to(rows, name), claims))
+    return certificates
 
 
-def _differences(results: Results, homes: Sequence[tuple[str, str]]) -> list[str]:
-    """One table over all homes, and whether the RL descendants differ from their base."""
-    if not any(row.metric == "sparsity" for row in results.where(experiment="R2")):
-        return against_base(results, homes)
-    lines = [
-        "## At a glance",
-        "",
-        f"Repeated by {again(results, 'R2')}. A linear probe on test: Spearman with V-hat from all neurons, from the "
-        "top 1% by correlation, from as many random ones and from the best 1% of random bases (means of 19 draws, "
-        "which have no interval here). Sparsity is the part of the way from the better of the last two to all neurons "
-        "that the top 1% goes (a way much shorter than a sixth of all neurons' Spearman counts as that sixth); above 1 "
-        "the few read better than all; below 0, the part of all neurons' Spearman that they fall short by. A dash: "
-        "what all neurons read is not shown to be above shuffled targets.",
-        "",
-        "| | neurons | all | top 1% | random 1% | best of random bases | sparsity beyond redundancy | reading |",
-        "|" + " --- |" * 8,
-    ]
-    for model, task in homes:
-        for kind, name in NAMES.items():
-            rows = [
-                row
-                for row in results.where(experiment="R2", model=model, task=task)
-                if kind_of(row) == kind
-            ]
-            for one in (row for row in rows if row.metric == "sparsity"):
-                d = one.detail
-                beyond = NONE if d["reading"] == "nothing" else short(one.interval)
-                same = {key: held(results, one, d[key]) for key in ("full", "few")}
-                ends = " | ".join(
-                    short(row.interval) if row else f"{d[key]:.2f}" for key, row in same.items()
-                )
-                lines.append(
-                    f"| {model} on {task} | {name}, {one.site} | {ends} | {d['random']:.2f} | {d['rotated']:.2f} | "
-                    f"{beyond} | {d['reading']} |"
-                )
-    lines.append("")
-    return [*lines, *against_base(results, homes)]
+def _come_to(rows: Sequence[Row], name: str) -> str:
+    """What the claims of a certificate come to, in a sentence."""
+    parts = []
+    verdicts = {row.detail["verdict"] for row in rows}
+    for verdict in VERDICTS:
+        claims = [row.metric for row in rows if row.detail["verdict"] == verdict]
+        if claims:
+            parts.append(f"{verdict}: {', '.join(claims)}")
+    if verdicts == {"pass"}:
+        reading = "All five claims hold: these are value neurons as far as this package can tell"
+    elif "fail" in verdicts:
+        reading = "These neurons are not certified: a claim is refuted"
+    else:
+        reading = "These neurons are not certified: what is open says what would settle it"
+    neurons = f"{rows[0].detail['neurons']} {name} at {rows[0].site}"
+    return f"Certificate of {neurons}. {reading} ({'; '.join(parts)})."
+
+
+def _figures(results: Results, prefix: str) -> list[Figure]:
+    figures = []
+    for caption, name, drawing in drawn(results):
+        figures.append(Figure(caption, file_name(f"{prefix}-{name}.svg"), drawing))
+    return figures

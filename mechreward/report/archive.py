@@ -1,0 +1,147 @@
+"""The rows behind all pages in one small file, `docs/data/results.json.gz`.
+
+`python -m mechreward.report.archive RUN/results.json ...` packs them from the folders of runs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from mechreward.base.errors import MechRewardError, require
+from mechreward.base.files import nulled, read_json, write_atomic
+from mechreward.causal.certificate import Certificate
+from mechreward.experiments.certificate import claim_rows
+from mechreward.experiments.rows import SCHEMA, Results, Row
+from mechreward.models.load import WEIGHTS
+
+FILE = Path("docs/data/results.json.gz")
+FIELDS = [field.name for field in fields(Row)]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The rows behind the pages; a part that is None has no page.
+
+    Attributes
+    ----------
+    paper, calibration, bench
+        What `mechreward paper`, `calibrate` and `bench` left in their `results.json`.
+    certificates
+        Claims that `mechreward certify` tried, as rows of the experiment `certify`.
+    """
+
+    paper: Results | None = None
+    calibration: Results | None = None
+    bench: Results | None = None
+    certificates: Results | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        """Rows of every part."""
+        rows: list[Row] = []
+        for name in PARTS:
+            part = getattr(self, name)
+            rows += part.rows if part else ()
+        return rows
+
+    def pack(self, path: Path | str) -> Path:
+        """Write the file: the same bytes for the same rows."""
+        parts = {}
+        for name in PARTS:
+            part = getattr(self, name)
+            if part:
+                rows = [nulled(list(asdict(row).values())) for row in part.rows]
+                parts[name] = {"manifest": nulled(part.manifest), "rows": rows}
+        whole = {"schema": SCHEMA, "fields": FIELDS, "parts": parts}
+        text = json.dumps(whole, separators=(",", ":"), allow_nan=False)
+        return write_atomic(path, gzip.compress(text.encode(), mtime=0))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Archive:
+        """Raises MechRewardError for a missing or damaged file, or another schema."""
+        try:
+            whole = json.loads(gzip.decompress(Path(path).read_bytes()))
+            parts = {name: _results(part) for name, part in whole["parts"].items()}
+            known = (whole["schema"], whole["fields"]) == (SCHEMA, FIELDS)
+        except OSError as error:
+            raise MechRewardError(f"cannot read the archive {path}: {error}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+            raise MechRewardError(f"{path} is no whole archive of results: {error!r}.") from error
+        require(known, f"{path} has schema {whole['schema']}; this version reads {SCHEMA}.")
+        return cls(**parts)
+
+
+PARTS = [field.name for field in fields(Archive)]
+
+
+def _results(part: dict[str, Any]) -> Results:
+    rows = []
+    for values in part["rows"]:
+        rows.append(Row(*(math.nan if value is None else value for value in values)))
+    return Results(part["manifest"], tuple(rows))
+
+
+def certified(certificates: Iterable[Certificate]) -> Results:
+    """Claims as rows; `detail` holds every single number of a claim too."""
+    rows = []
+    for certificate in certificates:
+        about = {
+            "experiment": "certify",
+            "model": certificate.neurons.model_id.name,
+            "task": certificate.task,
+            "site": str(certificate.neurons.site),
+            "seed": certificate.sizes.get("seed", 0),
+        }
+        for claim, row in zip(certificate.claims, claim_rows(certificate, about), strict=True):
+            for key, value in claim.numbers.items():
+                if isinstance(value, int | float):
+                    row.detail.setdefault(key, value)
+            rows.append(row)
+    return Results({}, tuple(rows))
+
+
+def measurements() -> list[Row]:
+    """What was measured of the bundled models, from the files beside their weights, as rows of the
+    experiment `card`."""
+    rows = []
+    for path in sorted(WEIGHTS.glob("*/measured.json")):
+        for entry in read_json(path, "measurements")["rows"]:
+            about = ("card", path.parent.name, entry["task"], "", "")
+            if "mode" in entry:
+                bounds = entry["estimate"], entry["low"], entry["high"], entry["n"]
+                detail = {"split": entry["split"], "mode": entry["mode"]}
+                rows.append(Row(*about, "accuracy", *bounds, 7, detail))
+            else:
+                rows.append(Row(*about, "large_delta", *entry["large_delta"], entry["states"], 8))
+    return rows
+
+
+def main(
+    paper: Path = typer.Argument(help="results.json of `mechreward paper`."),
+    calibration: Path | None = typer.Option(None, help="That of `mechreward calibrate`."),
+    bench: Path | None = typer.Option(None, help="That of `mechreward bench`."),
+    certificate: list[Path] = typer.Option([], help="A certificate.json of `mechreward certify`."),
+    out: Path = typer.Option(FILE, help="The file."),
+) -> None:
+    """Pack the rows of finished runs into one file."""
+    certificates: Sequence[Certificate] = [Certificate.load(path) for path in certificate]
+    archive = Archive(
+        Results.load(paper),
+        Results.load(calibration) if calibration else None,
+        Results.load(bench) if bench else None,
+        certified(certificates) if certificates else None,
+    )
+    archive.pack(out)
+    typer.echo(f"{out}: {len(archive.rows)} rows, {out.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    typer.run(main)

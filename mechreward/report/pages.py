@@ -1,0 +1,48 @@
+"""All pages from the archive of rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mechreward.base.files import write_atomic
+from mechreward.report import bench_page, calibration_page
+from mechreward.report.archive import Archive, measurements
+from mechreward.report.prose import fill_prose
+from mechreward.report.results_page import write_page
+
+
+def write_pages(archive: Archive, out: Path | str) -> list[Path]:
+    """Write the page of every part that the archive holds, with its pictures.
+
+    Parameters
+    ----------
+    archive
+        The rows.
+    out
+        Folder for `results.md`, `calibration.md`, `performance.md`, and `pictures/`.
+
+    Returns
+    -------
+    list
+        The pages written.
+    """
+    out = Path(out)
+    written = []
+    if archive.paper:
+        by = archive.paper.manifest["command"]
+        written.append(write_page(archive.paper, out / "results.md", by))
+    if archive.calibration:
+        written.append(calibration_page.page(archive.calibration, out / "calibration.md"))
+    if archive.bench:
+        written.append(bench_page.page(archive.bench, out / "performance.md"))
+    return written
+
+
+def fill_file(path: Path, archive: Archive) -> Path:
+    """Write the numbers of a hand-written text anew from the rows that they name.
+
+    Raises:
+        MechRewardError: a reference that names no row, or several where one is meant.
+    """
+    text = path.read_text(encoding="utf-8")
+    return write_atomic(path, fill_prose(text, [*archive.rows, *measurements()]))
