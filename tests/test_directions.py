@@ -110,9 +110,16 @@ def both_ways():
     here, runs, tokens, acts, toward, push = steerable()
     about = paper.shared("R14", "planted", "planted", SITE, 0)
     rows = paper.R14(
-        here.model, here.task.problems("test", 60), [push, *random_pushes(push, tokens[SITE], acts, toward, 2)], about,
-        runs=runs, tokens=tokens, strengths=(-0.2, 0.2), states=12, k=8,
-    )  # fmt: skip
+        here.model,
+        here.task.problems("test", 60),
+        [push, *random_pushes(push, tokens[SITE], acts, toward, 2)],
+        about,
+        runs=runs,
+        tokens=tokens,
+        strengths=(-0.2, 0.2),
+        states=12,
+        k=8,
+    )
     return rows, push
 
 
