@@ -225,7 +225,7 @@ def certify(
 
     Returns
     -------
-    function
+    Certificate
         Five claims, each with a verdict, a reason and its numbers.
 
     Raises

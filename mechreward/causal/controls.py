@@ -72,7 +72,7 @@ def sinks(acts: Activations, ratio: float = 10.0) -> tuple[int, ...]:
 
     Returns
     -------
-    function
+    tuple of int
         Numbers of the neurons.
 
     Raises
@@ -266,7 +266,7 @@ def random(
 
     Returns
     -------
-    function
+    list of Control
         One for each draw, without a match.
 
     Raises

@@ -103,7 +103,7 @@ class Intervention:
 
         Returns
         -------
-        function
+        tensor [*batch width]
             Of the dtype of `x`.
 
         Raises
@@ -187,7 +187,7 @@ class Intervention:
 
         Returns
         -------
-        function
+        Edit
             To be carried by a row.
 
         Raises
@@ -235,7 +235,7 @@ def zero(neurons: NeuronSet, strength: int | float = 1.0) -> Intervention:
 
     Returns
     -------
-    function
+    Intervention
         Sets each neuron to 0.
     """
     return Intervention(neurons, "zero", torch.zeros(len(neurons)), strength)
@@ -253,7 +253,7 @@ def scale(neurons: NeuronSet, factor: int | float) -> Intervention:
 
     Returns
     -------
-    function
+    Intervention
         Its `strength` is `factor` - 1.
 
     Notes
@@ -290,7 +290,7 @@ def mean(
 
     Returns
     -------
-    function
+    Intervention
         Sets each neuron to a mean.
 
     Raises
@@ -346,7 +346,7 @@ def resample(
 
     Returns
     -------
-    function
+    Intervention
         Sets all neurons to joint values.
 
     Raises

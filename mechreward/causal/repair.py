@@ -48,7 +48,7 @@ def restored(
 
     Returns
     -------
-    function
+    mapping of Site to Interval
         By site, a bootstrap by problem.
 
     Raises

@@ -130,7 +130,7 @@ def matched_pushes(
 
     Returns
     -------
-    function
+    list of Push
         With their errors.
     """
     k = len(push.neurons)

@@ -108,7 +108,7 @@ def generate(
         How tokens are drawn; the model's own distribution if None.
     batch : int, default 256
         Rows decoded at once.
-    hooks : Hooks, default ()
+    hooks : sequence of (str, function), default ()
         TransformerLens `(name, fn)` pairs that stay on during prefill and decoding.
     capture : Capture or None, default None
         What to catch meanwhile, edits and hooks included. The last token of every job, which

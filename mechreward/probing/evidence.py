@@ -134,7 +134,7 @@ def evidence(
         Indices of the set; None takes the `top` by correlation with the target.
     top : int, default 3
         How many, where no set is given.
-    probe : Probe or None, default None
+    probe : ValueProbe, DopamineProbe or None, default None
         Prototype; `ValueProbe("mc", "linear")` if None.
     draws : int, default 19
         Of every null; 19 reach p = .05.

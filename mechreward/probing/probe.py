@@ -215,9 +215,9 @@ class ValueProbe(_Probe):
     ridge : float, default 0.01
         Penalty per row of the linear probe (our choice).
     rate : float, default 0.0005
-        Of the MLP's AdamW.
+        Learning rate of the MLP's AdamW.
     epochs : int, default 20
-        Of the MLP.
+        Epochs of the MLP.
     batch : int, default 20
         Trajectories in a batch of the MLP.
     seed : int, default 0
@@ -237,16 +237,16 @@ class ValueProbe(_Probe):
     net_ : torch.nn.Module
         Reads standardised activations.
     site_ : Site
-        Of the activations given to `fit`; not set by `fit_examples`, nor are those below.
+        Site of the activations given to `fit`. `fit_examples` sets neither this nor those below.
     model_id_ : ModelId
-        Of the activations.
+        Model of the activations.
     direction_ : tensor [width]
-        One standard deviation of each neuron, with the sign of its covariance with V-hat (the
-        reward at tokens) or delta.
+        One standard deviation of each neuron, with the sign of its covariance with V-hat
+        (the reward at tokens).
     correlation_ : array [width]
-        |Spearman's correlation| of each neuron alone with it.
-    correlated_ : {"V-hat", "the reward", "delta"}
-        Its name.
+        |Spearman's correlation| of each neuron alone with the same.
+    correlated_ : {"V-hat", "the reward"}
+        What `correlation_` is a correlation with.
 
     Notes
     -----
@@ -346,9 +346,9 @@ class DopamineProbe(_Probe):
     ridge : float, default 0.01
         Penalty per row of the linear probe (our choice).
     rate : float, default 0.001
-        Of the MLP's AdamW.
+        Learning rate of the MLP's AdamW.
     epochs : int, default 30
-        Of the MLP.
+        Epochs of the MLP.
     batch : int, default 20
         Trajectories in a batch of the MLP.
     seed : int, default 0
@@ -366,16 +366,15 @@ class DopamineProbe(_Probe):
     net_ : torch.nn.Module
         Reads standardised activations.
     site_ : Site
-        Of the activations given to `fit`; not set by `fit_examples`, nor are those below.
+        Site of the activations given to `fit`. `fit_examples` sets neither this nor those below.
     model_id_ : ModelId
-        Of the activations.
+        Model of the activations.
     direction_ : tensor [width]
-        One standard deviation of each neuron, with the sign of its covariance with V-hat (the
-        reward at tokens) or delta.
+        One standard deviation of each neuron, with the sign of its covariance with delta.
     correlation_ : array [width]
-        |Spearman's correlation| of each neuron alone with it.
-    correlated_ : {"V-hat", "the reward", "delta"}
-        Its name.
+        |Spearman's correlation| of each neuron alone with the same.
+    correlated_ : str, "delta"
+        What `correlation_` is a correlation with.
 
     Notes
     -----

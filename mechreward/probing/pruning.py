@@ -208,13 +208,13 @@ def pruning_curve(
 
     Parameters
     ----------
-    probe : Probe
+    probe : ValueProbe or DopamineProbe
         A prototype, fitted or not.
     train : Examples
         Rows to rank and fit on.
     test : Examples
         Rows to measure on.
-    ratios : sequence of float, default RATIOS
+    ratios : sequence of float, default 0, .5, .8, .9, .95, .98, .99
         Shares of the inputs to prune, in [0, 1).
     draws : int, default 5
         Of the arms with draws.

@@ -136,17 +136,18 @@ class Task(ABC):
         one_of("split", split, SPLITS)
         require(n >= 1, f"a task needs at least one problem: n={n} was given.")
         rng = random.Random(f"{self.name}/{split}/{seed}")
-        found: dict[str, Problem] = {}
+        drawn: dict[str, Problem] = {}
         idle = 0
         while idle < PATIENCE:
             problem = self.draw(rng)
             idle += 1
-            if problem is not None and split_of(problem.id) == split and problem.id not in found:
-                found[problem.id], idle = replace(problem, task=self), 0
-            if len(found) == n:
-                return list(found.values())
+            if problem is not None and split_of(problem.id) == split and problem.id not in drawn:
+                drawn[problem.id] = replace(problem, task=self)
+                idle = 0
+            if len(drawn) == n:
+                return list(drawn.values())
         raise MechRewardError(
-            f"{self.name} has only {len(found)} {split} problems within reach; {n} were asked for."
+            f"{self.name} has only {len(drawn)} {split} problems within reach; {n} were asked for."
         )
 
     def step_ends(self, pieces: Sequence[str], prompt_len: int) -> list[int]:
@@ -167,13 +168,16 @@ class Task(ABC):
             Entry 0 is the last prompt token (state s_0), entry t the end of step t.
         """
         ends = [prompt_len - 1]
-        ends += [
-            i for i in range(prompt_len, len(pieces)) if "\n" in pieces[i] or i == len(pieces) - 1
-        ]
+        last = len(pieces) - 1
+        for position in range(prompt_len, len(pieces)):
+            if "\n" in pieces[position] or position == last:
+                ends.append(position)
         return ends
 
 
 def split_of(problem_id: str) -> str:
     """The split a problem id belongs to."""
     bucket = int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:4], "big") % 10
-    return "test" if bucket < 2 else "validation" if bucket == 2 else "train"
+    if bucket < 2:
+        return "test"
+    return "validation" if bucket == 2 else "train"

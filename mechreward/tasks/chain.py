@@ -35,13 +35,12 @@ class Chain(LineTask):
         steps: list[tuple[str, int, bool]] = []
         text = str(first)
         for _ in range(rng.randint(*self.operations)):
-            fits = [
-                (op, literal, left, result)
-                for op, literal, left in (
-                    (rng.choice("+-*"), rng.randint(2, 9), rng.random() < 0.5) for _ in range(20)
-                )
-                if 1 <= (result := OPERATIONS[op](*_operands(value, literal, left))) <= LARGEST
-            ]
+            fits = []
+            for _ in range(20):  # all are drawn, whichever fits first
+                op, literal, left = rng.choice("+-*"), rng.randint(2, 9), rng.random() < 0.5
+                result = OPERATIONS[op](*_operands(value, literal, left))
+                if 1 <= result <= LARGEST:
+                    fits.append((op, literal, left, result))
             if not fits:
                 return None
             op, literal, left, result = fits[0]

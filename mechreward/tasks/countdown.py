@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import combinations, cycle
+from itertools import combinations, cycle, islice
 
 from mechreward.base.errors import MechRewardError
 from mechreward.tasks.base import SPLITS, Problem
@@ -46,13 +46,12 @@ class Countdown(LineTask):
         """
         if len(set(self.sizes)) == 1 or n < 1 or split not in SPLITS:
             return super().problems(split, n, seed)
-        turns = [size for size, _ in zip(cycle(self.sizes), range(n), strict=False)]
+        turns = list(islice(cycle(self.sizes), n))
         drawn = {}
         for size in dict.fromkeys(turns):
+            one_size = type(self)((size,), self.largest)
             try:
-                drawn[size] = iter(
-                    type(self)((size,), self.largest).problems(split, turns.count(size), seed)
-                )
+                drawn[size] = iter(one_size.problems(split, turns.count(size), seed))
             except MechRewardError as error:
                 raise MechRewardError(
                     f"{error} They are the share of {size} numbers in {n} problems."
@@ -86,15 +85,12 @@ class Countdown(LineTask):
             if number not in pool:
                 return None
             pool.remove(number)
-        legal = (
-            1 <= c <= LARGEST and OPERATIONS[op](a, b) == c and sorted(left) == sorted([*pool, c])
-        )
+        right = 1 <= c <= LARGEST and OPERATIONS[op](a, b) == c
+        legal = right and sorted(left) == sorted([*pool, c])
         return tuple(left) if legal else None
 
     def moves(self, problem: Problem, state: Pool) -> list[Move]:
-        return [
-            Move(f"{line} : {' '.join(map(str, after))}", after) for line, after in _plays(state)
-        ]
+        return [Move(f"{line} : {self.restate(after)}", after) for line, after in _plays(state)]
 
     def reachable(self, problem: Problem, state: Pool) -> bool:
         return problem.info["target"] in _finals(tuple(sorted(state)))

@@ -63,13 +63,11 @@ class LineTask(Task):
     def play(self, problem: Problem, text: str) -> tuple[list[Any], int, Verdict | None]:
         """Stack of standing states, number of undos, and the verdict if the text settles it."""
         stack, backs, over = [self.start(problem)], 0, None
-        for number, line in enumerate((raw.strip() for raw in text.strip().split("\n")), start=1):
+        for number, line in enumerate(text.strip().split("\n"), start=1):
+            line = line.strip()
             if over is not None:
-                return (
-                    stack,
-                    backs,
-                    Verdict("unverifiable", f"line {number} comes after the end: {line!r}"),
-                )
+                reason = f"line {number} comes after the end: {line!r}"
+                return stack, backs, Verdict("unverifiable", reason)
             head, _, rest = line.partition(" ")
             try:
                 if head == "answer":
@@ -78,30 +76,29 @@ class LineTask(Task):
                     over = Verdict("incorrect", "gave up")
                 elif head == "back":
                     backs += 1
-                    if backs > self.max_backs or len(stack) == 1:
-                        why = (
-                            "nothing to undo"
-                            if len(stack) == 1
-                            else f"undos are limited to {self.max_backs}"
-                        )
-                        return stack, backs, Verdict("incorrect", f"line {number}: {why}")
+                    if len(stack) == 1:
+                        reason = f"line {number}: nothing to undo"
+                        return stack, backs, Verdict("incorrect", reason)
+                    if backs > self.max_backs:
+                        reason = f"line {number}: undos are limited to {self.max_backs}"
+                        return stack, backs, Verdict("incorrect", reason)
                     stack.pop()
-                    if (
-                        stack[-1] is not None
-                        and rest.removeprefix(":").split() != self.restate(stack[-1]).split()
-                    ):
+                    if not self._restated(stack[-1], rest):
                         stack[-1] = None
+                elif line and stack[-1] is None:
+                    stack.append(None)
                 elif line:
-                    stack.append(
-                        None if stack[-1] is None else self.advance(problem, stack[-1], line)
-                    )
+                    stack.append(self.advance(problem, stack[-1], line))
             except ValueError as error:
-                return (
-                    stack,
-                    backs,
-                    Verdict("unverifiable", f"line {number} does not parse: {error}"),
-                )
+                reason = f"line {number} does not parse: {error}"
+                return stack, backs, Verdict("unverifiable", reason)
         return stack, backs, over
+
+    def _restated(self, state: Any, rest: str) -> bool:
+        """Whether what follows `back` is the state that stands again; a broken one is as it was."""
+        if state is None:
+            return True
+        return rest.removeprefix(":").split() == self.restate(state).split()
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         return self.play(problem, text)[2] or Verdict("incorrect", "no answer within the limit")

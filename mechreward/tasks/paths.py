@@ -45,10 +45,10 @@ class Paths(LineTask):
     def draw(self, rng: random.Random) -> Problem | None:
         names = rng.sample(NODES, rng.randint(8, 12))
         degrees = {node: rng.choice(self.degrees) for node in names}
-        edges = {
-            node: sorted(rng.sample([n for n in names if n != node], k))
-            for node, k in degrees.items()
-        }
+        edges = {}
+        for node, degree in degrees.items():
+            others = [name for name in names if name != node]
+            edges[node] = sorted(rng.sample(others, degree))
         here, goal = names[0], names[-1]
         distance = _distance(edges, here, goal)
         if distance is None or not 2 <= distance <= 6 or rng.random() > (distance / 6) ** 2:
@@ -66,11 +66,8 @@ class Paths(LineTask):
         here, arrow, after = line.partition(">")
         if not arrow or here not in NODES or after not in NODES:
             raise ValueError(f"{line!r} is not 'a>b'")
-        legal = (
-            here == state[-1]
-            and after in problem.info["edges"].get(here, ())
-            and after not in state
-        )
+        listed = after in problem.info["edges"].get(here, ())
+        legal = here == state[-1] and listed and after not in state
         return (*state, after) if legal else None
 
     def moves(self, problem: Problem, state: Route) -> list[Move]:
@@ -80,10 +77,9 @@ class Paths(LineTask):
         return [Move(f"{state[-1]}>{node}", (*state, node)) for node in ways]
 
     def reachable(self, problem: Problem, state: Route) -> bool:
-        return (
-            _distance(problem.info["edges"], state[-1], problem.info["to"], frozenset(state[:-1]))
-            is not None
-        )
+        closed = frozenset(state[:-1])
+        edges, goal = problem.info["edges"], problem.info["to"]
+        return _distance(edges, state[-1], goal, closed) is not None
 
     def restate(self, state: Route) -> str:
         return state[-1]

@@ -213,7 +213,7 @@ def transitions(
 
     Returns
     -------
-    function
+    array [word word]
         Rows are last words.
 
     Raises

@@ -70,7 +70,7 @@ class Truth:
 
         Returns
         -------
-        function
+        array [word word]
             Rows are last words.
         """
         return layout.transitions(self.weights, *changes)
@@ -88,7 +88,7 @@ class Truth:
 
         Returns
         -------
-        function
+        float
             Exact.
 
         Raises
@@ -139,7 +139,7 @@ class Truth:
 
         Returns
         -------
-        function
+        float
             Mean over the problems.
         """
         values = self.clean
@@ -202,7 +202,7 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
 
     Returns
     -------
-    function
+    PlantedModel
         Model, task and truth.
 
     Raises
@@ -276,7 +276,7 @@ def plant(
 
     Returns
     -------
-    function
+    Activations
         A changed copy.
 
     Raises

@@ -143,7 +143,7 @@ def values(moves: Float[np.ndarray, "word word"], horizon: int) -> Float[np.ndar
 
     Returns
     -------
-    function
+    array [left word]
         Row t is with t tokens left.
     """
     won = wins().astype(float)

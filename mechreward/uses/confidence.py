@@ -14,6 +14,15 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.stats import Interval
 
+# What is known without the model's activations: before the first token, and after the answer.
+SURFACE = (
+    "problem_length",
+    "difficulty",
+    "sequence_logprob",
+    "mean_logprob",
+    "answer_length",
+)
+
 
 def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts) -> dict[str, Interval]:
     """AUROC of the terminal reward for what may be known, grouped by when it is known.
@@ -55,13 +64,13 @@ def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts) -> dict[str
         acts.position[at_start].tolist() == prompts,
         "activations and rollouts differ: record from these rollouts.",
     )
+    scores: dict[str, np.ndarray] = {"value": probe.predict(acts)[at_start]}
+    rows = []
+    for run, problem in zip(runs, runs.problems, strict=True):
+        before = -float(run.prompt_len), -float(problem.difficulty)
+        behind = float(run.logprobs.sum()), float(run.logprobs.mean()), -float(run.length)
+        rows.append((*before, *behind))
+    for name, column in zip(SURFACE, np.array(rows).T, strict=True):
+        scores[name] = column
     reward, group = np.array(runs.rewards), np.array(runs.groups)
-    scores = {
-        "value": probe.predict(acts)[at_start],
-        "problem_length": np.array([-float(run.prompt_len) for run in runs]),
-        "difficulty": np.array([-float(problem.difficulty) for problem in runs.problems]),
-        "sequence_logprob": np.array([float(run.logprobs.sum()) for run in runs]),
-        "mean_logprob": np.array([float(run.logprobs.mean()) for run in runs]),
-        "answer_length": np.array([-float(run.length) for run in runs]),
-    }
     return {name: stats.auroc_interval(score, reward, group) for name, score in scores.items()}
