@@ -6,13 +6,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from mechreward.bench.ground import Contest, Ground
-from mechreward.experiments.rows import Row
+from mechreward.experiments.rows import Detail, Row
 from mechreward.stats import Interval
 
 OURS = "mechreward"
@@ -109,7 +109,7 @@ class _Rows:
             metric=metric,
             **asdict(number),
             seed=self.ground.seed,
-            detail={"work": self.contest.work, **detail},
+            detail=cast(Detail, {"work": self.contest.work, **detail}),
         )
         self.rows.append(row)
 

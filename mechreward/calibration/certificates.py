@@ -13,7 +13,7 @@ from mechreward.base.errors import one_of
 from mechreward.calibration.data import RESID
 from mechreward.causal.certificate import by_steering, certify, sample_states
 from mechreward.causal.claims import CLAIMS, verdicts
-from mechreward.experiments.rows import Row, rows_from
+from mechreward.experiments.rows import Detail, Row, rows_from
 from mechreward.experiments.split import shared
 from mechreward.models.site import Site
 from mechreward.probing.activations import record
@@ -189,10 +189,10 @@ def rates(name: str, by_seed: Sequence[Mapping[str, str]]) -> list[Row]:
     return rows
 
 
-def pass_rate(counts: Counter[str]) -> tuple[Interval, dict[str, Any]]:
+def pass_rate(counts: Counter[str]) -> tuple[Interval, Detail]:
     """The share of verdicts that are a pass, and the detail of its row."""
     rate = stats.proportion(counts["pass"], counts.total())
-    return rate, {"n": "seeds", "verdicts": dict(counts)}
+    return rate, Detail(n="seeds", verdicts=dict(counts))
 
 
 def pooled(rows: Sequence[Row]) -> list[Row]:

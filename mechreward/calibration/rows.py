@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from mechreward.experiments.rows import Row, rows_from
+from mechreward.experiments.rows import Detail, Row, row_of
 from mechreward.experiments.split import shared
 from mechreward.stats import Interval
 
@@ -43,5 +43,4 @@ def calibration_row(
     Row
     """
     about = shared("calibrate", model, task, site, seed)
-    (row,) = rows_from(about, [(arm, metric, value, detail)])
-    return row
+    return row_of(about, arm, metric, value, cast(Detail, detail))

@@ -9,9 +9,9 @@ import gzip
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 
@@ -19,7 +19,8 @@ from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import nulled, read_json, write_atomic
 from mechreward.causal.certificate import Certificate
 from mechreward.experiments.certificate import claim_rows
-from mechreward.experiments.rows import SCHEMA, Results, Row
+from mechreward.experiments.rows import SCHEMA, Detail, Results, Row
+from mechreward.experiments.split import shared
 from mechreward.models.load import WEIGHTS
 
 FILE = Path("docs/data/results.json.gz")
@@ -85,7 +86,10 @@ PARTS = [field.name for field in fields(Archive)]
 def _results(part: dict[str, Any]) -> Results:
     rows = []
     for values in part["rows"]:
-        rows.append(Row(*(math.nan if value is None else value for value in values)))
+        known = {}
+        for name, value in zip(FIELDS, values, strict=True):
+            known[name] = math.nan if value is None else value
+        rows.append(Row(**known))
     return Results(part["manifest"], tuple(rows))
 
 
@@ -93,18 +97,14 @@ def certified(certificates: Iterable[Certificate]) -> Results:
     """Claims as rows; `detail` holds every single number of a claim too."""
     rows = []
     for certificate in certificates:
-        about = {
-            "experiment": "certify",
-            "model": certificate.neurons.model_id.name,
-            "task": certificate.task,
-            "site": str(certificate.neurons.site),
-            "seed": certificate.sizes.get("seed", 0),
-        }
+        neurons, seed = certificate.neurons, certificate.sizes.get("seed", 0)
+        about = shared("certify", neurons.model_id.name, certificate.task, neurons.site, seed)
         for claim, row in zip(certificate.claims, claim_rows(certificate, about), strict=True):
+            detail: dict[str, Any] = {}
             for key, value in claim.numbers.items():
                 if isinstance(value, int | float):
-                    row.detail.setdefault(key, value)
-            rows.append(row)
+                    detail[key] = value
+            rows.append(replace(row, detail=cast(Detail, detail | {**row.detail})))
     return Results({}, tuple(rows))
 
 
@@ -117,7 +117,7 @@ def measurements() -> list[Row]:
             about = ("card", path.parent.name, entry["task"], "", "")
             if "mode" in entry:
                 bounds = entry["estimate"], entry["low"], entry["high"], entry["n"]
-                detail = {"split": entry["split"], "mode": entry["mode"]}
+                detail = cast(Detail, {"split": entry["split"], "mode": entry["mode"]})
                 rows.append(Row(*about, "accuracy", *bounds, 7, detail))
             else:
                 rows.append(Row(*about, "large_delta", *entry["large_delta"], entry["states"], 8))

@@ -14,7 +14,7 @@ from mechreward.base.errors import require
 from mechreward.experiments import Split
 from mechreward.experiments.choice import KINDS, by_name
 from mechreward.experiments.plan import Plan, command
-from mechreward.experiments.rows import Row
+from mechreward.experiments.rows import Row, Setting
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.site import Site, all_sites
 from mechreward.probing.neurons import NeuronSet
@@ -181,7 +181,7 @@ class Study:
         """A stage that chooses neurons."""
         return self.kept(f"{name}.neurons.json", NeuronSet, make)
 
-    def about(self, experiment: str, site: Site | str) -> dict[str, Any]:
+    def about(self, experiment: str, site: Site | str) -> Setting:
         """What all rows of an experiment at a site share."""
         return paper.shared(experiment, self.plan.model, self.plan.task, site, self.plan.seed)
 
