@@ -12,7 +12,7 @@ import numpy as np
 
 from mechreward import stats
 from mechreward.base.errors import one_of
-from mechreward.causal.certificate import by_steering, certify, observe
+from mechreward.causal.certificate import by_steering, certify, observe, test_problems
 from mechreward.causal.claims import CLAIMS, verdicts
 from mechreward.experiments.rows import Row, rows_from
 from mechreward.models.site import Site
@@ -67,9 +67,11 @@ def verdict_of(
             certify(here.model, here.task, neurons, seed=seed, what=None, **sizes).claims
         )
     site, task = neurons.site, here.task
-    seen = observe(here.model, task, site, "train", sizes["train"], sizes["k"], seed, None, None)
+    known = task.problems("train", sizes["train"], seed)
+    seen = observe(here.model, known, site, sizes["k"], seed, None, None)
+    steered_on = test_problems(task, sizes["test"], sizes["n"], seed)[1]
     cause, special, _ = by_steering(
-        here.model, task, neurons, *seen, n=sizes["n"], draws=sizes["draws"], seed=seed
+        here.model, steered_on, neurons, *seen, draws=sizes["draws"], seed=seed
     )
     return verdicts([cause, special])
 

@@ -199,7 +199,11 @@ def _apart(rng: np.random.Generator, run: int) -> tuple[float, float]:
         columns = [w.read(w.v, 0.2, rng), w.estimate(rng)]
         both.append(
             stats.cluster_bootstrap(
-                stats.spearman, columns, w.group, draws=DRAWS, seed=2 * run + side
+                stats.spearman,
+                columns,
+                w.group,
+                draws=DRAWS,
+                seed=streams.stream("levels: two models", run, side),
             )
         )
     p = difference(*both)[1]

@@ -253,7 +253,9 @@ def use(datas: Sequence[Data], sizes: Sizes) -> list[Row]:
     found: dict[str, list[dict[str, float]]] = {}
     for data in datas:
         plant, neurons = data.plant, data.plant.truth.value_neurons[RESID]
-        problems = plant.task.problems("test", sizes.ablated, data.runs.seed + 1)
+        problems = plant.task.problems(
+            "test", sizes.ablated, streams.stream("calibration: ablated", data.runs.seed)
+        )
         options: dict[str, Any] = {
             "draws": sizes.draws,
             "random_draws": 1,

@@ -4,6 +4,7 @@ yet."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mechreward import stats
 from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import nulled, read_json, write_json
 from mechreward.base.progress import tell
-from mechreward.base.streams import rng
+from mechreward.base.streams import rng, stream
 from mechreward.causal import claims as judge
 from mechreward.causal.claims import CLAIMS, Claim
 from mechreward.causal.intervene import mean, zero
@@ -33,7 +34,7 @@ from mechreward.probing.targets import Examples, states
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
-from mechreward.tasks import Task
+from mechreward.tasks import Problem, Task
 
 # What decides each claim: the key of its interval in `numbers`, and the size of `certify` that it
 # was taken over.
@@ -180,7 +181,7 @@ def certify(
         train, test: problems whose states are valued, to fit on and to read (decodable, sparse,
         sufficient).
         k: continuations for each state's V-hat.
-        n: test problems for steering (causal, specific); they overlap with `test` by chance only.
+        n: test problems for steering (causal, specific); none of them is among those of `test`.
         draws: shuffled targets, other bases, random and matched sets; 99 reach p = .01, and fewer
         cannot pass.
         pairs: pairs of high- and low-V states, and of states of equal V.
@@ -190,20 +191,21 @@ def certify(
             too small to begin with; or a model that gets every problem right, or none.
     """
     check(model, neurons, train=train, test=test, n=n, pairs=pairs, k=k, draws=draws)
-    runs, values, acts = observe(model, task, neurons.site, "train", train, k, seed, policy, what)
+    known = task.problems("train", train, seed)
+    read_on, steered_on = test_problems(task, test, n, seed)
+    runs, values, acts = observe(model, known, neurons.site, k, seed, policy, _say(what, "train"))
     held_runs, held_values, held_acts = observe(
-        model, task, neurons.site, "test", test, k, seed, policy, what
+        model, read_on, neurons.site, k, seed, policy, _say(what, "test")
     )
     fit, held = states(acts, values), states(held_acts, held_values)
     read = evidence(fit, held, np.array(neurons.indices), draws=draws, seed=seed)
     cause, special, others = by_steering(
         model,
-        task,
+        steered_on,
         neurons,
         runs,
         values,
         acts,
-        n=n,
         draws=draws,
         seed=seed,
         policy=policy,
@@ -244,22 +246,26 @@ def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:
         require(given >= small, f"{name} must be at least {small}; {given} was given.")
 
 
+def test_problems(
+    task: Task, read: int, steered: int, seed: int
+) -> tuple[list[Problem], list[Problem]]:
+    """Test problems to read, and others to steer on: none is in both."""
+    problems = task.problems("test", read + steered, stream("certificate", seed))
+    return problems[:read], problems[read:]
+
+
 def observe(
     model: Any,
-    task: Task,
+    problems: Sequence[Problem],
     site: Site,
-    split: str,
-    n: int,
     k: int,
     seed: int,
     policy: Policy | None,
     what: str | None,
 ) -> tuple[Rollouts, Values, Activations]:
-    """Rollouts of `n` problems of a split, their values, and the activations of their states."""
-    runs = sample(
-        model, task.problems(split, n, seed), seed=seed, policy=policy, what=_say(what, split)
-    )
-    values = estimate(model, runs, k=k, seed=seed, what=_say(what, f"{split} values"))
+    """Rollouts of problems, their values, and the activations of their states."""
+    runs = sample(model, problems, seed=seed, policy=policy, what=what)
+    values = estimate(model, runs, k=k, seed=seed, what=what and f"{what} values")
     return runs, values, record(model, runs, site, what=None)[site]
 
 
@@ -283,13 +289,12 @@ def skills(
 
 def by_steering(
     model: Any,
-    task: Task,
+    problems: Sequence[Problem],
     neurons: NeuronSet,
     runs: Rollouts,
     values: Values,
     acts: Activations,
     *,
-    n: int = 200,
     draws: int = 99,
     seed: int = 0,
     policy: Policy | None = None,
@@ -298,6 +303,7 @@ def by_steering(
     """The claims causal and specific, and the first few matched sets.
 
     Args:
+        problems: to steer on.
         runs, values, acts: of the training split, at the states: they say which way V goes, and how
         far.
     """
@@ -309,7 +315,7 @@ def by_steering(
     rivals = [
         one for arm, score in scores.items() if (one := rival(push, acts, toward, score, arm))
     ]
-    problems = task.problems("test", n, seed + 2)
+    n = len(problems)
     base = float(np.mean(runs.rewards))
     see = stats.detectable_effect(n, base, alpha=judge.LEVEL)
     tell(

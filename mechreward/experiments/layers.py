@@ -95,7 +95,7 @@ def p_moved(read: np.ndarray, held: Examples, draws: int, seed: int) -> np.ndarr
     targets of `held`, among `draws` with targets moved between trajectories; the same moves for all
     cells, ranked once."""
     moved = [
-        shuffled(held, rng("moved targets", seed, draws, draw), by_length=True).y
+        shuffled(held, rng("layers: moved targets", seed, draw), by_length=True).y
         for draw in range(draws)
     ]
     own, null = _ranked(read), _ranked(np.stack([held.y, *moved]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from mechreward.base.errors import require
 from mechreward.experiments.rows import Results
 from mechreward.tasks import Problem, Task
-from mechreward.tasks.base import SPLITS
 
 
 def plan_of(results: Results, model: str, task: str) -> Plan:
@@ -23,6 +23,7 @@ def again(results: Results, *names: str) -> str:
 
 
 HOME = ("model", "task")
+DEALT = ("test", "ablated", "confidence")  # what test problems serve, in the order they are dealt
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,19 @@ class Plan:
 
     def problems(self, task: Task, name: str) -> list[Problem]:
         """The problems of a split, or of the `ablated` or `confidence` ones: test problems that no
-        choice has seen."""
-        number, seed = (
-            getattr(self, name),
-            {"confidence": self.seed + 1, "ablated": self.seed + 2}.get(name, self.seed),
-        )
-        return task.problems(name if name in SPLITS else "test", number, seed)
+        choice has seen.
+
+        All test problems of a seed are dealt out once, so that none serves two purposes.
+        """
+        if name not in DEALT:
+            return task.problems(name, getattr(self, name), self.seed)
+        sizes = [getattr(self, purpose) for purpose in DEALT]
+        for purpose, size in zip(DEALT, sizes, strict=True):
+            require(
+                size >= 1, f"{purpose} counts problems and must be at least 1; {size} was given."
+            )
+        start = sum(sizes[: DEALT.index(name)])
+        return task.problems("test", sum(sizes), self.seed)[start : start + getattr(self, name)]
 
 
 # What `mechreward paper` runs where it is not told otherwise; `demo` runs `Plan()`.

@@ -11,6 +11,7 @@ import torch
 
 from mechreward.base.errors import require
 from mechreward.base.files import digest
+from mechreward.base.streams import stream
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ def randomised(model: Any, seed: int = 0) -> Any:
     """A copy of `model` that has learnt nothing: every weight tensor is drawn anew from the normal
     law of its own mean and standard deviation (our choice; arXiv 2512.18792 finds findings in such
     networks). `model` stays as it is."""
-    other, draw = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    other, draw = (
+        copy.deepcopy(model),
+        torch.Generator().manual_seed(stream("random weights", seed)),
+    )
     with torch.no_grad():
         for weight in other.parameters():
             noise = torch.randn(weight.shape, generator=draw).to(weight)

@@ -12,6 +12,7 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 
 from mechreward.base.errors import require
+from mechreward.base.streams import stream
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def mlps(
     first, first_bias, second, second_bias = (part.requires_grad_() for part in stacked)
     weights = [first, first_bias, second, second_bias]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, fused=True)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator().manual_seed(stream("probe: order", seed)) for seed in seeds]
     rows = np.split(
         np.arange(len(trajectory)), np.flatnonzero(trajectory[1:] != trajectory[:-1]) + 1
     )
@@ -247,7 +248,7 @@ def net(width: int, hidden: int, seed: int) -> torch.nn.Sequential:
     (our choice): from the default, a column's L1 norm, which ranks the neurons, is mostly the
     random weights that it began with."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(stream("probe: first weights", seed))
         first, second = torch.nn.Linear(width, hidden), torch.nn.Linear(hidden, 1)
     with torch.no_grad():
         first.weight.mul_(0.01)

@@ -15,6 +15,7 @@ from sklearn.linear_model import Ridge
 
 from mechreward import stats
 from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.streams import stream
 from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
@@ -141,7 +142,7 @@ class _Probe(RegressorMixin, BaseEstimator):
         Bootstrapped targets come from the net as it was at the start of the epoch (our choice of
         target network).
         """
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(stream("probe: order", self.seed))
         self.net_ = net(x.shape[1], self.hidden, self.seed)
         optimizer = torch.optim.AdamW(
             self.net_.parameters(), lr=self.rate, weight_decay=0.01, fused=True
