@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 
 
-def rng(*name: int | str) -> np.random.Generator:
+def rng(*name: int | np.integer | str) -> np.random.Generator:
     """The generator of a name, the same on every machine; names that differ anywhere are independent.
 
     Parameters
@@ -21,12 +21,12 @@ def rng(*name: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=_number(name, 16)))
 
 
-def stream(*name: int | str) -> int:
+def stream(*name: int | np.integer | str) -> int:
     """The seed of a name, for what takes a whole number instead of a generator. It fits into 63 bits."""
     return _number(name, 8) >> 1
 
 
-def _number(name: tuple[int | str, ...], size: int) -> int:
+def _number(name: tuple[int | np.integer | str, ...], size: int) -> int:
     """A whole number of `size` bytes from the hash of a name; True and numpy's numbers are numbers."""
     parts = tuple(part if isinstance(part, str) else int(part) for part in name)
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:size], "big")
