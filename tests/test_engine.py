@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from mechreward.base.errors import MechRewardError
+from mechreward.base.streams import rng
 from mechreward.bundled.vocabulary import WORDS
 from mechreward.models import engine
-from mechreward.models.engine import Continuation, Job, Policy, draw, generate, key_generator
+from mechreward.models.engine import Continuation, Job, Policy, draw, generate
 from mechreward.models.site import Site
 
 EOS = WORDS.index("<eos>")
@@ -56,7 +57,7 @@ def pick(logits: np.ndarray, policy: Policy, uniform: float) -> int:
 def slowly(forward: Any, job: Job, policy: Policy) -> Continuation:
     """One job by whole forward passes; `forward` maps tokens [pos] to logits [pos vocab]."""
     tokens, said = job.trunk[: job.length].tolist(), []
-    uniforms = key_generator(job.key).random(job.max_new)
+    uniforms = rng(*job.key).random(job.max_new)
     while len(tokens) - job.length < job.max_new and EOS not in tokens[job.length :]:
         logits = forward(torch.tensor(tokens)).numpy()[-1].astype(np.float64)
         tokens.append(pick(logits, policy, uniforms[len(said)]))
@@ -343,7 +344,7 @@ def test_draws_have_the_right_distribution(policy: Policy):
         probs[ranked[keep:]] = 0
         probs /= probs.sum()
     n = 40_000
-    at = torch.from_numpy(key_generator(("chi", 1)).random(n))
+    at = torch.from_numpy(rng("chi", 1).random(n))
     counts = torch.bincount(draw(logits.expand(n, 6), policy, at), minlength=6).numpy()
     possible = probs.numpy() * n > 1
     assert counts[~possible].sum() == 0
@@ -367,7 +368,7 @@ def test_uniforms_reach_the_draw_unrounded(tiny_model, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(engine, "draw", spy)
     generate(tiny_model, [Job(JOBS[0].trunk, 1, 5, ("u",))], eos=-1)
-    assert seen == key_generator(("u",)).random(5).tolist()
+    assert seen == rng("u").random(5).tolist()
 
 
 # Generators
@@ -375,14 +376,14 @@ def test_uniforms_reach_the_draw_unrounded(tiny_model, monkeypatch: pytest.Monke
 
 def test_keys_make_independent_streams():
     keys = [(0,), (1,), ("0",), (0, 0), (0, "a"), ("a", 0), ("a", 0, 1), ("a", 1, 0), ()]
-    streams = np.array([key_generator(key).random(2000) for key in keys])
-    assert np.array_equal(streams[3], key_generator((0, 0)).random(2000))
+    streams = np.array([rng(*key).random(2000) for key in keys])
+    assert np.array_equal(streams[3], rng(0, 0).random(2000))
     assert np.abs(np.corrcoef(streams) - np.eye(len(keys))).max() < 5 / np.sqrt(2000)
 
 
 def test_a_key_is_its_numbers_and_a_longer_stream_begins_with_the_shorter():
-    wanted = key_generator((3, "x")).random(4)
-    assert np.array_equal(key_generator((3, "x")).random(9)[:4], wanted)
+    wanted = rng(3, "x").random(4)
+    assert np.array_equal(rng(3, "x").random(9)[:4], wanted)
     assert wanted.round(12).tolist() == [
         0.805690150984,
         0.76423757282,
@@ -393,6 +394,4 @@ def test_a_key_is_its_numbers_and_a_longer_stream_begins_with_the_shorter():
 
 @pytest.mark.unchecked
 def test_numpy_integers_are_integers():
-    assert np.array_equal(
-        key_generator((np.int64(3), "x")).random(4), key_generator((3, "x")).random(4)
-    )
+    assert np.array_equal(rng(np.int64(3), "x").random(4), rng(3, "x").random(4))

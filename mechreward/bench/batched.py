@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechreward.base.errors import MechRewardError, require
+from mechreward.base.streams import stream
 from mechreward.probing.probe import net
 
 
@@ -341,7 +342,7 @@ def mlps(
         stacked = torch.stack(parts).detach()
         weights.append(stacked.requires_grad_())
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, fused=True)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator().manual_seed(stream("probe: order", seed)) for seed in seeds]
     changes = trajectory[1:] != trajectory[:-1]
     numbers = torch.arange(len(trajectory))
     rows = numbers.tensor_split((np.flatnonzero(changes) + 1).tolist())

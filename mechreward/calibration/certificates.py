@@ -11,7 +11,7 @@ from typing import Any
 from mechreward import stats
 from mechreward.base.errors import one_of
 from mechreward.calibration.data import RESID
-from mechreward.causal.certificate import by_steering, certify, sample_states
+from mechreward.causal.certificate import by_steering, certify, deal_problems, sample_states
 from mechreward.causal.claims import CLAIMS, verdicts
 from mechreward.experiments.rows import Detail, Row, rows_from
 from mechreward.experiments.split import shared
@@ -85,12 +85,12 @@ def certificate_verdicts(
     if whole:
         certificate = certify(model, task, neurons, seed=seed, what=None, **sizes)
         return verdicts(certificate.claims)
+    to_fit = task.problems("train", sizes["train"], seed)
+    _, to_steer = deal_problems(task, sizes["test"], sizes["n"], seed)
     runs, values, activations = sample_states(
         model,
-        task,
+        to_fit,
         neurons.site,
-        "train",
-        sizes["train"],
         sizes["k"],
         seed,
         policy=None,
@@ -98,12 +98,11 @@ def certificate_verdicts(
     )
     causal, specific, _ = by_steering(
         model,
-        task,
+        to_steer,
         neurons,
         runs,
         values,
         activations,
-        n=sizes["n"],
         draws=sizes["draws"],
         seed=seed,
     )

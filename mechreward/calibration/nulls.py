@@ -345,7 +345,7 @@ def two_models(rng: Generator, run: int) -> PAndWithout:
             [read, v_hat],
             answers.group,
             draws=DRAWS,
-            seed=2 * run + side,
+            seed=streams.stream("levels: two models", run, side),
         )
         scores.append(score)
     _, p = stats.difference(*scores)

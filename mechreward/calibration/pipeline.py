@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechreward import stats
+from mechreward.base import streams
 from mechreward.base.errors import one_of, require
 from mechreward.base.progress import progress
 from mechreward.calibration.data import RESID, TOP, Data, gather
@@ -359,7 +360,7 @@ def ablated(data: Data, sizes: CalibrationSizes) -> Effect:
     plant, seed = data.plant, data.runs.seed
     return ablate(
         plant.model,
-        plant.task.problems("test", sizes.ablated, seed + 1),
+        plant.task.problems("test", sizes.ablated, streams.stream("calibration: ablated", seed)),
         plant.truth.value_neurons[RESID],
         ops=("zero", "mean"),
         draws=sizes.draws,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mechreward import stats
 from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import nulled, read_json, write_json
 from mechreward.base.progress import tell
-from mechreward.base.streams import rng
+from mechreward.base.streams import rng, stream
 from mechreward.causal import claims as judge
 from mechreward.causal.claims import CLAIMS, Claim
 from mechreward.causal.intervene import mean, zero
@@ -32,7 +33,7 @@ from mechreward.probing.targets import Examples, states
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
-from mechreward.tasks import Task
+from mechreward.tasks import Problem, Task
 
 # What decides each claim: the key of its interval in `numbers`, and the size of `certify` that it
 # was taken over.
@@ -212,7 +213,7 @@ def certify(
     k : int, default 16
         Continuations for each state's V-hat.
     n : int, default 200
-        Test problems for steering (causal, specific); they overlap with `test` by chance only.
+        Test problems for steering (causal, specific); none is among those of `test`.
     draws : int, default 99
         Shuffled targets, other bases, random and matched sets; 99 reach p = .01, and fewer cannot
         pass.
@@ -240,22 +241,23 @@ def certify(
     each asks.
     """
     check(model, neurons, train=train, test=test, n=n, pairs=pairs, k=k, draws=draws)
+    to_fit = task.problems("train", train, seed)
+    to_read, to_steer = deal_problems(task, test, n, seed)
     runs, values, acts = sample_states(
-        model, task, neurons.site, "train", train, k, seed, policy, what
+        model, to_fit, neurons.site, k, seed, policy, _say(what, "train")
     )
     held_runs, held_values, held_acts = sample_states(
-        model, task, neurons.site, "test", test, k, seed, policy, what
+        model, to_read, neurons.site, k, seed, policy, _say(what, "test")
     )
     fit, held = states(acts, values), states(held_acts, held_values)
     read = evidence(fit, held, np.array(neurons.indices), draws=draws, seed=seed)
     cause, special, others = by_steering(
         model,
-        task,
+        to_steer,
         neurons,
         runs,
         values,
         acts,
-        n=n,
         draws=draws,
         seed=seed,
         policy=policy,
@@ -306,22 +308,26 @@ def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:
         require(given >= small, f"{name} must be at least {small}; {given} was given.")
 
 
+def deal_problems(
+    task: Task, read: int, steered: int, seed: int
+) -> tuple[list[Problem], list[Problem]]:
+    """Test problems to read, and others to steer on: none is in both."""
+    problems = task.problems("test", read + steered, stream("certificate", seed))
+    return problems[:read], problems[read:]
+
+
 def sample_states(
     model: Any,
-    task: Task,
+    problems: Sequence[Problem],
     site: Site,
-    split: str,
-    n: int,
     k: int,
     seed: int,
     policy: Policy | None,
     what: str | None,
 ) -> tuple[Rollouts, Values, Activations]:
-    """Rollouts of `n` problems of a split, their values, and the activations of their states."""
-    runs = sample(
-        model, task.problems(split, n, seed), seed=seed, policy=policy, what=_say(what, split)
-    )
-    values = estimate(model, runs, k=k, seed=seed, what=_say(what, f"{split} values"))
+    """Rollouts of problems, their values, and the activations of their states."""
+    runs = sample(model, problems, seed=seed, policy=policy, what=what)
+    values = estimate(model, runs, k=k, seed=seed, what=what and f"{what} values")
     return runs, values, record(model, runs, site, what=None)[site]
 
 
@@ -348,13 +354,12 @@ def skills(
 
 def by_steering(
     model: Any,
-    task: Task,
+    problems: Sequence[Problem],
     neurons: NeuronSet,
     runs: Rollouts,
     values: Values,
     acts: Activations,
     *,
-    n: int = 200,
     draws: int = 99,
     seed: int = 0,
     policy: Policy | None = None,
@@ -366,13 +371,13 @@ def by_steering(
     ----------
     model : TransformerBridge or HookedTransformer
         The one the set belongs to.
-    task : Task
-        Where problems come from.
+    problems : sequence of Problem
+        What is answered under every steering.
     neurons : NeuronSet
         The set.
     runs, values, acts : Rollouts, Values, Activations
         Of the training split, at the states: they say which way V goes, and how far.
-    n, draws, seed, policy, what
+    draws, seed, policy, what
         As in `certify`.
 
     Returns
@@ -390,7 +395,7 @@ def by_steering(
         other = rival(push, acts, toward, score, arm)
         if other is not None:
             rivals.append(other)
-    problems = task.problems("test", n, seed + 2)
+    n = len(problems)
     base = float(np.mean(runs.rewards))
     see = stats.detectable_effect(n, base, alpha=judge.LEVEL)
     tell(

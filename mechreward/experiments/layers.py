@@ -94,7 +94,7 @@ def p_moved(read: np.ndarray, held: Examples, draws: int, seed: int) -> np.ndarr
     cells, ranked once."""
     targets = [held.y]
     for draw in range(draws):
-        moves = rng("moved targets", seed, draws, draw)
+        moves = rng("layers: moved targets", seed, draw)
         targets.append(shuffled(held, moves, by_length=True).y)
     rho = _ranked(read) @ _ranked(np.stack(targets)).T
     real = rho[:, :1]

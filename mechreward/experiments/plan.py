@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from mechreward.base.errors import MechRewardError, unknown
+from mechreward.base.errors import MechRewardError, require, unknown
 from mechreward.base.options import option
 from mechreward.experiments.rows import Results
 from mechreward.tasks import Problem, Task
-from mechreward.tasks.base import SPLITS
 
 HOME = ("model", "task")
+DEALT = ("test", "ablated", "confidence")  # what test problems serve, as they are dealt
 
 # Every experiment and its id. Rows, files of stages and printed commands have the id; the command
 # line takes either. The ids are ours: the paper does not number its experiments.
@@ -66,11 +66,18 @@ class Plan:
         task
             Where the problems come from.
         name
-            A split, or `ablated` or `confidence`: test problems that no choice has seen.
+            A split, or `ablated` or `confidence`: test problems that no choice has seen. The test
+            problems of a seed are dealt out once, so that none serves two purposes.
         """
-        split = name if name in SPLITS else "test"
-        shift = {"confidence": 1, "ablated": 2}.get(name, 0)
-        return task.problems(split, getattr(self, name), self.seed + shift)
+        size = getattr(self, name)
+        if name not in DEALT:
+            return task.problems(name, size, self.seed)
+        require(size >= 1, f"a task needs at least one problem: n={size} was given.")
+        start = 0
+        for purpose in DEALT[: DEALT.index(name)]:
+            start += getattr(self, purpose)
+        dealt = self.test + self.ablated + self.confidence
+        return task.problems("test", dealt, self.seed)[start : start + size]
 
 
 # What `mechreward paper` runs where it is not told otherwise; `demo` runs `Plan()`.

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 
+from mechreward.base import streams
 from mechreward.base.errors import require
 from mechreward.base.progress import progress
 from mechreward.models.cache import Pair, RowCache
 from mechreward.models.capture import Capture, Catcher, Caught
 from mechreward.models.fast_pass import LeanPass
 from mechreward.models.load import device_of, forward_step
-from mechreward.models.policy import Policy, draw, key_generator
+from mechreward.models.policy import Policy, draw
 from mechreward.models.row_edits import Edit, RowEdits
 
 Hooks = Sequence[tuple[str, Any]]
@@ -313,7 +314,7 @@ class _Run:
             self.ids[row : row + 1] = [i]
             if self.catcher:
                 self.catcher.enter(i, row)
-            uniforms = key_generator(job.key).random(job.max_new)
+            uniforms = streams.rng(*job.key).random(job.max_new)
             self.uniforms[row, : job.max_new] = torch.from_numpy(uniforms)
             self.pending[job.prefix] -= 1
             if not self.pending[job.prefix]:

@@ -11,6 +11,7 @@ import torch
 
 from mechreward.base.errors import require
 from mechreward.base.files import digest
+from mechreward.base.streams import stream
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def randomised(model: Any, seed: int = 0) -> Any:
     (our choice; arXiv 2512.18792 finds findings in such networks).
     """
     other = copy.deepcopy(model)
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator().manual_seed(stream("random weights", seed))
     with torch.no_grad():
         for weight in other.parameters():
             noise = torch.randn(weight.shape, generator=draw).to(weight)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 
@@ -37,16 +34,6 @@ class Policy:
             f"temperature must be 0 (greedy) or more; {self.temperature} was given.",
         )
         require(0 < self.top_p <= 1, f"top_p must lie in (0, 1]; {self.top_p} was given.")
-
-
-def key_generator(key: Iterable[int | str]) -> np.random.Generator:
-    """The generator of a key.
-
-    It is counter-based, so that keys that differ anywhere give independent streams.
-    """
-    parts = tuple(part if isinstance(part, str) else int(part) for part in key)
-    seed = hashlib.sha256(repr(parts).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "big")))
 
 
 def draw(

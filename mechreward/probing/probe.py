@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 
 from mechreward import stats
 from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.streams import stream
 from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
@@ -154,7 +155,7 @@ class _Probe(RegressorMixin, BaseEstimator):
         Bootstrapped targets come from the net as it was at the start of the epoch (our choice of
         target network).
         """
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(stream("probe: order", self.seed))
         self.net_ = net(x.shape[1], self.hidden, self.seed)
         optimizer = torch.optim.AdamW(
             self.net_.parameters(), lr=self.rate, weight_decay=0.01, fused=True
@@ -454,7 +455,7 @@ def net(width: int, hidden: int, seed: int) -> torch.nn.Sequential:
     (our choice): from the default, a column's L1 norm, which ranks the neurons, is mostly the
     random weights that it began with."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(stream("probe: first weights", seed))
         first, second = torch.nn.Linear(width, hidden), torch.nn.Linear(hidden, 1)
     with torch.no_grad():
         first.weight.mul_(0.01)

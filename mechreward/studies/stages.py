@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mechreward import experiments, tasks
+from mechreward.base.streams import stream
 from mechreward.causal.certificate import Certificate, certify
 from mechreward.causal.effect import Effect, ablate
 from mechreward.experiments import Split
@@ -105,7 +106,8 @@ def effect(study: Study, kind: str) -> Effect:
 
 def probes(study: Study) -> list[Row]:
     """R1 as the main job has it."""
-    problems, seed = study.plan.problems(study.task, "test"), study.plan.seed + 3
+    problems = study.plan.problems(study.task, "test")
+    seed = stream("several answers", study.plan.seed)
 
     def answers() -> Rollouts:
         return sample(study.model, problems, k=4, seed=seed, what="four answers each")
@@ -229,7 +231,7 @@ def R7(study: Study) -> list[Row]:
         site = _site(study, "resid_post")
         plan = study.plan
         problems = plan.problems(study.task, "confidence")
-        runs = sample(study.model, problems, seed=plan.seed + 1, what="confidence: rollouts")
+        runs = sample(study.model, problems, seed=plan.seed, what="confidence: rollouts")
         acts = record(study.model, runs, site, what=None)[site]
         setting = _setting(study, "R7", site)
         return experiments.confidence_at_start(fitted(study, site), acts, runs, setting)
