@@ -46,11 +46,12 @@ def test_colours_are_white_in_the_middle_and_clipped_at_both_ends():
 
 
 def test_traces_draw_every_answer():
-    rows = [
-        Row("R9", "m", "t", "1.mlp", "dopamine", "trace", 0.3 * step, float("nan"), float("nan"), 1, 0,
-            {"item": item, "step": step, "delta": 0.2 - 0.1 * step})
-        for item in range(3) for step in (1, 2, 3)
-    ]  # fmt: skip
+    about = ("R9", "m", "t", "1.mlp", "dopamine", "trace")
+    rows = []
+    for item in range(3):
+        for step in (1, 2, 3):
+            detail = {"item": item, "step": step, "delta": 0.2 - 0.1 * step}
+            rows.append(Row(*about, 0.3 * step, float("nan"), float("nan"), 1, 0, detail))
     drawing = traces(rows)
     ElementTree.fromstring(drawing)
     assert all(f">answer {item}<" in drawing for item in range(3)) and ">answer 3<" not in drawing

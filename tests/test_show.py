@@ -426,8 +426,10 @@ def test_report_without_anything_says_so(tmp_path):
 
 def test_report_takes_the_poison_out_of_an_svg_and_refuses_active_html(tmp_path):
     svg = (
-        '<svg xmlns="http://www.w3.org/2000/svg" onload="x"><script>alert(1)</script><style>@import "x"</style>'
-        '<rect id="a" fill="url(http://evil.test/#a)" stroke="url(#a)"/><use href="https://evil.test/x"/></svg>'
+        '<svg xmlns="http://www.w3.org/2000/svg" onload="x"><script>alert(1)</script>'
+        '<style>@import "x"</style>'
+        '<rect id="a" fill="url(http://evil.test/#a)" stroke="url(#a)"/>'
+        '<use href="https://evil.test/x"/></svg>'
     )
     path = report(Results({}, ()), [Section("x", "", (), [("c", svg)])], tmp_path / "r.html")
     assert Page(path.read_text()).is_inert()

@@ -345,9 +345,8 @@ def test_the_interval_of_paired_outcomes_holds_what_the_score_test_does_not_reje
     interval = stats.paired_difference((at < won).astype(int), (at >= n - lost).astype(int), at)
     assert _score(won, lost, n, interval.low) == pytest.approx(1.959964, abs=1e-3)
     assert _score(won, lost, n, interval.high) == pytest.approx(-1.959964, abs=1e-3)
-    if (
-        n == 21
-    ):  # children before and after a transplant: -.517 to -.026 (Fagerland, Lydersen and Laake 2014)
+    # Children before and after a transplant: Fagerland, Lydersen and Laake (2014).
+    if n == 21:
         assert (round(interval.low, 3), round(interval.high, 3)) == (-0.517, -0.026)
 
 

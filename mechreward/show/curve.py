@@ -1,4 +1,4 @@
-"""Curves: lines with bands over an axis, one look for each arm; and single answers, step by step."""
+"""Curves: lines with bands over an axis, one look for each arm; single answers, step by step."""
 
 from __future__ import annotations
 
