@@ -15,7 +15,7 @@ import typer
 
 from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.bench.ground import BenchSizes
-from mechreward.experiments.plan import PAPER, Plan, asked, listed
+from mechreward.experiments.plan import PAPER, Plan, asked, experiment_list
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 MAIN_JOB = Plan()
@@ -111,7 +111,9 @@ def demo(
 def paper(
     names: Annotated[
         list[str],
-        typer.Argument(help=f"Experiments by name or id: {listed()}; all is all but the last."),
+        typer.Argument(
+            help=f"Experiments by name or id: {experiment_list()}; all is all but the last."
+        ),
     ],
     model: Annotated[
         str | None,

@@ -36,10 +36,10 @@ def one_of(what: str, given: object, possible: Iterable[object]) -> None:
     listed = ", ".join(names[:SHOWN]) or "none"
     if len(names) > SHOWN:
         listed += f", ... ({len(names)} in all)"
-    raise MechRewardError(unknown(what, given, names, listed))
+    raise MechRewardError(unknown_name(what, given, names, listed))
 
 
-def unknown(what: str, given: object, names: Iterable[str], listed: str) -> str:
+def unknown_name(what: str, given: object, names: Iterable[str], listed: str) -> str:
     """What is said of a name that is not known.
 
     Parameters

@@ -19,8 +19,8 @@ from mechreward.bench.ground import (
     Parity,
     batches,
 )
-from mechreward.models.capture import Capture
-from mechreward.models.engine import Continuation, Job, generate
+from mechreward.models.capture import Capture, Caught
+from mechreward.models.engine import Job, generate
 from mechreward.models.text import decode
 from mechreward.probing.activations import forward
 from mechreward.rollouts.value import estimate
@@ -33,21 +33,20 @@ def p2(ground: Ground) -> list[Contest]:
     """Decoding with activations caught on the way, against decoding alone."""
     capture = Capture(dict.fromkeys(ground.sites))
 
-    def error(job: Job, answer: Continuation) -> float:
+    def error(tokens: Tensor, caught: Caught) -> float:
         """What was caught, against a fresh pass over the same tokens."""
-        if not answer.caught:
-            return 0.0
         stop = ground.sites[-1].layer + 1
-        tokens = torch.cat([job.trunk, answer.tokens])
         again = forward(ground.model, [tokens], ground.sites, stop)
-        where = answer.caught.position
-        return max(apart(x, again[site][0][where]) for site, x in answer.caught.x.items())
+        return max(apart(x, again[site][0][caught.position]) for site, x in caught.x.items())
 
     def parity() -> Parity:
         caught = ground.decode(capture, FEW)
         plain = ground.decode(None, FEW)
-        jobs = ground.ragged[:FEW]
-        errors = [error(job, answer) for job, answer in zip(jobs, caught, strict=True)]
+        errors = []
+        for job, answer in zip(ground.ragged[:FEW], caught, strict=True):
+            if answer.caught:
+                tokens = torch.cat([job.trunk, answer.tokens])
+                errors.append(error(tokens, answer.caught))
         return {"plain_decode": (TOKENS, same(caught, plain)), "replay": (ERROR, max(errors))}
 
     contest = Contest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from mechreward.base.errors import MechRewardError, require, unknown
+from mechreward.base.errors import MechRewardError, require, unknown_name
 from mechreward.base.options import option
 from mechreward.experiments.rows import Results
 from mechreward.tasks import Problem, Task
@@ -103,12 +103,9 @@ BUNDLED = (
 )
 
 
-def listed() -> str:
+def experiment_list() -> str:
     """All experiments by name, each with its id, for messages and help."""
-    both = []
-    for name, known in EXPERIMENT_IDS.items():
-        both.append(name if name == known else f"{name} ({known})")
-    return ", ".join(both)
+    return ", ".join(experiment_name(number) for number in EXPERIMENT_IDS.values())
 
 
 def experiment_ids(names: Sequence[str]) -> list[str]:
@@ -121,22 +118,20 @@ def experiment_ids(names: Sequence[str]) -> list[str]:
     """
     ids = []
     for name in names:
-        known = EXPERIMENT_IDS.get(name, name)
-        if known != ALL and known not in EXPERIMENT_IDS.values():
+        number = EXPERIMENT_IDS.get(name, name)
+        if number != ALL and number not in EXPERIMENT_IDS.values():
             possible = [*EXPERIMENT_IDS, *EXPERIMENT_IDS.values(), ALL]
-            message = unknown("experiment", name, possible, f"{listed()}, {ALL}")
+            message = unknown_name("experiment", name, possible, f"{experiment_list()}, {ALL}")
             raise MechRewardError(message)
-        if known not in ids:
-            ids.append(known)
+        if number not in ids:
+            ids.append(number)
     return ids
 
 
-def experiment_name(known: str) -> str:
-    """The name of an experiment whose id is known, with the id."""
-    for name, other in EXPERIMENT_IDS.items():
-        if other == known != name:
-            return f"{name} ({known})"
-    return known
+def experiment_name(number: str) -> str:
+    """The name of an experiment, with the id `number` that it goes by."""
+    name = next(name for name, known in EXPERIMENT_IDS.items() if known == number)
+    return name if name == number else f"{name} ({number})"
 
 
 def plan_of(results: Results, model: str, task: str) -> Plan:

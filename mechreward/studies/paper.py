@@ -18,8 +18,8 @@ from mechreward.experiments.plan import (
     BUNDLED,
     Plan,
     experiment_ids,
+    experiment_list,
     experiment_name,
-    listed,
     repeat,
 )
 from mechreward.experiments.rows import Results, Row
@@ -89,7 +89,7 @@ def reproduce(
     names = experiment_ids(names)
     plan = plan or Plan()
     wanted = _wanted(names)
-    require(bool(wanted), f"no experiment was named; there are {listed()}, and {ALL}.")
+    require(bool(wanted), f"no experiment was named; there are {experiment_list()}, and {ALL}.")
     require(
         BETWEEN not in names or len(homes) > 1,
         f"{BETWEEN} compares models or tasks: name at least two.",
