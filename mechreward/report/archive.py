@@ -19,8 +19,9 @@ from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import nulled, read_json, write_atomic
 from mechreward.causal.certificate import Certificate
 from mechreward.experiments.certificate import claim_rows
-from mechreward.experiments.rows import SCHEMA, Results, Row
+from mechreward.experiments.rows import SCHEMA, Results, Row, rows_from
 from mechreward.models.load import WEIGHTS
+from mechreward.stats import Interval
 
 FILE = Path("docs/data/results.json.gz")
 FIELDS = [field.name for field in fields(Row)]
@@ -67,9 +68,11 @@ class Archive:
     @classmethod
     def load(cls, path: Path | str) -> Archive:
         """Raises MechRewardError for a missing or damaged file, or another schema."""
+        parts = {}
         try:
             whole = json.loads(gzip.decompress(Path(path).read_bytes()))
-            parts = {name: _results(part) for name, part in whole["parts"].items()}
+            for name, part in whole["parts"].items():
+                parts[name] = _results(part)
             known = (whole["schema"], whole["fields"]) == (SCHEMA, FIELDS)
         except OSError as error:
             raise MechRewardError(f"cannot read the archive {path}: {error}.") from error
@@ -85,7 +88,8 @@ PARTS = [field.name for field in fields(Archive)]
 def _results(part: dict[str, Any]) -> Results:
     rows = []
     for values in part["rows"]:
-        rows.append(Row(*(math.nan if value is None else value for value in values)))
+        known: list[Any] = [math.nan if value is None else value for value in values]
+        rows.append(Row(*known))
     return Results(part["manifest"], tuple(rows))
 
 
@@ -113,14 +117,17 @@ def measurements() -> list[Row]:
     experiment `card`."""
     rows = []
     for path in sorted(WEIGHTS.glob("*/measured.json")):
+        about = {"experiment": "card", "model": path.parent.name, "site": "", "seed": 0}
         for entry in read_json(path, "measurements")["rows"]:
-            about = ("card", path.parent.name, entry["task"], "", "")
             if "mode" in entry:
-                bounds = entry["estimate"], entry["low"], entry["high"], entry["n"]
-                detail = {"split": entry["split"], "mode": entry["mode"]}
-                rows.append(Row(*about, "accuracy", *bounds, 7, detail))
+                metric, detail = "accuracy", {"split": entry["split"], "mode": entry["mode"]}
+                score = Interval(entry["estimate"], entry["low"], entry["high"], entry["n"])
             else:
-                rows.append(Row(*about, "large_delta", *entry["large_delta"], entry["states"], 8))
+                metric, detail = "large_delta", {}
+                mean, low, high = entry["large_delta"]
+                score = Interval(mean, low, high, entry["states"])
+            about["task"] = entry["task"]
+            rows += rows_from(about, [("", metric, score, detail)])
     return rows
 
 

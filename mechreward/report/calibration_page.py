@@ -3,7 +3,7 @@ are in `templates/calibration.md.j2`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def _rankings(results: Results, kind: str) -> Table:
     return Table("", ("ranking", *heads, "fooled by"), lines)
 
 
-def _fooled(rows: Sequence[Row]) -> dict[str, int]:
+def _fooled(rows: Iterable[Row]) -> dict[str, int]:
     """How often each decoy was taken."""
     fooled: dict[str, int] = {}
     for row in rows:
