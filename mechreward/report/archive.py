@@ -19,9 +19,10 @@ from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import nulled, read_json, write_atomic
 from mechreward.causal.certificate import Certificate
 from mechreward.experiments.certificate import claim_rows
-from mechreward.experiments.rows import SCHEMA, Detail, Results, Row
+from mechreward.experiments.rows import SCHEMA, Detail, Results, Row, row_of
 from mechreward.experiments.split import shared
 from mechreward.models.load import WEIGHTS
+from mechreward.stats import Interval
 
 FILE = Path("docs/data/results.json.gz")
 FIELDS = [field.name for field in fields(Row)]
@@ -68,9 +69,11 @@ class Archive:
     @classmethod
     def load(cls, path: Path | str) -> Archive:
         """Raises MechRewardError for a missing or damaged file, or another schema."""
+        parts = {}
         try:
             whole = json.loads(gzip.decompress(Path(path).read_bytes()))
-            parts = {name: _results(part) for name, part in whole["parts"].items()}
+            for name, part in whole["parts"].items():
+                parts[name] = _results(part)
             known = (whole["schema"], whole["fields"]) == (SCHEMA, FIELDS)
         except OSError as error:
             raise MechRewardError(f"cannot read the archive {path}: {error}.") from error
@@ -86,10 +89,8 @@ PARTS = [field.name for field in fields(Archive)]
 def _results(part: dict[str, Any]) -> Results:
     rows = []
     for values in part["rows"]:
-        known = {}
-        for name, value in zip(FIELDS, values, strict=True):
-            known[name] = math.nan if value is None else value
-        rows.append(Row(**known))
+        known: list[Any] = [math.nan if value is None else value for value in values]
+        rows.append(Row(*known))
     return Results(part["manifest"], tuple(rows))
 
 
@@ -97,14 +98,15 @@ def certified(certificates: Iterable[Certificate]) -> Results:
     """Claims as rows; `detail` holds every single number of a claim too."""
     rows = []
     for certificate in certificates:
-        neurons, seed = certificate.neurons, certificate.sizes.get("seed", 0)
-        about = shared("certify", neurons.model_id.name, certificate.task, neurons.site, seed)
-        for claim, row in zip(certificate.claims, claim_rows(certificate, about), strict=True):
-            detail: dict[str, Any] = {}
+        neurons = certificate.neurons
+        seed = certificate.sizes.get("seed", 0)
+        setting = shared("certify", neurons.model_id.name, certificate.task, neurons.site, seed)
+        for claim, row in zip(certificate.claims, claim_rows(certificate, setting), strict=True):
+            numbers: dict[str, Any] = {}
             for key, value in claim.numbers.items():
                 if isinstance(value, int | float):
-                    detail[key] = value
-            rows.append(replace(row, detail=cast(Detail, detail | {**row.detail})))
+                    numbers[key] = value
+            rows.append(replace(row, detail=cast(Detail, {**numbers, **row.detail})))
     return Results({}, tuple(rows))
 
 
@@ -114,13 +116,14 @@ def measurements() -> list[Row]:
     rows = []
     for path in sorted(WEIGHTS.glob("*/measured.json")):
         for entry in read_json(path, "measurements")["rows"]:
-            about = ("card", path.parent.name, entry["task"], "", "")
+            setting = shared("card", path.parent.name, entry["task"], "", 0)
             if "mode" in entry:
-                bounds = entry["estimate"], entry["low"], entry["high"], entry["n"]
-                detail = cast(Detail, {"split": entry["split"], "mode": entry["mode"]})
-                rows.append(Row(*about, "accuracy", *bounds, 7, detail))
+                score = Interval(entry["estimate"], entry["low"], entry["high"], entry["n"])
+                where = cast(Detail, {"split": entry["split"], "mode": entry["mode"]})
+                rows.append(row_of(setting, "", "accuracy", score, where))
             else:
-                rows.append(Row(*about, "large_delta", *entry["large_delta"], entry["states"], 8))
+                score = Interval(*entry["large_delta"], entry["states"])
+                rows.append(row_of(setting, "", "large_delta", score))
     return rows
 
 

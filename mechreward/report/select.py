@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from mechreward.experiments.rows import Results, Row
 
@@ -47,7 +47,7 @@ def having(rows: Iterable[Row], key: str) -> list[Row]:
 
 def lacking(rows: Iterable[Row], *keys: str) -> list[Row]:
     """Rows whose detail holds none of `keys`."""
-    return [row for row in rows if not row.detail.keys() & set(keys)]
+    return [row for row in rows if row.detail.keys().isdisjoint(keys)]
 
 
 def grid_rows(results: Results, split: str) -> list[Row]:
@@ -58,8 +58,11 @@ def grid_rows(results: Results, split: str) -> list[Row]:
 
 def curve_rows(rows: Sequence[Row], shape: str, fit: str = "retrained") -> list[Row]:
     """The points of one pruning curve."""
-    wanted = {"shape": shape, "fit": fit}
-    return [row for row in rows if "ratio" in row.detail and wanted.items() <= row.detail.items()]
+    points = []
+    for row in having(rows, "ratio"):
+        if row.detail.get("shape") == shape and row.detail.get("fit") == fit:
+            points.append(row)
+    return points
 
 
 def held(results: Results, evidence: Row, score: float) -> Row | None:
@@ -108,11 +111,6 @@ def apart(a: Row, b: Row) -> int:
     if a.low > b.high:
         return 1
     return -1 if a.high < b.low else 0
-
-
-def index(rows: Iterable[Row], key: Callable[[Row], Hashable]) -> dict[Hashable, Row]:
-    """Rows by `key`; of equal ones the last."""
-    return {key(row): row for row in rows}
 
 
 def sites(rows: Iterable[Row]) -> list[str]:

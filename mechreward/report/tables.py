@@ -30,6 +30,7 @@ def numbers(results: Results) -> list[Table]:
 
 
 def value_probes(results: Results) -> Table:
+    """R1: every probe on test, a line for each target, shape and null."""
     rows = having(results.where(experiment="R1"), "target")
     lines = []
     for place, cells in pivot(rows, "site", "arm", "detail.target", "detail.shape").items():
@@ -63,6 +64,7 @@ def value_probes(results: Results) -> Table:
 
 
 def surfaces(results: Results) -> Table:
+    """R1: what the read-out adds to the surface of the answer."""
     rows = results.where(experiment="R1")
     rows = having(rows, "fitted") + having(rows, "beyond")
     lines = []
@@ -80,6 +82,7 @@ def surfaces(results: Results) -> Table:
 
 
 def layers(results: Results) -> Table:
+    """R3: every cell of both splits."""
     rows = results.where(experiment="R3", metric="spearman")
     shares = sorted({row.detail["share"] for row in rows}, reverse=True)
     by_share: dict[tuple[str, ...], dict[float, Row]] = {}
@@ -104,6 +107,7 @@ def layers(results: Results) -> Table:
 
 
 def next_tokens(results: Results) -> Table:
+    """R6: overlap with next-token sets."""
     lines = []
     for row in results.where(experiment="R6", metric="iou"):
         detail = row.detail
@@ -119,6 +123,7 @@ def next_tokens(results: Results) -> Table:
 
 
 def confidence(results: Results) -> Table:
+    """R7: what the verdict can be read from."""
     lines = []
     for row in results.where(experiment="R7"):
         value = row.arm == "value"
@@ -132,6 +137,7 @@ def confidence(results: Results) -> Table:
 
 
 def td_errors(results: Results) -> Table:
+    """R8: the dopamine read-out, with and without cut and z-score."""
     rows = having(results.where(experiment="R8", arm="dopamine"), "fitted")
     lines = []
     for place, cells in pivot(rows, "site", "detail.fitted", "detail.tested", "detail.z").items():
@@ -160,6 +166,7 @@ def td_errors(results: Results) -> Table:
 
 
 def single_neurons(results: Results) -> Table:
+    """R9: the chosen neuron, and the largest of all."""
     rows = [row for row in results.where(experiment="R9") if row.metric != "trace"]
     lines = []
     for (site,), cells in pivot(rows, "site").items():

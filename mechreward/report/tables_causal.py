@@ -25,6 +25,7 @@ CONTROLS = ("matched", "random", "sink_free_random")
 
 
 def ablations(results: Results) -> Table:
+    """R4: accuracy beside every control."""
     rows = lacking(results.where(experiment="R4"), "draw", "on")
     by_place = pivot(rows, "site", "detail.op")
     lines = []
@@ -57,6 +58,7 @@ def ablations(results: Results) -> Table:
 
 
 def damage(results: Results) -> Table:
+    """R4: the damage meter of every ablation."""
     rows = [row for row in results.where(experiment="R4") if row.metric in ("kl", *METER)]
     lines = []
     for place, cells in pivot(rows, "site", "detail.op", "arm", "detail.on").items():
@@ -82,6 +84,7 @@ def damage(results: Results) -> Table:
 
 
 def rankings(results: Results) -> Table:
+    """R4: sets of other rankings."""
     rows = having(results.where(experiment="R4"), "shared")
     lines = []
     for (site, op, arm), cells in pivot(rows, "site", "detail.op", "arm").items():
@@ -109,6 +112,7 @@ def rankings(results: Results) -> Table:
 
 
 def other_tasks(results: Results) -> Table:
+    """R4: accuracy on other tasks."""
     rows = having(results.where(experiment="R4"), "on")
     by_place = pivot(rows, "site", "detail.on", "detail.op")
     lines = []
@@ -144,6 +148,7 @@ def other_tasks(results: Results) -> Table:
 
 
 def targets(results: Results) -> Table:
+    """R5: the set of each target against the terminal one."""
     rows = results.where(experiment="R5")
     lines = []
     for (site, arm), cells in pivot(rows, "site", "arm").items():
@@ -175,6 +180,7 @@ def targets(results: Results) -> Table:
 
 
 def below(results: Results) -> Table:
+    """R10: the dopamine read-out without value neurons of earlier layers."""
     rows = results.where(experiment="R10")
     lines = []
     for (site, arm), cells in pivot(rows, "site", "arm").items():
@@ -211,6 +217,7 @@ def below(results: Results) -> Table:
 
 
 def same_damage(results: Results) -> Table:
+    """R14: steering at one KL."""
     rows = results.where(experiment="R14", metric="contrast_at_kl")
     strengths = dict.fromkeys(str(row.detail["strength"]) for row in rows)
     lines = []
@@ -239,6 +246,7 @@ def same_damage(results: Results) -> Table:
 
 
 def patched(results: Results) -> Table:
+    """R14: states patched into another."""
     rows = results.where(experiment="R14")
     rows = [row for row in rows if row.metric.startswith("patched")]
     lines = []
