@@ -169,8 +169,8 @@ def transfers(matched: bool = True) -> list[Row]:
 def test_transfer_counts_what_exceeds_matched_sets(tmp_path: Path):
     text = across(Results({}, tuple(transfers())), tmp_path)
     assert (
-        "Of 3 pairs of homes, 1 share more neurons than chance (hypergeometric, Holm at 0.05); 1 more than"
-        in text
+        "Of 3 pairs of homes, 1 share more neurons than chance (hypergeometric, Holm at "
+        "0.05); 1 more than" in text
     )
     assert (
         "Of 6 transfers, 1 read V-hat better" in text and "2 read the final verdict better" in text
@@ -186,7 +186,10 @@ def test_transfer_counts_what_exceeds_matched_sets(tmp_path: Path):
 
 def test_every_transfer_is_folded_below_with_its_intervals(tmp_path: Path):
     text = across(Results({}, tuple(transfers())), tmp_path)
-    own = "0.600 | 0.070 | 1e-06 | 0.210 [0.100, 0.300] | 0.005 | 0.700 [0.100, 0.900] | 0.300 [0.200, 0.400]"
+    own = (
+        "0.600 | 0.070 | 1e-06 | 0.210 [0.100, 0.300] | 0.005 | 0.700 [0.100, 0.900] | 0.300 "
+        "[0.200, 0.400]"
+    )
     assert (
         f"| b t in a t | {own} | 0.500 [0.400, 1.000] | 0.550 [0.500, 0.600] | 50 |" in text
         and text.count(" t in ") == 9

@@ -130,11 +130,13 @@ change: ablation - - - - change
 
 def test_a_marked_number_is_filled_in_its_own_form() -> None:
     text = (
-        "It is .1 [-.2,\n.3]<!--one-->, or 1%<!--one-->, from 1 to 2%<!--draws-->, +.1<!--change--> "
+        "It is .1 [-.2,\n.3]<!--one-->, or 1%<!--one-->, from 1 to 2%<!--draws-->, "
+        "+.1<!--change--> "
         "and 3.0 [1, .1]<!--change--> with 7<!--size--> of 3<!--problems-->; 42 is its own."
     )
     filled = (
-        "It is .6 [.4,\n.7]<!--one-->, or 58%<!--one-->, from 0 to 13%<!--draws-->, +.5<!--change--> "
+        "It is .6 [.4,\n.7]<!--one-->, or 58%<!--one-->, from 0 to 13%<!--draws-->, "
+        "+.5<!--change--> "
         "and .5 [0, 1.2]<!--change--> with 13<!--size--> of 9<!--problems-->; 42 is its own."
     )
     assert fill_prose(text + ENTRIES, ROWS) == filled + ENTRIES

@@ -1,7 +1,7 @@
 """What no linter knows of the house: its sizes, its rooms, and who spells hook names.
 
-The order of imports is a contract of import-linter, unsafe calls are rules of ruff (`pyproject.toml`); `make lint` runs
-both.
+The order of imports is a contract of import-linter, unsafe calls are rules of ruff
+(`pyproject.toml`); `make lint` runs both.
 """
 
 import ast

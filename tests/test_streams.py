@@ -1,4 +1,4 @@
-"""Streams of random numbers have names: no two purposes share one, and no problem serves two purposes of a seed."""
+"""Streams of random numbers have names: no two purposes share one, and no problem serves two."""
 
 import ast
 from itertools import combinations
@@ -16,8 +16,8 @@ from mechreward.tasks import Task
 
 PACKAGE = Path(__file__).parents[1] / "mechreward"
 SIZES = {"test": 40, "ablated": 60, "confidence": 100}
-# What was one stream before: the test problems of seed 1 were confidence problems of seed 0, those of seed 2 ablated
-# ones; and pairs that never were.
+# What was one stream before: the test problems of seed 1 were confidence problems of seed 0, those
+# of seed 2 ablated ones; and pairs that never were.
 PAIRS = [
     (("test", 1), ("confidence", 0)),
     (("test", 2), ("ablated", 0)),
@@ -84,8 +84,8 @@ def test_no_problem_serves_two_purposes_of_a_seed(name: str) -> None:
 
 
 def test_other_seeds_and_purposes_share_problems_by_chance_alone(countdown: Task) -> None:
-    """The chance that a problem of one set is in another, from 190 pairs of other seeds; what 20 pairs share together
-    is Poisson around it. Error rate: 1e-3."""
+    """The chance that a problem of one set is in another, from 190 pairs of other seeds; what 20
+    pairs share together is Poisson around it. Error rate: 1e-3."""
     others = [ids(countdown, "test", seed) for seed in range(1000, 1020)]
     shared = [len(one & other) for one, other in combinations(others, 2)]
     chance = np.mean(shared) / SIZES["test"] ** 2

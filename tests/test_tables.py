@@ -54,7 +54,8 @@ def test_R1_names_a_probe_that_is_near_constant(spread: float, cell: str):
         about("R1"), [("baseline", "accuracy", around(0.77), {"split": "test", "k": 32})]
     )
     assert lines(*rows) == [
-        "| 3.mlp | td | linear | 0.300 [0.200, 0.400] | 0.500 [0.400, 0.600] | 0.600 [0.500, 0.700] | 0.900 | – | "
+        "| 3.mlp | td | linear | 0.300 [0.200, 0.400] | 0.500 [0.400, 0.600] | 0.600 [0.500, "
+        "0.700] | 0.900 | – | "
         f"{cell} | 50 |",
         "| 3.mlp | td, shuffled | linear | 0.000 [-0.100, 0.100] | – | – | – | – | – | 50 |",
     ]
@@ -102,11 +103,16 @@ def test_R4_controls_other_rankings_and_other_tasks():
     )
     half, less, gone = "0.500 [0.400, 0.600]", "0.400 [0.300, 0.500]", "-0.100 [-0.200, 0.000]"
     assert lines(*rows) == [
-        f"| 3.mlp | zero | {half} | {less} | {gone} | -0.050 [-0.150, 0.050] | 0.450 [0.350, 0.550] | – | – | 50 |",
-        "| 3.mlp | zero | wanda | 2 of 38 | 0.600 [0.500, 0.700] | 0.200 [0.100, 0.300] | 0.012 | 50 |",
-        "| 3.mlp | zero | matched displacement (5 sets) | 0.2 of 38 | – | 0.100 [0.000, 0.200] | – | 50 |",
-        f"| 3.mlp | chain | zero | {half} | {less} | {gone} | 0.25 | 0.500 [0.300, 0.600] (5 sets) | 50 |",
-        "| 3.mlp | paths | not ablated: too little to lose | 0.000 [-0.100, 0.100] | – | – | – | – | 50 |",
+        f"| 3.mlp | zero | {half} | {less} | {gone} | -0.050 [-0.150, 0.050] | 0.450 [0.350, "
+        "0.550] | – | – | 50 |",
+        "| 3.mlp | zero | wanda | 2 of 38 | 0.600 [0.500, 0.700] | 0.200 [0.100, 0.300] | "
+        "0.012 | 50 |",
+        "| 3.mlp | zero | matched displacement (5 sets) | 0.2 of 38 | – | 0.100 [0.000, "
+        "0.200] | – | 50 |",
+        f"| 3.mlp | chain | zero | {half} | {less} | {gone} | 0.25 | 0.500 [0.300, 0.600] (5 "
+        "sets) | 50 |",
+        "| 3.mlp | paths | not ablated: too little to lose | 0.000 [-0.100, 0.100] | – | – | "
+        "– | – | 50 |",
     ]
 
 
@@ -166,7 +172,8 @@ def test_R5_the_gap_the_test_and_the_overlap_stand_in_one_line():
     )
     assert lines(*rows) == [
         "| 3.mlp | nothing | 0.500 [0.400, 0.600] | – | – | – | – | – | 150 |",
-        "| 3.mlp | td | 0.400 [0.300, 0.500] | 0.050 [-0.050, 0.150] | 0.34 | 0.300 | 0.027 | 6.7e-06 | 150 |",
+        "| 3.mlp | td | 0.400 [0.300, 0.500] | 0.050 [-0.050, 0.150] | 0.34 | 0.300 | 0.027 | "
+        "6.7e-06 | 150 |",
     ]
 
 
@@ -251,7 +258,8 @@ def test_R14_patches_and_what_one_damage_does():
     assert lines(*rows) == [
         "| 3.mlp | value | 0.41 | 1.0 | 0.300 [0.200, 0.400] | 0.012 |",
         "| 3.mlp | random (1 of 2 sets) | 0.41 | 2.5 | 0.100 [0.000, 0.200] | – |",
-        "| 3.mlp | all neurons | high into low | -0.200 [-0.300, -0.100] | 0.050 [-0.050, 0.150] | – | 30 |",
+        "| 3.mlp | all neurons | high into low | -0.200 [-0.300, -0.100] | 0.050 [-0.050, "
+        "0.150] | – | 30 |",
     ]
 
 
@@ -277,7 +285,8 @@ def test_R10_draws_become_a_mean_between_the_lowest_and_the_highest():
     assert lines(*rows) == [
         "| 3.mlp | nothing | – | 0.500 [0.400, 0.600] | – | – | – | 50 |",
         f"| 3.mlp | value | 51 | {own} | 50 |",
-        "| 3.mlp | matched, 3 draws | 51 | 0.400 [0.300, 0.500] | -0.100 [-0.200, 0.000] | – | – | 50 |",
+        "| 3.mlp | matched, 3 draws | 51 | 0.400 [0.300, 0.500] | -0.100 [-0.200, 0.000] | – "
+        "| – | 50 |",
         f"| 3.mlp | value without dopamine coordinates | 49 | {apart}",
     ]
 
@@ -310,7 +319,8 @@ def read(text: str) -> list[list[str]]:
 
 
 def test_a_cell_is_text_whatever_it_holds():
-    """An independent reader of Markdown gets every cell back: no tag, no other cell, no emphasis."""
+    """An independent reader of Markdown gets every cell back: no tag, no other cell, no
+    emphasis."""
     columns = [f"column {column}" for column in range(len(HOSTILE))]
     text = render("table.md.j2", table=Table("", columns, [HOSTILE, HOSTILE[::-1]]))
     wanted = [cell.replace("\n", " ") for cell in HOSTILE]

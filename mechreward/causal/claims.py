@@ -333,7 +333,8 @@ def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
 
 
 def patched_share(few: np.ndarray, whole: np.ndarray) -> float:
-    """What a patch of few neurons does, as a share of a patch of all; NaN where that does nothing."""
+    """What a patch of few neurons does, as a share of a patch of all; NaN where that does
+    nothing."""
     return float(few.mean() / whole.mean()) if whole.mean() > 0 else float("nan")
 
 

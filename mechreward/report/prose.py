@@ -27,8 +27,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mechreward.base.errors import MechRewardError, require
+from mechreward.experiments.plan import EXPERIMENT_IDS
 from mechreward.experiments.rows import Row
-from mechreward.report.words import EXPERIMENTS
 
 NUMBER = r"[+-]?(?:\d*\.\d+|\d+)"
 MARKED = re.compile(
@@ -72,7 +72,7 @@ class Reference:
         fields = {}
         for column, word in zip(COLUMNS, words, strict=False):
             if word != ANY:
-                fields[column] = EXPERIMENTS.get(word, word) if column == "experiment" else word
+                fields[column] = EXPERIMENT_IDS.get(word, word) if column == "experiment" else word
         detail, key = {}, ""
         for word in words[len(COLUMNS) :]:
             name, equals, value = word.partition("=")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechreward.experiments.plan import again, command, plan_of
+from mechreward.experiments.plan import EXPERIMENT_IDS, again, command, plan_of
 from mechreward.experiments.rows import Results, Row
 from mechreward.report import layout
 from mechreward.report.figures import figures as drawn
@@ -17,7 +17,7 @@ from mechreward.report.layout import Figure, Table, file_name
 from mechreward.report.select import of, settings
 from mechreward.report.tables import numbers
 from mechreward.report.transfer import Transfer, transfer
-from mechreward.report.words import EXPERIMENTS, NAMES, words
+from mechreward.report.words import NAMES, words
 
 # What is told of the data of a setting.
 DATA = (
@@ -121,7 +121,7 @@ def content_of(results: Results, by: str) -> ResultsPage:
     return ResultsPage(
         command=by,
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
-        experiments=", ".join(f"{name} {words(what)}" for what, name in EXPERIMENTS.items()),
+        experiments=_experiment_list(),
         glance=at_a_glance,
         repeats_glance=again(results, "R2").strip("`") if at_a_glance.lines else "",
         descendants=descendants(results, places),
@@ -182,6 +182,15 @@ def _come_to(rows: Sequence[Row], name: str) -> str:
         reading = "These neurons are not certified: what is open says what would settle it"
     neurons = f"{rows[0].detail['neurons']} {name} at {rows[0].site}"
     return f"Certificate of {neurons}. {reading} ({'; '.join(parts)})."
+
+
+def _experiment_list() -> str:
+    """Ids and readable names of the paper's experiments."""
+    names = []
+    for name, experiment_id in EXPERIMENT_IDS.items():
+        if name != experiment_id:
+            names.append(f"{experiment_id} {words(name)}")
+    return ", ".join(names)
 
 
 def _figures(results: Results, prefix: str) -> list[Figure]:

@@ -79,7 +79,8 @@ def _layers(results: Results, again: str) -> Section:
         "R3. Where value can be read, and what was chosen",
         "Spearman of the probe's read-out with V-hat on the validation split, for every layer and "
         "kind of neuron; every cell is shown. The ringed cell of each row was chosen here, on "
-        "validation, with its share of neurons, and everything below is measured on the test split, "
+        "validation, with its share of neurons, and everything below is measured on the test "
+        "split, "
         "with other problems. Whoever runs this again on the same seed, or changes a rule after a "
         "look, has used these test problems up: take another seed.",
         grid,
@@ -123,8 +124,10 @@ def _ablation(results: Results, kind: str, name: str, again: str) -> Section:
     base = next(row for row in rows if row.arm == "baseline" and row.metric == "accuracy")
     return Section(
         f"R4. Ablating the value set of {name}",
-        f"Every arm answers the same {base.n} test problems with the same random numbers; a drop of "
-        f"{number(base.detail['detectable_drop'])} could be seen (80% power). Matched sets have the "
+        f"Every arm answers the same {base.n} test problems with the same random numbers; a "
+        "drop of "
+        f"{number(base.detail['detectable_drop'])} could be seen (80% power). Matched sets "
+        "have the "
         "same activation magnitudes one to one; the match error is the mean |log ratio| of root "
         "mean squares. The damage meter says whether the model still works at all.",
         rows,

@@ -130,7 +130,8 @@ def confidence(results: Results) -> Table:
         source = f"value read-out at {row.site}, s_0" if value else words(row.arm)
         lines.append([source, row.detail["known"], *measured([row])])
     return Table(
-        "R7, AUROC of the verdict: from what is known before the first token, and after the answer.",
+        "R7, AUROC of the verdict: from what is known before the first token, and after the "
+        "answer.",
         ("from", "known", "AUROC", "n"),
         lines,
     )

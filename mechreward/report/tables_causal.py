@@ -162,7 +162,8 @@ def targets(results: Results) -> Table:
             [site, arm_name(arm), accuracy, *tested, shared, chance, p_of(overlap, "p"), n]
         )
     return Table(
-        "R5, zeroing the set that each target's probe chose. Gap: accuracy without the terminal set "
+        "R5, zeroing the set that each target's probe chose. Gap: accuracy without the "
+        "terminal set "
         "minus accuracy without this one; above 0 this one matters more.",
         (
             "at",
@@ -200,7 +201,8 @@ def below(results: Results) -> Table:
         texts = [_drawn(scores, arm, n), _drawn(changes, arm, n)]
         lines.append([site, name, neurons, *texts, more, rank, str(n)])
     return Table(
-        "R10, Spearman with delta read off the dopamine neurons while neurons of earlier layers are "
+        "R10, Spearman with delta read off the dopamine neurons while neurons of earlier "
+        "layers are "
         "zeroed. Matched: mean over draws, between the lowest and the highest.",
         (
             "read at",

@@ -220,7 +220,8 @@ def _table(rows: Sequence[Row]) -> Table:
     return Table(
         "R12, every transfer. Matched: mean over sets, between the lowest and the highest. An IoU "
         "has no sampling interval. Chance of any neurons is hypergeometric; chance of neurons as "
-        "large is that of the home where the set is used, its mean with 2.5% to 97.5% of its law; p "
+        "large is that of the home where the set is used, its mean with 2.5% to 97.5% of its "
+        "law; p "
         "of an overlap so large or larger, not corrected.",
         (
             "set of, used in",

@@ -8,22 +8,6 @@ from mechreward.experiments.rows import Results, Row
 from mechreward.report.formats import p_value, signed, two
 from mechreward.report.select import RANKED
 
-# Our ids of the paper's experiments, which it does not number, by their readable names.
-EXPERIMENTS = {
-    "value_probe": "R1",
-    "pruning": "R2",
-    "layers": "R3",
-    "ablation": "R4",
-    "targets": "R5",
-    "next_token": "R6",
-    "confidence": "R7",
-    "td_error": "R8",
-    "single_neuron": "R9",
-    "dependence": "R10",
-    "transfer": "R12",
-    "mlp_units": "R13",
-    "steering": "R14",
-}
 NAMES = {"resid_post": "residual-stream coordinates", "mlp": "MLP units"}
 ARMS = {
     "baseline": "nothing",
