@@ -243,7 +243,7 @@ def calibrate(
     full: Annotated[
         bool,
         typer.Option(
-            help="More problems, runs and rankings: what docs/calibration.md was made with."
+            help="More problems, runs and rankings: what the page of the calibration is made with."
         ),
     ] = False,
     docs: Docs = None,

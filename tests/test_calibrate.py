@@ -453,7 +453,7 @@ def test_the_command_writes_the_page(small, tmp_path):
     )
     assert done.exit_code == 0 and "reached: planted value neurons" in done.stdout
     text = docs.read_text()
-    assert "mechreward calibrate --out DIR --seeds 2 --docs docs/calibration.md" in text
+    assert "mechreward calibrate --out DIR --seeds 2" in text
     for row in ROWS:
         if row.metric != "detection_limit" and "exact" not in row.detail:
             assert str(row.interval) in text

@@ -47,7 +47,7 @@ EXPECTED = {  # what `evidence` should read of each plant
 }
 NULLS = ("null", "large", "sink", "length")
 SHAPES = ("mlp", "linear")
-RECOMMENDED = "correlation"  # the ranking that docs/calibration.md recommends
+RECOMMENDED = "correlation"  # the ranking that the calibration recommends
 DEFAULT = {  # what `select` goes by if not told other
     "value": "mlp probe, mc, L1",
     "dopamine": "mlp probe, delta, L1",

@@ -153,7 +153,7 @@ def evidence(
 
     Notes
     -----
-    All of this is our choice. Correlation is the ranking that docs/calibration.md recommends; a
+    All of this is our choice. Correlation is the ranking that the calibration recommends; a
     linear probe's own weights prefer what cancels noise to what carries the target, and where many
     neurons carry it its best few read less than any few. The probe is linear by default: 19 draws
     cost milliseconds each, and what a net of a thousand units finds in one neuron is not what a few

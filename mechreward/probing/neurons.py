@@ -230,7 +230,7 @@ def select(probe: ValueProbe | DopamineProbe, top: float = 0.01, by: str = "L1")
         "L1", the probe's own scores: the L1 norm of a neuron's first-layer weights (the paper,
         section 2). Or "correlation", |Spearman's correlation| of each neuron alone with V-hat at
         states (the reward at tokens) or with delta over steps, of the rows given to `fit`: the
-        probe and its target have no say in it (our choice; see docs/calibration.md).
+        probe and its target have no say in it (our choice; see the calibration).
 
     Returns
     -------

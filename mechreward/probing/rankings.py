@@ -78,7 +78,7 @@ def correlation(data: Examples) -> Float[np.ndarray, " width"]:
 
     Notes
     -----
-    Our choice of baseline, and the ranking that docs/calibration.md recommends.
+    Our choice of baseline, and the ranking that the calibration recommends.
     """
     require(float(np.ptp(data.y)) > 0, "no neuron correlates with it: the target is constant.")
     return np.nan_to_num(np.abs(stats.spearmans(data.x.numpy(), data.y)))

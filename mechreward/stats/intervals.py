@@ -68,7 +68,7 @@ def auroc_interval(
 ) -> Interval:
     """`auroc` with its interval for rows clustered by problem.
 
-    See `auroc_bounds`; how often it covers is in docs/calibration.md.
+    See `auroc_bounds`; how often it covers is on the page of the calibration.
 
     Parameters
     ----------
@@ -488,7 +488,7 @@ def bootstrap_levels(
 ) -> Float[np.ndarray, " bound"]:
     """Which two quantiles of the draws bound the interval.
 
-    Plain percentiles cover too seldom (docs/calibration.md). Bias-corrected and accelerated (Efron
+    Plain percentiles cover too seldom (page of the calibration). Bias-corrected and accelerated (Efron
     1987; influences from the draws, no jackknife); normal quantiles widened to t's (Hesterberg
     2015) with `kish` clusters, which is our choice.
 
