@@ -488,9 +488,9 @@ def bootstrap_levels(
 ) -> Float[np.ndarray, " bound"]:
     """Which two quantiles of the draws bound the interval.
 
-    Plain percentiles cover too seldom (page of the calibration). Bias-corrected and accelerated (Efron
-    1987; influences from the draws, no jackknife); normal quantiles widened to t's (Hesterberg
-    2015) with `kish` clusters, which is our choice.
+    Plain percentiles cover too seldom (page of the calibration). Bias-corrected and accelerated
+    (Efron 1987; influences from the draws, no jackknife); normal quantiles widened to t's
+    (Hesterberg 2015) with `kish` clusters, which is our choice.
 
     Parameters
     ----------
