@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 import mechreward as mr
 from mechreward import MechRewardError, stats
 from mechreward import experiments as paper
+from mechreward.base.streams import rng
 from mechreward.experiments.rows import Row, rows_from
 from mechreward.experiments.td_error import scaled
 from mechreward.models.engine import Policy
@@ -157,7 +158,7 @@ def test_the_test_grid_holds_where_value_is_planted_and_nowhere_else():
     for read, value in zip(reads[:3], found, strict=False):
         null = [
             spearmanr(
-                read, shuffled(data, np.random.default_rng([5 * 39 + d, 2]), by_length=True).y
+                read, shuffled(data, rng("layers: moved targets", 5, d), by_length=True).y
             ).statistic
             for d in range(39)
         ]

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from mechreward.base.errors import MechRewardError
+from mechreward.base.streams import rng
 from mechreward.experiments.layers import p_moved
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.pruning import (
@@ -143,7 +144,7 @@ def test_rival_rankings_keep_the_planted_neuron_and_magnitude_does_not_look_for_
 
 
 def test_every_basis_masked_speaks_through_its_own_full_probe(split, curve):
-    train, test = (pair for pair in rotated(*split, np.random.default_rng([5001, 5])))
+    train, test = (pair for pair in rotated(*split, rng("curve: rotations", 5, 1)))
     whole = ValueProbe("terminal", "linear").fit_examples(train)
     top = np.argsort(-whole.scores_, kind="stable")[:10]
     x = whole.mean_.expand_as(test.x).clone()
