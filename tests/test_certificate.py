@@ -18,7 +18,7 @@ from mechreward import experiments as paper
 from mechreward import stats
 from mechreward.calibration.certificates import certificates, pooled, rates, suspects
 from mechreward.causal import claims, trials
-from mechreward.causal.certificate import Certificate, certify
+from mechreward.causal.certificate import Certificate, certify, deal_problems
 from mechreward.causal.claims import CLAIMS, Claim
 from mechreward.causal.steering import like, matched_pushes, own_push, rival
 from mechreward.causal.trials import Patched, Steered
@@ -60,7 +60,8 @@ def test_a_planted_value_set_passes_all_five():
     assert verdicts("value") == dict.fromkeys(CLAIMS, "pass")
     assert certified("value").passed
     numbers = certified("value")["causal"].numbers
-    here, problems = plant("value"), plant("value").task.problems("test", 30, 3)
+    here = plant("value")
+    _, problems = deal_problems(here.task, 60, 30, seed=1)
     assert numbers["accuracy"] == np.mean(
         mr.sample(here.model, problems, seed=1, what=None).rewards
     )

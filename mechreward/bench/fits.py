@@ -10,7 +10,6 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
-from mechreward.base.streams import stream
 from mechreward.bench.batched import folds, logistic, mlps, ridge
 from mechreward.bench.counts import worth
 from mechreward.bench.ground import ERROR, Contest, Ground, Parity
@@ -29,7 +28,7 @@ def p7(ground: Ground) -> list[Contest]:
     """Made-up rows: correlated inputs as in a residual stream, targets that lie in them, 10 rows a
     problem."""
     sizes = ground.sizes
-    generator = torch.Generator().manual_seed(stream("bench: rows", ground.seed))
+    generator = torch.Generator().manual_seed(ground.seed)
     width = sizes.width
     targets = max(1, sizes.fits // 4)
 
