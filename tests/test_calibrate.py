@@ -16,8 +16,11 @@ from mechreward.calibration import pipeline as calibrate
 from mechreward.calibration.cases import CASES
 from mechreward.calibration.data import RESID, drawn, gather
 from mechreward.calibration.pipeline import CalibrationSizes, mean_share, precision
+from mechreward.causal import claims, repair
+from mechreward.experiments.dependence import rho_beyond, rho_change
 from mechreward.experiments.rows import Results, Row
-from mechreward.probing import rankings
+from mechreward.experiments.value_probe import spread_ratio
+from mechreward.probing import rankings, surface
 from mechreward.report import calibration_page, verdicts
 from mechreward.stats import Interval
 from mechreward.studies import calibrate as calibration
@@ -131,6 +134,19 @@ def test_the_truth_is_nearer_than_a_twentieth_of_an_interval():
             abs(coverage.truth(case, 40 * coverage.OVER) - np.mean(found))
             < (one.high - one.low) / 2 / 10
         )
+
+
+def test_cases_are_the_statistics_of_the_experiments():
+    originals = {
+        "AUROC added to the surface (R1)": surface.gain,
+        "ratio of standard deviations (R1)": spread_ratio,
+        "part restored (R4)": repair.undone,
+        "change of Spearman with delta (R10)": rho_change,
+        "Spearman with delta beyond matched sets (R10)": rho_beyond,
+        "share of the whole patch (certificate)": claims.patched_share,
+    }
+    for name, statistic in originals.items():
+        assert CASES[name].statistic is statistic, name
 
 
 @pytest.mark.parametrize("name", coverage.SPREADS)

@@ -11,6 +11,7 @@ import pytest
 
 import mechreward as mr
 from mechreward import experiments as paper
+from mechreward import stats
 from mechreward.causal.steering import matched_pushes, own_push, random_pushes
 from mechreward.probing.targets import steps
 
@@ -60,7 +61,7 @@ def test_dopamine_dies_with_value_and_not_with_others():
     # A perfect reader of the exact delta against an estimate from six continuations; delta has few
     # values, and what the units add to it (1e-3) breaks its ties, which costs some hundredths of a
     # Spearman.
-    perfect = mr.paper.split.stats.spearman(exact, values.delta[values.is_step])
+    perfect = stats.spearman(exact, values.delta[values.is_step])
     assert perfect - 0.05 < clean < perfect + 0.01 and clean > 0.4
     assert row(rows, arm="value", metric="spearman").estimate == pytest.approx(0, abs=0.25)
     assert row(rows, arm="value", metric="change").high < -0.2

@@ -19,7 +19,7 @@ from mechreward.base.errors import MechRewardError
 from mechreward.cli import app
 from mechreward.experiments.rows import Results, Row
 from mechreward.report.archive import Archive, measurements
-from mechreward.report.pages import write_pages
+from mechreward.report.pages import fill_file, write_pages
 from mechreward.report.prose import check_prose, fill_prose
 
 ROOT = Path(__file__).parent.parent
@@ -204,7 +204,15 @@ def test_every_part_of_an_archive_has_its_page(tmp_path: Path) -> None:
     done = write_pages(Archive(Results(manifest, tuple(ROWS[1:3]))), tmp_path)
     assert [path.name for path in done] == ["results.md"]
     assert "Written by `mechreward paper R2`" in done[0].read_text(encoding="utf-8")
-    assert write_pages(Archive(), tmp_path / "none") == []
+    with pytest.raises(MechRewardError, match="the archive holds no results"):
+        write_pages(Archive(), tmp_path / "none")
+
+
+def test_a_text_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bytes.md").write_bytes(b"\xff\xfe\xff")
+    for path in (tmp_path / "none.md", tmp_path, tmp_path / "bytes.md"):
+        with pytest.raises(MechRewardError, match="cannot read the text"):
+            fill_file(path, Archive())
 
 
 def test_fill_writes_the_file_of_a_command(tmp_path: Path) -> None:

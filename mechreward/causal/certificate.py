@@ -311,7 +311,10 @@ def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:
 def deal_problems(
     task: Task, read: int, steered: int, seed: int
 ) -> tuple[list[Problem], list[Problem]]:
-    """Test problems to read, and others to steer on: none is in both."""
+    """Test problems to read, and others to steer on: none is in both.
+
+    They have a stream of their own, and so overlap with a study's test problems by chance.
+    """
     problems = task.problems("test", read + steered, stream("certificate", seed))
     return problems[:read], problems[read:]
 

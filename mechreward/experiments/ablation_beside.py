@@ -193,7 +193,7 @@ def rivals(
     site = own.site
     fit = train.states(site)
     tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
-    noise = shuffled(fit, rng("shuffled targets", seed))
+    noise = shuffled(fit, rng("ablation: shuffled targets", seed))
     scores = {
         "next_token": next_token(tokens, train.runs),
         "magnitude": magnitude(fit),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import write_atomic
 from mechreward.report import bench_page, calibration_page
 from mechreward.report.archive import Archive, measurements
@@ -25,16 +26,22 @@ def write_pages(archive: Archive, out: Path | str) -> list[Path]:
     -------
     list
         The pages written.
+
+    Raises
+    ------
+    MechRewardError
+        An archive without any part.
     """
     out = Path(out)
     written = []
     if archive.paper:
-        by = archive.paper.manifest["command"]
+        by = archive.paper.manifest.get("command", "mechreward paper")
         written.append(write_page(archive.paper, out / "results.md", by))
     if archive.calibration:
         written.append(calibration_page.page(archive.calibration, out / "calibration.md"))
     if archive.bench:
         written.append(bench_page.page(archive.bench, out / "performance.md"))
+    require(bool(written), "the archive holds no results, no calibration and no benchmark.")
     return written
 
 
@@ -42,7 +49,11 @@ def fill_file(path: Path, archive: Archive) -> Path:
     """Write the numbers of a hand-written text anew from the rows that they name.
 
     Raises:
-        MechRewardError: a reference that names no row, or several where one is meant.
+        MechRewardError: a file that is no readable text, or a reference that names no row, or
+            several where one is meant.
     """
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MechRewardError(f"cannot read the text {path}: {error}.") from error
     return write_atomic(path, fill_prose(text, [*archive.rows, *measurements()]))
