@@ -117,8 +117,8 @@ def _probes(results: Results) -> list[Picture]:
     for kind, name in NAMES.items():
         rows = of(results.where(experiment="R1", metric="spearman"), kind)
         groups: Groups = {}
-        # The read-outs first, then their nulls.
-        for row in sorted(rows, key=lambda row: row.arm in NULLS):
+        # The read-outs of trained probes first.
+        for row in sorted(rows, key=lambda row: row.arm != "value"):
             groups.setdefault(f"{row.detail['shape']} probe", []).append(_probe(row))
         if groups:
             caption = (
