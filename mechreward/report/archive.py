@@ -122,7 +122,8 @@ def measurements() -> list[Row]:
                 where = cast(Detail, {"split": entry["split"], "mode": entry["mode"]})
                 rows.append(row_of(setting, "", "accuracy", score, where))
             else:
-                score = Interval(*entry["large_delta"], entry["states"])
+                mean, low, high = entry["large_delta"]
+                score = Interval(mean, low, high, entry["states"])
                 rows.append(row_of(setting, "", "large_delta", score))
     return rows
 
