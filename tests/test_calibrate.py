@@ -131,7 +131,7 @@ def test_the_truth_is_nearer_than_a_twentieth_of_an_interval():
         one = stats.cluster_bootstrap(case.statistic, columns, group, draws=200)
         assert np.std(found) < (one.high - one.low) / 2 / 20
         assert (
-            abs(coverage.truth(case, 40 * coverage.OVER) - np.mean(found))
+            abs(coverage.truth(name, 40 * coverage.OVER) - np.mean(found))
             < (one.high - one.low) / 2 / 10
         )
 

@@ -134,7 +134,7 @@ def test_answers_are_those_of_sample(tiny_model):
     runs = sample_arms(tiny_model, problems, edits, seed=4, what=None)
     states = beginnings(tiny_model, problems)
     found = answer(
-        tiny_model, [(s, e, (4, s.problem.id, 0)) for e in edits for s in states]
+        tiny_model, [(s, e, ("answer", 4, s.problem.id, 0)) for e in edits for s in states]
     ).shaped(2, 6)
     assert found.reward.tolist() == [one.rewards for one in runs]
     assert found.length.tolist() == [[run.length for run in one] for one in runs]
@@ -148,7 +148,8 @@ def test_back_is_counted_where_it_is_said():
     runs = mr.sample(here.model, problems, seed=3, what=None)
     said = ["back" in here.model.tokenizer.decode(run.tokens[run.prompt_len :]) for run in runs]
     found = answer(
-        here.model, [(s, (), (3, s.problem.id, 0)) for s in beginnings(here.model, problems)]
+        here.model,
+        [(s, (), ("answer", 3, s.problem.id, 0)) for s in beginnings(here.model, problems)],
     )
     assert found.back.tolist() == said and 0 < np.mean(said) < 1
 

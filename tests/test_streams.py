@@ -1,6 +1,7 @@
 """Streams of random numbers have names: no two purposes share one, and no problem serves two."""
 
 import ast
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
@@ -98,24 +99,72 @@ def test_other_seeds_and_purposes_share_problems_by_chance_alone(countdown: Task
     assert poisson.ppf(0.0005, expected) <= total <= poisson.ppf(0.9995, expected)
 
 
-def arithmetic(source: str) -> list[str]:
-    """Sums and products with a seed in them."""
-    sums = []
+def is_seed(node: ast.expr) -> bool:
+    """A seed by name, as an attribute or in a table: seed, plan.seed, setting["seed"]."""
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.slice, ast.Constant) and node.slice.value == "seed"
+    return (node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")) == "seed"
+
+
+def unnamed(source: str) -> list[str]:
+    """Sums and products with a seed in them, and lists of a seed and numbers."""
+    found = []
     for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add | ast.Mult | ast.Sub):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult | ast.Sub):
+            wrong = is_seed(node.left) or is_seed(node.right)
+        elif isinstance(node, ast.List | ast.Tuple):
+            numbers = [isinstance(part, ast.Constant) for part in node.elts]
+            texts = [isinstance(getattr(part, "value", None), str) for part in node.elts]
+            wrong = any(map(is_seed, node.elts)) and any(numbers) and not any(texts)
+        else:
+            wrong = False
+        if wrong:
+            found.append(ast.unparse(node))
+    return found
+
+
+def purposes(source: str) -> list[str]:
+    """The first word of every stream that a module asks for by a constant name."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not node.args:
             continue
-        for side in (node.left, node.right):
-            name = side.id if isinstance(side, ast.Name) else getattr(side, "attr", "")
-            if name == "seed":
-                sums.append(ast.unparse(node))
-    return sums
+        called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        purpose = node.args[0]
+        if called in ("rng", "stream") and isinstance(purpose, ast.Constant):
+            names.append(purpose.value)
+    return names
 
 
 def test_no_module_counts_with_seeds() -> None:
     for path in sorted(PACKAGE.rglob("*.py")):
-        assert arithmetic(path.read_text()) == [], path
+        assert unnamed(path.read_text()) == [], path
 
 
 def test_counting_with_seeds_is_found() -> None:
-    assert arithmetic("f(seed + 1)\ng(2 * plan.seed)") == ["seed + 1", "2 * plan.seed"]
-    assert arithmetic("f(stream('x', seed), seeds + 1)") == []
+    source = (
+        "f(seed + 1)\ng(2 * plan.seed)\nh(setting['seed'] - 1)\nrng([seed, 5])\nrng((seed, 0, n))"
+    )
+    assert set(unnamed(source)) == {
+        "seed + 1",
+        "2 * plan.seed",
+        "setting['seed'] - 1",
+        "[seed, 5]",
+        "(seed, 0, n)",
+    }
+    assert unnamed("f(stream('x', seed), seeds + 1)\nkey = ('answer', seed, 0)") == []
+
+
+def test_every_purpose_is_asked_for_in_one_place() -> None:
+    """But for those that two places share on purpose."""
+    shared = {
+        "levels: data of an experiment": 4,  # four experiments, of which each has seeds of its own
+        "coverage: bootstrap": 2,  # of cases and of plants, told apart by their names
+        "probe: order": 2,  # a probe alone, and the same probe in a batch of the benchmark
+    }
+    counts = Counter()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        counts.update(purposes(path.read_text()))
+    assert len(counts) > 20
+    repeated = {name: count for name, count in counts.items() if count > 1}
+    assert repeated == shared

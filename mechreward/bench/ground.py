@@ -129,7 +129,7 @@ class Ground:
         """One rollout of each prompt."""
         jobs = []
         for number, prompt in enumerate(self.prompts[:few]):
-            key = (self.seed, "bench", number)
+            key = ("bench", self.seed, number)
             jobs.append(Job(prompt, len(prompt), self.task.max_tokens, key, edits))
         return jobs
 
@@ -144,7 +144,7 @@ class Ground:
         jobs = []
         for number, problem in enumerate(problems[: self.sizes.problems]):
             prompt = encode(self.model, problem.prompt)
-            key = (self.seed, "ragged", number)
+            key = ("bench: ragged", self.seed, number)
             jobs.append(Job(prompt, len(prompt), problem.task.max_tokens, key))
         return jobs
 

@@ -186,6 +186,7 @@ def reinforce(
         )
     )
     jobs = []
+    # Keys without a purpose, here and in `validate`: those that the bundled weights were made with.
     for i, (task, problem) in enumerate(drawn):
         prompt = torch.tensor(words(problem.prompt).input_ids)
         jobs += [

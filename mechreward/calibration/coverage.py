@@ -18,7 +18,7 @@ from mechreward import stats
 from mechreward.base import streams
 from mechreward.base.errors import one_of, require
 from mechreward.base.progress import progress
-from mechreward.calibration.cases import CASES, Case
+from mechreward.calibration.cases import CASES
 from mechreward.calibration.data import RESID, gather
 from mechreward.calibration.rows import PROCESS, calibration_row
 from mechreward.experiments.rows import Row
@@ -135,9 +135,10 @@ def covered(
     return stats.proportion(held, bounded), counts
 
 
-def truth(case: Case, problems: int) -> float:
-    """The statistic of one huge simulation."""
-    rng = streams.rng("coverage: truth")
+def truth(name: str, problems: int) -> float:
+    """The statistic of a case, from one huge simulation."""
+    case = CASES[name]
+    rng = streams.rng("coverage: truth", name)
     columns, cluster = case.sample(problems, rng)
     if case.with_cluster:
         columns = [*columns, cluster]
@@ -153,17 +154,17 @@ def simulated_coverage(
 ) -> Row:
     """Coverage of the interval of one case, from data of `n` problems."""
     case = CASES[name]
-    true = truth(case, n * OVER // case.answers)
+    true = truth(name, n * OVER // case.answers)
 
     def interval(run: int) -> Interval:
-        rng = streams.rng("coverage: answers", seed, run, n)
+        rng = streams.rng("coverage: answers", name, seed, run, n)
         columns, cluster = case.sample(n, rng)
         return stats.clustered(
             case.statistic,
             columns,
             cluster,
             draws=draws,
-            seed=run,
+            seed=streams.stream("coverage: bootstrap", name, seed, run, n),
             with_cluster=case.with_cluster,
         )
 
@@ -211,7 +212,7 @@ def spread_coverage(name: str, n: int, runs: int, seed: int = 0) -> Row:
     rows_of = np.split(np.arange(len(held)), begins)  # of every problem
 
     def interval(run: int) -> Interval:
-        rng = streams.rng("coverage: drawn problems", seed, run, n)
+        rng = streams.rng("coverage: drawn problems", name, seed, run, n)
         drawn = []
         group = []
         for number, problem in enumerate(rng.integers(len(rows_of), size=n)):
@@ -224,7 +225,7 @@ def spread_coverage(name: str, n: int, runs: int, seed: int = 0) -> Row:
             [held.y[rows], reads[rows]],
             np.concatenate(group),
             draws=DRAWS,
-            seed=run,
+            seed=streams.stream("coverage: bootstrap", name, seed, run, n),
         )
 
     true = sparsity(held.y, reads)

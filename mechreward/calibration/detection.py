@@ -311,13 +311,16 @@ def is_found(
     seed: int,
 ) -> bool:
     """Whether a ranking has a coordinate in its top 1% of which so large a share is planted."""
-    rng = streams.rng("detection: repeat", seed, repeat, problems, per)
+    # Common random numbers on purpose: rankings and shares of a pool are compared on equal draws.
+    key = (pool.name, pool.kind, seed, repeat, problems, per)
+    rng = streams.rng("detection: repeat", *key)
     chosen = rng.choice(np.unique(pool.data.group), problems, replace=False)
     keep = np.isin(pool.data.group, chosen) & (answer_numbers(pool.data) < per)
     data = pool.data.only(keep)
     spread = data.x.std(0).numpy()
     column = int(rng.choice(np.flatnonzero(spread > 1e-3 * np.median(spread))))
-    acts = plant(only(pool.acts, keep), column, pool.target[keep], share, seed=repeat)
+    sign = streams.stream("detection: sign", *key)
+    acts = plant(only(pool.acts, keep), column, pool.target[keep], share, sign)
     scores = RANKINGS[pool.kind][name](replace(data, x=acts.x))
     top = ranking(scores)[: count(len(scores), TOP)]
     return column in top

@@ -41,7 +41,7 @@ NEURONS = 16
 
 Runs = Float[np.ndarray, " run"]
 PAndWithout = tuple[float, float]  # a p-value, and that p without its own mass
-Null = Callable[[Generator, int], PAndWithout]
+Null = Callable[[int], PAndWithout]  # of a seed
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def null_pvalues(runs: int = 1000, seed: int = 0) -> dict[str, Pvalues]:
     for name, null in EXPERIMENTS.items():
         tests = []
         for run in range(max(FEW, runs // 4)):
-            rng = streams.rng("levels: experiments", seed, run)
-            tests.append(null(rng, run))
+            key = streams.stream("levels: experiments", name, seed, run)
+            tests.append(null(key))
         by_test[name] = collect(tests)
     return by_test
 
@@ -265,12 +265,13 @@ def layers(column: int, trend: float = 0.0) -> Null:
         What V-hat gains with every step.
     """
 
-    def test(rng: Generator, run: int) -> PAndWithout:
+    def test(seed: int) -> PAndWithout:
+        rng = streams.rng("levels: data of an experiment", seed)
         answers = walks(PROBLEMS, rng)
         read = wandering(answers, rng, 2)[:, column]
         v_hat = answers.estimate(rng) + trend * answers.step
         held = examples(answers, v_hat, read[:, None])
-        (p,) = p_moved(read[None], held, SHUFFLES, run)
+        (p,) = p_moved(read[None], held, SHUFFLES, seed)
         return float(p), float(p) - MASS
 
     return test
@@ -285,7 +286,8 @@ def single_neuron(stays: bool) -> Null:
         Whether neurons keep to an answer, or are new at every step.
     """
 
-    def test(rng: Generator, run: int) -> PAndWithout:
+    def test(seed: int) -> PAndWithout:
+        rng = streams.rng("levels: data of an experiment", seed)
         answers = walks(PROBLEMS, rng)
         if stays:
             x = wandering(answers, rng, NEURONS)
@@ -295,7 +297,7 @@ def single_neuron(stays: bool) -> Null:
         held = examples(answers, delta, x)
         null = []
         for draw in range(SHUFFLES):
-            moves = streams.rng("levels: moved targets", run, draw)
+            moves = streams.rng("levels: moved targets", seed, draw)
             moved = shuffled(held, moves, by_length=True)
             null.append(largest(held.x, moved.y))
         own = largest(held.x, held.y)
@@ -305,9 +307,10 @@ def single_neuron(stays: bool) -> Null:
     return test
 
 
-def transfer(rng: Generator, run: int) -> PAndWithout:
+def transfer(seed: int) -> PAndWithout:
     """R12: the overlap of sets that share nothing but to prefer large neurons, against chance of
     neurons as large."""
+    rng = streams.rng("levels: data of an experiment", seed)
     width, k = 128, 6
     size = np.exp(rng.normal(0, 1, width))
     x = rng.normal(size=(200, width)) * size
@@ -333,8 +336,9 @@ def transfer(rng: Generator, run: int) -> PAndWithout:
     return both.p, both.p - mass
 
 
-def two_models(rng: Generator, run: int) -> PAndWithout:
+def two_models(seed: int) -> PAndWithout:
     """Two models that read alike, each with its own interval."""
+    rng = streams.rng("levels: data of an experiment", seed)
     scores = []
     for side in range(2):
         answers = walks(PROBLEMS, rng)
@@ -345,7 +349,7 @@ def two_models(rng: Generator, run: int) -> PAndWithout:
             [read, v_hat],
             answers.group,
             draws=DRAWS,
-            seed=streams.stream("levels: two models", run, side),
+            seed=streams.stream("levels: two models", seed, side),
         )
         scores.append(score)
     _, p = stats.difference(*scores)

@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Float
 
 from mechreward import stats
-from mechreward.base import streams
 from mechreward.base.errors import one_of, require
 from mechreward.base.progress import progress
 from mechreward.calibration.data import RESID, TOP, Data, gather
@@ -358,9 +357,11 @@ def use(samples: Sequence[Data], sizes: CalibrationSizes) -> list[Row]:
 def ablated(data: Data, sizes: CalibrationSizes) -> Effect:
     """Zero and mean ablation of the planted value neurons, on problems that were not fitted to."""
     plant, seed = data.plant, data.runs.seed
+    # Those after the test problems that probes are scored on: dealt from one hand.
+    problems = plant.task.problems("test", sizes.test + sizes.ablated, seed)[sizes.test :]
     return ablate(
         plant.model,
-        plant.task.problems("test", sizes.ablated, streams.stream("calibration: ablated", seed)),
+        problems,
         plant.truth.value_neurons[RESID],
         ops=("zero", "mean"),
         draws=sizes.draws,

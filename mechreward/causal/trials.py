@@ -359,7 +359,7 @@ class _States:
                 if neurons is not None:
                     change = patch(neurons, self.acts.x[source, list(neurons.indices)])
                     edits = (change.edit([len(state.tokens) - 1]),)
-                key = (self.seed, kind, state.problem.id, step, trajectory)
+                key = (kind, self.seed, state.problem.id, step, trajectory)
                 for draw in range(self.k):
                     jobs.append((state, edits, (*key, draw)))
         return jobs

@@ -77,7 +77,12 @@ class Plan:
         for purpose in DEALT[: DEALT.index(name)]:
             start += getattr(self, purpose)
         dealt = self.test + self.ablated + self.confidence
-        return task.problems("test", dealt, self.seed)[start : start + size]
+        try:
+            problems = task.problems("test", dealt, self.seed)
+        except MechRewardError as error:
+            sizes = " + ".join(f"{purpose} {getattr(self, purpose)}" for purpose in DEALT)
+            raise MechRewardError(f"{error} (These are {sizes}.)") from None
+        return problems[start : start + size]
 
 
 # What `mechreward paper` runs where it is not told otherwise; `demo` runs `Plan()`.

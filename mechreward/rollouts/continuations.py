@@ -15,6 +15,7 @@ from mechreward.base.errors import require
 from mechreward.models.engine import Job, Policy, generate
 from mechreward.models.row_edits import Edit
 from mechreward.models.text import decode, encode, eos_id, pieces
+from mechreward.rollouts.sample import answer_key
 from mechreward.rollouts.trajectory import Rollouts, task_of
 from mechreward.tasks import Problem
 
@@ -160,7 +161,7 @@ def answer_arms(
     jobs = []
     for edits in arms:
         for state in states:
-            jobs.append((state, edits, (seed, state.problem.id, 0)))
+            jobs.append((state, edits, answer_key(seed, state.problem)))
     return answer(model, jobs, policy=policy, what=what).shaped(len(arms), len(states))
 
 

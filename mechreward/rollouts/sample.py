@@ -29,7 +29,7 @@ def sample(
 ) -> Rollouts:
     """Let the model answer problems, and verify the answers.
 
-    Every row has its own generator, keyed by (seed, problem id, sample): the same answers for any
+    Every row has its own generator, keyed by `answer_key`: the same answers for any
     batch size or order, and common random numbers between runs with and without `hooks`.
 
     Parameters
@@ -65,6 +65,11 @@ def sample(
         model, problems, [()], k=k, seed=seed, policy=policy, batch=batch, hooks=hooks, what=what
     )
     return runs
+
+
+def answer_key(seed: int, problem: Problem, number: int = 0) -> tuple[str, int, str, int]:
+    """Name of the random numbers of one answer: the same for a baseline and every arm beside it."""
+    return ("answer", seed, problem.id, number)
 
 
 def sample_arms(
@@ -123,7 +128,7 @@ def sample_arms(
     jobs = []
     for edits in arms:
         for problem, prompt, number in asked:
-            key = (seed, problem.id, number)
+            key = answer_key(seed, problem, number)
             jobs.append(Job(prompt, len(prompt), task.max_tokens, key, edits))
     answers = generate(
         model, jobs, eos=eos_id(model), policy=policy, batch=batch, hooks=hooks, what=what

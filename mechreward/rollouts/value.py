@@ -254,7 +254,7 @@ def estimate(
             if step < run.steps:
                 room = task.max_tokens - (end + 1 - run.prompt_len)
                 for j in range(k):
-                    key = (seed, "value", run.problem_id, run.seed, run.sample, step, j)
+                    key = ("value", seed, run.problem_id, run.seed, run.sample, step, j)
                     jobs.append(Job(run.tokens, end + 1, room, key))
                     rows.append(len(states))
             states.append((number, step, run.reward, group))
