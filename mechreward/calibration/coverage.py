@@ -22,11 +22,11 @@ from mechreward.calibration.cases import CASES
 from mechreward.calibration.data import RESID, gather
 from mechreward.calibration.rows import PROCESS, calibration_row
 from mechreward.experiments.rows import Row
-from mechreward.probing.evidence import read_outs, sparsity
+from mechreward.probing.evidence import follows, read_outs, sparsity
 from mechreward.probing.neurons import ranking
 from mechreward.probing.probe import ValueProbe
-from mechreward.probing.rankings import correlation
 from mechreward.stats import Interval
+from mechreward.stats.beyond import left_over
 from mechreward.testbed.planted import planted
 
 DRAWS = 200  # of each bootstrap: the fewest that the package takes
@@ -205,9 +205,11 @@ def spread_coverage(name: str, n: int, runs: int, seed: int = 0) -> Row:
         pool.append(data.states(RESID))
     fit, held = pool
     # Neurons, probe and draws are the defaults of `evidence`.
-    chosen = ranking(correlation(fit))[:3]
+    chosen = ranking(follows(fit))[:3]
     probe = ValueProbe("mc", "linear")
     reads = read_outs(fit, held, chosen, probe, 19)
+    rest = left_over(np.column_stack([held.y, reads]), held.known, held.group)
+    y, left = rest[:, 0], rest[:, 1:]
     begins = 1 + np.flatnonzero(np.diff(held.group))
     rows_of = np.split(np.arange(len(held)), begins)  # of every problem
 
@@ -222,13 +224,13 @@ def spread_coverage(name: str, n: int, runs: int, seed: int = 0) -> Row:
         rows = np.concatenate(drawn)
         return stats.cluster_bootstrap(
             sparsity,
-            [held.y[rows], reads[rows]],
+            [y[rows], left[rows]],
             np.concatenate(group),
             draws=DRAWS,
             seed=streams.stream("coverage: bootstrap", name, seed, run, n),
         )
 
-    true = sparsity(held.y, reads)
+    true = sparsity(y, left)
     rate, counts = covered(interval, true, runs, f"coverage: sparsity of {name}, {n} problems")
     arm = f"sparsity (evidence) of planted-{name}"
     about = {**counts, "draws": DRAWS, "model": True}

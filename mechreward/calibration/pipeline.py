@@ -33,6 +33,7 @@ from mechreward.probing.neurons import count, ranking
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.targets import TARGETS, Examples, tokens
 from mechreward.stats import Interval
+from mechreward.stats.beyond import FLIPS
 from mechreward.testbed.planted import PlantedModel, planted
 
 VALUE_SITES = {"value": (RESID,), "value-mlp": (RESID, "0.mlp"), "encoded": (RESID,)}
@@ -462,7 +463,7 @@ def alarms(name: str, seeds: int, sizes: CalibrationSizes) -> list[Row]:
     detail = {
         "readings": dict(readings),
         "nominal": 0.05,
-        "draws": sizes.draws,
+        "draws": FLIPS,
         "p": [result.p for result in by_seed],
         "p_few": [result.p_few for result in by_seed],
     }

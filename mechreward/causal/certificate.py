@@ -14,7 +14,7 @@ from mechreward import stats
 from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import nulled, read_json, write_json
 from mechreward.base.progress import tell
-from mechreward.base.streams import rng, stream
+from mechreward.base.streams import stream
 from mechreward.causal import claims as judge
 from mechreward.causal.claims import CLAIMS, Claim
 from mechreward.causal.intervene import mean, zero
@@ -26,10 +26,9 @@ from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.evidence import evidence
 from mechreward.probing.neurons import NeuronSet
-from mechreward.probing.probe import ValueProbe
-from mechreward.probing.pruning import restrict, shuffled
 from mechreward.probing.rankings import magnitude, next_token
-from mechreward.probing.targets import Examples, states
+from mechreward.probing.surface import further
+from mechreward.probing.targets import states
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
@@ -215,8 +214,7 @@ def certify(
     n : int, default 200
         Test problems for steering (causal, specific); none is among those of `test`.
     draws : int, default 99
-        Shuffled targets, other bases, random and matched sets; 99 reach p = .01, and fewer cannot
-        pass.
+        Other bases, random and matched sets; 99 reach p = .01, and fewer cannot pass.
     pairs : int, default 60
         Pairs of high- and low-V states, and of states of equal V.
     policy : Policy or None, default None
@@ -250,7 +248,8 @@ def certify(
         model, to_read, neurons.site, k, seed, policy, _say(what, "test")
     )
     fit, held = states(acts, values), states(held_acts, held_values)
-    read = evidence(fit, held, np.array(neurons.indices), draws=draws, seed=seed)
+    chosen = np.array(neurons.indices)
+    read = evidence(fit, held, chosen, draws=draws, further=further(held_runs), seed=seed)
     cause, special, others = by_steering(
         model,
         to_steer,
@@ -286,7 +285,7 @@ def certify(
         "pairs": pairs,
     }
     claims = (
-        judge.decodable(read, *skills(fit, held, neurons, draws, seed)),
+        judge.decodable(read),
         judge.sparse(read),
         cause,
         special,
@@ -332,27 +331,6 @@ def sample_states(
     runs = sample(model, problems, seed=seed, policy=policy, what=what)
     values = estimate(model, runs, k=k, seed=seed, what=what and f"{what} values")
     return runs, values, record(model, runs, site, what=None)[site]
-
-
-def skills(
-    fit: Examples, held: Examples, neurons: NeuronSet, draws: int, seed: int = 0
-) -> tuple[float, tuple[float, ...]]:
-    """Skill on `held` of the set's linear read-out of V-hat, and of those fitted to shuffles.
-
-    Skill is 1 - squared error / variance. Both are fitted to `fit`, the second to `draws` shuffles
-    of its targets (`probing.pruning.shuffled`).
-    """
-    index = np.array(neurons.indices)
-
-    def skill(data: Examples) -> float:
-        probe = ValueProbe("mc", "linear").fit_examples(restrict(data, index))
-        error = np.square(held.y - probe.predict(held.x[:, index])).mean()
-        return float(1 - error / held.y.var()) if held.y.var() > 0 else 0.0
-
-    noise = []
-    for draw in range(draws):
-        noise.append(skill(shuffled(fit, rng("certificate: shuffled targets", seed, draw))))
-    return skill(fit), tuple(noise)
 
 
 def by_steering(

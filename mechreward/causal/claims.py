@@ -62,48 +62,52 @@ class Claim:
         one_of("verdict", self.verdict, VERDICTS)
 
 
-def decodable(evidence: Evidence, skill: float, shuffles: Sequence[float]) -> Claim:
-    """The set, read by a refitted linear probe on held-out problems, beats the same set on shuffled
-    targets.
+def decodable(evidence: Evidence) -> Claim:
+    """The set, read by a refitted linear probe on held-out problems, tells more of V-hat than step,
+    position and prompt length do.
 
-    Pass: Spearman's interval above 0, and the `skill` of the read-out (1 - squared error / variance
-    of V-hat) first among at least 99 of the set refitted to targets of other problems (p <= .01).
-    Skill and not Spearman, which a fit to noise shares whenever its slope happens to have the right
-    sign: three collinear neurons then tie with themselves (our choice). Fail: the interval excludes
-    `READ`.
+    Both are rid of what those tell (`stats.beyond.left_over`). Pass: the interval of their partial
+    Spearman above 0, and p <= .01 when the sign of each problem's contribution is flipped. Fail:
+    the interval excludes `READ`. A set of which nothing is shown beyond the difficulty of the
+    problem, the log-probability so far or the length to come (p > .05) is not told apart from that:
+    these lie in the future or may be the value itself, so it neither passes nor fails (our choice).
     """
-    few, draws = evidence.few, len(shuffles)
-    _, p = stats.rank_among(skill, np.array(shuffles), tail="high")
+    few, p = evidence.few.score, evidence.few.p
     see = seen(few)
     numbers = spread("spearman", few) | {
         "p": p,
-        "draws": draws,
-        "skill": skill,
-        "largest_shuffled": max(shuffles),
         "detectable": see,
-        "p_few": evidence.p_few,
-        "all_neurons": evidence.full.estimate,
+        "plain": evidence.plain.estimate,
+        "known": evidence.known,
+        "all_neurons": evidence.full.score.estimate,
+        "p_all": evidence.full.p,
     }
-    reason = f"Spearman with V-hat {_of(few)} on held-out problems, skill {skill:.2f}, "
-    reason += f"p={p:.3g} among {draws} shuffles"
-    if few.low > 0 and p <= LEVEL:
-        return Claim("decodable", "pass", f"{reason}.", numbers)
-    if few.low > 0 and 1 / (1 + draws) > LEVEL:
-        reason += f"; a pass needs p <= {LEVEL}: run draws=99."
+    for name, beyond in evidence.further.items():
+        score = beyond.score
+        numbers[f"beyond {name}"] = [score.estimate, score.low, score.high, beyond.p]
+    reason = f"Spearman with V-hat {evidence.plain.estimate:.2f} on held-out problems; step, "
+    reason += f"position and prompt length alone read {evidence.known:.2f}, and beyond them the "
+    reason += f"set reads {_of(few)}, p={p:.2g} by signs of problems"
+    if not (few.low > 0 and p <= LEVEL):
+        return _unseen("decodable", reason, few, see, READ, "a Spearman", "test", numbers)
+    if evidence.lost_to:
+        reason += f"; not told apart from {' and '.join(evidence.lost_to)}: "
+        reason += f"run test={4 * few.n}, or take problems that are alike in it."
         return Claim("decodable", "inconclusive", reason, numbers)
-    return _unseen("decodable", reason, few, see, READ, "a Spearman", "test", numbers)
+    return Claim("decodable", "pass", f"{reason}.", numbers)
 
 
 def sparse(evidence: Evidence) -> Claim:
     """Few neurons do what other few, and other bases, do not (`probing.evidence`): sparsity above
-    or below .5.
+    or below .5, all scores being what is read beyond step, position and prompt length.
 
-    As many random neurons that read half as well as all of them are redundancy: that fails too.
+    A set that is not told apart from another fact (`decodable`) is not called sparse. As many
+    random neurons that read half as well as all of them are redundancy: that fails too.
     Fewer than 19 random sets and bases settle nothing.
     """
-    gap, n = evidence.sparsity, evidence.few.n
+    gap, n = evidence.sparsity, evidence.few.score.n
     random, rotated = float(np.mean(evidence.random)), float(np.mean(evidence.rotated))
-    few, full = evidence.few.estimate, evidence.full.estimate
+    few, full = evidence.few.score.estimate, evidence.full.score.estimate
     numbers = spread("sparsity", gap) | {
         "reading": evidence.reading,
         "random": random,
@@ -112,7 +116,8 @@ def sparse(evidence: Evidence) -> Claim:
         "full": full,
         "few": few,
     }
-    reason = f"{evidence.neurons} neurons read {few:.2f}, as many random ones {random:.2f}, "
+    reason = "beyond step, position and prompt length "
+    reason += f"{evidence.neurons} neurons read {few:.2f}, as many random ones {random:.2f}, "
     reason += f"the best of other bases {rotated:.2f}, all {full:.2f}"
     if len(evidence.random) < FEWEST:
         reason += f"; {len(evidence.random)} random sets are no control: "
@@ -124,6 +129,9 @@ def sparse(evidence: Evidence) -> Claim:
         reason += ": random neurons do half as well as all, which is redundancy."
         return Claim("sparse", "fail", reason, numbers)
     reason += f"; the set closes {_of(gap)} of the gap"
+    if gap.low > 0.5 and evidence.lost_to:
+        reason += f"; not told apart from {' and '.join(evidence.lost_to)}: settle decodable."
+        return Claim("sparse", "inconclusive", reason, numbers)
     if gap.low > 0.5:
         return Claim("sparse", "pass", f"{reason}.", numbers)
     if gap.high < 0.5:

@@ -26,9 +26,9 @@ def pruning(
     it comes to.
 
     The set is that of the net fitted to V-hat, here and everywhere. `sparsity` (linear, the top 1%
-    by correlation) is the part of the gap between redundancy or another basis and the full probe
-    that the few neurons close; its detail holds the reading in a word and the rank of the full
-    probe among shuffles.
+    that follow V-hat) is the part of the gap between redundancy or another basis and the full probe
+    that the few neurons close, beyond what step, position and prompt length tell; its detail holds
+    the reading in a word.
 
     Args:
         draws: random subsets, bases and shuffles at each ratio (default 3).
@@ -53,8 +53,13 @@ def pruning(
         p_few=case.p_few,
         random=float(np.mean(case.random)),
         rotated=float(np.mean(case.rotated)),
-        few=case.few.estimate,
-        full=case.full.estimate,
+        few=case.few.score.estimate,
+        full=case.full.score.estimate,
+        plain=case.plain.estimate,
+        told=case.known,
     )
     rows.append(row_of(setting, "value", "sparsity", case.sparsity, detail))
+    for neurons, beyond in ((fit.x.shape[1], case.full), (few, case.few)):
+        detail = Detail(neurons=neurons, shape="linear", p=beyond.p)
+        rows.append(row_of(setting, "value", "beyond_known", beyond.score, detail))
     return rows

@@ -68,10 +68,13 @@ Detail = TypedDict(
         "sets": int,  # control sets the row is over
         "never": int,  # control sets that no strength gives the damage of the set
         "interval": str,  # what the bounds are, if they are no 95% interval
-        "random": float,  # Spearman of as many random neurons
-        "rotated": float,  # Spearman of the best of another basis
-        "few": float,  # Spearman of the few neurons
-        "full": float,  # Spearman of all neurons
+        # partial Spearman, beyond step, position and prompt length:
+        "random": float,  # of as many random neurons
+        "rotated": float,  # of the best of another basis
+        "few": float,  # of the few neurons
+        "full": float,  # of all neurons
+        "plain": float,  # Spearman of the few neurons, with what those tell
+        "told": float,  # Spearman of what those alone tell
         "reading": str,  # what the evidence comes to, in a word
         "reliability": float,  # split-half, of what is read
         "match_error": float,  # mean error of the match of control sets in rms

@@ -1,8 +1,11 @@
-"""Does a set of neurons read V at all, and more sparsely than redundancy and basis explain?"""
+"""Does a set of neurons read V beyond what step and length tell, and more sparsely than redundancy
+and basis explain?"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -12,45 +15,66 @@ from mechreward.base import streams
 from mechreward.base.errors import require
 from mechreward.probing.neurons import ranking
 from mechreward.probing.probe import ValueProbe
-from mechreward.probing.pruning import Probe, clone, restrict, rotated, shuffled
-from mechreward.probing.rankings import correlation
+from mechreward.probing.pruning import Probe, clone, restrict, rotated
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
+from mechreward.stats.beyond import association, associations, flipped, left_over, told
 
 # The least gap, over what all neurons read; set on planted models of other seeds than those that
 # calibration uses.
 SMALLEST_GAP = 1 / 6
-# Where all neurons read less than this Spearman there is nothing to be sparse (our choice).
+# Where all neurons read less than this there is nothing to be sparse (our choice).
 SMALLEST_SPEARMAN = 0.05
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What a read-out tells of the target beyond some facts.
+
+    Attributes
+    ----------
+    score : Interval
+        Partial Spearman: correlation of what facts leave of both ranks (`stats.beyond.left_over`).
+    p : float
+        Of its rank among `stats.beyond.flipped`.
+    """
+
+    score: Interval
+    p: float
 
 
 @dataclass(frozen=True)
 class Evidence:
     """How well few neurons read the target on held-out problems, beside what nobody chose.
 
+    All scores but `plain` and `known` are partial Spearman correlations: beyond what is known at
+    the state anyway (`Examples.known`).
+
     Attributes
     ----------
     neurons : int
         How many are in the set.
-    full : Interval
-        Spearman of the read-out of all neurons.
-    few : Interval
+    full : Beyond
+        The read-out of all neurons.
+    few : Beyond
         Of the set, retrained.
     random : tuple of float
         [draw] of as many random neurons, retrained.
     rotated : tuple of float
-        [draw] of the best coordinates of random bases by correlation with the target, retrained.
-    shuffled : tuple of float
-        [draw] of all neurons fitted to targets of other problems.
-    shuffled_few : tuple of float
-        [draw] of the whole recipe for few neurons on the same targets.
+        [draw] of the best coordinates of random bases, retrained.
     sparsity : Interval
         1 sparse (above 1 the few read better than all), 0 no better than any neurons or basis, see
         Notes.
-    p : float
-        Rank of `full` among the shuffles.
-    p_few : float
-        Rank of the set among them.
+    plain : Interval
+        Spearman of the set's read-out with the target, with all that step and length tell of both.
+    known : float
+        Spearman with the target of what is known at the state, fitted to the training rows.
+    further : dict of str to Beyond
+        The set's read-out beyond more facts, one at a time: they lie in the future or may be the
+        value itself, so that losing against one says that the two are not told apart, not that
+        nothing is read.
+    p, p_few : float
+        Of `full` and `few`.
     reading : str
         One word for all of it.
 
@@ -60,40 +84,41 @@ class Evidence:
     the part of the gap from there to `full` that the set closes, a gap being at least
     `SMALLEST_GAP` of `full` (a smooth maximum of the two, of power 4: no bootstrap covers at a
     kink), so that redundancy, which leaves none, stays near 0; below 0 it is what the set misses of
-    what any neurons read, over `full`. NaN where `full` is below `SMALLEST_SPEARMAN`.
+    what any neurons read, over `full`. NaN where `full` is below `SMALLEST_SPEARMAN`. Its interval
+    holds the fit and what is known fixed.
     """
 
     neurons: int
-    full: Interval
-    few: Interval
+    full: Beyond
+    few: Beyond
     random: tuple[float, ...]
     rotated: tuple[float, ...]
-    shuffled: tuple[float, ...]
-    shuffled_few: tuple[float, ...]
     sparsity: Interval
+    plain: Interval
+    known: float
+    further: dict[str, Beyond] = field(default_factory=dict)
 
     @property
     def p(self) -> float:
-        return stats.rank_among(self.full.estimate, np.array(self.shuffled), tail="high")[1]
+        return self.full.p
 
     @property
     def p_few(self) -> float:
-        return stats.rank_among(self.few.estimate, np.array(self.shuffled_few), tail="high")[1]
+        return self.few.p
 
     @property
     def reading(self) -> str:
         """What may be said, in one word.
 
-        `nothing` (no better than shuffled targets), `sparse` (the whole interval above .5),
+        `nothing` (no more than is known at the state), `sparse` (the whole interval above .5),
         `redundant` (as many random neurons read half as well as all), `distributed` (the whole
-        interval below .5), or `unclear`, which fewer than 19 draws always are: no rank among them
-        is small enough to call anything.
+        interval below .5), or `unclear`, which fewer than 19 draws always are: they are no control.
         """
-        if len(self.shuffled) < 19:
+        if len(self.random) < 19:
             return "unclear"
-        if self.p > 0.05 or self.full.low <= 0:
+        if self.p > 0.05 or self.full.score.low <= 0:
             return "nothing"
-        if np.mean(self.random) > 0.5 * self.full.estimate:
+        if np.mean(self.random) > 0.5 * self.full.score.estimate:
             return "redundant"
         if np.isnan(self.sparsity.low):
             return "unclear"
@@ -103,12 +128,17 @@ class Evidence:
             return "distributed"
         return "unclear"
 
+    @property
+    def lost_to(self) -> tuple[str, ...]:
+        """Further facts beyond which nothing of the set's reading is shown (p > .05)."""
+        return tuple(name for name, beyond in self.further.items() if not beyond.p <= 0.05)
+
     def __str__(self) -> str:
         return (
-            f"{self.reading}: all neurons {self.full}, {self.neurons} chosen {self.few}, "
-            f"random {np.mean(self.random):.3f}, other bases {np.mean(self.rotated):.3f}, "
-            f"shuffled targets {np.mean(self.shuffled):.3f} (p={self.p:.3g}); "
-            f"sparsity beyond redundancy {self.sparsity}"
+            f"{self.reading}: beyond what is known at the state (which reads {self.known:.3f}) all "
+            f"neurons {self.full.score} (p={self.p:.3g}), {self.neurons} chosen {self.few.score} "
+            f"(of {self.plain}), random {np.mean(self.random):.3f}, other bases "
+            f"{np.mean(self.rotated):.3f}; sparsity beyond redundancy {self.sparsity}"
         )
 
 
@@ -120,6 +150,7 @@ def evidence(
     top: int = 3,
     probe: Probe | None = None,
     draws: int = 19,
+    further: Mapping[str, Float[np.ndarray, " row"]] | None = None,
     seed: int = 0,
 ) -> Evidence:
     """Hold a set of neurons against every null, on problems it never saw.
@@ -131,20 +162,22 @@ def evidence(
     test : Examples
         Rows of other problems.
     neurons : array [k] or None, default None
-        Indices of the set; None takes the `top` by correlation with the target.
+        Indices of the set; None takes the `top` by `follows`.
     top : int, default 3
         How many, where no set is given.
     probe : ValueProbe, DopamineProbe or None, default None
         Prototype; `ValueProbe("mc", "linear")` if None.
     draws : int, default 19
-        Of every null; 19 reach p = .05.
+        Of random sets and bases.
+    further : mapping of str to array [row], or None, default None
+        More facts about the rows of `test`, that the set is held against one at a time.
     seed : int, default 0
         Seed of draws and bootstrap.
 
     Returns
     -------
     Evidence
-        Spearman of all of them, and what they come to.
+        All scores, and what they come to.
 
     Raises
     ------
@@ -153,45 +186,49 @@ def evidence(
 
     Notes
     -----
-    All of this is our choice. Correlation is the ranking that the calibration recommends; a
-    linear probe's own weights prefer what cancels noise to what carries the target, and where many
-    neurons carry it its best few read less than any few. The probe is linear by default: 19 draws
-    cost milliseconds each, and what a net of a thousand units finds in one neuron is not what a few
-    neurons carry.
+    All of this is our choice. A neuron that counts steps reads V wherever V goes with the step; so
+    V-hat and every read-out are first rid of what step, position and prompt length tell of them,
+    and the null flips the sign of a problem's whole contribution. `follows` is the ranking that the
+    calibration recommends; a linear probe's own weights prefer what cancels noise to what carries
+    the target, and where many neurons carry it its best few read less than any few. The probe is
+    linear by default: 19 draws cost milliseconds each, and what a net of a thousand units finds in
+    one neuron is not what a few neurons carry.
     """
-    require(draws >= 3, f"nulls need at least 3 draws (19 for p = .05); {draws} were asked for.")
+    require(draws >= 3, f"nulls need at least 3 draws (19 for a verdict); {draws} were asked for.")
     prototype = probe or ValueProbe("mc", "linear")
-    chosen = ranking(correlation(train))[:top] if neurons is None else np.asarray(neurons)
+    chosen = ranking(follows(train))[:top] if neurons is None else np.asarray(neurons)
     require(len(chosen) > 0, "there is nothing to hold against the nulls: the set is empty.")
     reads = read_outs(train, test, chosen, prototype, draws, seed)
-    shuffles, few_shuffles = [], []
-    for draw in range(draws):
-        noise = shuffled(train, streams.rng("evidence: shuffled targets", seed, draw))
-        null = clone(prototype).fit_examples(noise)
-        shuffles.append(null.predict(test.x))
-        best = ranking(correlation(noise))[: len(chosen)]
-        few_shuffles.append(_read(prototype, noise, test, best))
-
-    def scores(reads: np.ndarray) -> tuple[float, ...]:
-        return tuple(np.nan_to_num(stats.spearmans(reads, test.y)).tolist())
-
-    def score(column: int) -> Interval:
-        return stats.cluster_bootstrap(
-            stats.spearman, [reads[:, column], test.y], test.group, seed=seed
-        )
-
+    rest = left_over(np.column_stack([test.y, reads]), test.known, test.group)
+    y, reads_left = rest[:, 0], rest[:, 1:]
+    scores = associations(reads_left, y)
+    beyond = partial(_beyond, group=test.group, seed=seed)
+    facts = {}
+    for name, column in (further or {}).items():
+        more = np.column_stack([test.known, column])
+        both = left_over(np.column_stack([test.y, reads[:, 0]]), more, test.group)
+        facts[name] = beyond(both[:, 0], both[:, 1])
     return Evidence(
         neurons=len(chosen),
-        full=score(1),
-        few=score(0),
-        random=scores(reads[:, 2 : 2 + draws]),
-        rotated=scores(reads[:, 2 + draws :]),
-        shuffled=scores(np.stack(shuffles, 1)),
-        shuffled_few=scores(np.stack(few_shuffles, 1)),
+        full=beyond(reads_left[:, 1], y),
+        few=beyond(reads_left[:, 0], y),
+        random=tuple(scores[2 : 2 + draws].tolist()),
+        rotated=tuple(scores[2 + draws :].tolist()),
         sparsity=stats.cluster_bootstrap(
-            sparsity, [test.y, reads], test.group, draws=200, seed=seed
+            sparsity, [y, reads_left], test.group, draws=200, seed=seed
         ),
+        plain=stats.cluster_bootstrap(stats.spearman, [reads[:, 0], test.y], test.group, seed=seed),
+        known=stats.spearman(told((train.y, train.known), test.known), test.y),
+        further=facts,
     )
+
+
+def follows(data: Examples) -> Float[np.ndarray, " width"]:
+    """|Partial Spearman| of each neuron alone with the target, beyond what is known at the state;
+    0 for a constant one."""
+    columns = np.column_stack([data.y, data.x.numpy()])
+    rest = left_over(columns, data.known, data.group)
+    return np.abs(associations(rest[:, 1:], rest[:, 0]))
 
 
 def read_outs(
@@ -211,16 +248,17 @@ def read_outs(
         reads.append(_read(prototype, train, test, subset))
     for draw in range(draws):
         fit, held = rotated(train, test, streams.rng("evidence: rotations", seed, draw))
-        reads.append(_read(prototype, fit, held, ranking(correlation(fit))[:k]))
+        reads.append(_read(prototype, fit, held, ranking(follows(fit))[:k]))
     return np.stack(reads, 1)
 
 
 def sparsity(y: Float[np.ndarray, " row"], reads: Float[np.ndarray, "row column"]) -> float:
-    """Of `read_outs`: how far the set gets from nobody's choice to all neurons (`Evidence`).
+    """Of what is left of `read_outs` and of `y`: how far the set gets from nobody's choice to all
+    neurons (`Evidence`).
 
     Nobody's choice is the better of random sets and of random bases.
     """
-    scores = np.nan_to_num(stats.spearmans(reads, y))
+    scores = associations(reads, y)
     few, full = scores[0], scores[1]
     random, rotated = np.split(scores[2:], 2)
     best = max(random.mean(), rotated.mean())
@@ -233,3 +271,11 @@ def sparsity(y: Float[np.ndarray, " row"], reads: Float[np.ndarray, "row column"
 def _read(prototype: Probe, fit: Examples, held: Examples, few: np.ndarray) -> np.ndarray:
     few = np.sort(few)
     return clone(prototype).fit_examples(restrict(fit, few)).predict(held.x[:, few])
+
+
+def _beyond(a: np.ndarray, b: np.ndarray, group: np.ndarray, seed: int) -> Beyond:
+    """The association of two columns that are left, held against flipped signs."""
+    score = stats.cluster_bootstrap(association, [a, b], group, seed=seed)
+    null = flipped(a, b, group, seed=seed)
+    _, p = stats.rank_among(np.nan_to_num(score.estimate), null, tail="high")
+    return Beyond(score, p)

@@ -71,6 +71,40 @@ def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "r
     return np.array(rows)
 
 
+def further(runs: Rollouts) -> dict[str, Float[np.ndarray, " row"]]:
+    """Facts of every state that goes on, in the rows of `states`, that lie in the future or may be
+    the value itself.
+
+    `difficulty`, as the task has it, if it gives every problem a number; `log-probability`, the
+    mean of the answer's tokens so far (0 at s_0); `length to come`, the tokens that this answer
+    still has. Those that are the same everywhere are left out.
+
+    Parameters
+    ----------
+    runs : Rollouts
+
+    Returns
+    -------
+    dict of str to array [row]
+    """
+    rows = []
+    for problem, run in zip(runs.problems, runs, strict=True):
+        difficulty = problem.info.get("difficulty")
+        if not isinstance(difficulty, int | float):
+            difficulty = np.nan
+        said = len(run.tokens) - run.prompt_len
+        for end in run.step_ends[:-1]:
+            length = end + 1 - run.prompt_len
+            mean = float(run.logprobs[:length].mean()) if length else 0.0
+            rows.append((difficulty, mean, said - length))
+    names = ("difficulty", "log-probability", "length to come")
+    facts = {}
+    for name, column in zip(names, np.array(rows, float).T, strict=True):
+        if np.isfinite(column).all() and np.ptp(column) > 0:
+            facts[name] = column
+    return facts
+
+
 def increment(
     fit: tuple[np.ndarray, np.ndarray, np.ndarray],
     held: tuple[np.ndarray, np.ndarray, np.ndarray],

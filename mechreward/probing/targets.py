@@ -13,6 +13,7 @@ from mechreward.probing.activations import Activations
 from mechreward.rollouts.value import GAMMA, Values
 
 TARGETS = ("mc", "td", "td-lambda", "terminal")
+FACTS = ("step", "position", "prompt length")  # known at a state, whatever the model knows
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Examples:
         Number of the step.
     last : array [row]
         True at the last state before the end.
+    facts : array [row fact] or None, default None
+        What is known at the state anyway, `FACTS`; None for the number of the step alone.
     """
 
     x: Float[torch.Tensor, "row width"]
@@ -44,6 +47,7 @@ class Examples:
     trajectory: Int[np.ndarray, " row"]
     step: Int[np.ndarray, " row"]
     last: np.ndarray
+    facts: Float[np.ndarray, "row fact"] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -58,7 +62,13 @@ class Examples:
             trajectory=self.trajectory[keep],
             step=self.step[keep],
             last=self.last[keep],
+            facts=None if self.facts is None else self.facts[keep],
         )
+
+    @property
+    def known(self) -> Float[np.ndarray, "row fact"]:
+        """What is known at the state anyway, one column a fact."""
+        return self.step[:, None].astype(float) if self.facts is None else self.facts
 
 
 def states(acts: Activations, values: Values) -> Examples:
@@ -83,7 +93,7 @@ def states(acts: Activations, values: Values) -> Examples:
     """
     _same(acts, values, "states", np.ones(len(values.step), bool))
     last = np.append(~values.live[1:], False)
-    return _rows(acts.x, values.mean, values, last, values.live)
+    return _rows(acts.x, values.mean, values, last, values.live, _facts(acts))
 
 
 def steps(acts: Activations, values: Values) -> Examples:
@@ -212,7 +222,20 @@ def _same(acts: Activations, values: Values, rows: str, keep: np.ndarray) -> Non
     )
 
 
+def _facts(acts: Activations) -> Float[np.ndarray, "row fact"]:
+    """`FACTS` of activations of states, whose first of each trajectory ends the prompt."""
+    first = acts.step == 0
+    place = np.searchsorted(acts.trajectory[first], acts.trajectory)
+    prompt = acts.position[first][place] + 1
+    return np.stack([acts.step, acts.position, prompt], 1).astype(float)
+
+
 def _rows(
-    x: torch.Tensor, y: np.ndarray, v: Values, last: np.ndarray, keep: np.ndarray
+    x: torch.Tensor,
+    y: np.ndarray,
+    v: Values,
+    last: np.ndarray,
+    keep: np.ndarray,
+    facts: np.ndarray | None = None,
 ) -> Examples:
-    return Examples(x, y, v.reward, v.group, v.trajectory, v.step, last).only(keep)
+    return Examples(x, y, v.reward, v.group, v.trajectory, v.step, last, facts).only(keep)

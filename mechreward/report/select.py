@@ -66,17 +66,16 @@ def curve_rows(rows: Sequence[Row], shape: str, fit: str = "retrained") -> list[
 
 
 def held(results: Results, evidence: Row, score: float) -> Row | None:
-    """The point of the linear curve that is this score of a `sparsity` row, whose detail has no
-    intervals."""
+    """The row of this score of a `sparsity` row, whose detail has no intervals."""
     rows = results.where(
         experiment="R2",
         model=evidence.model,
         task=evidence.task,
         site=evidence.site,
-        metric="spearman",
+        metric="beyond_known",
     )
-    for row in curve_rows(rows, "linear"):
-        if row.arm in ("value", "correlation") and abs(row.estimate - score) < 1e-9:
+    for row in rows:
+        if abs(row.estimate - score) < 1e-9:
             return row
     return None
 

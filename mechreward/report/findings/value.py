@@ -135,11 +135,13 @@ def evidence(results: Results, kind: str, name: str) -> list[Finding]:
         sparsity = "is not defined" if np.isnan(row.estimate) else str(row.interval)
         sentence = (
             f"A linear probe calls V-hat in {name} at {row.site} {WORDS[detail['reading']]}: "
-            f"all read it with Spearman {_score(results, row, 'full')} "
-            f"(p={detail['p']:.2g} among shuffles), the {detail['neurons']} that correlate best "
-            f"with {_score(results, row, 'few')}, as many random ones on average "
-            f"{detail['random']:.3f}, the best {detail['neurons']} coordinates of random bases on "
-            f"average {detail['rotated']:.3f}; sparsity beyond redundancy {sparsity} "
+            f"step, position and prompt length alone read it with Spearman {detail['told']:.3f}; "
+            f"beyond them all neurons read {_score(results, row, 'full')} (p={detail['p']:.2g} by "
+            f"signs of problems), the {detail['neurons']} that follow it best "
+            f"{_score(results, row, 'few')}, as many random ones on average "
+            f"{detail['random']:.3f}, the best {detail['neurons']} "
+            f"coordinates of random bases on average {detail['rotated']:.3f}; sparsity beyond "
+            f"redundancy {sparsity} "
             f"({cite(results, 'R2', kind_of(row))})."
         )
         findings.append(Finding(holds, sentence))
@@ -147,7 +149,7 @@ def evidence(results: Results, kind: str, name: str) -> list[Finding]:
 
 
 def _score(results: Results, row: Row, key: str) -> str:
-    """A score of the evidence with the interval that the linear curve has for it, if any."""
+    """A score of the evidence with its interval, if there is a row of it."""
     score = row.detail[key]
     point = held(results, row, score)
     return f"{score:.3f}" if point is None else bounds(point)

@@ -1,0 +1,179 @@
+"""Association beyond what is known anyway: both columns without what facts tell of them, and a null
+that keeps clusters.
+
+The residual product whose mean is tested is that of the generalised covariance measure (Shah and
+Peters 2020, Annals of Statistics 48); leaving out whole clusters, ranks and the sign flips are our
+choice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import rankdata
+from sklearn.preprocessing import SplineTransformer
+
+from mechreward.base import streams
+from mechreward.base.errors import require
+from mechreward.stats.columns import Column, columns, grouped
+
+KNOTS = 3  # of a cubic spline in each fact
+LEVELS = 6  # so many values or fewer have a column each instead
+RIDGE = 1e-3  # of standardised columns: settles what one cluster alone would decide
+FLIPS = 1999  # draws of signs: they reach p = .0005
+
+
+def left_over(
+    values: Float[np.ndarray, "row column"],
+    facts: Float[np.ndarray, "row fact"],
+    cluster: Column,
+) -> Float[np.ndarray, "row column"]:
+    """Ranks of each column without what facts tell of them.
+
+    The part that is taken off is a sum of splines of the facts, fitted to the rows of all other
+    clusters, so that no row is explained by itself or its cluster.
+
+    Parameters
+    ----------
+    values
+        Columns, `[row column]`.
+    facts
+        What is known of each row, `[row fact]`; a constant fact tells nothing.
+    cluster
+        Label of each row's cluster, such as its problem, `[row]`.
+
+    Returns
+    -------
+    ndarray
+        `[row column]`; 0 for a constant column.
+
+    Raises
+    ------
+    MechRewardError
+        Values, facts and labels of different lengths, or fewer than two clusters.
+    """
+    n = len(cluster)
+    require(
+        len(values) == n and len(facts) == n,
+        f"values, facts and labels need one row each; got {len(values)}, {len(facts)} and {n}.",
+    )
+    clusters = grouped(cluster, n)
+    require(
+        len(clusters.sizes) > 1,
+        "what is known can be taken off with two problems or more; there is one.",
+    )
+    ranks = rankdata(values, axis=0)
+    ranks -= ranks.mean(0)
+    basis = _basis(np.asarray(facts, float))
+    weights = np.linalg.inv(basis.T @ basis + _penalty(basis.shape[1], n))
+    rest = ranks - basis @ (weights @ (basis.T @ ranks))
+    # Leaving a cluster out of a linear fit divides its residuals by 1 - its own block of the hat
+    # matrix.
+    for number in range(len(clusters.sizes)):
+        rows = np.flatnonzero(clusters.member == number)
+        block = basis[rows] @ weights @ basis[rows].T
+        rest[rows] = np.linalg.solve(np.eye(len(rows)) - block, rest[rows])
+    rest[:, np.ptp(ranks, axis=0) == 0] = 0
+    return rest
+
+
+def told(
+    fit: tuple[Float[np.ndarray, " row"], Float[np.ndarray, "row fact"]],
+    facts: Float[np.ndarray, "other fact"],
+) -> Float[np.ndarray, " other"]:
+    """What facts tell of a column on other rows, in ranks.
+
+    Parameters
+    ----------
+    fit
+        The column, `[row]`, and its facts, `[row fact]`, that splines are fitted to.
+    facts
+        Of the other rows, `[other fact]`.
+
+    Returns
+    -------
+    ndarray
+        `[other]`.
+    """
+    column, known = fit
+    n = len(column)
+    basis = _basis(np.concatenate([known, facts]))
+    penalty = _penalty(basis.shape[1], n)
+    weights = np.linalg.solve(basis[:n].T @ basis[:n] + penalty, basis[:n].T @ rankdata(column))
+    return basis[n:] @ weights
+
+
+def association(a: Float[np.ndarray, " row"], b: Float[np.ndarray, " row"]) -> float:
+    """Correlation about 0 of two columns of `left_over`; NaN where one is all 0."""
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 0 else float("nan")
+
+
+def associations(
+    values: Float[np.ndarray, "row column"], b: Float[np.ndarray, " row"]
+) -> Float[np.ndarray, " column"]:
+    """`association` of many columns with one; 0 where a column is all 0."""
+    size = np.sqrt((values**2).sum(0) * (b @ b))
+    return np.divide(b @ values, size, out=np.zeros(values.shape[1]), where=size > 0)
+
+
+def flipped(
+    a: Float[np.ndarray, " row"],
+    b: Float[np.ndarray, " row"],
+    cluster: Column,
+    draws: int = FLIPS,
+    seed: int = 0,
+) -> Float[np.ndarray, " draw"]:
+    """`association` with the sign of each cluster's whole contribution drawn anew: what it is
+    where the columns have nothing to do with each other.
+
+    It keeps how rows of a cluster go together, and how much each cluster says. Measured on made
+    data, p <= .05 comes in 6 to 8% and p <= .01 in 1 to 2% of nulls with 40 clusters.
+
+    Parameters
+    ----------
+    a, b
+        Columns of `left_over`, `[row]`.
+    cluster
+        Label of each row's cluster, `[row]`.
+    draws
+        Draws of signs, 1999 by default.
+    seed
+        Of the draws, 0 by default.
+
+    Returns
+    -------
+    ndarray
+        `[draw]`.
+    """
+    a, b = columns(a=a, b=b)
+    clusters = grouped(cluster, len(a))
+    parts = np.bincount(clusters.member, a * b)
+    size = np.sqrt((a @ a) * (b @ b))
+    signs = streams.rng("sign flips", seed).choice([-1.0, 1.0], (draws, len(parts)))
+    return signs @ parts / size if size > 0 else np.zeros(draws)
+
+
+def _penalty(width: int, n: int) -> Float[np.ndarray, "column column"]:
+    """Of `n` rows; the mean, which comes first, is not shrunk."""
+    penalty = np.full(width, RIDGE * n)
+    penalty[0] = 0
+    return np.diag(penalty)
+
+
+def _basis(facts: Float[np.ndarray, "row fact"]) -> Float[np.ndarray, "row column"]:
+    """A column of ones, and for each fact standardised columns: its values, if they are few, or a
+    cubic spline, which goes on straight beyond its outer knots."""
+    parts = []
+    for fact in facts.T:
+        values = np.unique(fact)
+        if len(values) <= LEVELS:
+            parts.append((fact[:, None] == values[1:]).astype(float))
+        else:
+            knots = np.unique(np.quantile(fact, np.linspace(0, 1, KNOTS)))
+            spline = SplineTransformer(knots=knots[:, None], extrapolation="linear")
+            parts.append(spline.fit_transform(fact[:, None])[:, 1:])
+    basis = np.hstack([np.zeros((len(facts), 0)), *parts])
+    basis = basis[:, np.ptp(basis, axis=0) > 0] if basis.shape[1] else basis
+    basis = (basis - basis.mean(0)) / basis.std(0)
+    return np.hstack([np.ones((len(facts), 1)), basis])
