@@ -23,7 +23,7 @@ from mechreward.causal.claims import CLAIMS, Claim
 from mechreward.causal.steering import like, matched_pushes, own_push, rival
 from mechreward.causal.trials import Patched, Steered
 from mechreward.experiments.certificate import claim_rows
-from mechreward.probing.evidence import Evidence
+from mechreward.probing.evidence import Beyond, Evidence
 from mechreward.rollouts.continuations import Answers, answer, beginnings
 from mechreward.rollouts.sample import sample_arms
 from mechreward.stats import Interval
@@ -65,13 +65,14 @@ def test_a_planted_value_set_passes_all_five():
     assert numbers["accuracy"] == np.mean(
         mr.sample(here.model, problems, seed=1, what=None).rewards
     )
-    assert numbers["draws_run"] == numbers["draws"] == 99 and numbers["p_rank"] == 0.01
+    assert numbers["draws_run"] == numbers["draws"] == 99
+    assert numbers["p_rank"]["reward"] == 0.01
     assert numbers["accuracy_zero"] < 0.05, "V reads 0 without the set: every answer ends wrong"
 
 
 def test_encoded_but_unread_is_no_cause():
     found = verdicts("encoded")
-    assert found["decodable"] == "inconclusive", "19 draws cannot pass"
+    assert found["decodable"] == "pass", "it is read there, if not by the model"
     assert found["causal"] == found["specific"] == found["sufficient"] == "fail"
     numbers = certified("encoded")["causal"].numbers
     assert numbers["contrast"] == 0 and numbers["draws_run"] < 19, (
@@ -99,7 +100,9 @@ def test_rows_hold_what_decides_and_the_verdict():
 
 def test_nothing_can_be_read_where_value_is_constant():
     found = verdicts("null")
-    assert found["decodable"] == "fail" and "pass" not in found.values()
+    assert "pass" not in found.values(), found
+    numbers = certified("null")["decodable"].numbers
+    assert numbers["p"] > 0.05 and numbers["spearman_low"] < 0 < numbers["spearman_high"]
 
 
 def test_redundant_neurons_are_not_sparse():
@@ -110,9 +113,6 @@ def test_redundant_neurons_are_not_sparse():
         here.model, here.task, few, **(SMALL | {"draws": 19, "n": 10, "pairs": 4, "k": 4})
     )
     assert found["sparse"].verdict == "fail" and "redundan" in found["sparse"].reason
-    assert (
-        found["decodable"].verdict == "inconclusive" and "run draws=99" in found["decodable"].reason
-    )
     assert found["causal"].verdict != "pass"
 
 
@@ -228,40 +228,91 @@ def both(down: Answers, up: Answers) -> Answers:
     )
 
 
-def trial(down: str, up: str, draws=(0.0,) * 99, planned: int = 99, **more) -> Steered:
+def trial(down: str, up: str, draws=(0.0,) * 99, planned: int = 99, readers=(), **more) -> Steered:
     n = len(up)
     flat = both(said("01" * (n // 2)), said("01" * (n // 2)))
     rest = {
+        "base": said("01" * (n // 2)),
         "rivals": {"next_token": flat, "magnitude": flat},
         "ablated": {"zero": said("01" * (n // 2))},
     }
-    given = {"own": both(said(down), said(up)), "draws": tuple(draws)} | rest | more
-    ids = tuple(map(str, range(n)))
+    given = {"own": both(said(down), said(up))} | rest | more
     return Steered(
-        ids, said("01" * (n // 2)), damage={}, planned=planned, kl={}, factor={}, **given
+        problems=tuple(map(str, range(n))),
+        draws=np.array([draws, draws], float),
+        readers=np.array([readers, readers], float),
+        damage={},
+        planned=planned,
+        kl={},
+        factor={},
+        **given,
     )
 
 
-def test_cause_needs_direction_rank_and_draws():
+def turning(down: str, up: str, base: str) -> dict[str, Answers]:
+    """Answers that differ in turning back alone."""
+    n = len(base)
+    flat = said("01" * (n // 2))
+
+    def back(who: str) -> Answers:
+        return replace(flat, back=np.array([c == "1" for c in who]))
+
+    return {"own": both(back(down), back(up)), "base": back(base)}
+
+
+def test_cause_needs_rank_and_draws():
     zeros, ones = "0" * 20, "1" * 20
     found = claims.causal(trial(zeros, ones))
-    assert "sets of equal displacement (largest" in found.reason
+    assert "sets of equal displacement that do not read V-hat (largest" in found.reason
     assert "rms not matched (error 0.50)" in claims.causal(trial(zeros, ones), error=0.5).reason
-    assert found.verdict == "pass" and found.numbers["p_rank"] == 0.01
-    assert found.numbers["p_mcnemar"]["steer"] == pytest.approx(2 * 0.5**20)
-    assert found.numbers["p_holm"]["steer"] == pytest.approx(4 * 0.5**20)
-    assert claims.causal(trial(ones, zeros)).verdict == "fail"
-    assert "the wrong way" in claims.causal(trial(ones, zeros)).reason
+    assert found.verdict == "pass" and found.numbers["p_rank"] == {"reward": 0.01}
+    assert found.numbers["p_mcnemar"] == {"reward": pytest.approx(2 * 0.5**20)}
+    assert found.numbers["p_holm"] == found.numbers["p_mcnemar"], "there is one test: none turns"
     beaten = claims.causal(trial(zeros, ones, draws=(1.0,), planned=99))
     assert beaten.verdict == "fail" and "1 of 1 matched sets" in beaten.reason
     few = claims.causal(trial(zeros, ones, draws=(0.0,) * 19, planned=19))
-    assert (
-        few.verdict == "inconclusive"
-        and "run draws=99" in few.reason
-        and few.numbers["p_rank"] == 0.05
-    )
+    assert few.verdict == "inconclusive" and "reach only p=0.05" in few.reason
+    assert "beyond 19 sets" in few.reason
     none = claims.causal(trial(zeros, ones, draws=(), planned=0))
-    assert none.verdict == "inconclusive" and "certify fewer neurons" in none.reason
+    assert none.verdict == "inconclusive" and "as many" in none.reason
+
+
+def test_direction_is_told_and_does_not_decide():
+    zeros, ones = "0" * 20, "1" * 20
+    harm = claims.causal(trial(ones, zeros))
+    assert harm.verdict == "pass" and "steered down" in harm.reason
+    assert harm.numbers["contrast"] == -1
+    as_far = claims.causal(trial(ones, zeros, draws=(1.0,), planned=99))
+    assert as_far.verdict == "fail", "controls count either way"
+
+
+def test_the_same_change_under_both_steerings_is_damage():
+    base, n = said("1" * 40), 40
+    both_ways = claims.causal(trial("0" * n, "0" * 20 + "1" * 20, base=base))
+    assert both_ways.verdict == "fail" and "damage" in both_ways.reason
+    # Up is not shown to change anything: no damage is shown either.
+    one_way = claims.causal(trial("0" * n, "1" * 39 + "0", base=base))
+    assert one_way.verdict == "pass"
+
+
+def test_turning_back_alone_can_be_what_is_caused():
+    zeros, ones, half = "0" * 40, "1" * 40, "01" * 20
+    found = claims.causal(trial(half, half, **turning(zeros, ones, half)))
+    assert found.verdict == "pass" and found.reason.startswith("causal for turning back")
+    assert found.numbers["measure"] == "back" and set(found.numbers["p_holm"]) == {"reward", "back"}
+    assert found.numbers["p_holm"]["back"] == pytest.approx(4 * 0.5**40)
+    unread = claims.causal(trial(half, half, **turning(zeros, ones, half)), p_reads=0.02)
+    assert unread.verdict == "inconclusive" and "not shown to read V-hat" in unread.reason
+    assert claims.causal(trial("0" * 40, "1" * 40), p_reads=0.5).verdict == "pass", "accuracy is"
+    special = claims.specific(trial(half, half, **turning(zeros, ones, half)), found, {})
+    assert special.verdict == "pass", "what the other sets do is compared in the same measure"
+
+
+def test_others_that_read_it_too_share_the_cause():
+    zeros, ones = "0" * 20, "1" * 20
+    shared = claims.causal(trial(zeros, ones, readers=(1.0, 0.2, -1.0)))
+    assert shared.verdict == "pass" and shared.reason.startswith("causal, shared: 2 of 3 other")
+    assert shared.numbers["readers_that_move_as_far"] == {"reward": 2}
 
 
 def test_what_power_cannot_settle_is_said_with_what_to_run():
@@ -341,23 +392,27 @@ def test_sufficiency_is_a_share_of_the_whole_patch():
 
 
 def test_reading_needs_the_nulls_and_the_power():
-    def found(rho, low, high, n=60):
-        some, nothing = Interval(rho, low, high, n), (0.0,) * 99
-        return Evidence(
-            3, some, some, nothing, nothing, nothing, nothing, Interval(1.0, 0.9, 1.1, n)
-        )
+    def found(rho, low, high, p=0.001, n=60, further=None):
+        some, nothing = Beyond(Interval(rho, low, high, n), p), (0.0,) * 99
+        one, plain = Interval(1.0, 0.9, 1.1, n), Interval(0.7, 0.6, 0.8, n)
+        return Evidence(3, some, some, nothing, nothing, one, plain, 0.4, further or {})
 
-    good, nulls = found(0.6, 0.5, 0.7), (0.0,) * 99
-    assert claims.decodable(good, 0.3, nulls).verdict == "pass"
-    assert claims.decodable(good, 0.3, nulls[:19]).verdict == "inconclusive"
-    assert claims.decodable(found(0.02, -0.1, 0.14), 0.0, nulls).verdict == "fail"
-    # Readable by rank, not beyond shuffles by skill.
-    read = claims.decodable(found(0.35, 0.25, 0.44), 0.0, (0.1,) * 99)
-    assert read.verdict == "inconclusive"
+    good = found(0.6, 0.5, 0.7)
+    claim = claims.decodable(good)
+    assert claim.verdict == "pass"
+    assert (
+        "0.70 on held-out problems; step, position and prompt length alone read 0.40"
+        in claim.reason
+    )
+    assert claims.decodable(found(0.6, 0.5, 0.7, p=0.02)).verdict == "inconclusive"
+    assert claims.decodable(found(0.02, -0.1, 0.14, p=0.4)).verdict == "fail"
     few = claims.sparse(replace(good, random=(0.0,) * 18))
     assert few.verdict == "inconclusive" and "run draws=19" in few.reason
-    wide = claims.decodable(found(0.1, -0.3, 0.5), 0.0, nulls)
+    wide = claims.decodable(found(0.1, -0.3, 0.5, p=0.3))
     assert wide.verdict == "inconclusive" and "run test=" in wide.reason
+    lost = found(0.6, 0.5, 0.7, further={"difficulty": Beyond(Interval(0.05, -0.1, 0.2, 60), 0.3)})
+    for claim in (claims.decodable(lost), claims.sparse(lost)):
+        assert claim.verdict == "inconclusive" and "not told apart from difficulty" in claim.reason
     assert claims.sparse(good).verdict == "pass"
     assert claims.sparse(replace(good, sparsity=Interval(0.2, 0.1, 0.3, 60))).verdict == "fail"
     assert (

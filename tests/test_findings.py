@@ -551,8 +551,8 @@ def test_the_evidence_says_what_the_random_bases_number_is(reading: str):
     (sentence,) = [text for text in found + missed if "linear probe" in text]
     assert (sentence in found) == (reading == "sparse")
     assert f"V-hat in MLP units at 3.mlp {reading}" in sentence
-    assert "Spearman 0.400 (p=0.05 among shuffles)" in sentence
-    assert "the 8 that correlate best with 0.300" in sentence
+    assert "all neurons read it with Spearman 0.400 (p=0.05)" in sentence
+    assert "the 8 chosen alone with 0.300" in sentence
     assert "as many random ones on average 0.100" in sentence
     assert "the best 8 coordinates of random bases on average 0.200" in sentence
     sparsity = "0.800 [0.600, 1.000] n=50" if reading == "sparse" else "is not defined"
@@ -576,8 +576,8 @@ def test_the_evidence_has_the_intervals_of_the_linear_curve():
             numbers.append((arm, metric, interval, more | {"shape": "linear"}))
     rows = rows_from(R14 | {"experiment": "R2"}, numbers)
     sentence = findings(Results({}, tuple(rows)))[0][-1]
-    assert "all read it with Spearman +0.50 [+0.40, +0.60] (p=0.05" in sentence
-    assert "best with +0.30 [+0.20, +0.40], as" in sentence
+    assert "Spearman +0.50 [+0.40, +0.60] (p=0.05" in sentence
+    assert "alone with +0.30 [+0.20, +0.40], as" in sentence
 
 
 def curve() -> list[tuple[str, str, Interval, dict[str, object]]]:

@@ -26,6 +26,7 @@ from mechreward.testbed.planted import PlantedModel, planted
 SIZES = {"train": 40, "test": 40, "k": 8, "n": 60, "draws": 99, "pairs": 40}
 SITES = {"value-mlp": "0.mlp"}  # elsewhere `RESID`
 TRUE = ("value", "value-mlp")  # carry V and are read: all five claims must hold
+PARTLY = ("back", "shared")  # read for turning back alone; three of six that carry V
 FALSE = ("encoded", "null", "sink", "large")  # not read, or no value at all: no cause
 
 
@@ -35,7 +36,7 @@ def certificates(name: str, seeds: Sequence[int]) -> list[Row]:
     Parameters
     ----------
     name : str
-        A plant of `TRUE` or `FALSE`.
+        A plant of `TRUE`, `PARTLY` or `FALSE`.
     seeds : sequence of int
 
     Returns
@@ -48,7 +49,7 @@ def certificates(name: str, seeds: Sequence[int]) -> list[Row]:
     MechRewardError
         A plant without a documented rate.
     """
-    one_of("plant with a documented rate", name, (*TRUE, *FALSE))
+    one_of("plant with a documented rate", name, (*TRUE, *PARTLY, *FALSE))
     by_seed = []
     for seed in seeds:
         by_seed.append(certificate_verdicts(name, seed, whole=name in TRUE))
@@ -134,6 +135,8 @@ def suspects(plant: PlantedModel, k: int = 3) -> NeuronSet:
     site = Site.parse(SITES.get(plant.name, RESID))
     neurons = plant.truth.value_neurons[str(site)]
     decoys = plant.truth.decoys
+    if plant.name == "shared":
+        return replace(neurons, indices=neurons.indices[::2], how="planted: half of what carries V")
     if len(neurons):
         return neurons
     if "level" in decoys:

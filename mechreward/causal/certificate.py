@@ -18,22 +18,24 @@ from mechreward.base.streams import stream
 from mechreward.causal import claims as judge
 from mechreward.causal.claims import CLAIMS, Claim
 from mechreward.causal.intervene import mean, zero
-from mechreward.causal.steering import matched_pushes, overlap_with, own_push, rival
+from mechreward.causal.steering import Push, matched_pushes, overlap_with, own_push, rival
 from mechreward.causal.trials import patched, steered
 from mechreward.models.engine import Policy
 from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
-from mechreward.probing.evidence import evidence
+from mechreward.probing.evidence import evidence, follows, reading_p
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.rankings import magnitude, next_token
 from mechreward.probing.surface import further
-from mechreward.probing.targets import states
+from mechreward.probing.targets import Examples, states
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
 from mechreward.tasks import Problem, Task
 
+READERS = 19  # sets that read V-hat, steered beside the neutral ones
+MOST_DRAWN = 8  # times as many matched sets as are wanted, to find as many that do not read V-hat
 # What decides each claim: the key of its interval in `numbers`, and the size of `certify` that it
 # was taken over.
 DECIDES = {
@@ -346,7 +348,7 @@ def by_steering(
     policy: Policy | None = None,
     what: str | None = None,
 ) -> tuple[Claim, Claim, list[NeuronSet]]:
-    """The claims causal and specific, and the first few matched sets.
+    """The claims causal and specific, and the first few matched sets that do not read V-hat.
 
     Parameters
     ----------
@@ -364,13 +366,17 @@ def by_steering(
     Returns
     -------
     (Claim, Claim, list of NeuronSet)
-        Causal, specific, and at most five matched sets.
+        Causal, specific, and at most five of those sets.
     """
     tokens = record(model, runs, neurons.site, rows="tokens", what=None)[neurons.site]
     toward = np.where(values.live, values.mean, np.nan)
     push = own_push(neurons, acts, toward)
-    controls = matched_pushes(push, tokens, acts, toward, draws, seed)
-    scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(states(acts, values))}
+    fit = states(acts, values)
+    controls, read_too = neutral_pushes(push, tokens, acts, toward, fit, draws, seed)
+    best = rival(push, acts, toward, follows(fit), "readers")
+    if best is not None and reading_p(fit, [best.neurons.indices], seed)[0] <= 0.05:
+        read_too = [best, *read_too]
+    scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(fit)}
     rivals = []
     for arm, score in scores.items():
         other = rival(push, acts, toward, score, arm)
@@ -389,6 +395,7 @@ def by_steering(
         problems,
         push,
         controls,
+        read_too[:READERS],
         rivals,
         [zero(neurons), mean(neurons, tokens)],
         runs,
@@ -399,11 +406,38 @@ def by_steering(
         what=what,
     )
     error = float(np.mean([control.error for control in controls])) if controls else math.nan
-    cause = judge.causal(trial, seed, error)
+    p_reads = float(reading_p(fit, [neurons.indices], seed)[0])
+    cause = judge.causal(trial, seed, error, p_reads)
     cause.numbers.update(displacement=push.norm)
     shared = {arm: overlap_with(push, score) for arm, score in scores.items()}
     special = judge.specific(trial, cause, shared, seed)
     return cause, special, [control.neurons for control in controls[:5]]
+
+
+def neutral_pushes(
+    push: Push,
+    tokens: Activations,
+    acts: Activations,
+    toward: np.ndarray,
+    fit: Examples,
+    draws: int,
+    seed: int = 0,
+) -> tuple[list[Push], list[Push]]:
+    """Matched sets that do not read V-hat, at most `draws`, and those among them that do.
+
+    More sets are drawn, from a wider neighbourhood, until there are enough of the first kind or the
+    site has no more.
+    """
+    asked = draws
+    while True:
+        pushes = matched_pushes(push, tokens, acts, toward, asked, seed)
+        p_values = reading_p(fit, [other.neurons.indices for other in pushes], seed)
+        neutral, read_too = [], []
+        for other, p in zip(pushes, p_values, strict=True):
+            (read_too if p <= 0.05 else neutral).append(other)
+        if len(neutral) >= draws or len(pushes) < asked or asked >= MOST_DRAWN * draws:
+            return neutral[:draws], read_too
+        asked *= 2
 
 
 def _say(what: str | None, part: str) -> str | None:

@@ -38,6 +38,8 @@ GAP = 0.3  # V-hat of a high and of a low state differ by at least that (our cho
 ALIKE = 0.1  # V-hat of two like states differ by at most that (our choice)
 # Strengths between which a control gets the set's own KL.
 FACTORS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+# What steering may move: whether the answer is right, and whether it turns back.
+MEASURES = ("reward", "back")
 STRONGER = 3  # matched sets that are steered a second time, at the KL of the set
 
 Job = tuple[State, tuple[Edit, ...], tuple[int | str, ...]]  # as `rollouts.continuations.answer`'s
@@ -54,7 +56,10 @@ class Steered:
         rivals: the same, by arm; with those that were steered again at the KL of the set, as arms
             `at_kl ...`.
         ablated: `[problem]` without the set, by operation.
-        draws: `[draw]` contrasts of the matched sets that were run, of `planned` ones.
+        draws: `[measure draw]` contrasts, in the order of `MEASURES`, of the matched sets that were
+            run, of `planned` ones; none of them reads V-hat.
+        readers: `[measure draw]` the same of other sets that do, run only where the set passes all
+            of those.
         damage: the damage meter of the matched sets.
         kl: KL on clean text by arm, the mean of both signs.
         factor: the strength at which a control has the KL of the set, infinite where the largest of
@@ -67,16 +72,28 @@ class Steered:
     own: Answers
     rivals: dict[str, Answers]
     ablated: dict[str, Answers]
-    draws: tuple[float, ...]
+    draws: Float[np.ndarray, "measure draw"]
+    readers: Float[np.ndarray, "measure reader"]
     damage: dict[str, float]
     planned: int
     kl: dict[str, float]
     factor: dict[str, float]
 
 
-def contrast(answers: Answers) -> Float[np.ndarray, " problem"]:
-    """Reward under strength +1 minus that under -1, for each problem, of answers [2 problem]."""
-    return (answers.reward[1] - answers.reward[0]).astype(float)
+def measured(answers: Answers, measure: str) -> Float[np.ndarray, "*row"]:
+    """One of `MEASURES` of every answer, 0 or 1."""
+    return getattr(answers, measure).astype(float)
+
+
+def contrast(answers: Answers, measure: str = "reward") -> Float[np.ndarray, " problem"]:
+    """A measure under strength +1 minus that under -1, for each problem, of answers [2 problem]."""
+    down, up = measured(answers, measure)
+    return up - down
+
+
+def contrasts(answers: Answers) -> Float[np.ndarray, " measure"]:
+    """The mean contrast of every measure."""
+    return np.array([contrast(answers, measure).mean() for measure in MEASURES])
 
 
 def kl(text: CleanText, push: Push, tokens: Activations, strength: int | float = 1) -> float:
@@ -120,6 +137,7 @@ def steered(
     problems: Sequence[Problem],
     push: Push,
     controls: Sequence[Push],
+    readers: Sequence[Push],
     rivals: Sequence[Push],
     ablations: Sequence[Intervention],
     clean: Rollouts,
@@ -133,8 +151,9 @@ def steered(
     """Steer by one unit both ways, beside matched sets, rivals, ablations, and controls
     strengthened to the same KL.
 
-    `controls` are ranked until the rank can no longer be `level`, or, where up is not better than
-    down at `level`, for five of them: a set that moves nothing needs no more to be told so. The
+    `controls`, which do not read V-hat, are ranked until the rank can no longer be `level` in any
+    measure, or, where up and down differ in none at `level`, for five of them: a set that moves
+    nothing needs no more to be told so. `readers`, which do, are run where the set passes them. The
     first three, and the rivals, are steered a second time at the strength that gives them the KL of
     the set: what damage alone would do.
 
@@ -170,14 +189,16 @@ def steered(
         without = run([(change.edit(),) for change in ablations], "ablations")
         for number, change in enumerate(ablations):
             ablated[change.op] = without[number]
-    draws, damage = _ranked(own, controls, run, level)
+    draws, damage, passes = _ranked(own, controls, run, level)
+    shared = _contrasts(readers, run, "sets that read V-hat") if passes else []
     return Steered(
         problems=tuple(problem.id for problem in problems),
         base=answers[0],
         own=own,
         rivals=others,
         ablated=ablated,
-        draws=draws,
+        draws=_table(draws),
+        readers=_table(shared),
         damage=damage,
         planned=len(controls),
         kl=sizes,
@@ -365,33 +386,54 @@ class _States:
         return jobs
 
 
+Run = Callable[[list[tuple[Edit, ...]], str], Answers]  # arms and a title to [arm problem]
+
+
 def _ranked(
-    own: Answers,
-    controls: Sequence[Push],
-    run: Callable[[list[tuple[Edit, ...]], str], Answers],
-    level: float,
-) -> tuple[tuple[float, ...], dict[str, float]]:
+    own: Answers, controls: Sequence[Push], run: Run, level: float
+) -> tuple[list[np.ndarray], dict[str, float], bool]:
     """Contrasts of matched sets, as many as are needed to tell that the rank of the set cannot be
-    `level`, and their damage."""
-    mine = float(contrast(own).mean())
-    moves = mine > 0 and stats.mcnemar(own.reward[0], own.reward[1]) <= level
-    draws: list[float] = []
-    blocks = []
+    `level` in any measure; their damage; and whether it still can."""
+    mine = np.abs(contrasts(own))
+    moves = np.array([differs(own, measure) <= level for measure in MEASURES])
+    draws: list[np.ndarray] = []
+    damage: dict[str, float] = {}
+    open_ = moves
     for start, stop in _blocks(len(controls)):
-        edits = []
-        for control in controls[start:stop]:
-            edits += _down_and_up(control)
-        answers = run(edits, f"matched sets {start + 1}-{stop} of {len(controls)}")
-        part = answers.shaped(stop - start, 2, -1)
-        draws += [float(contrast(part[number]).mean()) for number in range(stop - start)]
-        blocks.append(part.damage())
-        as_large = sum(draw >= mine for draw in draws)
-        if (1 + as_large) / (1 + len(controls)) > level or not moves:
+        title = f"matched sets {start + 1}-{stop} of {len(controls)}"
+        answers = _both_ways(controls[start:stop], run, title)
+        draws += [contrasts(answers[number]) for number in range(stop - start)]
+        damage = damage or answers.damage()
+        as_large = (np.abs(draws) >= mine).sum(0)
+        open_ = moves & ((1 + as_large) / (1 + len(controls)) <= level)
+        if not open_.any():
             break
-    damage = {}
-    for meter in blocks[0] if blocks else ():
-        damage[meter] = float(np.mean([block[meter] for block in blocks]))
-    return tuple(draws), damage
+    return draws, damage, bool(open_.any())
+
+
+def differs(answers: Answers, measure: str) -> float:
+    """McNemar's exact p of a measure under strength -1 against +1."""
+    down, up = measured(answers, measure).astype(int)
+    return stats.mcnemar(down, up)
+
+
+def _contrasts(pushes: Sequence[Push], run: Run, title: str) -> list[np.ndarray]:
+    if not pushes:
+        return []
+    answers = _both_ways(pushes, run, title)
+    return [contrasts(answers[number]) for number in range(len(pushes))]
+
+
+def _both_ways(pushes: Sequence[Push], run: Run, title: str) -> Answers:
+    """Answers [push 2 problem]."""
+    edits = []
+    for push in pushes:
+        edits += _down_and_up(push)
+    return run(edits, title).shaped(len(pushes), 2, -1)
+
+
+def _table(draws: Sequence[np.ndarray]) -> Float[np.ndarray, "measure draw"]:
+    return np.array(draws, float).reshape(-1, len(MEASURES)).T
 
 
 def _first_like(states: Sequence[int], v: np.ndarray) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@ and basis explain?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -266,6 +266,45 @@ def sparsity(y: Float[np.ndarray, " row"], reads: Float[np.ndarray, "row column"
         return float("nan")
     gap = (max(full - best, 0) ** 4 + (full * SMALLEST_GAP) ** 4) ** (1 / 4)
     return float((few - best) / (gap if few > best else full))
+
+
+def reading_p(
+    data: Examples, sets: Sequence[Sequence[int]], seed: int = 0
+) -> Float[np.ndarray, " set"]:
+    """Whether sets read the target beyond what is known at the state: two-sided p of each.
+
+    A set is fitted by least squares to all problems but one and read on that one; its association
+    is ranked among flipped signs.
+
+    Parameters
+    ----------
+    data : Examples
+        Rows of the training split.
+    sets : sequence of sequence of int
+        Neurons of each set.
+    seed : int, default 0
+        Of the flips.
+
+    Returns
+    -------
+    array [set]
+    """
+    rest = left_over(np.column_stack([data.y, data.x.numpy()]), data.known, data.group)
+    y, x = rest[:, 0], rest[:, 1:]
+    problems = [np.flatnonzero(data.group == problem) for problem in np.unique(data.group)]
+    p_values = []
+    for neurons in sets:
+        few = x[:, list(neurons)]
+        inverse = np.linalg.pinv(few.T @ few)
+        read = few @ (inverse @ (few.T @ y))
+        for rows in problems:
+            hat = few[rows] @ inverse @ few[rows].T
+            error = np.linalg.solve(np.eye(len(rows)) - hat, y[rows] - read[rows])
+            read[rows] = y[rows] - error
+        null = np.abs(flipped(read, y, data.group, 399, seed))
+        score = abs(np.nan_to_num(association(read, y)))
+        p_values.append(stats.rank_among(score, null, tail="high")[1])
+    return np.array(p_values, float)
 
 
 def _read(prototype: Probe, fit: Examples, held: Examples, few: np.ndarray) -> np.ndarray:

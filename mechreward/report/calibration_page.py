@@ -38,6 +38,8 @@ class CalibrationPage:
         Detection limits.
     certificate_sizes, certificates
         How often each claim passes.
+    trends
+        How often reading passes for neurons that follow what V goes with.
     coverage
         Of 95% intervals.
     """
@@ -56,6 +58,7 @@ class CalibrationPage:
     limits: Sequence[Table]
     certificate_sizes: str
     certificates: Table
+    trends: Table
     coverage: Table
 
 
@@ -77,6 +80,7 @@ def page(results: Results, path: Path | str) -> Path:
         limits=[_limits(results, kind) for kind in KINDS],
         certificate_sizes=", ".join(f"{key} {value}" for key, value in SIZES.items()),
         certificates=_certificates(results),
+        trends=_trends(results),
         coverage=_coverage(results),
     )
     return layout.write(path, "calibration.md.j2", page=content)
@@ -184,6 +188,15 @@ def _certificates(results: Results) -> Table:
     for plant, rates in by_plant.items():
         lines.append([plant, *(rates.get(claim, "") for claim in columns)])
     return Table("", ("plant", *CLAIMS, "all five"), lines)
+
+
+def _trends(results: Results) -> Table:
+    lines = []
+    for row in results.where(metric="trend_pass_rate"):
+        detail = row.detail
+        verdicts = counted(detail["verdicts"])
+        lines.append([row.model, str(detail["neurons"]), row.arm, str(row.interval), verdicts])
+    return Table("", ("three neurons follow", "of", "claim", "passes", "verdicts"), lines)
 
 
 def _coverage(results: Results) -> Table:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import binomtest, t
 
 from mechreward import stats
-from mechreward.calibration.certificates import FALSE
+from mechreward.calibration.certificates import FALSE, PARTLY
 from mechreward.calibration.coverage import BAND
 from mechreward.calibration.pipeline import DEFAULT, RECOMMENDED
 from mechreward.experiments.rows import Results, Row
@@ -50,7 +50,10 @@ def verdicts(results: Results) -> list[str]:
       within .25 of what it should be;
     - levels: no null rate is above its level, exact binomial after Holm at .05;
     - uniform p-values: no Kolmogorov-Smirnov p is at most .05 after Holm;
-    - certificates: .95 of the seeds pass all five claims, .01 of those without value `causal`;
+    - certificates: .95 of the seeds pass all claims, .01 of those without value `causal`, and .95
+      of those that are read for turning back alone or share the cause with others;
+    - trends: .95 of the seeds pass `decodable` and `sparse` for neurons that carry V, and .05 for
+      those that follow what V goes with;
     - coverage: no interval covers less or more often than 93 to 97%, beyond sampling error.
 
     Parameters
@@ -230,15 +233,23 @@ def _uniform(results: Results) -> Goal:
 
 
 def _certificates(results: Results) -> list[Goal]:
-    """Plants with value that pass, and plants without that do not."""
+    """Plants with value that pass, and plants without that do not; the same under trends."""
     goals = []
     for row in results.where(metric="pass_rate", arm="all"):
         sentence = f"{row.model} passes all five claims in {row.interval} of seeds."
         goals.append(Goal(row.estimate >= 0.95, sentence))
     for row in results.where(metric="pass_rate", arm="causal"):
-        if row.model.removeprefix("planted-") in FALSE:
-            sentence = f"{row.model} passes `causal` in {row.interval} of seeds."
+        name = row.model.removeprefix("planted-")
+        sentence = f"{row.model} passes `causal` in {row.interval} of seeds."
+        if name in FALSE:
             goals.append(Goal(row.estimate <= 0.01, sentence))
+        elif name in PARTLY:
+            goals.append(Goal(row.estimate >= 0.95, sentence))
+    for row in results.where(metric="trend_pass_rate"):
+        sentence = f"{row.model}, {row.detail['neurons']} neurons: `{row.arm}` passes in "
+        sentence += f"{row.interval} of seeds."
+        true = row.model == "drawn: value"
+        goals.append(Goal(row.estimate >= 0.95 if true else row.estimate <= 0.05, sentence))
     return goals
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from mechreward.base.errors import require
 from mechreward.base.workers import side_by_side
 from mechreward.calibration import pipeline
-from mechreward.calibration.certificates import FALSE, TRUE, certificates, pooled
+from mechreward.calibration.certificates import FALSE, PARTLY, TRUE, certificates, pooled
 from mechreward.calibration.coverage import SPREADS, coverage, spread_coverage
 from mechreward.calibration.detection import RANKINGS, detection, model_pool, null_pool
 from mechreward.calibration.nulls import null_pvalues, of_ranks, rejections
@@ -26,6 +26,7 @@ from mechreward.calibration.pipeline import (
     VALUE_SITES,
     CalibrationSizes,
 )
+from mechreward.calibration.trends import FOLLOWED, WIDTHS, trends
 from mechreward.experiments.rows import Results, Row
 from mechreward.studies.folder import Folder, rows_file
 from mechreward.studies.provenance import versions
@@ -88,7 +89,19 @@ class Calibration:
         for kind in RANKINGS:
             stages |= self._detection(kind)
         stages["p-values"] = partial(_p_values, 2000 if self.full else 400)
-        return stages | self._coverage() | self._certificates()
+        return stages | self._trends() | self._coverage() | self._certificates()
+
+    def _trends(self) -> Stages:
+        """Counters and true neurons under trends; of many neurons only what decides."""
+        seeds = range(100 if self.full else 4)
+        stages: Stages = {}
+        for followed in FOLLOWED:
+            stages[f"trend-{followed}"] = partial(trends, followed, WIDTHS[0], seeds)
+        if self.full:
+            for width in WIDTHS[1:]:
+                for followed in ("value", "step"):
+                    stages[f"trend-{followed}-{width}"] = partial(trends, followed, width, seeds)
+        return stages
 
     def _detection(self, kind: str) -> Stages:
         """How many problems a ranking needs: on planted nulls, on a bundled model, and with nets,
@@ -138,7 +151,7 @@ class Calibration:
         stages: Stages = {}
         for first in range(0, self.certified, PART):
             seeds = range(first, min(first + PART, self.certified))
-            for name in (*TRUE, *FALSE):
+            for name in (*TRUE, *PARTLY, *FALSE):
                 stages[f"certificate-{name}-{first:03d}"] = partial(certificates, name, seeds)
         return stages
 

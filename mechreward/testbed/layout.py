@@ -87,6 +87,10 @@ class Layout:
         Factor of what carries V and delta.
     noise : float, default 1.0
         Factor of the noise of synonyms.
+    back : bool, default False
+        The value coordinates are read too, but only for whether to turn back.
+    carriers : int, default 3
+        Value coordinates.
     """
 
     source: str = "value"
@@ -95,12 +99,21 @@ class Layout:
     fair: bool = False
     strength: float = 1.0
     noise: float = 1.0
+    back: bool = False
+    carriers: int = 3
+
+    @property
+    def value(self) -> slice:
+        """Roles of the value coordinates: `VALUE`, and as many of `NOISE` as there are more."""
+        return slice(VALUE.start, VALUE.start + self.carriers)
 
 
 PLANTS = {
     "value": Layout(),
     "value-mlp": Layout("units"),
     "encoded": Layout("dense"),
+    "back": Layout("dense", back=True),
+    "shared": Layout(carriers=6),
     "redundant": Layout(spread="even", strength=4.0, noise=0.4),
     "rotated": Layout(spread="random", strength=0.6),
     "large": Layout("", decoys=("large",), fair=True),
@@ -133,7 +146,8 @@ def build(layout: Layout, rng: np.random.Generator) -> Built:
     """All weights of a plant. `rng` moves the coordinates and draws signs and noise."""
     code, delta_code = np.zeros(WIDTH), np.zeros(WIDTH)
     if layout.source:
-        code[VALUE] = layout.strength * _signs(rng, 3) * (0.7, 1.0, 1.5)
+        sizes = np.resize([0.7, 1.0, 1.5], layout.carriers)
+        code[layout.value] = layout.strength * _signs(rng, layout.carriers) * sizes
         delta_code[DOPAMINE] = layout.strength * _signs(rng, 3) * (1.5, 2.0, 3.0)
     turn = _turn(layout, code, delta_code, rng)
     value_units = sorted(rng.permutation(UNITS)[:3].tolist())
@@ -146,7 +160,8 @@ def build(layout: Layout, rng: np.random.Generator) -> Built:
     attended = dense_delta if by_units else delta_code
     weights = _heads(read, attended, layout, noise, echo, rng)
     weights["model.embed_tokens.weight"] = _embedding(layout, code, noise, rng)
-    weights["lm_head.weight"] = _unembedding(layout, read)
+    back = _inverse(code) if layout.back else read
+    weights["lm_head.weight"] = _unembedding(layout, read, back)
     for layer in range(LAYERS):
         gate, up, down = _noise_units(noise, echo, rng)
         if by_units and layer == 0:
@@ -278,7 +293,7 @@ def _turn(
 
 def _free(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     """Roles that hold noise of the last word's synonym, and of earlier words'."""
-    noise = [*range(NOISE.start, NOISE.stop)]
+    noise = [*range(layout.value.stop, NOISE.stop)]
     echo = [*range(ECHO.start, ECHO.stop)]
     if layout.source in ("dense", "units"):
         noise.remove(DENSE)
@@ -325,8 +340,9 @@ def _embedding(
     return table
 
 
-def _unembedding(layout: Layout, read: np.ndarray) -> np.ndarray:
-    """[word role]: logits of the walk, linear in the V that `read` finds.
+def _unembedding(layout: Layout, read: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """[word role]: logits of the walk, linear in the V that `read` finds, and those of turning back
+    in the V that `back` finds.
 
     Then which synonym, by rhyme.
     """
@@ -347,7 +363,8 @@ def _unembedding(layout: Layout, read: np.ndarray) -> np.ndarray:
     bias[FIRST_STATE:] = np.repeat(carrier[outcome] + chance, n)
     bias[EOS] = NEVER / 2
     table = np.outer(bias, np.eye(WIDTH)[CONSTANT] / MASSIVE)
-    table[FIRST_STATE:] += np.repeat(np.outer(tilt[outcome], read), n, axis=0)
+    reads = np.where(np.array(STATES)[:, None] == "back", back, read)
+    table[FIRST_STATE:] += np.repeat(tilt[outcome][:, None] * reads, n, axis=0)
     if "next_token" in layout.decoys:
         table[FIRST_STATE:, RHYMES] = RHYMING * np.tile(RHYME, len(STATES))
     table[EOS, END] = -NEVER

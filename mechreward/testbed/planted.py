@@ -182,6 +182,8 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
       delta.
     - `encoded`: three coordinates carry V, but the policy reads it elsewhere, along a dense
       direction.
+    - `back`: the same, but whether to turn back is read from the three coordinates.
+    - `shared`: six coordinates carry V, and the policy reads all six.
     - `redundant`: 37 of 64 coordinates carry V, each with noise.
     - `rotated`: V lies along a random direction.
     - `null`: the twin of `value` in every activation, but a fair coin decides every outcome, so V
@@ -246,7 +248,7 @@ def planted(name: str, seed: int = 0) -> PlantedModel:
         value_neurons=_neurons(plan, built, identity, "V"),
         dopamine_neurons=_neurons(plan, built, identity, "delta"),
         decoys=_decoys(plan, built),
-        used=plan.source in ("value", "units") and not plan.fair,
+        used=(plan.back or plan.source in ("value", "units")) and not plan.fair,
         weights=built.weights,
         clean=process.values(layout.transitions(built.weights), Planted.max_tokens),
     )
@@ -318,7 +320,7 @@ def _neurons(plan: Layout, built: Built, identity: ModelId, what: str) -> dict[s
     V is there from the start or, by units, from layer 0 on; delta from layer 1 on.
     """
     if what == "V":
-        layer, begin, roles, others = 0, "resid_pre", layout.VALUE, layout.NOISE
+        layer, begin, roles, others = 0, "resid_pre", plan.value, layout.NOISE
     else:
         layer, begin, roles, others = 1, "resid_mid", layout.DOPAMINE, layout.ECHO
     by_units = plan.source == "units"

@@ -133,15 +133,17 @@ def evidence(results: Results, kind: str, name: str) -> list[Finding]:
         holds = detail["reading"] == "sparse"
 
         sparsity = "is not defined" if np.isnan(row.estimate) else str(row.interval)
+        known = ""
+        if "told" in detail:
+            known = "step, position and prompt length alone read it with Spearman "
+            known += f"{detail['told']:.3f}; beyond them "
         sentence = (
             f"A linear probe calls V-hat in {name} at {row.site} {WORDS[detail['reading']]}: "
-            f"step, position and prompt length alone read it with Spearman {detail['told']:.3f}; "
-            f"beyond them all neurons read {_score(results, row, 'full')} (p={detail['p']:.2g} by "
-            f"signs of problems), the {detail['neurons']} that follow it best "
-            f"{_score(results, row, 'few')}, as many random ones on average "
-            f"{detail['random']:.3f}, the best {detail['neurons']} "
-            f"coordinates of random bases on average {detail['rotated']:.3f}; sparsity beyond "
-            f"redundancy {sparsity} "
+            f"{known}all neurons read it with Spearman {_score(results, row, 'full')} "
+            f"(p={detail['p']:.2g}), the {detail['neurons']} chosen alone "
+            f"with {_score(results, row, 'few')}, as many random ones on average "
+            f"{detail['random']:.3f}, the best {detail['neurons']} coordinates of random bases on "
+            f"average {detail['rotated']:.3f}; sparsity beyond redundancy {sparsity} "
             f"({cite(results, 'R2', kind_of(row))})."
         )
         findings.append(Finding(holds, sentence))
