@@ -53,10 +53,9 @@ def left_over(
         Values, facts and labels of different lengths, or fewer than two clusters.
     """
     n = len(cluster)
-    require(
-        len(values) == n and len(facts) == n,
-        f"values, facts and labels need one row each; got {len(values)}, {len(facts)} and {n}.",
-    )
+    lengths = {"values": len(values), "facts": len(facts), "labels": n}
+    same = len(set(lengths.values())) == 1
+    require(same, f"values, facts and labels need one row each; got {lengths}.")
     clusters = grouped(cluster, n)
     require(
         len(clusters.sizes) > 1,
@@ -65,15 +64,20 @@ def left_over(
     ranks = rankdata(values, axis=0)
     ranks -= ranks.mean(0)
     basis = _basis(np.asarray(facts, float))
-    weights = np.linalg.inv(basis.T @ basis + _penalty(basis.shape[1], n))
-    rest = ranks - basis @ (weights @ (basis.T @ ranks))
+    gram = basis.T @ basis
+    inverse = np.linalg.inv(gram + _penalty(basis, n))
+    weights = inverse @ (basis.T @ ranks)
+    rest = ranks - basis @ weights
     # Leaving a cluster out of a linear fit divides its residuals by 1 - its own block of the hat
     # matrix.
     for number in range(len(clusters.sizes)):
         rows = np.flatnonzero(clusters.member == number)
-        block = basis[rows] @ weights @ basis[rows].T
-        rest[rows] = np.linalg.solve(np.eye(len(rows)) - block, rest[rows])
-    rest[:, np.ptp(ranks, axis=0) == 0] = 0
+        part = basis[rows]
+        block = part @ inverse @ part.T
+        others = np.eye(len(rows)) - block
+        rest[rows] = np.linalg.solve(others, rest[rows])
+    constant = np.ptp(ranks, axis=0) == 0
+    rest[:, constant] = 0
     return rest
 
 
@@ -98,23 +102,30 @@ def told(
     column, known = fit
     n = len(column)
     basis = _basis(np.concatenate([known, facts]))
-    penalty = _penalty(basis.shape[1], n)
-    weights = np.linalg.solve(basis[:n].T @ basis[:n] + penalty, basis[:n].T @ rankdata(column))
+    part = basis[:n]
+    gram = part.T @ part
+    ranks = rankdata(column)
+    weights = np.linalg.solve(gram + _penalty(basis, n), part.T @ ranks)
     return basis[n:] @ weights
 
 
 def association(a: Float[np.ndarray, " row"], b: Float[np.ndarray, " row"]) -> float:
     """Correlation about 0 of two columns of `left_over`; NaN where one is all 0."""
     size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 0 else float("nan")
+    if size == 0:
+        return float("nan")
+    return float(a @ b) / size
 
 
 def associations(
     values: Float[np.ndarray, "row column"], b: Float[np.ndarray, " row"]
 ) -> Float[np.ndarray, " column"]:
     """`association` of many columns with one; 0 where a column is all 0."""
-    size = np.sqrt((values**2).sum(0) * (b @ b))
-    return np.divide(b @ values, size, out=np.zeros(values.shape[1]), where=size > 0)
+    products = b @ values
+    squares = np.square(values).sum(0)
+    size = np.sqrt(squares * (b @ b))
+    size[size == 0] = np.inf
+    return products / size
 
 
 def flipped(
@@ -150,13 +161,16 @@ def flipped(
     clusters = grouped(cluster, len(a))
     parts = np.bincount(clusters.member, a * b)
     size = np.sqrt((a @ a) * (b @ b))
-    signs = streams.rng("sign flips", seed).choice([-1.0, 1.0], (draws, len(parts)))
-    return signs @ parts / size if size > 0 else np.zeros(draws)
+    if size == 0:
+        return np.zeros(draws)
+    rng = streams.rng("sign flips", seed)
+    signs = rng.choice([-1.0, 1.0], (draws, len(parts)))
+    return signs @ parts / size
 
 
-def _penalty(width: int, n: int) -> Float[np.ndarray, "column column"]:
-    """Of `n` rows; the mean, which comes first, is not shrunk."""
-    penalty = np.full(width, RIDGE * n)
+def _penalty(basis: Float[np.ndarray, "row column"], n: int) -> Float[np.ndarray, "column column"]:
+    """For a fit to `n` rows; the mean, which comes first, is not shrunk."""
+    penalty = np.full(basis.shape[1], RIDGE * n)
     penalty[0] = 0
     return np.diag(penalty)
 
@@ -167,13 +181,18 @@ def _basis(facts: Float[np.ndarray, "row fact"]) -> Float[np.ndarray, "row colum
     parts = []
     for fact in facts.T:
         values = np.unique(fact)
+        column = fact[:, None]
+        if len(values) == 1:
+            continue
         if len(values) <= LEVELS:
-            parts.append((fact[:, None] == values[1:]).astype(float))
+            part = (column == values[1:]).astype(float)
         else:
-            knots = np.unique(np.quantile(fact, np.linspace(0, 1, KNOTS)))
-            spline = SplineTransformer(knots=knots[:, None], extrapolation="linear")
-            parts.append(spline.fit_transform(fact[:, None])[:, 1:])
-    basis = np.hstack([np.zeros((len(facts), 0)), *parts])
-    basis = basis[:, np.ptp(basis, axis=0) > 0] if basis.shape[1] else basis
-    basis = (basis - basis.mean(0)) / basis.std(0)
-    return np.hstack([np.ones((len(facts), 1)), basis])
+            at = np.linspace(0, 1, KNOTS)
+            knots = np.unique(np.quantile(fact, at))[:, None]
+            spline = SplineTransformer(knots=knots, extrapolation="linear")
+            part = spline.fit_transform(column)[:, 1:]
+        scale = part.std(0)
+        scale[scale == 0] = 1
+        parts.append((part - part.mean(0)) / scale)
+    ones = np.ones((len(facts), 1))
+    return np.hstack([ones, *parts])
