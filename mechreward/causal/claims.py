@@ -83,7 +83,7 @@ def decodable(evidence: Evidence) -> Claim:
     """
     few, p = evidence.few.score, evidence.few.p
     see = seen(few)
-    numbers = spread("spearman", few) | {
+    numbers: dict[str, Any] = spread("spearman", few) | {
         "p": p,
         "detectable": see,
         "plain": evidence.plain.estimate,

@@ -189,7 +189,7 @@ def _basis(facts: Float[np.ndarray, "row fact"]) -> Float[np.ndarray, "row colum
         else:
             at = np.linspace(0, 1, KNOTS)
             knots = np.unique(np.quantile(fact, at))[:, None]
-            spline = SplineTransformer(knots=knots, extrapolation="linear")
+            spline = SplineTransformer(extrapolation="linear").set_params(knots=knots)
             part = spline.fit_transform(column)[:, 1:]
         scale = part.std(0)
         scale[scale == 0] = 1
