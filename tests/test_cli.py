@@ -40,7 +40,7 @@ def call(*words: str) -> subprocess.CompletedProcess[str]:
             "unknown model 'countdown-r1'; did you mean 'countdown-rl'?",
         ),
         (["demo", "--task", "countdwn"], "unknown task 'countdwn'; did you mean 'countdown'?"),
-        (["demo", "--train", "0"], "at least one problem: n=0"),
+        (["demo", "--train", "0"], "train must be at least 1; 0 was given"),
         (["demo", "--validation", "5000"], "They are the share of 3 numbers in 5000 problems."),
         (["demo", "--k", "1"], "k must be at least 2; 1 was given."),
         (["demo", "--draws", "0"], "draws must be at least 1; 0 was given."),

@@ -93,6 +93,29 @@ def test_there_is_a_core():
     assert cores() >= 1
 
 
+def test_a_script_without_the_guard_is_told_so_in_one_line(tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "import test_workers\n"
+        "test_workers._workers.cores = lambda: 2\n"
+        f"jobs = [(Path({str(tmp_path)!r}) / str(i), 'x') for i in range(3)]\n"
+        "for job in test_workers.side_by_side(test_workers.note, jobs):\n"
+        "    pass\n"
+    )
+    run = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 1
+    assert run.stderr.count("Traceback") == 1
+    last = run.stderr.strip().split("\n")[-1]
+    assert last.startswith("mechreward.base.errors.MechRewardError: ")
+    assert "under `if __name__ == '__main__':`" in last
+    assert not (tmp_path / "0").exists()
+
+
 def wait(path: Path) -> None:
     path.write_text(str(os.getpid()))
     time.sleep(600)

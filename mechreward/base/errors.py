@@ -3,8 +3,10 @@ the fix."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral, Real
 
 SHOWN = 12  # names that a message lists before it only counts them
 
@@ -73,3 +75,84 @@ def require(condition: bool, message: str) -> None:
     """
     if not condition:
         raise MechRewardError(message)
+
+
+def whole(name: str, given: object, least: int | None = None, counts: str = "") -> int:
+    """Check a size or a seed.
+
+    Parameters
+    ----------
+    name
+        The option, as the caller writes it.
+    given
+        Python's or numpy's whole numbers are possible; booleans and fractions are not, whole ones
+        included.
+    least
+        The smallest possible number; None for any.
+    counts
+        What the option counts, for the message.
+
+    Returns
+    -------
+    int
+        `given` as Python's own, which JSON can hold.
+
+    Raises
+    ------
+    MechRewardError
+        Another kind of thing, or a number below `least`.
+    """
+    subject = f"{name} counts {counts} and" if counts else name
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise MechRewardError(f"{subject} must be a whole number; {shown(given)} was given.")
+    if least is not None and given < least:
+        raise MechRewardError(f"{subject} must be at least {least}; {given} was given.")
+    return int(given)
+
+
+def finite(name: str, given: object) -> float:
+    """Check a number that may be a fraction, such as a strength.
+
+    Raises
+    ------
+    MechRewardError
+        No number, a boolean, or one that is not finite.
+    """
+    if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
+        raise MechRewardError(f"{name} must be a finite number; {shown(given)} was given.")
+    return float(given)
+
+
+def of_kind(name: str, given: object, kind: type | tuple[type, ...], hint: str = "") -> None:
+    """Check that an argument is an object of a class.
+
+    Parameters
+    ----------
+    name
+        The argument, as the caller writes it.
+    given
+        What was given.
+    kind
+        A class, or several.
+    hint
+        The fix, as the end of the sentence.
+
+    Raises
+    ------
+    MechRewardError
+        An object of another class.
+    """
+    if isinstance(given, kind):
+        return
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    wanted = " or ".join(each.__name__ for each in kinds)
+    fix = f"; {hint}" if hint else ""
+    raise MechRewardError(f"{name} must be {wanted}; {shown(given)} was given{fix}.")
+
+
+def shown(given: object) -> str:
+    """What was given, in a message: plain values as they are, other things by their class."""
+    if given is None or isinstance(given, str | int | float):
+        text = repr(given)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+    return f"an object of class {type(given).__name__}"

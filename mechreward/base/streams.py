@@ -7,8 +7,11 @@ choice).
 from __future__ import annotations
 
 import hashlib
+from operator import index
 
 import numpy as np
+
+from mechreward.base.errors import MechRewardError, shown
 
 
 def rng(*name: int | np.integer | str) -> np.random.Generator:
@@ -18,6 +21,11 @@ def rng(*name: int | np.integer | str) -> np.random.Generator:
     ----------
     *name
         What the numbers are for, then what tells its streams apart: a seed, a draw, a problem's id.
+
+    Raises
+    ------
+    MechRewardError
+        A part that is neither: seed 0.5 is no other stream than seed 0.
     """
     return np.random.Generator(np.random.Philox(key=_number(name, 16)))
 
@@ -29,5 +37,12 @@ def stream(*name: int | np.integer | str) -> int:
 
 def _number(name: tuple[int | np.integer | str, ...], size: int) -> int:
     """A whole number of `size` bytes from the hash of a name."""
-    parts = tuple(part if isinstance(part, str) else int(part) for part in name)
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:size], "big")
+    parts = []
+    for part in name:
+        try:
+            parts.append(part if isinstance(part, str) else index(part))
+        except TypeError as error:
+            raise MechRewardError(
+                f"a seed must be a whole number; {shown(part)} was given."
+            ) from error
+    return int.from_bytes(hashlib.sha256(repr(tuple(parts)).encode()).digest()[:size], "big")

@@ -5,13 +5,23 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures import wait as first_of
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process
+from multiprocessing.synchronize import Event
 from threading import Thread
 
+from mechreward.base.errors import MechRewardError
+
+UNGUARDED = (
+    "the processes that share the work ended before they began. Each of them reads your script "
+    "anew: put its calls under `if __name__ == '__main__':`."
+)
+KILLED = "a process that shared the work ended by itself, as one does that takes too much memory."
 # Read when a process begins: its threads, and whether its progress bars would run into each other.
 ALONE = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
 
@@ -52,6 +62,8 @@ def side_by_side(
     ------
     Exception
         The first error of any job, as soon as it is there; nothing further is begun.
+    MechRewardError
+        A process ended by itself: in a script without `if __name__ == "__main__":` before it began.
     """
     waiting = list(jobs)
     most = cores()
@@ -68,10 +80,13 @@ def side_by_side(
             yield job
         return
 
+    leave_if_read_anew()
     running: dict[Future, tuple] = {}
+    spawn = get_context("spawn")
+    begun = spawn.Event()
     with (
         _environment(ALONE),
-        ProcessPoolExecutor(most, get_context("spawn"), _follow_the_first) as pool,
+        ProcessPoolExecutor(most, spawn, _follow_the_first, (begun,)) as pool,
     ):
         try:
             while waiting or running:
@@ -83,9 +98,21 @@ def side_by_side(
                     future.result()
                     waiting += then(job)
                     yield job
+        except BrokenProcessPool:
+            raise MechRewardError(KILLED if begun.is_set() else UNGUARDED) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def leave_if_read_anew() -> None:
+    """End a process that only reads its script anew, without a word: the first one has it.
+
+    Every process that is to do work reads the script that it comes from. Where that calls for
+    processes of its own, the call is not under `if __name__ == "__main__":`.
+    """
+    if getattr(current_process(), "_inheriting", False):
+        sys.exit(1)
 
 
 @contextmanager
@@ -103,9 +130,10 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _follow_the_first() -> None:
+def _follow_the_first(begun: Event) -> None:
     """Ctrl-C reaches every process; only the first one has something to say about it. If that is
     killed, all end."""
+    begun.set()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     first = parent_process()
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mechreward import stats
-from mechreward.base.errors import MechRewardError, require
+from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
 from mechreward.base.files import nulled, read_json, write_json
 from mechreward.base.progress import tell
 from mechreward.base.streams import stream
@@ -84,6 +84,7 @@ class Certificate:
 
     def __getitem__(self, claim: str) -> Claim:
         """One claim by name."""
+        one_of("claim", claim, CLAIMS)
         return {row.claim: row for row in self.claims}[claim]
 
     @property
@@ -240,7 +241,10 @@ def certify(
     Claims, levels and sizes are our choice, the same for every model; `causal.claims` states what
     each asks.
     """
-    check(model, neurons, train=train, test=test, n=n, pairs=pairs, k=k, draws=draws)
+    of_kind("task", task, Task, "tasks.get makes one of a name")
+    sizes = check(
+        model, neurons, seed=seed, train=train, test=test, k=k, n=n, draws=draws, pairs=pairs
+    )
     to_fit = task.problems("train", train, seed)
     to_read, to_steer = deal_problems(task, test, n, seed)
     runs, values, acts = sample_states(
@@ -277,15 +281,6 @@ def certify(
         what=_say(what, "patching"),
     )
     enough = judge.sufficient(patching, k, seed)
-    sizes = {
-        "seed": seed,
-        "train": train,
-        "test": test,
-        "k": k,
-        "n": n,
-        "draws": draws,
-        "pairs": pairs,
-    }
     claims = (
         judge.decodable(read),
         judge.sparse(read),
@@ -296,17 +291,20 @@ def certify(
     return Certificate(claims, neurons, task.name, sizes)
 
 
-def check(model: Any, neurons: NeuronSet, **sizes: int) -> None:
-    """Raise MechRewardError for what `certify` cannot begin with; nothing is run.
+def check(model: Any, neurons: NeuronSet, **sizes: int) -> dict[str, int]:
+    """The sizes, as Python's own numbers; nothing is run.
 
-    That is a set that is empty or of another model, and sizes that are too small.
+    Raises
+    ------
+    MechRewardError
+        What `certify` cannot begin with: a set that is empty or of another model, a size that is
+        too small or no whole number.
     """
+    of_kind("neurons", neurons, NeuronSet)
     require(len(neurons) > 0, "there is nothing to certify: the set is empty.")
     zero(neurons).check(model)
-    least = {"draws": 3, "k": 1}
-    for name, given in sizes.items():
-        small = least.get(name, 2)
-        require(given >= small, f"{name} must be at least {small}; {given} was given.")
+    least = {"draws": 3, "k": 1, "seed": None}
+    return {name: whole(name, given, least.get(name, 2)) for name, given in sizes.items()}
 
 
 def deal_problems(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 
 from mechreward import stats
-from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
 from mechreward.base.files import read_json, write_json
 from mechreward.base.progress import progress, tell
 from mechreward.causal.controls import MATCHED, Control, matched, random, sinks
@@ -234,7 +234,12 @@ def ablate(
         MechRewardError: a set of another model, no problems, an unknown operation, or an
             intervention that never fired.
     """
+    of_kind("neurons", neurons, NeuronSet)
     require(len(neurons) > 0, "there is nothing to ablate: the set is empty.")
+    seed = whole("seed", seed)
+    whole("draws", draws)
+    whole("random_draws", random_draws)
+    ops = [ops] if isinstance(ops, str) else list(ops)
     for op in ops:
         one_of("operation", op, ABLATIONS)
     zero(neurons).check(model)

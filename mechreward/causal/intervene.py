@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from mechreward.base import streams
-from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require
 from mechreward.causal.reference import absolute, by_position, some, table
 from mechreward.models.identity import model_id
 from mechreward.models.row_edits import Edit
-from mechreward.probing.activations import Activations
+from mechreward.probing.activations import Activations, Recording
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.probe import directions
 
@@ -63,7 +63,8 @@ class Intervention:
     Raises
     ------
     MechRewardError
-        An unknown operation, an empty set, or a reference that does not fit it or is not finite.
+        No neuron set, an unknown operation, an empty set, a strength that is no finite number, or a
+        reference that does not fit the set or is not finite.
     """
 
     neurons: NeuronSet
@@ -73,7 +74,10 @@ class Intervention:
     known: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        of_kind("neurons", self.neurons, NeuronSet)
         one_of("operation", self.op, PULL)
+        finite("strength", self.strength)
+        of_kind("the reference", self.reference, torch.Tensor)
         k, values = len(self.neurons), self.reference.shape[-1]
         require(k > 0, "an intervention needs at least one neuron; this set is empty.")
         require(values == k, f"the reference has {values} values for {k} neurons.")
@@ -218,8 +222,9 @@ class Intervention:
         MechRewardError
             Another model or processing state, or a site the model lacks.
         """
+        identity = model_id(model)
         self.neurons.site.check(model)
-        self.neurons.model_id.check(model_id(model), "neuron set")
+        self.neurons.model_id.check(identity, "neuron set")
         return self
 
 
@@ -238,6 +243,7 @@ def zero(neurons: NeuronSet, strength: int | float = 1.0) -> Intervention:
     Intervention
         Sets each neuron to 0.
     """
+    of_kind("neurons", neurons, NeuronSet)
     return Intervention(neurons, "zero", torch.zeros(len(neurons)), strength)
 
 
@@ -260,7 +266,8 @@ def scale(neurons: NeuronSet, factor: int | float) -> Intervention:
     -----
     Our choice; zero ablation is the factor 0.
     """
-    return Intervention(neurons, "scale", torch.zeros(len(neurons)), factor - 1)
+    of_kind("neurons", neurons, NeuronSet)
+    return Intervention(neurons, "scale", torch.zeros(len(neurons)), finite("factor", factor) - 1)
 
 
 def mean(
@@ -302,7 +309,7 @@ def mean(
     -----
     Beside zero ablation, because zero may lie far outside what a neuron ever holds (our choice).
     """
-    values = neurons.read(reference).double()
+    values = _read(neurons, reference).double()
     groups = by_position(reference, by, ends)
     if groups is None:
         return Intervention(neurons, "mean", values.mean(0).float(), strength)
@@ -354,7 +361,7 @@ def resample(
     MechRewardError
         As `mean`.
     """
-    values = neurons.read(reference).float()
+    values = _read(neurons, reference).float()
     groups = by_position(reference, by, ends)
     rng = streams.rng("resample", seed)
     if groups is None:
@@ -390,6 +397,7 @@ def patch(neurons: NeuronSet, source: Any, strength: int | float = 1.0) -> Inter
     MechRewardError
         Another number of neurons, several trajectories or rows, or another site or model.
     """
+    of_kind("neurons", neurons, NeuronSet)
     if isinstance(source, Activations):
         runs = len(set(source.trajectory.tolist()))
         require(
@@ -457,6 +465,7 @@ def steer(
     Units of standard deviations are our choice: the same strength then means as much at every
     neuron.
     """
+    of_kind("neurons", neurons, NeuronSet)
     if isinstance(direction, int | float):
         own = neurons.direction
         require(
@@ -477,9 +486,18 @@ def steer(
             f"a direction is [k]; a tensor of shape {list(direction.shape)} was given.",
         )
         return Intervention(neurons, "steer", direction.detach().float(), strength)
-    values = neurons.read(direction)
+    values = _read(neurons, direction)
     if toward is None:
         raise MechRewardError(
             "activations say how far, not which way: give toward=, one number a row (values.mean)."
         )
     return Intervention(neurons, "steer", directions(values, toward), strength)
+
+
+def _read(neurons: NeuronSet, reference: Activations) -> Float[torch.Tensor, "row k"]:
+    """The set's neurons in the rows of a reference at its site."""
+    of_kind("neurons", neurons, NeuronSet)
+    if isinstance(reference, Recording):
+        reference.refuse()
+    of_kind("the reference", reference, Activations, "record makes it of rollouts")
+    return neurons.read(reference)

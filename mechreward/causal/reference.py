@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
 from mechreward.probing.activations import Activations
 
 
@@ -18,9 +18,10 @@ def absolute(at: Sequence[int]) -> tuple[int, ...]:
     Raises
     ------
     MechRewardError
-        None, or one below 0.
+        None, one below 0, or one that is no whole number.
     """
-    positions = tuple(sorted({int(position) for position in at}))
+    of_kind("positions", at, Iterable, "write one position as [position]")
+    positions = tuple(sorted({whole("a position", position) for position in at}))
     require(len(positions) > 0, "no position was given; leave out at= for every position.")
     first = positions[0]
     require(first >= 0, f"positions are absolute and count from 0; {first} was given.")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from mechreward import tasks
-from mechreward.base.errors import one_of, require
+from mechreward.base.errors import of_kind, one_of, require, whole
 from mechreward.experiments.layers import choose, layers
 from mechreward.experiments.split import Split, observe, shared
 from mechreward.models.load import load
@@ -68,9 +68,14 @@ def find(
         what: title of the progress bars (default "choice"); None for none.
 
     Raises:
-        MechRewardError: an unknown kind, or nothing to learn (all answers right, or all wrong).
+        MechRewardError: an unknown kind, a size that is no whole number from 1 on, or nothing to
+            learn (all answers right, or all wrong).
     """
+    of_kind("task", task, Task, "tasks.get makes one of a name")
     one_of("kind of neuron", kind, KINDS)
+    seed = whole("seed", seed)
+    for name, size in {"train": train, "validation": validation, "k": k}.items():
+        whole(name, size, 1)
     sites = [site for site in all_sites(model, KINDS) if site.kind == kind]
 
     def split(name: str, number: int) -> Split:

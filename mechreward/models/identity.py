@@ -12,6 +12,7 @@ import torch
 from mechreward.base.errors import require
 from mechreward.base.files import digest
 from mechreward.base.streams import stream
+from mechreward.models.checks import check_model
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,14 @@ class ModelId:
 
 
 def model_id(model: Any) -> ModelId:
-    """The identity that is written into every artefact made with `model`."""
+    """The identity that is written into every artefact made with `model`.
+
+    Raises
+    ------
+    MechRewardError
+        No TransformerLens model.
+    """
+    check_model(model)
     values = []
     for parameter in model.parameters():
         flat = parameter.detach().reshape(-1)

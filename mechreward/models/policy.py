@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 
-from mechreward.base.errors import require
+from mechreward.base.errors import of_kind, require
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Policy:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
+        of_kind("temperature", self.temperature, (int, float))
+        of_kind("top_p", self.top_p, (int, float))
         require(
             self.temperature >= 0,
             f"temperature must be 0 (greedy) or more; {self.temperature} was given.",

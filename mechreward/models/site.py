@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
 
 HOOKS = {
     "resid_pre": "blocks.{}.hook_resid_pre",
@@ -35,13 +36,14 @@ class Site:
     Raises
     ------
     MechRewardError
-        An unknown kind, or a layer below 0.
+        An unknown kind, or a layer that is no whole number or below 0.
     """
 
     layer: int
     kind: str
 
     def __post_init__(self) -> None:
+        whole("a site's layer", self.layer)
         one_of("site kind", self.kind, HOOKS)
         require(self.layer >= 0, f"a site's layer counts from 0; {self.layer} was given.")
 
@@ -74,6 +76,7 @@ class Site:
         """
         if isinstance(site, Site):
             return site
+        of_kind("a site", site, (Site, str), "as text it is LAYER.KIND, as in 3.mlp")
         layer, _, kind = site.partition(".")
         if _counts(layer):
             return cls(int(layer), kind)
@@ -112,7 +115,9 @@ def all_sites(model: Any, kinds: tuple[str, ...] = ("resid_post", "mlp")) -> lis
 
 def parse_sites(model: Any, sites: Any) -> list[Site]:
     """One or several sites in any written form, checked against the model, without repeats."""
-    listed = [sites] if isinstance(sites, (str, Site)) else list(sites)
+    listed: list[Any] = [sites]
+    if isinstance(sites, Iterable) and not isinstance(sites, str):
+        listed = list(sites)
     require(bool(listed), "no site was given; a site is written as in 3.resid_post.")
     return list(dict.fromkeys(Site.parse(site).check(model) for site in listed))
 

@@ -23,8 +23,13 @@ def pieces(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> lis
 
 
 def decode(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> str:
-    """Text of several tokens without special tokens."""
-    return _tokenizer(model).decode([int(token) for token in tokens], skip_special_tokens=True)
+    """Text of several tokens, as a verifier reads it: special tokens are shown, but for an
+    end-of-sequence token at the end."""
+    words = _tokenizer(model)
+    ids = [int(token) for token in tokens]
+    if ids and ids[-1] == words.eos_token_id:
+        ids = ids[:-1]
+    return words.decode(ids)
 
 
 def eos_id(model: Any) -> int:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
 from mechreward.base.files import digest, read_tensors, write_tensors
 from mechreward.base.progress import progress
 from mechreward.models.capture import ROWS
+from mechreward.models.checks import check_hooks
 from mechreward.models.engine import Hooks
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.load import device_of
@@ -104,8 +105,14 @@ class Activations:
             raise MechRewardError(f"{path} is a damaged activations file: {error}.") from error
 
 
+OF_ONE_SITE = {each.name for each in fields(Activations)} | {"width", "rms"}
+
+
 class Recording(Mapping[str, Activations]):
-    """Activations by site: `acts["3.resid_post"]`."""
+    """Activations by site: `acts["3.resid_post"]`.
+
+    Given where activations of one site are wanted, it says so.
+    """
 
     def __init__(self, parts: Mapping[str, Activations]) -> None:
         self._parts = dict(parts)
@@ -123,6 +130,18 @@ class Recording(Mapping[str, Activations]):
 
     def __repr__(self) -> str:
         return f"Recording({', '.join(self._parts)})"
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OF_ONE_SITE:
+            self.refuse()
+        raise AttributeError(f"a recording has no attribute {name!r}")
+
+    def refuse(self) -> NoReturn:
+        """Raise MechRewardError: activations of one site are wanted."""
+        raise MechRewardError(
+            "activations of one site are wanted; this is a recording of "
+            f"{', '.join(self._parts)}: take one, as in recording[{next(iter(self._parts))!r}]."
+        )
 
 
 @torch.no_grad()
@@ -175,16 +194,16 @@ def record(
     Raises
     ------
     MechRewardError
-        Unknown site, layer, or kind of rows; runs of another model; no runs; batch < 1; more than
-        `budget` and no `store`, or no room on its disk.
+        Unknown site, layer, or kind of rows; runs of another model; no runs; hooks of another kind;
+        batch < 1; more than `budget` and no `store`, or no room on its disk.
     """
+    identity = model_id(model)
+    of_kind("runs", runs, Rollouts, "sample makes them of problems")
     one_of("kind of rows", rows, ROWS)
     require(len(runs) > 0, "no trajectories were given.")
-    require(
-        batch >= 1,
-        f"batch counts trajectories run at once and must be at least 1; {batch} was given.",
-    )
-    identity = model_id(model)
+    batch = whole("batch", batch, 1, "trajectories run at once")
+    of_kind("budget", budget, (int, float))
+    check_hooks(model, hooks)
     runs.model_id.check(identity, "set of rollouts")
     wanted = parse_sites(model, sites)
     labels = _labels(runs, rows)

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 
 from mechreward import stats
-from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require, shown
 from mechreward.base.files import read_json, write_json
 from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
-from mechreward.probing.activations import Activations
+from mechreward.probing.activations import Activations, Recording
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 
 BY = ("L1", "correlation")  # what `select` may rank by
@@ -60,6 +60,8 @@ class NeuronSet:
     direction: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        of_kind("the site of a neuron set", self.site, Site, "Site.parse makes one of text")
+        of_kind("the model_id of a neuron set", self.model_id, ModelId)
         whole = all(isinstance(i, int) for i in self.indices)
         require(
             whole,
@@ -140,8 +142,10 @@ class NeuronSet:
         Raises
         ------
         MechRewardError
-            Activations of another site or model.
+            Activations of another site or model, of several sites, or a cache without the site.
         """
+        if isinstance(cache, Recording):
+            cache.refuse()
         if isinstance(cache, Activations):
             require(
                 cache.site == self.site,
@@ -149,6 +153,12 @@ class NeuronSet:
             )
             self.model_id.check(cache.model_id, "neuron set")
             return cache.x[:, list(self.indices)]
+        require(
+            hasattr(cache, "keys"),
+            f"a neuron set reads activations of its site, or a cache by hook name; {shown(cache)} "
+            "was given.",
+        )
+        one_of("hook name of this cache", self.site.hook, cache)
         return cache[self.site.hook][..., list(self.indices)]
 
     def save(self, path: Path | str) -> Path:
@@ -209,6 +219,7 @@ def count(width: int, top: float) -> int:
     MechRewardError
         A share outside (0, 1].
     """
+    finite("top", top)
     require(
         0 < top <= 1, f"top is a share of the neurons in (0, 1], e.g. 0.01 for 1%; {top} was given."
     )

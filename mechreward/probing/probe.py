@@ -17,7 +17,7 @@ from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.base.streams import stream
 from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
-from mechreward.probing.activations import Activations
+from mechreward.probing.activations import Activations, Recording
 from mechreward.probing.targets import (
     TARGETS,
     Examples,
@@ -101,6 +101,8 @@ class _Probe(RegressorMixin, BaseEstimator):
             Not fitted, or another width or site.
         """
         require(hasattr(self, "net_"), "this probe is not fitted yet: call fit first.")
+        if isinstance(x, Recording):
+            x.refuse()
         if isinstance(x, Activations):
             site = getattr(self, "site_", x.site)
             require(

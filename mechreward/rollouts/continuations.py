@@ -18,6 +18,7 @@ from mechreward.models.text import decode, encode, eos_id, pieces
 from mechreward.rollouts.sample import answer_key
 from mechreward.rollouts.trajectory import Rollouts, task_of
 from mechreward.tasks import Problem
+from mechreward.tasks.judge import judge
 
 BACK = "back"  # what an answer says where it turns back
 
@@ -130,10 +131,12 @@ def answer(
     continuations = generate(
         model, wanted, eos=eos_id(model), policy=policy, batch=batch, what=what
     )
-    verdicts = []
+    problems, texts = [], []
     for (state, _, _), continuation in zip(jobs, continuations, strict=True):
         said = torch.cat([state.tokens[state.prompt_len :], continuation.tokens])
-        verdicts.append(task.verify(state.problem, decode(model, said)))
+        problems.append(state.problem)
+        texts.append(decode(model, said))
+    verdicts = judge(task, problems, texts)
     tokens = [continuation.tokens for continuation in continuations]
     return Answers(
         np.array([verdict.reward for verdict in verdicts]),

@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
-from mechreward.base.errors import require
-from mechreward.models.engine import Continuation, Hooks, Job, Policy, generate
+from mechreward.base.errors import of_kind, whole
+from mechreward.models.checks import check_hooks
+from mechreward.models.engine import Hooks, Job, Policy, generate
 from mechreward.models.identity import model_id
 from mechreward.models.row_edits import Edit
 from mechreward.models.text import decode, encode, eos_id, pieces
 from mechreward.rollouts.trajectory import Rollouts, Trajectory, task_of
 from mechreward.tasks import Problem
+from mechreward.tasks.judge import check_problems, judge
 
 
 def sample(
@@ -59,7 +61,8 @@ def sample(
     Raises
     ------
     MechRewardError
-        No problems, several tasks, or k < 1.
+        No problems, several tasks, problems that no file can hold, hooks of another kind, k < 1, or
+        a verifier that fails throughout (see `tasks.judge`).
     """
     (runs,) = sample_arms(
         model, problems, [()], k=k, seed=seed, policy=policy, batch=batch, hooks=hooks, what=what
@@ -115,11 +118,17 @@ def sample_arms(
     Raises
     ------
     MechRewardError
-        No problems, several tasks, k < 1, or an edit that never fired.
+        As `sample`; or an edit that never fired.
     """
+    identity = model_id(model)
     task = task_of(problems)
-    require(k >= 1, f"k counts answers to each problem and must be at least 1; {k} was given.")
-    policy = policy or Policy()
+    k = whole("k", k, 1, "answers to each problem")
+    seed = whole("seed", seed)
+    batch = whole("batch", batch, 1, "rows decoded at once")
+    policy = Policy() if policy is None else policy
+    of_kind("policy", policy, Policy)
+    check_hooks(model, hooks)
+    check_problems(task, problems)
     asked = []  # every answer of an arm: problem, prompt, number of the answer
     for problem in problems:
         prompt = encode(model, problem.prompt)
@@ -134,24 +143,25 @@ def sample_arms(
         model, jobs, eos=eos_id(model), policy=policy, batch=batch, hooks=hooks, what=what
     )
     owners = tuple(problem for problem, _, _ in asked)
-    identity = model_id(model)
+    texts = [decode(model, answer.tokens) for answer in answers]
+    verdicts = judge(task, owners * len(arms), texts)
     rollouts = []
     for start in range(0, len(answers), len(asked)):
         runs = []
-        for (problem, prompt, number), answer in zip(asked, answers[start:], strict=False):
-            runs.append(finish(model, problem, prompt, answer, seed, number))
+        made = zip(asked, answers[start:], verdicts[start:], strict=False)
+        for (problem, prompt, number), answer, verdict in made:
+            tokens = torch.cat([prompt, answer.tokens])
+            ends = task.step_ends(pieces(model, tokens), len(prompt))
+            run = Trajectory(
+                problem_id=problem.id,
+                tokens=tokens,
+                prompt_len=len(prompt),
+                step_ends=tuple(ends),
+                verdict=verdict,
+                logprobs=answer.logprobs,
+                seed=seed,
+                sample=number,
+            )
+            runs.append(run)
         rollouts.append(Rollouts(tuple(runs), owners, policy, identity, seed))
     return rollouts
-
-
-def finish(
-    model: Any, problem: Problem, prompt: torch.Tensor, answer: Continuation, seed: int, number: int
-) -> Trajectory:
-    """A trajectory from a prompt and what was generated after it."""
-    task = task_of([problem])
-    tokens = torch.cat([prompt, answer.tokens])
-    ends = task.step_ends(pieces(model, tokens), len(prompt))
-    verdict = task.verify(problem, decode(model, answer.tokens))
-    return Trajectory(
-        problem.id, tokens, len(prompt), tuple(ends), verdict, answer.logprobs, seed, number
-    )

@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float, Int
 
 from mechreward import tasks
-from mechreward.base.errors import MechRewardError, require
+from mechreward.base.errors import MechRewardError, of_kind, require, shown
 from mechreward.base.files import read_tensors, write_tensors
 from mechreward.models.engine import Policy
 from mechreward.models.identity import ModelId
 from mechreward.tasks import Problem, Task, Verdict
+
+TAKE = "take some with task.problems('test', 100)"
 
 
 @dataclass(frozen=True)
@@ -255,12 +257,22 @@ def task_of(problems: Sequence[Problem]) -> Task:
     Raises
     ------
     MechRewardError
-        No problems, a problem without a task, or problems of several tasks.
+        No problems, something else than problems, a problem without a task, problems of several
+        tasks, or a task without name or limit.
     """
-    require(len(problems) > 0, "no problems were given; take some with task.problems('test', 100).")
-    names: dict[str, Any] = {
-        problem.task.name if problem.task else "": problem.task for problem in problems
-    }
+    if isinstance(problems, str) or not isinstance(problems, Sequence):
+        raise MechRewardError(
+            f"problems are a list of Problem; {shown(problems)} was given: {TAKE}."
+        )
+    require(len(problems) > 0, f"no problems were given; {TAKE}.")
+    for problem in problems:
+        of_kind("every problem", problem, Problem, TAKE)
+    names: dict[str, Any] = {}
+    for task in {id(problem.task): problem.task for problem in problems}.values():
+        if task is not None:
+            of_kind("the task of a problem", task, Task)
+            task.check()
+        names[task.name if task else ""] = task
     if len(names) > 1 or "" in names:
         given = ", ".join(repr(name) for name in sorted(names))
         raise MechRewardError(

@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float, Int
 
 from mechreward import stats
-from mechreward.base.errors import require
+from mechreward.base.errors import of_kind, require, whole
 from mechreward.base.files import read_tensors, write_tensors
 from mechreward.models.engine import Job, generate
 from mechreward.models.identity import model_id
 from mechreward.models.text import decode, eos_id
 from mechreward.rollouts.trajectory import Rollouts, task_of
+from mechreward.tasks.judge import check_problems, judge
 
 GAMMA = 1 - 1e-5
 
@@ -233,7 +234,8 @@ def estimate(
     Raises
     ------
     MechRewardError
-        No trajectories, k < 1, or a model other than the one that made the runs.
+        No trajectories, k < 1, a model other than the one that made the runs, or a verifier that
+        fails throughout (see `tasks.judge`).
 
     Notes
     -----
@@ -241,12 +243,14 @@ def estimate(
     makes many steps look like large TD errors (29% of them pass |delta| > .3 at k = 4 with nothing
     there; `Values.reliability` tells).
     """
+    of_kind("runs", runs, Rollouts, "sample makes them of problems")
     require(len(runs) > 0, "no trajectories were given.")
-    require(
-        k >= 1, f"k counts continuations from each state and must be at least 1; {k} was given."
-    )
+    k = whole("k", k, 1, "continuations from each state")
+    seed = whole("seed", seed)
+    batch = whole("batch", batch, 1, "rows decoded at once")
     runs.model_id.check(model_id(model), "set of rollouts")
     task = task_of(runs.problems)
+    check_problems(task, runs.problems)
     states = []  # (trajectory, step, reward, group) of every row
     jobs, rows = [], []
     for number, (run, group) in enumerate(zip(runs, runs.groups, strict=True)):
@@ -261,13 +265,16 @@ def estimate(
     continuations = generate(
         model, jobs, eos=eos_id(model), policy=runs.policy, batch=batch, what=what
     )
-    successes = np.zeros((2, len(states)), dtype=np.int64)
+    problems, texts = [], []
     for i, (job, row) in enumerate(zip(jobs, rows, strict=True)):
         number = states[row][0]
         begun = job.trunk[runs[number].prompt_len : job.length]
-        text = decode(model, torch.cat([begun, continuations[i].tokens]))
+        problems.append(runs.problems[number])
+        texts.append(decode(model, torch.cat([begun, continuations[i].tokens])))
+    successes = np.zeros((2, len(states)), dtype=np.int64)
+    for i, (row, verdict) in enumerate(zip(rows, judge(task, problems, texts), strict=True)):
         half = 0 if i % k < k - k // 2 else 1
-        successes[half, row] += task.verify(runs.problems[number], text).reward
+        successes[half, row] += verdict.reward
     trajectory, step, reward, group = np.array(states, dtype=np.int64).T.copy()
     first, second = successes
     return Values(trajectory, step, first, second, reward, group, k, seed)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mechreward.base.errors import one_of, require
+from mechreward.base.errors import one_of, whole
 from mechreward.bench import fits, generation, passes
 from mechreward.bench.ground import BenchSizes, Contest, Ground
 from mechreward.bench.growth import growth
@@ -74,7 +74,7 @@ def bench(
     for name in only:
         one_of("contest", name, CONTESTS)
     for name, value in asdict(sizes).items():
-        require(value >= 1, f"{name} must be at least 1; {value} was given.")
+        whole(name, value, 1)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     one_of("device", device, devices)
     began = time.perf_counter()

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mechreward.base.errors import require
-from mechreward.base.workers import side_by_side
+from mechreward.base.errors import require, whole
+from mechreward.base.workers import leave_if_read_anew, side_by_side
 from mechreward.calibration import pipeline
 from mechreward.calibration.certificates import FALSE, PARTLY, TRUE, certificates, pooled
 from mechreward.calibration.coverage import SPREADS, coverage, spread_coverage
@@ -175,8 +175,9 @@ def calibrate(
     MechRewardError
         Seeds below 1, or a folder that holds something else or another plan's calibration.
     """
+    leave_if_read_anew()  # before it touches the folder that the first process works in
     plan = plan or Calibration()
-    require(plan.seeds >= 1, f"seeds must be at least 1; {plan.seeds} was given.")
+    whole("seeds", plan.seeds, 1)
     folder = Folder(out)
     strangers = folder.strangers
     require(not strangers, f"{out} is not empty and holds no calibration ({strangers}).")

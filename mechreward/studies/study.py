@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mechreward import experiments as paper
-from mechreward.base.errors import require
+from mechreward.base.errors import require, whole
 from mechreward.experiments import Split
 from mechreward.experiments.choice import KINDS, by_name
 from mechreward.experiments.plan import Plan, command
@@ -213,11 +213,13 @@ class Study:
 
 def _check(plan: Plan, task: Task) -> None:
     """Whether the task has as many problems, and every count is large enough."""
+    whole("seed", plan.seed)
+    for name in (*SPLITS, "ablated", "confidence"):
+        whole(name, getattr(plan, name), 1)
     for name in (*SPLITS, "ablated", "confidence"):
         plan.problems(task, name)
     for name, least in LEAST.items():
-        number = getattr(plan, name)
-        require(number >= least, f"{name} must be at least {least}; {number} was given.")
+        whole(name, getattr(plan, name), least)
 
 
 def _differences(kept: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

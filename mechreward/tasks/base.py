@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require, whole
 
 SPLITS = ("train", "validation", "test")
+OUTCOMES = ("correct", "incorrect", "unverifiable")
 PATIENCE = 20_000  # draws without a new problem before a split counts as exhausted
 
 
@@ -28,7 +29,8 @@ class Problem:
     answer : str
         The right answer, as it is to be written.
     info : dict
-        What the exact solver needs, never shown to a model.
+        What the exact solver needs, never shown to a model; of what JSON can hold, so that rollouts
+        can be kept. Its "difficulty", if there is one, is a surface baseline for confidence.
     task : Task or None, default None
         The task that verifies answers.
     """
@@ -41,8 +43,16 @@ class Problem:
 
     @property
     def difficulty(self) -> int:
-        """Operations or moves of the shortest solution: a surface baseline for confidence."""
-        return int(self.info["difficulty"])
+        """Operations or moves of the shortest solution: a surface baseline for confidence.
+
+        Raises
+        ------
+        MechRewardError
+            `info` holds no number of that name.
+        """
+        what = f"info['difficulty'] of problem {self.id!r}"
+        require("difficulty" in self.info, f"there is no {what}.")
+        return int(finite(what, self.info["difficulty"]))
 
 
 @dataclass(frozen=True)
@@ -55,10 +65,19 @@ class Verdict:
         `unverifiable` is a text that cannot be read.
     reason : str, default ""
         Why an answer is not correct; empty where it is.
+
+    Raises
+    ------
+    MechRewardError
+        Another outcome, or a reason that is no text.
     """
 
     outcome: Literal["correct", "incorrect", "unverifiable"]
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        one_of("outcome", self.outcome, OUTCOMES)
+        of_kind("the reason of a verdict", self.reason, str)
 
     @property
     def reward(self) -> int:
@@ -77,10 +96,13 @@ class Task(ABC):
         How the task is called in results and on the command line.
     max_tokens : int
         Limit of a rollout, in generated tokens. It is part of the policy: V is defined under it.
+    seconds : float, default 10.0
+        Limit of one call of `verify`; an answer that takes it longer is unverifiable.
     """
 
     name: ClassVar[str]
     max_tokens: ClassVar[int]
+    seconds: ClassVar[float] = 10.0
 
     @abstractmethod
     def draw(self, rng: random.Random) -> Problem | None:
@@ -94,20 +116,40 @@ class Task(ABC):
 
     @abstractmethod
     def verify(self, problem: Problem, text: str) -> Verdict:
-        """Check a whole generated text, every line of it.
+        """Check a whole generated text, every line of it. It may be empty.
 
         Parameters
         ----------
         problem : Problem
             The question.
         text : str
-            The answer without the prompt.
+            The answer without the prompt and the end-of-sequence token; other special tokens that
+            the model said are in it.
 
         Returns
         -------
         Verdict
             `correct`, `incorrect` or `unverifiable`, with a reason.
         """
+
+    def check(self) -> None:
+        """Raise MechRewardError for a task without a name, or without limits that are positive."""
+        kind = type(self).__name__
+        name = getattr(self, "name", None)
+        require(
+            isinstance(name, str) and bool(name),
+            f"the task {kind} has no name: write name = '{kind.lower()}' into its class.",
+        )
+        require(
+            getattr(self, "max_tokens", None) is not None,
+            f"the task {kind} has no limit: write max_tokens = 256, say, into its class.",
+        )
+        whole(f"max_tokens of {kind}", self.max_tokens, 1)
+        require(
+            finite(f"seconds of {kind}", self.seconds) > 0,
+            f"seconds of {kind} limit a call of verify and must be positive; "
+            f"{self.seconds} were given.",
+        )
 
     def problems(self, split: str, n: int, seed: int = 0) -> list[Problem]:
         """Different problems of a split, the same on every machine.
@@ -131,15 +173,19 @@ class Task(ABC):
         Raises
         ------
         MechRewardError
-            Unknown split, n < 1, or fewer than n different problems can be found.
+            A task without name or limit, an unknown split, n or seed that is no whole number,
+            n < 1, or fewer than n different problems can be found.
         """
+        self.check()
         one_of("split", split, SPLITS)
+        n, seed = whole("n", n), whole("seed", seed)
         require(n >= 1, f"a task needs at least one problem: n={n} was given.")
         rng = random.Random(f"{self.name}/{split}/{seed}")
         drawn: dict[str, Problem] = {}
         idle = 0
         while idle < PATIENCE:
             problem = self.draw(rng)
+            of_kind(f"what {self.name} draws", problem, (Problem, type(None)))
             idle += 1
             if problem is not None and split_of(problem.id) == split and problem.id not in drawn:
                 drawn[problem.id] = replace(problem, task=self)

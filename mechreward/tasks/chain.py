@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
+from mechreward.base.errors import of_kind, require, whole
 from mechreward.tasks.base import Problem
 from mechreward.tasks.lines import LARGEST, OPERATIONS, LineTask, Move, operation
 
@@ -21,6 +23,11 @@ class Chain(LineTask):
     ----------
     operations : tuple[int, int], default (3, 4)
         The fewest and the most that an expression has.
+
+    Raises
+    ------
+    MechRewardError
+        Numbers that are not whole, below 1, or in the wrong order.
     """
 
     name = "chain"
@@ -28,6 +35,11 @@ class Chain(LineTask):
     max_backs = 1
 
     def __init__(self, operations: tuple[int, int] = (3, 4)) -> None:
+        of_kind("operations", operations, Sequence)
+        require(len(operations) == 2, "operations are two numbers: the fewest and the most.")
+        fewest, most = operations
+        whole("the fewest operations", fewest, 1)
+        whole("the most operations", most, fewest)
         self.operations = operations
 
     def draw(self, rng: random.Random) -> Problem | None:

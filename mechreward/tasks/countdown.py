@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import combinations, cycle, islice
 
-from mechreward.base.errors import MechRewardError
+from mechreward.base.errors import MechRewardError, of_kind, require, whole
 from mechreward.tasks.base import SPLITS, Problem
 from mechreward.tasks.lines import LARGEST, OPERATIONS, LineTask, Move, integers, operation
 
@@ -29,6 +29,11 @@ class Countdown(LineTask):
     largest : int, default 24
         The largest number given. Up to 24 there are 15,986 problems of three numbers, up to 13 only
         3,261, few enough to be learnt by heart.
+
+    Raises
+    ------
+    MechRewardError
+        No size, or one that is no whole number from 2 on.
     """
 
     name = "countdown"
@@ -36,7 +41,10 @@ class Countdown(LineTask):
     max_backs = 1
 
     def __init__(self, sizes: Sequence[int] = (3, 3, 3, 3, 4), largest: int = 24) -> None:
-        self.sizes, self.largest = tuple(sizes), largest
+        of_kind("sizes", sizes, Sequence)
+        self.sizes = tuple(whole("a size", size, 2) for size in sizes)
+        require(bool(self.sizes), "Countdown needs at least one size, as in sizes=(3,).")
+        self.largest = whole("largest", largest, 2)
 
     def problems(self, split: str, n: int, seed: int = 0) -> list[Problem]:
         """As `Task.problems`, the sizes in turn.
@@ -44,7 +52,7 @@ class Countdown(LineTask):
         There are only some thousand problems of three numbers, so that a plain draw of many
         different ones would leave them behind, and mean another thing for every n.
         """
-        if len(set(self.sizes)) == 1 or n < 1 or split not in SPLITS:
+        if len(set(self.sizes)) == 1 or whole("n", n) < 1 or split not in SPLITS:
             return super().problems(split, n, seed)
         turns = list(islice(cycle(self.sizes), n))
         drawn = {}

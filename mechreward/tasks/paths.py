@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
-from mechreward.base.errors import require
+from mechreward.base.errors import of_kind, require, whole
 from mechreward.tasks.base import Problem
 from mechreward.tasks.lines import LineTask, Move
 
@@ -36,11 +37,12 @@ class Paths(LineTask):
     max_backs = 1
 
     def __init__(self, degrees: tuple[int, ...] = (0, 2, 2)) -> None:
+        of_kind("degrees", degrees, Sequence)
         require(
             bool(degrees) and all(0 <= d < 8 for d in degrees),
             f"degrees are ways on from a node, 0 to 7 each; {degrees} were given.",
         )
-        self.degrees = tuple(degrees)
+        self.degrees = tuple(whole("a degree", degree) for degree in degrees)
 
     def draw(self, rng: random.Random) -> Problem | None:
         names = rng.sample(NODES, rng.randint(8, 12))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from mechreward.base.errors import one_of, require
+from mechreward.base.errors import finite, one_of, require, whole
 from mechreward.base.streams import rng
 from mechreward.causal.intervene import Intervention
 from mechreward.models.identity import ModelId, model_id
@@ -287,6 +287,8 @@ def plant(
         A column out of range, a share outside [0, 1], a target that does not match the rows, is not
         finite or constant, or a coordinate that is.
     """
+    column = whole("column", column)
+    finite("share", share)
     require(
         0 <= column < acts.width,
         f"column {column} is out of range: {acts.site} has 0 to {acts.width - 1}.",

@@ -28,7 +28,8 @@ def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts) -> dict[str
     """AUROC of the terminal reward for what may be known, grouped by when it is known.
 
     Before the first token: `value` (the probe at s_0), `problem_length` (prompt tokens, longer =
-    less sure), `difficulty` (operations needed; known to the task, not to the model). After the
+    less sure), `difficulty` (operations needed; known to the task, not to the model; left out where
+    a problem's `info` does not hold it). After the
     answer: `sequence_logprob` (sum), `mean_logprob`, `answer_length`.
 
     Parameters
@@ -65,12 +66,15 @@ def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts) -> dict[str
         "activations and rollouts differ: record from these rollouts.",
     )
     scores: dict[str, np.ndarray] = {"value": probe.predict(acts)[at_start]}
+    rated = all("difficulty" in problem.info for problem in runs.problems)
     rows = []
     for run, problem in zip(runs, runs.problems, strict=True):
-        before = -float(run.prompt_len), -float(problem.difficulty)
+        difficulty = float(problem.difficulty) if rated else 0.0
+        before = -float(run.prompt_len), -difficulty
         behind = float(run.logprobs.sum()), float(run.logprobs.mean()), -float(run.length)
         rows.append((*before, *behind))
     for name, column in zip(SURFACE, np.array(rows).T, strict=True):
-        scores[name] = column
+        if rated or name != "difficulty":
+            scores[name] = column
     reward, group = np.array(runs.rewards), np.array(runs.groups)
     return {name: stats.auroc_interval(score, reward, group) for name, score in scores.items()}

@@ -1,0 +1,124 @@
+"""A task's verifier, called so that its failure on one answer costs that answer and no other."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mechreward.base.errors import MechRewardError, shown
+from mechreward.base.limit import TimeUp, within
+from mechreward.tasks.base import Problem, Task, Verdict
+
+FEW = 10  # problems on all of which a verifier fails before it is given up (our choice)
+
+
+class VerifierWarning(UserWarning):
+    """A verifier failed on some answers: they count as unverifiable."""
+
+
+def judge(task: Task, problems: Iterable[Problem], texts: Iterable[str]) -> list[Verdict]:
+    """Verdicts of answers.
+
+    A verifier fails where it raises, takes longer than `task.seconds`, or returns no `Verdict`. The
+    answer is unverifiable then, its reason says why, and a warning names its problem.
+
+    Parameters
+    ----------
+    task : Task
+        The task that verifies.
+    problems : iterable of Problem
+        The question of each answer.
+    texts : iterable of str
+        The answers.
+
+    Returns
+    -------
+    list of Verdict
+        One for each answer.
+
+    Raises
+    ------
+    MechRewardError
+        The verifier fails on every answer.
+    """
+    verdicts: list[Verdict] = []
+    failures: list[tuple[str, str]] = []  # problem, and what went wrong
+    for problem, text in zip(problems, texts, strict=True):
+        verdict = _ask(task, problem, text)
+        if isinstance(verdict, str):
+            failures.append((problem.id, verdict))
+            verdict = Verdict("unverifiable", f"the verifier failed: {verdict}")
+        verdicts.append(verdict)
+        hopeless = len(failures) == len(verdicts) and len(dict(failures)) == FEW
+        if hopeless:
+            break
+    if not failures:
+        return verdicts
+    named = "; ".join(f"problem {name!r}: {why}" for name, why in list(dict(failures).items())[:3])
+    if len(failures) == len(verdicts):
+        raise MechRewardError(
+            f"the verifier of {task.name} failed on all of {len(verdicts)} answers ({named})."
+        )
+    warnings.warn(
+        f"the verifier of {task.name} failed on {len(failures)} of {len(verdicts)} answers, which "
+        f"count as unverifiable ({named}).",
+        VerifierWarning,
+        stacklevel=3,
+    )
+    return verdicts
+
+
+def check_problems(task: Task, problems: Sequence[Problem]) -> None:
+    """Raise MechRewardError for what would only break once the answers are there.
+
+    That is a problem that JSON cannot hold, so that its rollouts could not be kept, and a verifier
+    that fails on an empty answer to the first problem.
+    """
+    for problem in problems:
+        for name in ("id", "prompt", "answer", "info"):
+            fault = _no_json(getattr(problem, name), name)
+            if fault:
+                raise MechRewardError(
+                    f"JSON cannot hold problem {problem.id!r}: {fault}. Use text, numbers, "
+                    "True, False, None, lists, and dicts whose keys are text."
+                )
+    failure = _ask(task, problems[0], "")
+    if isinstance(failure, str):
+        raise MechRewardError(
+            f"the verifier of {task.name} fails on an empty answer to problem {problems[0].id!r}: "
+            f"{failure}. It returns a Verdict for any text."
+        )
+
+
+def _ask(task: Task, problem: Problem, text: str) -> Verdict | str:
+    """The verdict, or what went wrong."""
+    try:
+        verdict = within(task.seconds, lambda: task.verify(problem, text))
+    except TimeUp:
+        return f"no verdict within {task.seconds:g} seconds"
+    except MechRewardError as error:
+        return str(error)
+    # A task is anybody's code, which may do anything; what it does is told with the verdict.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return verdict if isinstance(verdict, Verdict) else f"no Verdict but {shown(verdict)}"
+
+
+def _no_json(value: Any, where: str) -> str:
+    """What in a value JSON cannot hold; empty if there is nothing."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                return f"{where} has the key {shown(key)}"
+            fault = _no_json(entry, f"{where}[{key!r}]")
+            if fault:
+                return fault
+    elif isinstance(value, list | tuple):
+        for number, entry in enumerate(value):
+            fault = _no_json(entry, f"{where}[{number}]")
+            if fault:
+                return fault
+    elif value is not None and not isinstance(value, str | int | float):
+        return f"{where} is {shown(value)}"
+    return ""
