@@ -170,7 +170,7 @@ def steered(
         without = run([(change.edit(),) for change in ablations], "ablations")
         for number, change in enumerate(ablations):
             ablated[change.op] = without[number]
-    draws, damage = _ranked(own, controls, run, level)
+    draws, damage = _ranked(answers[0], own, controls, run, level)
     return Steered(
         problems=tuple(problem.id for problem in problems),
         base=answers[0],
@@ -366,6 +366,7 @@ class _States:
 
 
 def _ranked(
+    base: Answers,
     own: Answers,
     controls: Sequence[Push],
     run: Callable[[list[tuple[Edit, ...]], str], Answers],
@@ -384,7 +385,7 @@ def _ranked(
         answers = run(edits, f"matched sets {start + 1}-{stop} of {len(controls)}")
         part = answers.shaped(stop - start, 2, -1)
         draws += [float(contrast(part[number]).mean()) for number in range(stop - start)]
-        blocks.append(part.damage())
+        blocks.append(part.damage(base))
         as_large = sum(draw >= mine for draw in draws)
         if (1 + as_large) / (1 + len(controls)) > level or not moves:
             break

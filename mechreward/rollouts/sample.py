@@ -12,7 +12,8 @@ from mechreward.models.engine import Continuation, Hooks, Job, Policy, generate
 from mechreward.models.identity import model_id
 from mechreward.models.row_edits import Edit
 from mechreward.models.text import decode, encode, eos_id, pieces
-from mechreward.rollouts.trajectory import Rollouts, Trajectory, task_of
+from mechreward.rollouts.trajectory import Rollouts, Trajectory, check_distinct, task_of
+from mechreward.rollouts.verdict import verdict_of
 from mechreward.tasks import Problem
 
 
@@ -59,7 +60,7 @@ def sample(
     Raises
     ------
     MechRewardError
-        No problems, several tasks, or k < 1.
+        No problems, several tasks, one problem twice, or k < 1.
     """
     (runs,) = sample_arms(
         model, problems, [()], k=k, seed=seed, policy=policy, batch=batch, hooks=hooks, what=what
@@ -115,9 +116,10 @@ def sample_arms(
     Raises
     ------
     MechRewardError
-        No problems, several tasks, k < 1, or an edit that never fired.
+        No problems, several tasks, one problem twice, k < 1, or an edit that never fired.
     """
     task = task_of(problems)
+    check_distinct(problems)
     require(k >= 1, f"k counts answers to each problem and must be at least 1; {k} was given.")
     policy = policy or Policy()
     asked = []  # every answer of an arm: problem, prompt, number of the answer
@@ -151,7 +153,7 @@ def finish(
     task = task_of([problem])
     tokens = torch.cat([prompt, answer.tokens])
     ends = task.step_ends(pieces(model, tokens), len(prompt))
-    verdict = task.verify(problem, decode(model, answer.tokens))
+    verdict = verdict_of(task, problem, decode(model, answer.tokens), answer.finished)
     return Trajectory(
         problem.id, tokens, len(prompt), tuple(ends), verdict, answer.logprobs, seed, number
     )

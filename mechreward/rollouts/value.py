@@ -18,6 +18,7 @@ from mechreward.models.engine import Job, generate
 from mechreward.models.identity import model_id
 from mechreward.models.text import decode, eos_id
 from mechreward.rollouts.trajectory import Rollouts, task_of
+from mechreward.rollouts.verdict import verdict_of
 
 GAMMA = 1 - 1e-5
 
@@ -267,7 +268,8 @@ def estimate(
         begun = job.trunk[runs[number].prompt_len : job.length]
         text = decode(model, torch.cat([begun, continuations[i].tokens]))
         half = 0 if i % k < k - k // 2 else 1
-        successes[half, row] += task.verify(runs.problems[number], text).reward
+        verdict = verdict_of(task, runs.problems[number], text, continuations[i].finished)
+        successes[half, row] += verdict.reward
     trajectory, step, reward, group = np.array(states, dtype=np.int64).T.copy()
     first, second = successes
     return Values(trajectory, step, first, second, reward, group, k, seed)

@@ -19,7 +19,7 @@ from mechreward.models.identity import ModelId, model_id
 from mechreward.models.site import Site, all_sites
 from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.sample import sample
-from mechreward.rollouts.trajectory import Rollouts
+from mechreward.rollouts.trajectory import Rollouts, check_apart
 from mechreward.rollouts.value import Values, estimate
 from mechreward.studies.folder import Folder
 from mechreward.studies.provenance import provenance
@@ -212,9 +212,10 @@ class Study:
 
 
 def _check(plan: Plan, task: Task) -> None:
-    """Whether the task has as many problems, and every count is large enough."""
-    for name in (*SPLITS, "ablated", "confidence"):
-        plan.problems(task, name)
+    """Whether the task has as many problems, no prompt in two of them, and every count is large
+    enough."""
+    purposes = (*SPLITS, "ablated", "confidence")
+    check_apart(**{name: plan.problems(task, name) for name in purposes})
     for name, least in LEAST.items():
         number = getattr(plan, name)
         require(number >= least, f"{name} must be at least {least}; {number} was given.")

@@ -40,6 +40,11 @@ class Problem:
     task: Task | None = field(default=None, repr=False, compare=False)
 
     @property
+    def question(self) -> str:
+        """The prompt as a key: what makes two problems one, whatever their ids."""
+        return self.prompt if isinstance(self.prompt, str) else repr(self.prompt)
+
+    @property
     def difficulty(self) -> int:
         """Operations or moves of the shortest solution: a surface baseline for confidence."""
         return int(self.info["difficulty"])
@@ -64,6 +69,11 @@ class Verdict:
     def reward(self) -> int:
         """Terminal reward: 1 if verified correct, else 0 (paper section 2)."""
         return int(self.outcome == "correct")
+
+
+SILENT = Verdict("unverifiable", "nothing was said")
+# Of a text that was cut off before it gave an answer; one that ended so by itself is unverifiable.
+UNFINISHED = Verdict("incorrect", "no answer within the limit")
 
 
 class Task(ABC):
@@ -106,7 +116,8 @@ class Task(ABC):
         Returns
         -------
         Verdict
-            `correct`, `incorrect` or `unverifiable`, with a reason.
+            `correct`, `incorrect` or `unverifiable`, with a reason: `SILENT` for a text that says
+            nothing, `UNFINISHED` for one that holds no answer yet.
         """
 
     def problems(self, split: str, n: int, seed: int = 0) -> list[Problem]:
@@ -137,12 +148,16 @@ class Task(ABC):
         require(n >= 1, f"a task needs at least one problem: n={n} was given.")
         rng = random.Random(f"{self.name}/{split}/{seed}")
         drawn: dict[str, Problem] = {}
+        prompts = set()
         idle = 0
         while idle < PATIENCE:
             problem = self.draw(rng)
             idle += 1
-            if problem is not None and split_of(problem.id) == split and problem.id not in drawn:
+            if problem is None or split_of(problem.id) != split:
+                continue
+            if problem.id not in drawn and problem.question not in prompts:
                 drawn[problem.id] = replace(problem, task=self)
+                prompts.add(problem.question)
                 idle = 0
             if len(drawn) == n:
                 return list(drawn.values())
