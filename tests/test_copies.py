@@ -45,7 +45,7 @@ def test_groups_are_prompts():
 
 @pytest.mark.unchecked
 def test_a_prompt_of_messages_or_tokens_is_a_prompt_too():
-    runs = rollouts(problem("a", [1, 2]), problem("b", [1, 3]), problem("c", [1, 2]))  # type: ignore
+    runs = rollouts(problem("a", [1, 2]), problem("b", [1, 3]), problem("c", (1, 2)))  # type: ignore
     assert runs.groups == [0, 1, 0]
 
 

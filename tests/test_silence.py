@@ -14,8 +14,9 @@ from mechreward.causal import claims
 from mechreward.causal.claims import Claim
 from mechreward.causal.trials import Steered
 from mechreward.rollouts.continuations import Answers, outcomes
-from mechreward.rollouts.verdict import verdict_of
+from mechreward.rollouts.verdict import as_said
 from mechreward.tasks import Problem
+from mechreward.tasks.base import UNFINISHED
 from mechreward.testbed.process import Planted
 
 PASSED = Claim("causal", "pass", "")
@@ -52,7 +53,8 @@ def test_silence_is_unverifiable_to_every_task(name: str, text: str):
     task = tasks.get(name)
     (problem,) = task.problems("test", 1)
     for ended in (True, False):
-        assert verdict_of(task, problem, text, ended).outcome == "unverifiable"
+        verdict = as_said(task.verify(problem, text), text, ended)
+        assert (verdict.outcome, verdict.reason) == ("unverifiable", "nothing was said")
     assert task.verify(problem, text).outcome == "unverifiable"
 
 
@@ -60,9 +62,10 @@ def test_silence_is_unverifiable_whatever_a_task_says_of_it():
     task = tiny.Even()
     (problem,) = task.problems("test", 1)
     assert task.verify(problem, "").reward == 1, "no word is an even number of words"
-    verdict = verdict_of(task, problem, " ", ended=True)
+    verdict = as_said(task.verify(problem, " "), " ", ended=True)
     assert (verdict.outcome, verdict.reward) == ("unverifiable", 0)
-    assert verdict_of(task, problem, "a b", ended=True) == task.verify(problem, "a b")
+    right = task.verify(problem, "a b")
+    assert as_said(right, "a b", ended=True) == right
 
 
 @pytest.mark.parametrize(
@@ -71,14 +74,15 @@ def test_silence_is_unverifiable_whatever_a_task_says_of_it():
 def test_an_end_without_an_answer_is_unverifiable_and_a_cut_is_wrong(task, text: str):
     info = {"numbers": [2, 4, 3], "target": 24, "difficulty": 2}
     problem = Problem("p", "countdown 24 from 2 4 3\n", "24", info, task)
-    assert verdict_of(task, problem, text, ended=True).outcome == "unverifiable"
-    assert verdict_of(task, problem, text, ended=False).outcome == "incorrect"
+    verdict = task.verify(problem, text)
+    assert as_said(verdict, text, ended=True).outcome == "unverifiable"
+    assert as_said(verdict, text, ended=False) == verdict == UNFINISHED
 
 
 def test_giving_up_is_an_answer():
     task = tasks.get("countdown")
     (problem,) = task.problems("test", 1)
-    assert verdict_of(task, problem, "fail", ended=True).outcome == "incorrect"
+    assert as_said(task.verify(problem, "fail"), "fail", ended=True).outcome == "incorrect"
 
 
 # The meter

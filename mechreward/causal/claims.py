@@ -279,7 +279,7 @@ def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
 
     few, whole = trial.few - trial.low, trial.whole - trial.low
     all_of = stats.cluster_bootstrap(np.mean, whole, trial.group, seed=seed, span=(-1, 1))
-    part = stats.cluster_bootstrap(patched_share, [few, whole], trial.group, seed=seed)
+    part = stats.cluster_bootstrap(patched_share, [few, whole], trial.group, seed=seed, span=(0, 1))
     equal = stats.cluster_bootstrap(
         np.mean, trial.after - trial.before, trial.like_group, seed=seed, span=(-1, 1)
     )

@@ -378,6 +378,7 @@ def _ranked(
     moves = mine > 0 and stats.mcnemar(own.reward[0], own.reward[1]) <= level
     draws: list[float] = []
     blocks = []
+    sizes = []
     for start, stop in _blocks(len(controls)):
         edits = []
         for control in controls[start:stop]:
@@ -386,12 +387,13 @@ def _ranked(
         part = answers.shaped(stop - start, 2, -1)
         draws += [float(contrast(part[number]).mean()) for number in range(stop - start)]
         blocks.append(part.damage(base))
+        sizes.append(stop - start)
         as_large = sum(draw >= mine for draw in draws)
         if (1 + as_large) / (1 + len(controls)) > level or not moves:
             break
     damage = {}
     for meter in blocks[0] if blocks else ():
-        damage[meter] = float(np.mean([block[meter] for block in blocks]))
+        damage[meter] = float(np.average([block[meter] for block in blocks], weights=sizes))
     return tuple(draws), damage
 
 

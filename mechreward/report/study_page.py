@@ -102,7 +102,9 @@ def _value_probe(results: Results, kind: str, name: str, again: str) -> Section:
         'their mean). "random" are subsets nobody chose, "rotated" the best coordinates of random '
         'bases, "magnitude" the most active neurons; mean difference, correlation, L1-penalised, '
         "gradient x activation and TD over tokens are other rankings. A flat curve means sparsity "
-        "only where it leaves all of these behind.",
+        "only where it leaves all of these behind. A fit to shuffled targets reads nothing on "
+        "average, but widely in one draw, and the more so the fewer neurons it has: as each draw "
+        "keeps its sign along the curve, the mean of two or three may slide to -.3 or +.3.",
         [*of(results.where(experiment="R1"), kind), *curve],
         [
             (

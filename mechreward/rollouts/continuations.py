@@ -17,7 +17,7 @@ from mechreward.models.row_edits import Edit
 from mechreward.models.text import decode, encode, eos_id, pieces
 from mechreward.rollouts.sample import answer_key
 from mechreward.rollouts.trajectory import Rollouts, check_distinct, task_of
-from mechreward.rollouts.verdict import verdict_of
+from mechreward.rollouts.verdict import as_said
 from mechreward.tasks import Problem
 
 BACK = "back"  # what an answer says where it turns back
@@ -152,7 +152,8 @@ def answer(
     for (state, _, _), continuation in zip(jobs, continuations, strict=True):
         said = torch.cat([state.tokens[state.prompt_len :], continuation.tokens])
         text = decode(model, said)
-        verdicts.append(verdict_of(task, state.problem, text, continuation.finished))
+        verdict = task.verify(state.problem, text)
+        verdicts.append(as_said(verdict, text, continuation.finished))
     tokens = [continuation.tokens for continuation in continuations]
     return Answers(
         np.array([verdict.reward for verdict in verdicts]),

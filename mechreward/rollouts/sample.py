@@ -13,7 +13,7 @@ from mechreward.models.identity import model_id
 from mechreward.models.row_edits import Edit
 from mechreward.models.text import decode, encode, eos_id, pieces
 from mechreward.rollouts.trajectory import Rollouts, Trajectory, check_distinct, task_of
-from mechreward.rollouts.verdict import verdict_of
+from mechreward.rollouts.verdict import as_said
 from mechreward.tasks import Problem
 
 
@@ -153,7 +153,8 @@ def finish(
     task = task_of([problem])
     tokens = torch.cat([prompt, answer.tokens])
     ends = task.step_ends(pieces(model, tokens), len(prompt))
-    verdict = verdict_of(task, problem, decode(model, answer.tokens), answer.finished)
+    text = decode(model, answer.tokens)
+    verdict = as_said(task.verify(problem, text), text, answer.finished)
     return Trajectory(
         problem.id, tokens, len(prompt), tuple(ends), verdict, answer.logprobs, seed, number
     )

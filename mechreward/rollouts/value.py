@@ -18,7 +18,7 @@ from mechreward.models.engine import Job, generate
 from mechreward.models.identity import model_id
 from mechreward.models.text import decode, eos_id
 from mechreward.rollouts.trajectory import Rollouts, task_of
-from mechreward.rollouts.verdict import verdict_of
+from mechreward.rollouts.verdict import as_said
 
 GAMMA = 1 - 1e-5
 
@@ -268,7 +268,8 @@ def estimate(
         begun = job.trunk[runs[number].prompt_len : job.length]
         text = decode(model, torch.cat([begun, continuations[i].tokens]))
         half = 0 if i % k < k - k // 2 else 1
-        verdict = verdict_of(task, runs.problems[number], text, continuations[i].finished)
+        verdict = task.verify(runs.problems[number], text)
+        verdict = as_said(verdict, text, continuations[i].finished)
         successes[half, row] += verdict.reward
     trajectory, step, reward, group = np.array(states, dtype=np.int64).T.copy()
     first, second = successes

@@ -1,23 +1,21 @@
-"""The verdict on an answer as it was given: a task reads the text, and silence is no answer."""
+"""What a verdict comes to, given how the answer ended: silence is no answer."""
 
 from __future__ import annotations
 
-from mechreward.tasks import Problem, Task, Verdict
+from mechreward.tasks import Verdict
 from mechreward.tasks.base import SILENT, UNFINISHED
 
 
-def verdict_of(task: Task, problem: Problem, text: str, ended: bool) -> Verdict:
-    """What a task says of a whole answer.
+def as_said(verdict: Verdict, text: str, ended: bool) -> Verdict:
+    """The verdict on a whole answer.
 
-    An answer that says nothing is unverifiable, whatever the task says of it; so is one that ends
-    by itself where the task finds no answer in it (`tasks.base.UNFINISHED`).
+    An answer that says nothing is unverifiable, whatever its task makes of it; so is one that ends
+    by itself where the task finds no answer in it yet (`tasks.base.UNFINISHED`).
 
     Parameters
     ----------
-    task : Task
-        The verifier.
-    problem : Problem
-        The question.
+    verdict : Verdict
+        Of the task's verifier.
     text : str
         The answer without the prompt.
     ended : bool
@@ -26,11 +24,10 @@ def verdict_of(task: Task, problem: Problem, text: str, ended: bool) -> Verdict:
     Returns
     -------
     Verdict
-        As `Task.verify`.
+        The same, or an unverifiable one with its reason.
     """
     if not text.strip():
         return SILENT
-    verdict = task.verify(problem, text)
     if ended and verdict == UNFINISHED:
         return Verdict("unverifiable", "ended without an answer")
     return verdict

@@ -416,8 +416,9 @@ def unvaried(estimate: float, sizes: Sizes, span: Span | None, level: float) -> 
         return nan, nan
     z = _normal_quantile(level)
     share = z**2 / (kish(sizes) + z**2)
-    least, most = span
-    return estimate - share * (estimate - least), estimate + share * (most - estimate)
+    down = max(estimate - span[0], 0.0)
+    up = max(span[1] - estimate, 0.0)
+    return estimate - share * down, estimate + share * up
 
 
 def auroc_bounds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -41,8 +42,11 @@ class Problem:
 
     @property
     def question(self) -> str:
-        """The prompt as a key: what makes two problems one, whatever their ids."""
-        return self.prompt if isinstance(self.prompt, str) else repr(self.prompt)
+        """The prompt as a key: what makes two problems one, whatever their ids. A prompt that is
+        no text (token ids, chat messages) is written as JSON."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return json.dumps(self.prompt, sort_keys=True, default=lambda item: item.tolist())
 
     @property
     def difficulty(self) -> int:
