@@ -19,7 +19,7 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import measures, shuffled
 from mechreward.probing.surface import increment
 from mechreward.probing.targets import TARGETS, Examples, first_answers, states, tokens
-from mechreward.rollouts.trajectory import Rollouts
+from mechreward.rollouts.trajectory import Rollouts, check_apart
 
 PAPERS = Detail(target="mc", shape="mlp")  # the probe that R1 looks at more closely
 # Arms with wrong targets, and the stream of random numbers that moves them.
@@ -55,6 +55,8 @@ def value_probe(
             out.
     """
     check_splits(train=train, validation=validation, test=test)
+    if several is not None:
+        check_apart(train=train.runs.problems, several=several[0].problems)
     fit, held = train.states(site), test.states(site)
     over_tokens = None if every is None else tokens(every, train.values)
     rows = []
