@@ -418,7 +418,7 @@ def unvaried(estimate: float, sizes: Sizes, span: Span | None, level: float) -> 
     share = z**2 / (kish(sizes) + z**2)
     down = max(estimate - span[0], 0.0)
     up = max(span[1] - estimate, 0.0)
-    return estimate - share * down, estimate + share * up
+    return float(estimate - share * down), float(estimate + share * up)
 
 
 def auroc_bounds(
