@@ -120,6 +120,7 @@ def test_every_control_is_there_under_every_operation(nothing):
             "parse_rate",
             "eos_rate",
             "truncation_rate",
+            "premature_rate",
             "length",
             "kl",
             "change_norm",

@@ -117,7 +117,7 @@ def test_a_verifier_that_fails_throughout_is_given_up(how: str):
     assert task is not None
     began = time.monotonic()
     with pytest.raises(MechRewardError, match=f"failed on all of {FEW} answers") as error:
-        judge(task, asked, ["some text"] * 12)
+        judge(task, asked, ["some text"] * 12, [True] * 12)
     assert "\n" not in str(error.value) and FAILURES[how][1] in str(error.value)
     assert time.monotonic() - began < 10
 
@@ -127,7 +127,7 @@ def test_many_failed_answers_to_one_problem_are_no_reason_to_give_up():
     task = asked[0].task
     assert task is not None
     with pytest.warns(VerifierWarning, match="20 of 21"):
-        verdicts = judge(task, [asked[1]] * 20 + [asked[0]], ["a b"] * 21)
+        verdicts = judge(task, [asked[1]] * 20 + [asked[0]], ["a b"] * 21, [True] * 21)
     assert verdicts[20] == Verdict("correct", "2 words")
 
 

@@ -15,17 +15,20 @@ from sklearn.metrics import roc_auc_score
 from mechreward.base.errors import MechRewardError
 from mechreward.base.streams import rng
 from mechreward.experiments.layers import p_moved
+from mechreward.experiments.single_neuron import largest
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.pruning import (
     masked,
     measures,
     noiseless_spearman,
     pruning_curve,
+    restrict,
     rotated,
     score_read_out,
     shuffled,
 )
-from mechreward.probing.targets import Examples
+from mechreward.probing.targets import Examples, first_answers
+from mechreward.stats import rank_among
 
 DRAWS = 4
 RIVALS = {
@@ -343,3 +346,112 @@ def test_moved_targets_of_a_trend_and_a_rare_length_keep_their_level():
         read = data.step + rng.normal(size=len(data))
         small += p_moved(read[None], data, 39, run)[0] <= 0.05
     assert small < 9
+
+
+# Several answers to a problem
+
+
+def answers_of(problems: int, per: int, rng: np.random.Generator, same: bool) -> Examples:
+    """Answers of 3 to 6 states (of 4, if `same`); V is the problem's, with noise of every state."""
+    lengths = np.full(problems * per, 4) if same else rng.integers(3, 7, problems * per)
+    data = ragged(lengths)
+    group = data.trajectory // per
+    value = rng.normal(size=problems)[group] + 0.2 * rng.normal(size=len(group))
+    return replace(data, y=value, group=group)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_four_answers_a_problem_keep_the_level_of_moved_targets(same: bool):
+    """A read-out that is constant within a problem and independent of V, 4 answers x 25 problems:
+    of 200 p, more than 19 are at or below .05 by a chance of .3% (moved one by one, 46 were)."""
+    small = found = 0
+    for run in range(200):
+        rng = np.random.default_rng([run, 19])
+        data = answers_of(25, 4, rng, same)
+        read = rng.normal(size=25)[data.group]
+        small += p_moved(read[None], data, 19, run)[0] <= 0.05
+        if run < 40:
+            seen = data.y + rng.normal(size=25)[data.group]
+            found += p_moved(seen[None], data, 19, run)[0] <= 0.05
+    assert small <= 19
+    assert found >= 20, "and a read-out that knows V is found, in more than half of the runs"
+
+
+def test_four_answers_a_problem_keep_the_level_of_the_largest_neuron():
+    """R9's test with 8 neurons that are constant within a problem, as above."""
+    small = 0
+    for run in range(200):
+        rng = np.random.default_rng([run, 20])
+        data = answers_of(25, 4, rng, same=True)
+        data = replace(data, x=torch.tensor(rng.normal(size=(25, 8))[data.group]).float())
+        first = data.only(first_answers(data))
+        null = []
+        for draw in range(19):
+            moved = shuffled(first, np.random.default_rng([run, draw]), by_length=True)
+            null.append(largest(first.x, moved.y))
+        small += rank_among(largest(first.x, first.y), null, tail="high")[1] <= 0.05
+    assert small <= 19
+
+
+@pytest.mark.parametrize("by_length", [True, False])
+def test_shuffled_moves_whole_problems(by_length: bool):
+    """Every problem has answers of 2, 3 and 3 states, in any order: all targets that one problem
+    gets come from one other, and answers of equal length meet."""
+    rng = np.random.default_rng(0)
+    lengths = np.concatenate([rng.permutation([2, 3, 3]) for _ in range(12)])
+    data = ragged(lengths)
+    data = replace(data, group=data.trajectory // 3)
+    noise = shuffled(data, np.random.default_rng(1), by_length)
+    givers = []
+    for problem in range(12):
+        moved = noise.y[data.group == problem]
+        (giver,) = {int(value) // 3 for value in moved}
+        givers.append(giver)
+        own = noise.only(data.group == problem)
+        assert (own.y % 1).round(2).tolist() == pytest.approx((own.step / 100).tolist())
+    assert sorted(givers) == list(range(12)) != givers
+
+
+def test_one_answer_a_problem_is_moved_as_ever():
+    """The oracle is the code before: trajectories by length, two permutations a length."""
+    data = ragged(np.random.default_rng(0).integers(1, 7, 60))
+    answers = np.split(np.arange(len(data)), np.flatnonzero(np.diff(data.trajectory)) + 1)
+    lengths = np.array([len(rows) for rows in answers])
+    for by_length in (False, True):
+        pools = (
+            [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
+            if by_length
+            else [np.arange(60)]
+        )
+        rng, source = np.random.default_rng(5), np.empty(len(data), int)
+        for pool in pools:
+            place = np.concatenate([answers[i] for i in rng.permutation(pool)])
+            source[place] = np.concatenate([answers[i] for i in rng.permutation(pool)])
+        noise = shuffled(data, np.random.default_rng(5), by_length)
+        assert np.array_equal(noise.y, data.y[source])
+    assert first_answers(data).all()
+
+
+def test_shuffled_targets_read_nothing_on_average_and_widely_in_one_draw():
+    """Neurons share a common direction that follows V, so a fit to noise leans on it with a sign of
+    the draw. Over 80 draws the mean is 0 (4 standard errors), while a draw with few neurons is
+    wide: two or three of them are no mean."""
+    sides = []
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        value = np.repeat(rng.normal(size=60), 4)
+        x = value[:, None] * np.sign(np.arange(60) - 30) + 2 * rng.normal(size=(240, 60))
+        data = ragged(np.full(60, 4))
+        sides.append(replace(data, x=torch.tensor(x).float(), y=value))
+    train, test = sides
+    full, few = [], []
+    for draw in range(80):
+        noise = shuffled(train, np.random.default_rng(draw))
+        probe = ValueProbe("mc", "linear").fit_examples(noise)
+        top = np.argsort(-probe.scores_)[:2]
+        small = ValueProbe("mc", "linear").fit_examples(restrict(noise, top))
+        full.append(spearmanr(probe.predict(test.x), test.y).statistic)
+        few.append(spearmanr(small.predict(restrict(test, top).x), test.y).statistic)
+    for reads in (full, few):
+        assert abs(np.mean(reads)) < 4 * np.std(reads) / np.sqrt(80)
+    assert np.std(few) > 0.15

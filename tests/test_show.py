@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from itertools import product
 from xml.etree import ElementTree
 
 import matplotlib
@@ -369,6 +370,25 @@ def fake_report(path, curve, bars):
         Section("Empty", "Nothing ran."),
     ]
     return report(Results(manifest, tuple(curve)), sections, path)
+
+
+def test_folded_draws_hold_one_measurement_each(tmp_path):
+    """Two draws of net and linear probe, retrained and masked, at two ratios: eight summaries of
+    two draws, none of which averages what differs in more than its draw."""
+    rows = []
+    for size, (shape, fit) in enumerate(product(("mlp", "linear"), ("retrained", "masked"))):
+        for ratio in (0.985, 0.98):
+            for draw in (0, 1):
+                about = {"shape": shape, "fit": fit, "ratio": ratio, "draw": draw, "shared": draw}
+                rows.append(row("random", metric="spearman", estimate=size + draw / 10, **about))
+    path = report(Results({}, ()), [Section("R2", "", rows)], tmp_path / "report.html")
+    text = re.sub(r"\s+", " ", Page(path.read_text(encoding="utf-8")).text)
+    told = re.findall(r"(\d+) draws of random \(([^)]*)\): mean ([\d.]+)", text)
+    assert len(told) == 8 and {number for number, _, _ in told} == {"2"}
+    means = {places: float(mean) for _, places, mean in told}
+    assert means["spearman, mlp, retrained, 1.5% kept"] == 0.05
+    assert means["spearman, linear, masked, 2% kept"] == 3.05
+    assert sorted(means.values()) == [0.05, 0.05, 1.05, 1.05, 2.05, 2.05, 3.05, 3.05]
 
 
 def test_report_is_one_inert_page_that_says_what_was_not_found(tmp_path, curve, bars):

@@ -129,6 +129,7 @@ def test_R4_the_damage_meter_of_every_ablation():
             ("value", "change_norm", Interval(1.5, nan, nan, 150), op),
             ("value", "truncation_rate", Interval(0.0, nan, nan, 150), op),
             ("value", "length", Interval(31.25, nan, nan, 150), op),
+            ("value", "premature_rate", Interval(0.25, nan, nan, 150), op),
             ("value", "eos_rate", bare, op | {"on": "chain"}),
             ("matched", "kl", Interval(0.02, 0.01, 0.03, 150), op | {"sets": 19}),
             ("matched", "accuracy", around(0.4, 150), op | {"sets": 19}),
@@ -138,11 +139,11 @@ def test_R4_the_damage_meter_of_every_ablation():
     assert [
         line for line in lines(*rows) if "wanda | 1 of" not in line and "| chain |" not in line
     ] == [
-        "| 3.mlp | – | nothing | – | – | 0.500 | – | – | – | 150 |",
-        "| 3.mlp | zero | value | 0.00012 | 1.500 | – | – | 0.000 | 31.250 | 150 |",
-        "| 3.mlp | zero | value, on chain | – | – | – | 0.500 | – | – | 150 |",
-        "| 3.mlp | zero | matched (19 sets) | 0.02 [0.01, 0.03] | – | – | – | – | – | 150 |",
-        "| 3.mlp | zero | wanda | – | – | 0.500 | – | – | – | 150 |",
+        "| 3.mlp | – | nothing | – | – | 0.500 | – | – | – | – | 150 |",
+        "| 3.mlp | zero | value | 0.00012 | 1.500 | – | – | 0.000 | 0.250 | 31.250 | 150 |",
+        "| 3.mlp | zero | value, on chain | – | – | – | 0.500 | – | – | – | 150 |",
+        "| 3.mlp | zero | matched (19 sets) | 0.02 [0.01, 0.03] | – | – | – | – | – | – | 150 |",
+        "| 3.mlp | zero | wanda | – | – | 0.500 | – | – | – | – | 150 |",
     ]
 
 

@@ -320,7 +320,9 @@ CASES = [
         "line 8: undos are limited to 3",
     ),
     (COUNTDOWN, "fail", "incorrect", "gave up"),
-    (COUNTDOWN, "", "incorrect", NO_LIMIT),
+    (COUNTDOWN, "4 * 2 = 8 : 3 8", "incorrect", NO_LIMIT),
+    (COUNTDOWN, "", "unverifiable", "nothing was said"),
+    (CHAIN, " \n\n", "unverifiable", "nothing was said"),
     # Countdown: what cannot be read
     (COUNTDOWN, RIGHT[COUNTDOWN] + "\n8", "unverifiable", "line 4 comes after the end: '8'"),
     (COUNTDOWN, RIGHT[COUNTDOWN] + "\nanswer 24", "unverifiable", "line 4 comes after the end"),
@@ -435,6 +437,7 @@ def test_no_text_breaks_a_verifier(text: str, problem: Problem):
         verdict.outcome != "unverifiable"
         or "does not parse" in verdict.reason
         or "after the end" in verdict.reason
+        or (verdict.reason == "nothing was said" and not text.strip())
     )
     assert solvable(problem.task, problem, text) in (True, False)
 

@@ -73,7 +73,7 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
                 what=f"{name} {task_name} {split} {mode}",
             )
             accuracy = stats.cluster_bootstrap(
-                np.mean, np.array(runs.rewards, float), np.array(runs.groups)
+                np.mean, np.array(runs.rewards, float), np.array(runs.groups), span=(0, 1)
             )
             unread = sum(run.verdict.outcome == "unverifiable" for run in runs) / len(runs)
             backs = np.mean(
@@ -95,7 +95,9 @@ def _values(model: Any, task: tasks.Task) -> dict[str, Any]:
         model, sample(model, problems, seed=8, what=None), k=32, seed=8, what=f"values {task.name}"
     )
     delta, owner = values.delta[values.is_step], values.group[values.is_step]
-    large = stats.cluster_bootstrap(np.mean, (np.abs(delta) > 0.3).astype(float), owner)
+    large = stats.cluster_bootstrap(
+        np.mean, (np.abs(delta) > 0.3).astype(float), owner, span=(0, 1)
+    )
     runs = sample(
         model, task.problems("validation", 100, seed=9), k=16, seed=9, what=f"mixed {task.name}"
     )

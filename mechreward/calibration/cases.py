@@ -21,6 +21,7 @@ from mechreward.experiments.split import CUT
 from mechreward.experiments.value_probe import spread_ratio
 from mechreward.probing.pruning import noiseless_spearman
 from mechreward.probing.surface import gain
+from mechreward.stats.intervals import Span
 from mechreward.testbed.walks import K, Walks, walks
 
 STATES = ("every", "first", "last")
@@ -94,6 +95,8 @@ class Case:
         Answers to each problem.
     with_cluster : bool, default False
         Whether the statistic takes the problem of every row too, last.
+    span : (float, float), optional
+        What the statistic may lie between, as the experiment says it.
     """
 
     statistic: Callable[..., float]
@@ -101,6 +104,7 @@ class Case:
     states: str = "every"
     answers: int = 1
     with_cluster: bool = False
+    span: Span | None = None
 
     def __post_init__(self) -> None:
         one_of("states", self.states, STATES)
@@ -125,6 +129,15 @@ def accuracy(answers: Simulation) -> Columns:
     """The reward of every answer."""
     reward = answers.walks.reward[answers.first]
     return [reward.astype(float)]
+
+
+def accuracy_near_one(answers: Simulation) -> Columns:
+    """Whether every answer is right: always but for one problem in ten, where one answer in five is
+    not."""
+    problem = answers.walks.group[answers.first]
+    is_hard = answers.rng.random(problem.max() + 1) < 0.1
+    slips = answers.rng.random(len(problem)) < 0.2
+    return [1.0 - (is_hard[problem] & slips)]
 
 
 def reward_at_first_state(answers: Simulation) -> Columns:
@@ -246,9 +259,12 @@ def ablated_beside_matched(answers: Simulation) -> Columns:
 
 
 CASES = {
-    "mean: accuracy": Case(np.mean, accuracy, "first"),
-    "mean: V-hat": Case(np.mean, v_hat),
-    "mean: share of |delta| > .3": Case(np.mean, large_delta),
+    "mean: accuracy": Case(np.mean, accuracy, "first", span=(0, 1)),
+    "mean: accuracy near 1 (4 answers each)": Case(
+        np.mean, accuracy_near_one, "first", answers=4, span=(0, 1)
+    ),
+    "mean: V-hat": Case(np.mean, v_hat, span=(0, 1)),
+    "mean: share of |delta| > .3": Case(np.mean, large_delta, span=(0, 1)),
     "std: V-hat": Case(np.std, v_hat),
     "AUROC at s_0": Case(stats.auroc, reward_at_first_state, "first"),
     "AUROC at every state": Case(stats.auroc, reward_at_every_state),
@@ -269,8 +285,12 @@ CASES = {
     "Spearman with delta beyond matched sets (R10)": Case(rho_beyond, delta_read_beside_matched),
     "ratio of standard deviations (R1)": Case(spread_ratio, v_hat_read(0.1)),
     "part restored (R4)": Case(undone, ablation_undone),
-    "share of the whole patch (certificate)": Case(patched_share, patched_beside_whole, "first"),
+    "share of the whole patch (certificate)": Case(
+        patched_share, patched_beside_whole, "first", span=(0, 1)
+    ),
     "reliability of V-hat": Case(stats.split_half_reliability, v_hat_halves),
     "reliability of delta": Case(stats.split_half_reliability, delta_halves),
-    "paired difference to matched sets": Case(np.mean, ablated_beside_matched, "first"),
+    "paired difference to matched sets": Case(
+        np.mean, ablated_beside_matched, "first", span=(-1, 1)
+    ),
 }

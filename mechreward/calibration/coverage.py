@@ -166,6 +166,7 @@ def simulated_coverage(
             draws=draws,
             seed=streams.stream("coverage: bootstrap", name, seed, run, n),
             with_cluster=case.with_cluster,
+            span=case.span,
         )
 
     rate, counts = covered(interval, true, runs, f"coverage: {name}, {n} problems")

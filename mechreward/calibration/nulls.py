@@ -277,6 +277,17 @@ def layers(column: int, trend: float = 0.0) -> Null:
     return test
 
 
+def several_answers(seed: int) -> PAndWithout:
+    """R3's p of a read-out that is one number a problem and knows nothing of it, from four answers
+    to each of half as many problems."""
+    rng = streams.rng("levels: data of an experiment", seed)
+    answers = walks(PROBLEMS // 2, rng, per=4)
+    read = rng.normal(size=PROBLEMS // 2)[answers.group]
+    held = examples(answers, answers.estimate(rng), read[:, None])
+    (p,) = p_moved(read[None], held, SHUFFLES, seed)
+    return float(p), float(p) - MASS
+
+
 def single_neuron(stays: bool) -> Null:
     """R9: the largest |Spearman| of any neuron with delta, among those with delta moved.
 
@@ -360,6 +371,7 @@ EXPERIMENTS: dict[str, Null] = {
     "R3, a read-out with the step number in it": layers(0),
     "R3, a read-out without it": layers(1),
     "R3, both V-hat and a read-out follow the step": layers(0, 0.1),
+    "R3, four answers a problem and a read-out of the problem": several_answers,
     "R9, largest of 16 neurons that keep to an answer": single_neuron(stays=True),
     "R9, largest of 16 new at every step": single_neuron(stays=False),
     "R12, overlap of sets as large": transfer,

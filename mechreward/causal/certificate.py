@@ -30,7 +30,7 @@ from mechreward.probing.rankings import magnitude, next_token
 from mechreward.probing.surface import further
 from mechreward.probing.targets import Examples, states
 from mechreward.rollouts.sample import sample
-from mechreward.rollouts.trajectory import Rollouts
+from mechreward.rollouts.trajectory import Rollouts, check_apart
 from mechreward.rollouts.value import Values, estimate
 from mechreward.tasks import Problem, Task
 
@@ -247,6 +247,7 @@ def certify(
     )
     to_fit = task.problems("train", train, seed)
     to_read, to_steer = deal_problems(task, test, n, seed)
+    check_apart(train=to_fit, test=to_read, steered=to_steer)
     runs, values, acts = sample_states(
         model, to_fit, neurons.site, k, seed, policy, _say(what, "train")
     )
@@ -386,7 +387,7 @@ def by_steering(
     tell(
         what,
         f"accuracy {base:.2f} on train; "
-        f"with n={n} problems a contrast of {see:.2f} can be seen at {judge.LEVEL}",
+        f"with n={n} problems {stats.can_see(see, 'contrast')} at {judge.LEVEL}",
     )
     trial = steered(
         model,

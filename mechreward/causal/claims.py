@@ -306,8 +306,9 @@ def _causal_claim(
 def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int = 0) -> Claim:
     """What the steering moves is not damage, and no other set moves as much.
 
-    Pass: at least half of the contrast is left when every problem whose answer cannot be read or
-    does not end counts as unmoved; and the contrast exceeds that of the next-token and of the
+    Pass: at least half of the contrast is left when every problem counts as unmoved whose answer
+    cannot be read (silence is not), does not end, or is wrong and ends before any clean answer
+    does; and the contrast exceeds that of the next-token and of the
     magnitude-ranked neurons outside the set, at the same displacement, and that of those and of
     three matched sets strengthened to the same KL on clean text. A control that does not do such
     damage at `FACTORS`' largest displacement has no such arm, and that is said.
@@ -315,13 +316,14 @@ def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int
     n, ids = len(trial.problems), np.array(trial.problems)
     measure = cause.numbers.get("measure", "reward")
     each = _forward(contrast(trial.own, measure))
-    sound = trial.own.sound.all(0)
-    net = stats.cluster_bootstrap(np.mean, each * sound, ids, seed=seed)
+    early = trial.own.premature(trial.base)
+    sound = (trial.own.sound & ~early).all(0)
+    net = stats.cluster_bootstrap(np.mean, each * sound, ids, seed=seed, span=(-1, 1))
     kept = net.estimate / each.mean() if each.mean() else float("nan")
     beyond: dict[str, Interval] = {}
     for arm, answers in trial.rivals.items():
-        other = _forward(contrast(answers, measure))
-        beyond[arm] = stats.cluster_bootstrap(np.mean, each - other, ids, seed=seed)
+        gap = each - _forward(contrast(answers, measure))
+        beyond[arm] = stats.cluster_bootstrap(np.mean, gap, ids, seed=seed, span=(-2, 2))
     weak = [arm for arm, factor in trial.factor.items() if factor > FACTORS[-1]]
     numbers: dict[str, Any] = spread("net", net) | {
         "kept": kept,
@@ -333,10 +335,10 @@ def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int
         numbers[f"beyond {arm}"] = [more.estimate, more.low, more.high]
     numbers |= {
         "shared": dict(overlap),
-        "damage_base": trial.base.damage(),
+        "damage_base": trial.base.damage(trial.base),
         "damage_matched": trial.damage,
-        "damage_down": trial.own[0].damage(),
-        "damage_up": trial.own[1].damage(),
+        "damage_down": trial.own[0].damage(trial.base),
+        "damage_up": trial.own[1].damage(trial.base),
     }
     if cause.verdict == "fail":
         reason = "There is no effect of the set's own that could be specific."
@@ -349,7 +351,7 @@ def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int
         reason = "The site has too few other neurons for the controls "
         reason += f"{', '.join(missing)}: certify fewer neurons."
         return Claim("specific", "inconclusive", reason, numbers)
-    reason = f"{kept:.0%} of the contrast is among answers that can be read and end"
+    reason = f"{kept:.0%} of the contrast is among answers that can be read and end in their time"
     least = min(beyond, key=lambda arm: beyond[arm].low)
     closest = beyond[least]
     reason += f"; it exceeds its closest control ({least.replace('_', '-')}) by {_of(closest)}"
@@ -386,10 +388,10 @@ def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
         return Claim("sufficient", "inconclusive", f"{reason}run test=400 or more.", {})
 
     few, whole = trial.few - trial.low, trial.whole - trial.low
-    all_of = stats.cluster_bootstrap(np.mean, whole, trial.group, seed=seed)
-    part = stats.cluster_bootstrap(patched_share, [few, whole], trial.group, seed=seed)
+    all_of = stats.cluster_bootstrap(np.mean, whole, trial.group, seed=seed, span=(-1, 1))
+    part = stats.cluster_bootstrap(patched_share, [few, whole], trial.group, seed=seed, span=(0, 1))
     equal = stats.cluster_bootstrap(
-        np.mean, trial.after - trial.before, trial.like_group, seed=seed
+        np.mean, trial.after - trial.before, trial.like_group, seed=seed, span=(-1, 1)
     )
     others = (trial.matched - trial.low).mean(1).tolist()
     numbers = spread("share", part) | spread("whole", all_of) | spread("equal", equal)
@@ -420,7 +422,7 @@ def sufficient(trial: Patched | None, k: int, seed: int = 0) -> Claim:
         reason += "; there is no matched set to hold it against: certify fewer neurons."
         return Claim("sufficient", "inconclusive", reason, numbers)
     beyond = stats.cluster_bootstrap(
-        np.mean, trial.few - trial.matched.mean(0), trial.group, seed=seed
+        np.mean, trial.few - trial.matched.mean(0), trial.group, seed=seed, span=(-1, 1)
     )
     numbers |= spread("beyond_matched", beyond)
     reason += f", {_of(beyond)} more than {len(others)} matched sets"

@@ -25,7 +25,7 @@ from mechreward.models.load import device_of
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet
-from mechreward.rollouts.continuations import Answers, answer_arms, outcomes
+from mechreward.rollouts.continuations import answer_arms, outcomes
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.tasks import Problem
@@ -82,6 +82,14 @@ class Effect:
     sinks: tuple[int, ...]
     seed: int
 
+    def __post_init__(self) -> None:
+        copies = len(self.problems) - len(set(self.problems))
+        require(
+            copies == 0,
+            f"{copies} of {len(self.problems)} problems of the effect are copies of others, which "
+            "would count as independent: give each once.",
+        )
+
     @property
     def ops(self) -> list[str]:
         """Operations that were run."""
@@ -132,7 +140,7 @@ class Effect:
         lines = [
             f"{len(self.neurons)} neurons of {self.neurons.site} ({self.neurons.how}), "
             f"{len(self.problems)} problems",
-            f"baseline accuracy {base}; a drop of {self.power():.3f} could be seen",
+            f"baseline accuracy {base}; {stats.can_see(self.power(), 'drop')}",
             f"sink or massive neurons: {list(self.sinks) or 'none'}",
         ]
         for op in self.ops:
@@ -219,7 +227,8 @@ def ablate(
     Controls cannot be left out: activation-magnitude-matched sets, and random sets with and without
     sink neurons, each under the same operation on the same problems with the same random numbers.
     The damage meter of every arm says whether the model still works: parse rate, end-of-sequence
-    rate, truncation rate, mean length, KL to the clean model and norm of the change on clean text.
+    rate, truncation rate, premature endings, mean length, KL to the clean model and norm of the
+    change on clean text.
     What drop so many problems can show is said before the first set is ablated.
 
     Args:
@@ -231,8 +240,8 @@ def ablate(
         what: title of the progress bars; None for none.
 
     Raises:
-        MechRewardError: a set of another model, no problems, an unknown operation, or an
-            intervention that never fired.
+        MechRewardError: a set of another model, no problems, one problem twice, an unknown
+            operation, or an intervention that never fired.
     """
     of_kind("neurons", neurons, NeuronSet)
     require(len(neurons) > 0, "there is nothing to ablate: the set is empty.")
@@ -245,13 +254,14 @@ def ablate(
     zero(neurons).check(model)
     clean = sample(model, problems, seed=seed, policy=policy, what=what and f"{what}: baseline")
     acts = record(model, clean, neurons.site, rows="tokens", what=None)[neurons.site]
-    damage = outcomes(model, clean).damage()
+    unchanged = outcomes(model, clean)
+    damage = unchanged.damage(unchanged)
     baseline = Arm("baseline", "", 0, (), np.array(clean.rewards), damage)
     see = stats.detectable_effect(len(clean), baseline.accuracy)
     tell(
         what,
         f"accuracy {baseline.accuracy:.2f}; "
-        f"with n={len(clean)} problems a drop of {see:.2f} can be seen",
+        f"with n={len(clean)} problems {stats.can_see(see, 'drop')}",
     )
     sets = _set_and_controls(neurons, acts, draws, random_draws, seed)
     pairs = []
@@ -264,7 +274,8 @@ def ablate(
     text = CleanText(model, clean)
     arms = []
     for number, (control, change) in enumerate(progress(what and f"{what}: damage", "set", pairs)):
-        arms.append(_arm(control, change, answers[number], text.compare(change, acts)))
+        meter = answers[number].damage(unchanged) | text.compare(change, acts)
+        arms.append(_arm(control, change, answers[number].reward, meter))
     ids = tuple(run.problem_id for run in clean)
     return Effect(neurons, baseline, tuple(arms), ids, sinks(acts), seed)
 
@@ -354,17 +365,17 @@ def _set_and_controls(
 def _arm(
     control: Control,
     change: Intervention,
-    answers: Answers,
-    on_text: dict[str, float],
+    reward: Int[np.ndarray, " problem"],
+    damage: dict[str, float],
 ) -> Arm:
-    """One set under one operation; `answers` [problem]."""
+    """One set under one operation."""
     return Arm(
         control.arm,
         change.op,
         control.draw,
         control.neurons.indices,
-        answers.reward,
-        answers.damage() | on_text,
+        reward,
+        damage,
         control.error,
     )
 

@@ -189,7 +189,7 @@ def steered(
         without = run([(change.edit(),) for change in ablations], "ablations")
         for number, change in enumerate(ablations):
             ablated[change.op] = without[number]
-    draws, damage, passes = _ranked(own, controls, run, level)
+    draws, damage, passes = _ranked(answers[0], own, controls, run, level)
     shared = _contrasts(readers, run, "sets that read V-hat") if passes else []
     return Steered(
         problems=tuple(problem.id for problem in problems),
@@ -390,24 +390,28 @@ Run = Callable[[list[tuple[Edit, ...]], str], Answers]  # arms and a title to [a
 
 
 def _ranked(
-    own: Answers, controls: Sequence[Push], run: Run, level: float
+    base: Answers, own: Answers, controls: Sequence[Push], run: Run, level: float
 ) -> tuple[list[np.ndarray], dict[str, float], bool]:
     """Contrasts of matched sets, as many as are needed to tell that the rank of the set cannot be
     `level` in any measure; their damage; and whether it still can."""
     mine = np.abs(contrasts(own))
     moves = np.array([differs(own, measure) <= level for measure in MEASURES])
     draws: list[np.ndarray] = []
-    damage: dict[str, float] = {}
+    meters, sizes = [], []
     open_ = moves
     for start, stop in _blocks(len(controls)):
         title = f"matched sets {start + 1}-{stop} of {len(controls)}"
         answers = _both_ways(controls[start:stop], run, title)
         draws += [contrasts(answers[number]) for number in range(stop - start)]
-        damage = damage or answers.damage()
+        meters.append(answers.damage(base))
+        sizes.append(stop - start)
         as_large = (np.abs(draws) >= mine).sum(0)
         open_ = moves & ((1 + as_large) / (1 + len(controls)) <= level)
         if not open_.any():
             break
+    damage = {}
+    for name in meters[0] if meters else ():
+        damage[name] = float(np.average([meter[name] for meter in meters], weights=sizes))
     return draws, damage, bool(open_.any())
 
 

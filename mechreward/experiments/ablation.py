@@ -74,7 +74,7 @@ def _control_rows(effect: Effect, op: str, control: str, setting: Setting) -> li
     arms = effect.draws(control, op)
     problems = np.array(effect.problems)
     mean = np.mean([arm.outcomes for arm in arms], axis=0)
-    accuracy = stats.cluster_bootstrap(np.mean, mean, problems, seed=setting["seed"])
+    accuracy = stats.cluster_bootstrap(np.mean, mean, problems, seed=setting["seed"], span=(0, 1))
     detail = Detail(op=op, sets=len(arms))
     rows = [row_of(setting, control, "accuracy", accuracy, detail)]
     for arm in arms:

@@ -25,7 +25,7 @@ from mechreward.experiments.rows import (
     over_draws,
     row_of,
 )
-from mechreward.experiments.split import SEEN, Split
+from mechreward.experiments.split import SEEN, Split, check_splits
 from mechreward.models.row_edits import Edit
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
@@ -77,17 +77,18 @@ def other_rankings(
         [problem.id for problem in problems] == list(effect.problems),
         "the effect was measured on other problems than these.",
     )
-    edits = []
+    edits: list[tuple[Edit, ...]] = [()]
     for op in ops:
         for draws in sets.values():
             edits += _edits(op, draws, acts, setting)
     answers = answer_arms(model, problems, edits, setting["seed"], what=what)
+    clean = answers[0]
     rows = []
-    start = 0
+    start = 1
     for op in ops:
         for arm, draws in sets.items():
             part = answers[start : start + len(draws)]
-            rows += _ranking_rows(effect, op, arm, draws, part, setting)
+            rows += _ranking_rows(effect, op, arm, draws, part, clean, setting)
             start += len(draws)
     return rows
 
@@ -115,7 +116,8 @@ def elsewhere(
     """
     rows = []
     for name, problems in others.items():
-        base = answer_arms(model, problems, [()], setting["seed"])[0].reward
+        clean = answer_arms(model, problems, [()], setting["seed"])[0]
+        base = clean.reward
         accuracy = stats.proportion(int(base.sum()), len(base))
         detail = Detail(on=name)
         rows.append(row_of(setting, "baseline", "accuracy_elsewhere", accuracy, detail))
@@ -131,7 +133,7 @@ def elsewhere(
                 reward = np.concatenate([reward, more.reward])
             on_task = detail | Detail(op=op)
             rows += _elsewhere_rows(problems, base, reward, setting, on_task)
-            rows += damage_rows(setting, "value", answers[0].damage(), len(problems), on_task)
+            rows += damage_rows(setting, "value", answers[0].damage(clean), len(problems), on_task)
     return rows
 
 
@@ -156,6 +158,7 @@ def repair(
         share: of the neurons of each layer, by the paper's probe.
         draws: matched sets (default 19).
     """
+    check_splits(train=train, test=test)
     sites = [Site.parse(name) for name in train.at_states]
     probes = {}
     for site in sites:
@@ -230,9 +233,10 @@ def _ranking_rows(
     arm: str,
     draws: Sequence[NeuronSet],
     answers: Answers,
+    clean: Answers,
     setting: Setting,
 ) -> list[Row]:
-    """One ranking under one operation; `answers` [draw problem]."""
+    """One ranking under one operation; `answers` [draw problem], `clean` [problem]."""
     (value,) = effect.draws("value", op)
     ids = np.array(effect.problems)
     mean_reward = answers.reward.mean(0)
@@ -243,11 +247,13 @@ def _ranking_rows(
         accuracy = stats.proportion(int(answers.reward[0].sum()), len(ids))
         tested = detail | Detail(p=stats.mcnemar(value.outcomes, answers.reward[0]))
     else:
-        accuracy = stats.cluster_bootstrap(np.mean, mean_reward, ids, seed=setting["seed"])
+        accuracy = stats.cluster_bootstrap(
+            np.mean, mean_reward, ids, seed=setting["seed"], span=(0, 1)
+        )
         detail["sets"] = len(draws)
         tested = detail
     return [
-        *damage_rows(setting, arm, answers.damage(), len(ids), detail),
+        *damage_rows(setting, arm, answers.damage(clean), len(ids), detail),
         row_of(setting, arm, "accuracy", accuracy, detail),
         row_of(setting, arm, "gap", gap, tested),
     ]

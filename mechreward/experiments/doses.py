@@ -74,14 +74,14 @@ def share_dose(
         answers = answer_arms(model, problems, edits, seed, what=what)
         return answers.shaped(len(pushes), len(OPS), len(problems))
 
-    base = answer_arms(model, problems, [()], seed)[0].reward
-    accuracy = stats.proportion(int(base.sum()), len(base))
+    base = answer_arms(model, problems, [()], seed)[0]
+    accuracy = stats.proportion(int(base.reward.sum()), len(problems))
     rows = [row_of(setting, "baseline", "accuracy_zeroed", accuracy, Detail(share=0.0))]
     for share, pushes in sets.items():
         detail = Detail(share=share, neurons=len(pushes[0].neurons))
         answers = run(pushes[: 1 + CURVE])
-        effects = _effects(base, answers[0].reward, ids, seed)
-        rows += _set_rows(answers[0], effects, setting, detail)
+        effects = _effects(base.reward, answers[0].reward, ids, seed)
+        rows += _set_rows(answers[0], base, effects, setting, detail)
         controls = answers[1:].reward
         seen = min(effect.p for effect in effects) <= SEEN and len(pushes) > 1 + CURVE
         if seen:
@@ -198,6 +198,7 @@ def _effects(base: np.ndarray, reward: np.ndarray, ids: np.ndarray, seed: int) -
 
 def _set_rows(
     answers: Answers,
+    base: Answers,
     effects: Sequence[_Paired],
     setting: Setting,
     detail: Detail,
@@ -210,7 +211,7 @@ def _set_rows(
         tested = detail | Detail(p_mcnemar=effect.p)
         rows.append(row_of(setting, "value", effect.metric, effect.change, tested))
     for number, op in enumerate(OPS):
-        damage = answers[number].damage()
+        damage = answers[number].damage(base)
         rows += damage_rows(setting, "value", damage, len(zeroed), detail | Detail(op=op))
     return rows
 

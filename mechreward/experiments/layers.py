@@ -10,12 +10,12 @@ from scipy.stats import rankdata
 from mechreward import stats
 from mechreward.base.streams import rng
 from mechreward.experiments.rows import Detail, Row, Setting, at_site, row_of
-from mechreward.experiments.split import SHARES, Split
+from mechreward.experiments.split import SHARES, Split, check_splits
 from mechreward.models.site import Site
 from mechreward.probing.neurons import count, ranking
 from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import restrict, shuffled
-from mechreward.probing.targets import Examples
+from mechreward.probing.targets import Examples, first_answers
 
 
 def layers(
@@ -31,10 +31,11 @@ def layers(
 
     On "validation" the rows serve to choose. On "test" no cell is picked, and `detail` holds what
     each is worth: `p`, one-sided, of the cell's Spearman among those with targets moved between
-    answers (`pruning.shuffled` of the held rows; nothing is refitted), and `p_holm`, Holm over all
-    cells of these sites. The null moves whole trajectories among those of equal length: it keeps
-    the shape of V-hat in time and what the length tells, so a read-out that only follows the step
-    number, or the length, does not hold. Unreadable cells (a constant read-out) have p 1. The test
+    problems (`pruning.shuffled` of the held rows; nothing is refitted), and `p_holm`, Holm over all
+    cells of these sites. The null moves the whole answer among those of equal length: it keeps the
+    shape of V-hat in time and what the length tells, so a read-out that only follows the step
+    number, or the length, does not hold. Of several answers to a problem the first alone is tested.
+    Unreadable cells (a constant read-out) have p 1. The test
     is our own choice.
 
     Args:
@@ -42,6 +43,7 @@ def layers(
         draws: shuffles; by default (None) 1999, or 40 a cell if that is more, so that Holm over the
             grid can reach .025.
     """
+    check_splits(train=train, held=held)
     rows = []
     read_outs = []
     for site in sites:
@@ -90,8 +92,11 @@ def choose(rows: Sequence[Row], kind: str) -> tuple[Site, float]:
 
 def p_moved(read: np.ndarray, held: Examples, draws: int, seed: int) -> np.ndarray:
     """Randomisation p [cell], one-sided, of the Spearman of every read-out [cell row] with the
-    targets of `held`, among `draws` with targets moved between trajectories; the same moves for all
-    cells, ranked once."""
+    targets of `held`, among `draws` with targets moved between problems; the same moves for all
+    cells, ranked once. Rows are those of the first answer to each problem: several answers to one
+    are no independent evidence, and no other problem has as long ones to move to."""
+    first = first_answers(held)
+    read, held = read[:, first], held.only(first)
     targets = [held.y]
     for draw in range(draws):
         moves = rng("layers: moved targets", seed, draw)

@@ -132,11 +132,14 @@ def _rows(
 def _equal_row(setting: Setting, arm: str, trial: Patched, detail: Detail) -> Row:
     """The set patched between states of equal V."""
     changes = trial.after - trial.before
-    interval = stats.cluster_bootstrap(np.mean, changes, trial.like_group, seed=setting["seed"])
+    interval = stats.cluster_bootstrap(
+        np.mean, changes, trial.like_group, seed=setting["seed"], span=(-1, 1)
+    )
     equal = detail | Detail({"from": "equal", "into": "equal", "pairs": len(trial.before)})
     return row_of(setting, arm, "patched", interval, equal)
 
 
 def _over_problems(changes: np.ndarray, trial: Patched, seed: int) -> Interval:
     """Mean over pairs of one problem."""
-    return stats.cluster_bootstrap(np.mean, changes, trial.group[: trial.same], seed=seed)
+    group = trial.group[: trial.same]
+    return stats.cluster_bootstrap(np.mean, changes, group, seed=seed, span=(-1, 1))

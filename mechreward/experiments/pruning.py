@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mechreward.experiments.rows import Detail, Row, Setting, row_of
-from mechreward.experiments.split import SHARES, Split, curve
+from mechreward.experiments.split import SHARES, Split, check_splits, curve
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.evidence import evidence
@@ -36,6 +36,7 @@ def pruning(
             that of the net fitted by TD over tokens (`td_over_tokens`); without it (None, default)
             that ranking is left out.
     """
+    check_splits(train=train, test=test)
     fit, held = train.states(site), test.states(site)
     others = {}
     if every is not None:

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from mechreward import stats
 from mechreward.base.streams import rng
 from mechreward.experiments.rows import Detail, Row, Setting, bare, row_of
-from mechreward.experiments.split import Split
+from mechreward.experiments.split import Split, check_splits
 from mechreward.models.site import Site
 from mechreward.probing.pruning import shuffled
-from mechreward.probing.targets import Examples
+from mechreward.probing.targets import Examples, first_answers
 from mechreward.stats import Interval
 
 ITEMS = 4  # test answers whose trace is shown
@@ -29,10 +29,12 @@ def single_neuron(
 
     `spearman` is that of the neuron, with the sign it had on train, with delta on test.
     `max_spearman` is the largest |Spearman| of any neuron on test, and its p the rank among `draws`
-    (default 99) shuffles of delta between answers of equal length, each with the maximum over all
-    neurons: with d neurons, one of them always looks good. `trace` is the neuron over the steps of
-    the first `ITEMS` test answers, chosen blind.
+    (default 99) shuffles of delta between problems with answers of equal length, each with the
+    maximum over all neurons: with d neurons, one of them always looks good. Of several answers to a
+    problem the first alone is ranked (`layers.p_moved` says why). `trace` is the neuron over the
+    steps of the first `ITEMS` test answers, chosen blind.
     """
+    check_splits(train=train, test=test)
     fit = train.steps(site)
     held = test.steps(site)
     on_train = stats.spearmans(fit.x.numpy(), fit.y)
@@ -40,12 +42,13 @@ def single_neuron(
     sign = float(np.sign(on_train[neuron]))
     signed = sign * held.x[:, neuron].numpy()
     score = stats.cluster_bootstrap(stats.spearman, [signed, held.y], held.group)
-    most = largest(held.x, held.y)
+    first = held.only(first_answers(held))
+    most = largest(first.x, first.y)
     null = []
     for draw in range(draws):
         moves = rng("single neuron: moved targets", setting["seed"], draw)
-        moved = shuffled(held, moves, by_length=True)
-        null.append(largest(held.x, moved.y))
+        moved = shuffled(first, moves, by_length=True)
+        null.append(largest(first.x, moved.y))
     _, p = stats.rank_among(most, np.array(null), tail="high")
     chance = Interval(
         float(np.mean(null)),

@@ -16,8 +16,9 @@ from mechreward.probing.activations import Recording, record
 from mechreward.probing.pruning import Probe, pruning_curve
 from mechreward.probing.surface import surface
 from mechreward.probing.targets import Examples, states, steps
-from mechreward.rollouts.trajectory import Rollouts
+from mechreward.rollouts.trajectory import Rollouts, check_apart
 from mechreward.rollouts.value import Values
+from mechreward.stats import Interval
 
 SHARES = (0.01, 0.02, 0.05)  # of the neurons of a site, in a set of the top
 CUT = 0.3  # |delta| above which a TD error is large: the cut of the paper
@@ -83,6 +84,11 @@ def shared(experiment: str, model: str, task: str, site: Any, seed: int) -> Sett
     return Setting(experiment=experiment, model=model, task=task, site=str(site), seed=seed)
 
 
+def check_splits(**splits: Split) -> None:
+    """Raise MechRewardError where two splits share a prompt, under whatever ids."""
+    check_apart(**{name: split.runs.problems for name, split in splits.items()})
+
+
 def describe(split: Split, name: str, setting: Setting) -> list[Row]:
     """What the data of one split looks like: accuracy, spread of V-hat, share of large TD errors,
     reliability."""
@@ -98,11 +104,11 @@ def describe(split: Split, name: str, setting: Setting) -> list[Row]:
     first, second = values.halves()
     first_delta, second_delta = values.delta_halves()
     numbers = {
-        "accuracy": stats.cluster_bootstrap(np.mean, rewards, np.array(split.runs.groups)),
-        "value_mean": stats.cluster_bootstrap(np.mean, mean, group[live]),
+        "accuracy": _share(rewards, np.array(split.runs.groups)),
+        "value_mean": _share(mean, group[live]),
         "value_sd": stats.cluster_bootstrap(np.std, mean, group[live]),
-        "delta_above_.3": stats.cluster_bootstrap(np.mean, above, group[step]),
-        "delta_below_-.3": stats.cluster_bootstrap(np.mean, below, group[step]),
+        "delta_above_.3": _share(above, group[step]),
+        "delta_below_-.3": _share(below, group[step]),
         "reliability_value": stats.cluster_bootstrap(
             stats.split_half_reliability, [first[live], second[live]], group[live], draws=300
         ),
@@ -139,3 +145,8 @@ def curve(
             detail["draw"] = point.draw
         rows.append(row_of(setting, point.arm, point.metric, point.score, detail))
     return rows
+
+
+def _share(column: np.ndarray, group: np.ndarray) -> Interval:
+    """Mean of what lies in [0, 1], clustered by problem."""
+    return stats.cluster_bootstrap(np.mean, column, group, span=(0, 1))

@@ -93,7 +93,7 @@ def steering(
     tell(
         what,
         f"accuracy {base.reward.mean():.2f}; "
-        f"with n={len(problems)} problems a change of {see:.2f} can be seen",
+        f"with n={len(problems)} problems {stats.can_see(see, 'change')}",
     )
     rows = _baseline_rows(trial, base, see, setting)
     text = CleanText(model, runs)
@@ -178,7 +178,7 @@ def _outcome_rows(
         "back": stats.proportion(int(answers.back.sum()), n),
     }
     rows = rows_of(setting, arm, numbers, detail)
-    return rows + damage_rows(setting, arm, answers.damage(), n, detail)
+    return rows + damage_rows(setting, arm, answers.damage(base), n, detail)
 
 
 def _set_rows(
@@ -218,7 +218,7 @@ def _draws_rows(
     if len(cell.values):
         numbers["value"] = [float(values.mean()) for values in cell.values]
     draws = range(len(plan.tried))
-    numbers |= by_meter([cell.answers[draw].damage() for draw in draws])
+    numbers |= by_meter([cell.answers[draw].damage(base) for draw in draws])
     numbers |= by_meter(cell.meters)
     detail = plan.detail(where)
     detail["sets"] = len(plan.tried)
@@ -301,4 +301,4 @@ def _gap(answers: Answers, base: Answers, trial: Trial) -> Interval:
 
 def _mean_value(values: np.ndarray, trial: Trial) -> Interval:
     """Mean V-hat of the states in the middle."""
-    return stats.cluster_bootstrap(np.mean, values, trial.owners, seed=trial.seed)
+    return stats.cluster_bootstrap(np.mean, values, trial.owners, seed=trial.seed, span=(0, 1))

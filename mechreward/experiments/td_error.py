@@ -12,7 +12,7 @@ from jaxtyping import Float
 from mechreward import stats
 from mechreward.base.errors import one_of, require
 from mechreward.experiments.rows import Detail, Row, Setting, row_of
-from mechreward.experiments.split import CUT, Split, curve
+from mechreward.experiments.split import CUT, Split, check_splits, curve
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.probe import DopamineProbe
@@ -44,6 +44,7 @@ def td_error(
         every: activations at every token of the training and of the test rollouts; without them
             (None, default) the three z-scored rows are left out.
     """
+    check_splits(train=train, test=test)
     fit, held = train.steps(site), test.steps(site)
     first, second = test.values.delta_halves()
     is_step = test.values.is_step
@@ -83,6 +84,7 @@ def scaled(data: Examples, every: Activations, how: str) -> Examples:
 
 def best_dopamine(train: Split, validation: Split, sites: Sequence[Site], kind: str) -> Site:
     """The site of one kind whose dopamine probe has the best validation Spearman with delta."""
+    check_splits(train=train, validation=validation)
 
     def score(site: Site) -> float:
         probe = DopamineProbe().fit_examples(train.steps(site))

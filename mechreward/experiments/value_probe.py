@@ -11,15 +11,15 @@ import torch
 from mechreward import stats
 from mechreward.base.streams import rng
 from mechreward.experiments.rows import Detail, Row, Setting, row_of, rows_of
-from mechreward.experiments.split import Split
+from mechreward.experiments.split import Split, check_splits
 from mechreward.models.identity import model_id, randomised
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import measures, shuffled
 from mechreward.probing.surface import increment
-from mechreward.probing.targets import TARGETS, Examples, states, tokens
-from mechreward.rollouts.trajectory import Rollouts
+from mechreward.probing.targets import TARGETS, Examples, first_answers, states, tokens
+from mechreward.rollouts.trajectory import Rollouts, check_apart
 
 PAPERS = Detail(target="mc", shape="mlp")  # the probe that R1 looks at more closely
 # Arms with wrong targets, and the stream of random numbers that moves them.
@@ -37,9 +37,9 @@ def value_probe(
 ) -> list[Row]:
     """R1: every target under both shapes, the paper's with shuffled labels, and what it adds.
 
-    `shuffled` knows nothing of the answer; `same_length` has targets moved among answers of equal
-    length, and so shows what length and step tell (`pruning.shuffled`): hard problems may take
-    longer. One shuffle of each; R3 tests.
+    `shuffled` knows nothing of the answer; `same_length` has targets moved among problems whose
+    answer (the first, if there are several) is as long, and so shows what length and step tell
+    (`pruning.shuffled`): hard problems may take longer. One shuffle of each; R3 tests.
 
     `spread` is the standard deviation of the read-out over that of V-hat: near 0, a probe says the
     same of every state, which TD on few trajectories often does. `increment` is the AUROC that the
@@ -54,6 +54,9 @@ def value_probe(
             problems with answers of both outcomes). Without it (None, default) that row is left
             out.
     """
+    check_splits(train=train, validation=validation, test=test)
+    if several is not None:
+        check_apart(train=train.runs.problems, several=several[0].problems)
     fit, held = train.states(site), test.states(site)
     over_tokens = None if every is None else tokens(every, train.values)
     rows = []
@@ -68,7 +71,9 @@ def value_probe(
             rows += _beyond_surface(probe, validation, test, site, setting)
             rows += within_problems(setting, "value", probe, several)
     for arm, stream in SHUFFLES.items():
-        noise = shuffled(fit, rng(stream, setting["seed"]), by_length=arm == "same_length")
+        by_length = arm == "same_length"
+        given = fit.only(first_answers(fit)) if by_length else fit
+        noise = shuffled(given, rng(stream, setting["seed"]), by_length)
         probe = ValueProbe("mc", "mlp").fit_examples(noise)
         rows += rows_of(setting, arm, measures(probe, held), PAPERS)
         rows += within_problems(setting, arm, probe, several)
@@ -87,6 +92,7 @@ def random_weights(
 
     What such a model shows of V-hat is in the tokens, which any activations carry.
     """
+    check_splits(train=train, test=test)
     untrained = randomised(model, setting["seed"])
     fit = _read_by(untrained, train, site)
     held = _read_by(untrained, test, site)

@@ -201,7 +201,7 @@ def pruning_curve(
     - `rotated`: the whole recipe in `draws` random rotations of the standardised inputs, what any
       basis gives.
     - `shuffled`: the whole recipe with targets moved between problems; ranking and retraining see
-      only noise; `draws` shuffles.
+      only noise; `draws` shuffles, the same at every ratio.
 
     Rivals and `random` are left out where all inputs are kept. Arms without draws have intervals
     where they are retrained.
@@ -237,6 +237,12 @@ def pruning_curve(
     -----
     Retraining beside masking, and the null arms, are our choice. A curve is evidence of sparsity
     only where the first arm stays above `random` and `rotated`; `evidence.sparsity` sums that up.
+
+    A `shuffled` draw is centred at 0 and wide. A fit to noise leans on what most varies over the
+    problems (a common direction, the step) with a sign that the draw decides, and reads that on
+    test: on the demo's data its Spearman has a deviation of .1 with all neurons and .2 with 1%, for
+    the fewer neurons the less cancels. As a draw keeps its sign from ratio to ratio, the mean of
+    two or three slides along the curve to -.3 or +.3: that is chance, and no trend.
     """
     require(
         all(0 <= r < 1 for r in ratios), f"pruning ratios lie in [0, 1); {list(ratios)} were given."
@@ -291,10 +297,11 @@ def clone(probe: Probe) -> Probe:
 
 
 def shuffled(data: Examples, rng: np.random.Generator, by_length: bool = False) -> Examples:
-    """Targets and rewards moved to other problems, trajectory after trajectory.
+    """Targets and rewards moved to other problems, problem after problem.
 
-    Every row's are used once. All trajectories are put in a random order and laid over all others,
-    without regard to where one ends: what is left knows nothing of the answer.
+    Every row's are used once. All problems are put in a random order and laid over all others,
+    without regard to where one ends: what is left knows nothing of the answer. Answers to one
+    problem stay together, since they are alike: moved one by one they would count as independent.
 
     Parameters
     ----------
@@ -303,10 +310,11 @@ def shuffled(data: Examples, rng: np.random.Generator, by_length: bool = False) 
     rng : np.random.Generator
         Draws the order.
     by_length : bool, default False
-        Move whole trajectories among those of exactly equal length, so that targets keep their
-        shape in time and all that step and length of an answer tell (much, where hard problems take
-        longer): a test by such shuffles is exact for whatever, given the lengths, has nothing to do
-        with the targets.
+        Move whole problems among those whose answers have exactly the same lengths, so that targets
+        keep their shape in time and all that step and length of an answer tell (much, where hard
+        problems take longer): a test by such shuffles is exact for whatever, given the lengths, has
+        nothing to do with the targets. Of several answers hardly two problems have the same
+        lengths: test the first alone (`targets.first_answers`).
 
     Returns
     -------
@@ -315,21 +323,44 @@ def shuffled(data: Examples, rng: np.random.Generator, by_length: bool = False) 
 
     Notes
     -----
-    A trajectory keeps its own by the chance of the permutation, and always where no other is as
-    long, which costs power and no level. Both ways are our own choice; to cut, repeat or mix
-    lengths makes p of what follows the step too small, or of what keeps to an answer too large.
+    A problem keeps its own by the chance of the permutation, and always where no other is as long,
+    which costs power and no level. Both ways are our own choice; to cut, repeat or mix lengths
+    makes p of what follows the step too small, or of what keeps to an answer too large.
     """
-    answers = np.split(np.arange(len(data)), np.flatnonzero(np.diff(data.trajectory)) + 1)
-    pools = [np.arange(len(answers))]
+    problems = _problems(data)
+    pools = {(): np.arange(len(problems))}
     if by_length:
-        lengths = np.array([len(rows) for rows in answers])
-        pools = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
+        pools = _of_the_same_lengths(data, problems)
     source = np.empty(len(data), dtype=int)
-    for pool in pools:
-        place = np.concatenate([answers[i] for i in rng.permutation(pool)])
-        giver = np.concatenate([answers[i] for i in rng.permutation(pool)])
+    for _, pool in sorted(pools.items()):
+        place = np.concatenate([problems[i] for i in rng.permutation(pool)])
+        giver = np.concatenate([problems[i] for i in rng.permutation(pool)])
         source[place] = giver
     return replace(data, y=data.y[source], reward=data.reward[source])
+
+
+def _problems(data: Examples) -> list[np.ndarray]:
+    """Rows of every problem, in the order of the data; its answers by length, so that those of
+    equal length meet."""
+    _, answer, sizes = np.unique(data.trajectory, return_inverse=True, return_counts=True)
+    rows: dict[int, list[int]] = {}
+    by_length = np.argsort(sizes[answer], kind="stable")
+    for problem in dict.fromkeys(data.group.tolist()):
+        rows[problem] = []
+    for row in by_length.tolist():
+        rows[int(data.group[row])].append(row)
+    return [np.array(own) for own in rows.values()]
+
+
+def _of_the_same_lengths(
+    data: Examples, problems: Sequence[np.ndarray]
+) -> dict[tuple[int, ...], np.ndarray]:
+    """Numbers of the problems by the lengths of their answers."""
+    pools: dict[tuple[int, ...], list[int]] = {}
+    for number, rows in enumerate(problems):
+        _, lengths = np.unique(data.trajectory[rows], return_counts=True)
+        pools.setdefault(tuple(sorted(lengths.tolist())), []).append(number)
+    return {lengths: np.array(pool) for lengths, pool in pools.items()}
 
 
 def rotated(train: Examples, test: Examples, rng: np.random.Generator) -> tuple[Examples, Examples]:

@@ -173,6 +173,15 @@ def tokens(acts: Activations, values: Values) -> Examples:
     return every.only(begun & ~end)
 
 
+def first_answers(data: Examples) -> np.ndarray:
+    """[row] True for the first answer to every problem.
+
+    Answers of several lengths cannot move to other problems whole; the first can.
+    """
+    _, first = np.unique(data.group, return_index=True)
+    return np.isin(data.trajectory, data.trajectory[first])
+
+
 def lambda_returns(
     ahead: Float[np.ndarray, " row"],
     reward: Float[np.ndarray, " row"],

@@ -250,7 +250,10 @@ def _curves(results: Results, kind: str) -> list[Picture]:
         for shape, fit in FITS:
             points = curve_rows(rows, shape, fit)
             if points:
-                caption = f"{home}: Spearman with {target}, {shape} probe {fit}"
+                caption = (
+                    f"{home}: Spearman with {target}, {shape} probe {fit} (shuffled: the same few "
+                    "draws all along, each wide around 0)"
+                )
                 name = f"{experiment}-{kind}-{shape}-{fit}"
                 found.append((caption, name, pruning_curve(points, "spearman")))
     return found

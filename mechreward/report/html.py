@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from mechreward.experiments.rows import Results, Row
 from mechreward.report import layout
-from mechreward.report.formats import NONE, readable, scaled, share
+from mechreward.report.formats import NONE, readable, scaled
 from mechreward.report.inert import inlined, require_inert
 from mechreward.report.layout import Table
 from mechreward.show.style import order
@@ -26,6 +26,11 @@ from mechreward.show.style import order
 SETTINGS = ("experiment", "model", "task", "site", "seed")
 LONG = 30  # longer tables are folded: their figure speaks first
 NUMERIC = ("estimate [low, high]", "n")
+OF_A_DRAW = (
+    "draw",
+    "shared",
+    "match_error",
+)  # keys of a detail that are no part of what is measured
 
 
 @dataclass(frozen=True)
@@ -166,15 +171,26 @@ def _table(rows: Sequence[Row], differing: Sequence[str], fold: str = "") -> Tab
 
 
 def _draws(rows: Sequence[Row], differing: Sequence[str]) -> dict[tuple[str, ...], list[Row]]:
-    """Single draws by arm, metric, and where they were made."""
+    """Single draws by arm, metric, and all else that was measured: two draws are summed up
+    together only where nothing but their numbers differs."""
     draws: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if row.detail.get("draw") is not None:
-            kept = f"{share(1 - row.detail['ratio'])} kept" if "ratio" in row.detail else ""
             fields = [str(getattr(row, name)) for name in differing]
-            key = row.arm, row.metric, str(row.detail.get("op", "")), kept, *fields
+            key = row.arm, row.metric, *_measured(row), *fields
             draws.setdefault(key, []).append(row)
     return draws
+
+
+def _measured(row: Row) -> list[str]:
+    """What the detail of a draw says of the measurement: a word as it is, all else by its name."""
+    words = []
+    for key, value in row.detail.items():
+        if key == "ratio":
+            words.append(f"{100 * (1 - row.detail['ratio']):.3g}% kept")
+        elif key not in OF_A_DRAW:
+            words.append(value if isinstance(value, str) else f"{key} {readable(value)}")
+    return words
 
 
 def _by_arm(draws: tuple[tuple[str, ...], list[Row]]) -> tuple:

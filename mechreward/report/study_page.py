@@ -13,12 +13,13 @@ from mechreward.experiments.rows import Results
 from mechreward.models.text import pieces
 from mechreward.report.charts import ablation_bars, layers_heatmap, pruning_curve
 from mechreward.report.findings.rules import findings
-from mechreward.report.formats import number, share, signed, two
+from mechreward.report.formats import share, signed, two
 from mechreward.report.html import Section, report
 from mechreward.report.select import curve_rows, grid_rows, having, of
 from mechreward.report.words import NAMES
 from mechreward.show.histogram import histogram
 from mechreward.show.tokens import token_strip
+from mechreward.stats import can_see
 
 STRIPS = 4
 
@@ -101,7 +102,9 @@ def _value_probe(results: Results, kind: str, name: str, again: str) -> Section:
         'their mean). "random" are subsets nobody chose, "rotated" the best coordinates of random '
         'bases, "magnitude" the most active neurons; mean difference, correlation, L1-penalised, '
         "gradient x activation and TD over tokens are other rankings. A flat curve means sparsity "
-        "only where it leaves all of these behind.",
+        "only where it leaves all of these behind. A fit to shuffled targets reads nothing on "
+        "average, but widely in one draw, and the more so the fewer neurons it has: as each draw "
+        "keeps its sign along the curve, the mean of two or three may slide to -.3 or +.3.",
         [*of(results.where(experiment="R1"), kind), *curve],
         [
             (
@@ -124,10 +127,8 @@ def _ablation(results: Results, kind: str, name: str, again: str) -> Section:
     base = next(row for row in rows if row.arm == "baseline" and row.metric == "accuracy")
     return Section(
         f"R4. Ablating the value set of {name}",
-        f"Every arm answers the same {base.n} test problems with the same random numbers; a "
-        "drop of "
-        f"{number(base.detail['detectable_drop'])} could be seen (80% power). Matched sets "
-        "have the "
+        f"Every arm answers the same {base.n} test problems with the same random numbers; "
+        f"{can_see(base.detail['detectable_drop'], 'drop')} (80% power). Matched sets have the "
         "same activation magnitudes one to one; the match error is the mean |log ratio| of root "
         "mean squares. The damage meter says whether the model still works at all.",
         rows,

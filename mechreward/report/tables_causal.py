@@ -20,7 +20,7 @@ from mechreward.report.layout import Table
 from mechreward.report.select import having, lacking, pivot
 from mechreward.report.words import arm_name, words
 
-METER = ("change_norm", "parse_rate", "eos_rate", "truncation_rate", "length")
+METER = ("change_norm", "parse_rate", "eos_rate", "truncation_rate", "premature_rate", "length")
 CONTROLS = ("matched", "random", "sink_free_random")
 
 
@@ -75,10 +75,23 @@ def damage(results: Results) -> Table:
         lines.append([site, op or NONE, name, told, *texts, str(first.n)])
     return Table(
         "R4, damage meter of every ablation. KL (nats per token) and the norm of the change on "
-        "clean text, the shares of answers that parse, that end by themselves and that are cut "
-        "off, their length in tokens. A meter of one set has no interval; of several it is their "
-        "mean, between the lowest and the highest where the rows say so.",
-        ("at", "ablation", "without", "KL", "change", "parse", "end", "cut off", "length", "n"),
+        "clean text, the shares of answers that parse, that end by themselves, that are cut off, "
+        "and that are wrong and end before any clean answer does, their length in tokens. A meter "
+        "of one set has no interval; of several it is their mean, between the lowest and the "
+        "highest where the rows say so.",
+        (
+            "at",
+            "ablation",
+            "without",
+            "KL",
+            "change",
+            "parse",
+            "end",
+            "cut off",
+            "too early",
+            "length",
+            "n",
+        ),
         lines,
     )
 
@@ -259,7 +272,7 @@ def patched(results: Results) -> Table:
     return Table(
         "R14, activations of one state patched into another of the same problem: what V-hat of the "
         "continuation (its accuracy), the share that turns back and the share that ends by itself "
-        "change by. Where no pair changes at all a bootstrap has no width, and says too much. "
+        "change by. Where no pair changes at all the bounds are those of no event in n. "
         "Matched: mean over sets, between the lowest and the highest, n counts sets.",
         ("at", "patched", "states", "V-hat", "turns back", "ends", "n"),
         lines,

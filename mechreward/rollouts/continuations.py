@@ -16,7 +16,7 @@ from mechreward.models.engine import Job, Policy, generate
 from mechreward.models.row_edits import Edit
 from mechreward.models.text import decode, encode, eos_id, pieces
 from mechreward.rollouts.sample import answer_key
-from mechreward.rollouts.trajectory import Rollouts, task_of
+from mechreward.rollouts.trajectory import Rollouts, check_distinct, task_of
 from mechreward.tasks import Problem
 from mechreward.tasks.judge import judge
 
@@ -43,7 +43,7 @@ class Answers:
 
     Attributes:
         reward: verified, 0 or 1.
-        parsed: whether the answer can be read.
+        parsed: whether the answer can be read; one that says nothing cannot.
         ended: whether it ended by itself, within the token limit.
         length: in tokens.
         back: whether it turns back.
@@ -67,21 +67,38 @@ class Answers:
         """Which answers can be read and ended by themselves."""
         return self.parsed & self.ended
 
-    def damage(self) -> dict[str, float]:
+    def premature(self, clean: Answers) -> Bool[np.ndarray, "*job"]:
+        """Which answers are wrong and ended by themselves before any sound answer of the clean
+        model does (our choice: the most that lengths alone can tell, of any task)."""
+        lengths = clean.length[clean.sound]
+        shortest = lengths.min() if len(lengths) else 0
+        return self.ended & (self.reward == 0) & (self.length < shortest)
+
+    def damage(self, clean: Answers | None = None) -> dict[str, float]:
         """The damage meter of outcomes: parse rate, end-of-sequence rate, truncation rate and mean
         length over all. That of clean text (KL, norm of the change) is `causal.effect.CleanText`'s.
+
+        Args:
+            clean: answers of the model as it is; with them, the rate of premature endings too.
         """
-        return {
+        meter = {
             "parse_rate": float(self.parsed.mean()),
             "eos_rate": float(self.ended.mean()),
             "truncation_rate": float(1 - self.ended.mean()),
-            "length": float(self.length.mean()),
         }
+        if clean is not None:
+            meter["premature_rate"] = float(self.premature(clean).mean())
+        return meter | {"length": float(self.length.mean())}
 
 
 def beginnings(model: Any, problems: Sequence[Problem]) -> list[State]:
-    """s_0 of every problem."""
+    """s_0 of every problem.
+
+    Raises:
+        MechRewardError: no problems, several tasks, or one problem twice.
+    """
     task_of(problems)
+    check_distinct(problems)
     states = []
     for problem in problems:
         prompt = encode(model, problem.prompt)
@@ -136,7 +153,8 @@ def answer(
         said = torch.cat([state.tokens[state.prompt_len :], continuation.tokens])
         problems.append(state.problem)
         texts.append(decode(model, said))
-    verdicts = judge(task, problems, texts)
+    ended = [continuation.finished for continuation in continuations]
+    verdicts = judge(task, problems, texts, ended)
     tokens = [continuation.tokens for continuation in continuations]
     return Answers(
         np.array([verdict.reward for verdict in verdicts]),

@@ -13,7 +13,7 @@ from mechreward.models.engine import Hooks, Job, Policy, generate
 from mechreward.models.identity import model_id
 from mechreward.models.row_edits import Edit
 from mechreward.models.text import decode, encode, eos_id, pieces
-from mechreward.rollouts.trajectory import Rollouts, Trajectory, task_of
+from mechreward.rollouts.trajectory import Rollouts, Trajectory, check_distinct, task_of
 from mechreward.tasks import Problem
 from mechreward.tasks.judge import check_problems, judge
 
@@ -61,8 +61,8 @@ def sample(
     Raises
     ------
     MechRewardError
-        No problems, several tasks, problems that no file can hold, hooks of another kind, k < 1, or
-        a verifier that fails throughout (see `tasks.judge`).
+        No problems, several tasks, one problem twice, problems that no file can hold, hooks of
+        another kind, k < 1, or a verifier that fails throughout (see `tasks.judge`).
     """
     (runs,) = sample_arms(
         model, problems, [()], k=k, seed=seed, policy=policy, batch=batch, hooks=hooks, what=what
@@ -122,6 +122,7 @@ def sample_arms(
     """
     identity = model_id(model)
     task = task_of(problems)
+    check_distinct(problems)
     k = whole("k", k, 1, "answers to each problem")
     seed = whole("seed", seed)
     batch = whole("batch", batch, 1, "rows decoded at once")
@@ -144,7 +145,8 @@ def sample_arms(
     )
     owners = tuple(problem for problem, _, _ in asked)
     texts = [decode(model, answer.tokens) for answer in answers]
-    verdicts = judge(task, owners * len(arms), texts)
+    ended = [answer.finished for answer in answers]
+    verdicts = judge(task, owners * len(arms), texts, ended)
     rollouts = []
     for start in range(0, len(answers), len(asked)):
         runs = []

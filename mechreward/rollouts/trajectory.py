@@ -109,7 +109,12 @@ class Rollouts:
     rewards : list of int
         Terminal reward of each trajectory.
     groups : list of int
-        Number of each trajectory's problem, for splits and bootstraps by problem.
+        Number of each trajectory's prompt, for splits and bootstraps by problem.
+
+    Raises
+    ------
+    MechRewardError
+        One id with two prompts.
     """
 
     trajectories: tuple[Trajectory, ...] = field(repr=False)
@@ -117,6 +122,9 @@ class Rollouts:
     policy: Policy
     model_id: ModelId
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ids(self.problems)
 
     def __len__(self) -> int:
         return len(self.trajectories)
@@ -142,9 +150,10 @@ class Rollouts:
 
     @property
     def groups(self) -> list[int]:
-        """Number of each trajectory's problem, for splits and bootstraps by problem."""
+        """Number of each trajectory's prompt, for splits and bootstraps by problem: one prompt
+        under several ids is one problem."""
         known: dict[str, int] = {}
-        return [known.setdefault(run.problem_id, len(known)) for run in self]
+        return [known.setdefault(problem.question, len(known)) for problem in self.problems]
 
     def subset(self, indices: Sequence[int]) -> Rollouts:
         """The trajectories of the given indices."""
@@ -280,3 +289,54 @@ def task_of(problems: Sequence[Problem]) -> Task:
             "Take them with task.problems(...)."
         )
     return next(iter(names.values()))
+
+
+def check_ids(problems: Sequence[Problem]) -> None:
+    """Raise MechRewardError for one id with two prompts."""
+    prompts: dict[str, str] = {}
+    for problem in problems:
+        first = prompts.setdefault(problem.id, problem.question)
+        require(
+            first == problem.question,
+            f"the id {problem.id!r} stands for two prompts, {first!r} and {problem.question!r}: "
+            "give every problem an id of its own.",
+        )
+
+
+def check_distinct(problems: Sequence[Problem]) -> None:
+    """Raise MechRewardError for a problem that is there twice, whatever its ids: its copies would
+    count as independent."""
+    check_ids(problems)
+    ids: dict[str, str] = {}
+    copies = []
+    for problem in problems:
+        if problem.question in ids:
+            copies.append(f"{problem.id!r} is {ids[problem.question]!r} again")
+        ids.setdefault(problem.question, problem.id)
+    require(
+        not copies,
+        f"{len(copies)} of {len(problems)} problems are copies of others ({', '.join(copies[:1])}):"
+        " give each once; several answers to a problem are sample(..., k=).",
+    )
+
+
+def check_apart(**splits: Sequence[Problem]) -> None:
+    """Raise MechRewardError where two splits share a prompt, under whatever ids.
+
+    Parameters
+    ----------
+    **splits
+        Problems by the name that the message gives them.
+    """
+    names = list(splits)
+    for number, name in enumerate(names):
+        known = {problem.question: problem.id for problem in splits[name]}
+        for other in names[number + 1 :]:
+            shared = [problem for problem in splits[other] if problem.question in known]
+            if shared:
+                first = shared[0]
+                raise MechRewardError(
+                    f"{len(shared)} of {len(splits[other])} {other} prompts stand in {name} too, "
+                    f"first that of {first.id!r} (there {known[first.question]!r}): nothing that "
+                    "is fitted on one can be tested on the other; take other problems."
+                )

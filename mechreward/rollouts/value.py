@@ -272,7 +272,9 @@ def estimate(
         problems.append(runs.problems[number])
         texts.append(decode(model, torch.cat([begun, continuations[i].tokens])))
     successes = np.zeros((2, len(states)), dtype=np.int64)
-    for i, (row, verdict) in enumerate(zip(rows, judge(task, problems, texts), strict=True)):
+    ended = [continuation.finished for continuation in continuations]
+    verdicts = judge(task, problems, texts, ended)
+    for i, (row, verdict) in enumerate(zip(rows, verdicts, strict=True)):
         half = 0 if i % k < k - k // 2 else 1
         successes[half, row] += verdict.reward
     trajectory, step, reward, group = np.array(states, dtype=np.int64).T.copy()

@@ -26,12 +26,20 @@ from mechreward.stats.scores import (
     split_half_reliability,
     within_auroc,
 )
-from mechreward.stats.tests import detectable_effect, holm, hypergeometric_iou, mcnemar, rank_among
+from mechreward.stats.tests import (
+    can_see,
+    detectable_effect,
+    holm,
+    hypergeometric_iou,
+    mcnemar,
+    rank_among,
+)
 
 __all__ = [
     "Interval",
     "auroc",
     "auroc_interval",
+    "can_see",
     "cluster_bootstrap",
     "clustered",
     "detectable_effect",

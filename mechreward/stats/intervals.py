@@ -31,9 +31,20 @@ from mechreward.stats.columns import (
     fraction,
     grouped,
 )
-from mechreward.stats.scores import auroc
+from mechreward.stats.scores import auroc, spearman, split_half_reliability, within_auroc
+
+Span = tuple[int | float, int | float]  # the least and the most that a statistic may be
 
 BOTH_SIDES = np.array([-1, 1])
+FEW = 10  # clusters below which a bootstrap covers less than 95% (.76 at 3, .88 at 5, .94 at 10)
+SAME = 1e-12  # draws that differ by no more are one number, up to rounding
+# What a statistic may lie between.
+SPANS: dict[Callable[..., float], Span] = {
+    auroc: (0, 1),
+    within_auroc: (0, 1),
+    spearman: (-1, 1),
+    split_half_reliability: (-1, 1),
+}
 Draws = Float[np.ndarray, " draw"]
 Picks = Int[np.ndarray, "draw group"]  # numbers of the clusters in each draw
 
@@ -49,7 +60,8 @@ class Interval:
     low, high
         Its bounds; nan where there are none.
     n
-        How many independent units it rests on (problems, not tokens).
+        How many independent units it rests on (problems, not tokens). The text calls fewer than
+        `FEW` few: a bootstrap of so few clusters covers less than it says.
     """
 
     estimate: float
@@ -60,7 +72,8 @@ class Interval:
     def __str__(self) -> str:
         missing = np.isnan(self.low) or np.isnan(self.high)
         bounds = "(no interval)" if missing else f"[{self.low:.3f}, {self.high:.3f}]"
-        return f"{self.estimate:.3f} {bounds} n={self.n}"
+        few = "" if missing or self.n >= FEW else " (few)"
+        return f"{self.estimate:.3f} {bounds} n={self.n}{few}"
 
 
 def auroc_interval(
@@ -140,12 +153,14 @@ def cluster_bootstrap(
     seed: int = 0,
     level: float = 0.95,
     with_cluster: bool = False,
+    span: Span | None = None,
 ) -> Interval:
     """Bootstrap interval of a statistic, resampling whole clusters with replacement.
 
     See `bootstrap_levels` for its bounds. The estimate is the statistic of the data as given. Draws
     that give nan are dropped; if more than half do, the estimate is nan, or there is only one
-    cluster, the bounds are nan.
+    cluster, the bounds are nan. Where all draws give one number they say nothing of its error: the
+    bounds are then those of `unvaried`.
 
     Parameters
     ----------
@@ -165,6 +180,9 @@ def cluster_bootstrap(
         Whether the statistic gets a cluster number `[n]` as its last argument; False by default. A
         problem drawn twice brings its rows twice under the same id: a statistic that groups by
         problem would fuse the copies, and these numbers tell them apart.
+    span
+        What the statistic may lie between, such as (0, 1) for a mean of outcomes; None (the
+        default) for that of `SPANS`, if it is there.
 
     Returns
     -------
@@ -198,6 +216,9 @@ def cluster_bootstrap(
     if kept.mean() < 1 / 2:
         return unbounded
     values = values[kept]
+    if np.ptp(values) <= SAME * max(1.0, abs(estimate)):
+        low, high = unvaried(estimate, clusters.sizes, span or SPANS.get(statistic), level)
+        return Interval(estimate, low, high, count)
     levels = bootstrap_levels(values, picks[kept], estimate, clusters.sizes, level)
     # The default method's tails hold .028 of 300 draws, not .025.
     low, high = np.quantile(values, levels, method="weibull")
@@ -250,8 +271,9 @@ def paired_difference(
 ) -> Interval:
     """Mean of a - b of paired columns, in their units.
 
-    The interval is the `cluster_bootstrap`'s; for single pairs of 0/1 outcomes it is Tango's (1998)
-    score interval, which does not shrink to a point when no pair differs.
+    The interval is the `cluster_bootstrap`'s, of a mean between -1 and 1 where both columns lie in
+    [0, 1]; for single pairs of 0/1 outcomes it is Tango's (1998) score interval, which does not
+    shrink to a point when no pair differs.
 
     Parameters
     ----------
@@ -281,7 +303,11 @@ def paired_difference(
     clusters = grouped(cluster, n)
     outcomes = np.isin([a, b], (0, 1))
     if len(clusters.sizes) < n or not outcomes.all():
-        return cluster_bootstrap(np.mean, a - b, cluster, draws=draws, seed=seed, level=level)
+        shares = min(a.min(), b.min()) >= 0 and max(a.max(), b.max()) <= 1
+        span = (-1, 1) if shares else None
+        return cluster_bootstrap(
+            np.mean, a - b, cluster, draws=draws, seed=seed, level=level, span=span
+        )
     fraction(level=level)
     won = int(np.sum(a > b))
     lost = int(np.sum(b > a))
@@ -362,6 +388,39 @@ def score_interval(won: int, lost: int, n: int, level: float) -> tuple[float, fl
     return low, high
 
 
+def unvaried(estimate: float, sizes: Sizes, span: Span | None, level: float) -> tuple[float, float]:
+    """Bounds of a statistic that no draw of clusters changes.
+
+    No cluster of n differs from the others, so that a share z^2 / (n + z^2) of all may differ
+    (Wilson 1927, of no event in n), and each as far as the span goes. For a mean of outcomes that
+    are all equal this is Wilson's interval, for paired outcomes of which no pair differs Tango's;
+    for other statistics it is our choice.
+
+    Parameters
+    ----------
+    estimate
+        The statistic of the data.
+    sizes
+        Rows of each cluster, `[cluster]`: n is `kish` of them.
+    span
+        What the statistic may lie between; None if that is not known.
+    level
+        Of the interval.
+
+    Returns
+    -------
+    low, high
+        Bounds; nan without a span.
+    """
+    if span is None:
+        return nan, nan
+    z = _normal_quantile(level)
+    share = z**2 / (kish(sizes) + z**2)
+    down = max(estimate - span[0], 0.0)
+    up = max(span[1] - estimate, 0.0)
+    return float(estimate - share * down), float(estimate + share * up)
+
+
 def auroc_bounds(
     score: Rows, label: np.ndarray, member: Members, level: float
 ) -> tuple[float, float]:
@@ -369,9 +428,9 @@ def auroc_bounds(
 
     Obuchowski's (1997) variance, which is DeLong's (1988) where each cluster has one row, on the
     logit scale with the t quantile. Clusters count as many as equal ones would (`kish`; scale,
-    quantile and count are our choice). Where the classes are apart, the variance is none and the
-    bound is where the score of Hanley and McNeil's (1982) variance is not rejected (Newcombe 2006),
-    with clusters as n.
+    quantile and count are our choice). Where that variance is none, as the classes are apart or
+    all scores are equal, the bounds are where the score of Hanley and McNeil's (1982) variance is
+    not rejected (Newcombe 2006), with clusters as n.
 
     Parameters
     ----------
@@ -397,9 +456,6 @@ def auroc_bounds(
         return nan, nan
     beaten = _beaten(score, positive)
     area = float(beaten[positive].mean())
-    if area in (0.0, 1.0):
-        edge = _apart(positive_clusters, negative_clusters, level)
-        return (0.0, 1 - edge) if area == 0 else (edge, 1.0)
 
     # Obuchowski: sums of deviations by cluster, of either class and of both.
     won = _cluster_sums(beaten - area, positive, member)
@@ -410,6 +466,8 @@ def auroc_bounds(
     own = of_won * won @ won + of_lost * lost @ lost
     shared = 2 * of_both * won @ lost
     error = sqrt(max(own + shared, 0.0))
+    if area in (0.0, 1.0) or error <= SAME:
+        return _not_rejected(area, positive_clusters, negative_clusters, level)
 
     count = kish(np.bincount(member))
     reach = _t_quantile(level, count) * error / (area * (1 - area))
@@ -569,14 +627,20 @@ def _small_sample(member: Members) -> float:
     return count / (count - 1)
 
 
-def _apart(positive: int, negative: int, level: float) -> float:
-    """The smallest AUROC of which so many clusters of either class can all be in order."""
+def _not_rejected(area: float, positive: int, negative: int, level: float) -> tuple[float, float]:
+    """The least and the largest AUROC of which so many clusters of either class can show `area`."""
     z = _normal_quantile(level)
     size = (positive + negative) / 2 - 1
 
-    def excess(area: float) -> float:
-        shared = (1 - area) / (2 - area) + area / (1 + area)
-        spread = (1 + size * shared) / (positive * negative)
-        return (1 - area) - z**2 * area * spread
+    def excess(true: float) -> float:
+        shared = (1 - true) / (2 - true) + true / (1 + true)
+        variance = true * (1 - true) * (1 + size * shared) / (positive * negative)
+        return (true - area) ** 2 - z**2 * variance
 
-    return _root(excess, 0.0, 1.0)
+    low = 0.0
+    if area > 0:
+        low = _root(excess, 0.0, area - SAME)
+    high = 1.0
+    if area < 1:
+        high = _root(excess, area + SAME, 1.0)
+    return low, high

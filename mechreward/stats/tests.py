@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import nan, sqrt
+from math import isnan, nan, sqrt
 from typing import SupportsFloat
 
 import numpy as np
@@ -185,7 +185,7 @@ def detectable_effect(
     Returns
     -------
     float
-        nan if even the loss of every solved problem would go unseen.
+        nan if even the loss of every solved problem would go unseen; `can_see` says that in words.
 
     Raises
     ------
@@ -216,3 +216,23 @@ def detectable_effect(
     if excess(base) < 0:
         return nan
     return float(root_scalar(excess, bracket=(0, base)).root)
+
+
+def can_see(effect: float | None, noun: str) -> str:
+    """What of a `detectable_effect` is told: the effect, or that there is none.
+
+    Parameters
+    ----------
+    effect
+        The smallest that can be seen; nan, or None as files hold it, where there is none.
+    noun
+        What the effect is: drop, change, contrast.
+
+    Returns
+    -------
+    str
+        "a drop of 0.06 can be seen", or "no drop can be seen, however large".
+    """
+    if effect is None or isnan(effect):
+        return f"no {noun} can be seen, however large"
+    return f"a {noun} of {effect:.2f} can be seen"

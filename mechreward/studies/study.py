@@ -19,7 +19,7 @@ from mechreward.models.identity import ModelId, model_id
 from mechreward.models.site import Site, all_sites
 from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.sample import sample
-from mechreward.rollouts.trajectory import Rollouts
+from mechreward.rollouts.trajectory import Rollouts, check_apart
 from mechreward.rollouts.value import Values, estimate
 from mechreward.studies.folder import Folder
 from mechreward.studies.provenance import provenance
@@ -212,12 +212,13 @@ class Study:
 
 
 def _check(plan: Plan, task: Task) -> None:
-    """Whether the task has as many problems, and every count is large enough."""
+    """Whether the task has as many problems, no prompt in two of them, and every count is large
+    enough."""
+    purposes = (*SPLITS, "ablated", "confidence")
     whole("seed", plan.seed)
-    for name in (*SPLITS, "ablated", "confidence"):
+    for name in purposes:
         whole(name, getattr(plan, name), 1)
-    for name in (*SPLITS, "ablated", "confidence"):
-        plan.problems(task, name)
+    check_apart(**{name: plan.problems(task, name) for name in purposes})
     for name, least in LEAST.items():
         whole(name, getattr(plan, name), least)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -40,6 +41,14 @@ class Problem:
     answer: str
     info: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     task: Task | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def question(self) -> str:
+        """The prompt as a key: what makes two problems one, whatever their ids. A prompt that is
+        no text (token ids, chat messages) is written as JSON."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return json.dumps(self.prompt, sort_keys=True, default=lambda item: item.tolist())
 
     @property
     def difficulty(self) -> int:
@@ -83,6 +92,11 @@ class Verdict:
     def reward(self) -> int:
         """Terminal reward: 1 if verified correct, else 0 (paper section 2)."""
         return int(self.outcome == "correct")
+
+
+SILENT = Verdict("unverifiable", "nothing was said")
+# Of a text that was cut off before it gave an answer; one that ended so by itself is unverifiable.
+UNFINISHED = Verdict("incorrect", "no answer within the limit")
 
 
 class Task(ABC):
@@ -129,7 +143,8 @@ class Task(ABC):
         Returns
         -------
         Verdict
-            `correct`, `incorrect` or `unverifiable`, with a reason.
+            `correct`, `incorrect` or `unverifiable`, with a reason: `SILENT` for a text that says
+            nothing, `UNFINISHED` for one that holds no answer yet.
         """
 
     def check(self) -> None:
@@ -182,13 +197,17 @@ class Task(ABC):
         require(n >= 1, f"a task needs at least one problem: n={n} was given.")
         rng = random.Random(f"{self.name}/{split}/{seed}")
         drawn: dict[str, Problem] = {}
+        prompts = set()
         idle = 0
         while idle < PATIENCE:
             problem = self.draw(rng)
             of_kind(f"what {self.name} draws", problem, (Problem, type(None)))
             idle += 1
-            if problem is not None and split_of(problem.id) == split and problem.id not in drawn:
+            if problem is None or split_of(problem.id) != split:
+                continue
+            if problem.id not in drawn and problem.question not in prompts:
                 drawn[problem.id] = replace(problem, task=self)
+                prompts.add(problem.question)
                 idle = 0
             if len(drawn) == n:
                 return list(drawn.values())

@@ -8,7 +8,7 @@ from typing import Any
 
 from mechreward.base.errors import MechRewardError, shown
 from mechreward.base.limit import TimeUp, within
-from mechreward.tasks.base import Problem, Task, Verdict
+from mechreward.tasks.base import SILENT, UNFINISHED, Problem, Task, Verdict
 
 FEW = 10  # problems on all of which a verifier fails before it is given up (our choice)
 
@@ -17,8 +17,10 @@ class VerifierWarning(UserWarning):
     """A verifier failed on some answers: they count as unverifiable."""
 
 
-def judge(task: Task, problems: Iterable[Problem], texts: Iterable[str]) -> list[Verdict]:
-    """Verdicts of answers.
+def judge(
+    task: Task, problems: Iterable[Problem], texts: Iterable[str], ended: Iterable[bool]
+) -> list[Verdict]:
+    """Verdicts of whole answers (`as_said`).
 
     A verifier fails where it raises, takes longer than `task.seconds`, or returns no `Verdict`. The
     answer is unverifiable then, its reason says why, and a warning names its problem.
@@ -31,6 +33,8 @@ def judge(task: Task, problems: Iterable[Problem], texts: Iterable[str]) -> list
         The question of each answer.
     texts : iterable of str
         The answers.
+    ended : iterable of bool
+        Whether each ended by itself, within the token limit.
 
     Returns
     -------
@@ -44,12 +48,12 @@ def judge(task: Task, problems: Iterable[Problem], texts: Iterable[str]) -> list
     """
     verdicts: list[Verdict] = []
     failures: list[tuple[str, str]] = []  # problem, and what went wrong
-    for problem, text in zip(problems, texts, strict=True):
+    for problem, text, finished in zip(problems, texts, ended, strict=True):
         verdict = _ask(task, problem, text)
         if isinstance(verdict, str):
             failures.append((problem.id, verdict))
             verdict = Verdict("unverifiable", f"the verifier failed: {verdict}")
-        verdicts.append(verdict)
+        verdicts.append(as_said(verdict, text, finished))
         hopeless = len(failures) == len(verdicts) and len(dict(failures)) == FEW
         if hopeless:
             break
@@ -67,6 +71,33 @@ def judge(task: Task, problems: Iterable[Problem], texts: Iterable[str]) -> list
         stacklevel=3,
     )
     return verdicts
+
+
+def as_said(verdict: Verdict, text: str, ended: bool) -> Verdict:
+    """The verdict on a whole answer.
+
+    An answer that says nothing is unverifiable, whatever its task makes of it; so is one that ends
+    by itself where the task finds no answer in it yet (`tasks.base.UNFINISHED`).
+
+    Parameters
+    ----------
+    verdict : Verdict
+        Of the task's verifier.
+    text : str
+        The answer without the prompt.
+    ended : bool
+        Whether it ended by itself, within the token limit.
+
+    Returns
+    -------
+    Verdict
+        The same, or an unverifiable one with its reason.
+    """
+    if not text.strip():
+        return SILENT
+    if ended and verdict == UNFINISHED:
+        return Verdict("unverifiable", "ended without an answer")
+    return verdict
 
 
 def check_problems(task: Task, problems: Sequence[Problem]) -> None:

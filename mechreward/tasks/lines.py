@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
-from mechreward.tasks.base import Problem, Task, Verdict
+from mechreward.tasks.base import SILENT, UNFINISHED, Problem, Task, Verdict
 
 
 class Move(NamedTuple):
@@ -101,7 +101,9 @@ class LineTask(Task):
         return rest.removeprefix(":").split() == self.restate(state).split()
 
     def verify(self, problem: Problem, text: str) -> Verdict:
-        return self.play(problem, text)[2] or Verdict("incorrect", "no answer within the limit")
+        if not text.strip():
+            return SILENT
+        return self.play(problem, text)[2] or UNFINISHED
 
     def _judge(self, problem: Problem, stack: list[Any], given: str) -> Verdict:
         if any(state is None for state in stack):

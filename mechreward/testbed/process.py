@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mechreward.tasks import Problem, Task, Verdict
+from mechreward.tasks.base import SILENT, UNFINISHED
 
 # `back` (turning back, likelier the lower V is) and `slip` (likelier the higher V is) both lead to
 # V = .5. `lucky` and `unlucky` end where `wrong` and `right` do, with the other verdict: only the
@@ -194,7 +195,7 @@ class Planted(Task):
                 return Verdict("unverifiable", f"{word!r} is no state")
             if state in ENDS:
                 return Verdict("correct" if state in RIGHT else "incorrect", f"ended {state}")
-        return Verdict("incorrect", "no end within the limit")
+        return UNFINISHED if text.strip() else SILENT
 
     def step_ends(self, pieces: Sequence[str], prompt_len: int) -> list[int]:
         answer = range(prompt_len, len(pieces))

@@ -1,0 +1,142 @@
+"""An answer that says nothing, or ends before any answer does, is damage: never a sound answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+
+import mechreward as mr
+from mechreward import tasks
+from mechreward.causal import claims
+from mechreward.causal.claims import Claim
+from mechreward.causal.trials import Steered
+from mechreward.rollouts.continuations import Answers, outcomes
+from mechreward.tasks import Problem
+from mechreward.tasks.base import UNFINISHED
+from mechreward.tasks.judge import as_said
+from mechreward.testbed.process import Planted
+
+PASSED = Claim("causal", "pass", "")
+
+
+def answers(
+    reward: list[int], length: list[int], parsed: bool = True, ended: bool = True
+) -> Answers:
+    n = len(reward)
+    yes = np.ones(n, bool)
+    return Answers(np.array(reward), yes & parsed, yes & ended, np.array(length), ~yes)
+
+
+def both(down: Answers, up: Answers) -> Answers:
+    pairs = zip(vars(down).values(), vars(up).values(), strict=True)
+    return Answers(*(np.stack(pair) for pair in pairs))
+
+
+def steered(down: Answers, up: Answers) -> Steered:
+    """Beside a clean model that is right on every second problem, in 9 to 12 tokens."""
+    n = len(up.reward)
+    base = answers([0, 1] * (n // 2), [9, 12] * (n // 2))
+    rivals = dict.fromkeys(("next_token", "magnitude"), both(base, base))
+    ids = tuple(map(str, range(n)))
+    return Steered(ids, base, both(down, up), rivals, {}, (0.0,) * 99, {}, 99, {}, {})
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize("name", sorted(tasks.TASKS))
+@pytest.mark.parametrize("text", ["", " ", "\n\n"])
+def test_silence_is_unverifiable_to_every_task(name: str, text: str):
+    task = tasks.get(name)
+    (problem,) = task.problems("test", 1)
+    for ended in (True, False):
+        verdict = as_said(task.verify(problem, text), text, ended)
+        assert (verdict.outcome, verdict.reason) == ("unverifiable", "nothing was said")
+    assert task.verify(problem, text).outcome == "unverifiable"
+
+
+def test_silence_is_unverifiable_whatever_a_task_says_of_it():
+    task = tiny.Even()
+    (problem,) = task.problems("test", 1)
+    assert task.verify(problem, "").reward == 1, "no word is an even number of words"
+    verdict = as_said(task.verify(problem, " "), " ", ended=True)
+    assert (verdict.outcome, verdict.reward) == ("unverifiable", 0)
+    right = task.verify(problem, "a b")
+    assert as_said(right, "a b", ended=True) == right
+
+
+@pytest.mark.parametrize(
+    ("task", "text"), [(tasks.get("countdown"), "4 * 2 = 8 : 3 8"), (Planted(), "5.a 6.b")]
+)
+def test_an_end_without_an_answer_is_unverifiable_and_a_cut_is_wrong(task, text: str):
+    info = {"numbers": [2, 4, 3], "target": 24, "difficulty": 2}
+    problem = Problem("p", "countdown 24 from 2 4 3\n", "24", info, task)
+    verdict = task.verify(problem, text)
+    assert as_said(verdict, text, ended=True).outcome == "unverifiable"
+    assert as_said(verdict, text, ended=False) == verdict == UNFINISHED
+
+
+def test_giving_up_is_an_answer():
+    task = tasks.get("countdown")
+    (problem,) = task.problems("test", 1)
+    assert as_said(task.verify(problem, "fail"), "fail", ended=True).outcome == "incorrect"
+
+
+# The meter
+
+
+def test_an_immediate_end_of_sequence_cannot_be_read(tiny_model):
+    """The model can say nothing but the end: its bias is all that counts."""
+    problems = tiny.Even().problems("test", 8)
+    end = tiny_model.tokenizer.eos_token_id
+
+    def end_at_once(logits, hook):
+        logits[..., end] += 1e4
+        return logits
+
+    (name,) = [name for name in tiny_model.hook_dict if name == "unembed.hook_out"]
+    runs = mr.sample(tiny_model, problems, hooks=[(name, end_at_once)], what=None)
+    assert {run.length for run in runs} == {1}
+    clean = outcomes(tiny_model, mr.sample(tiny_model, problems, what=None))
+    meter = outcomes(tiny_model, runs).damage(clean)
+    assert meter["parse_rate"] == 0 and meter["premature_rate"] == 1 and meter["length"] == 1
+    assert not outcomes(tiny_model, runs).sound.any()
+
+
+def test_wrong_endings_before_any_clean_one_are_premature():
+    clean = answers([1, 0, 1], [9, 12, 30])
+    assert answers([0, 0, 1, 0], [8, 9, 2, 60]).premature(clean).tolist() == [True, *[False] * 3]
+    assert not answers([0], [8], ended=False).premature(clean).any(), "cut off, not ended"
+    silent = answers([0], [1], parsed=False)
+    assert silent.premature(clean).all()
+    worse = replace(clean, length=np.array([9, 1, 30]), parsed=np.array([True, False, True]))
+    assert answers([0], [8]).premature(worse).all(), "an unreadable clean answer is no measure"
+    assert not answers([0], [1]).premature(silent).any(), "nothing to compare with"
+    assert answers([0, 1], [3, 4]).damage(clean)["premature_rate"] == 0.5
+    assert "premature_rate" not in clean.damage() and clean.damage(clean)["premature_rate"] == 0
+
+
+# The claim
+
+
+def test_silence_under_steering_is_damage():
+    up = answers([1] * 20, [10] * 20)
+    whole = answers([0] * 20, [10] * 20)
+    assert claims.specific(steered(whole, up), PASSED, {}).verdict == "pass"
+    for broken in (
+        answers([0] * 20, [1] * 20, parsed=False),  # silent
+        answers([0] * 20, [4] * 20),  # ends early, in words that a task cannot tell from an answer
+        answers([0] * 20, [96] * 20, ended=False),
+    ):
+        found = claims.specific(steered(broken, up), PASSED, {})
+        assert found.verdict == "fail" and "damage" in found.reason
+        assert found.numbers["net"] == 0 and found.numbers["damage_base"]["premature_rate"] == 0
+    assert found.numbers["damage_up"]["premature_rate"] == 0
+
+
+def test_a_short_right_answer_is_no_damage():
+    down, up = answers([0] * 20, [10] * 20), answers([1] * 20, [3] * 20)
+    assert claims.specific(steered(down, up), PASSED, {}).verdict == "pass"
