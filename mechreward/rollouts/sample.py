@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from mechreward.base.errors import require
+from mechreward.base.errors import MechRewardError, require
 from mechreward.models.engine import Continuation, Hooks, Job, Policy, generate
 from mechreward.models.identity import model_id
 from mechreward.models.row_edits import Edit
-from mechreward.models.text import decode, encode, eos_id, pieces
+from mechreward.models.text import decode, encode, eos_ids, pieces
 from mechreward.rollouts.trajectory import Rollouts, Trajectory, task_of
 from mechreward.tasks import Problem
 
@@ -59,7 +59,9 @@ def sample(
     Raises
     ------
     MechRewardError
-        No problems, several tasks, or k < 1.
+        No problems, several tasks, or k < 1. Before any work, with the problem's id: a prompt that
+        is empty, does not fit into the model's context with the task's limit, or has tokens outside
+        the vocabulary. Later, likewise: logits that are not finite.
     """
     (runs,) = sample_arms(
         model, problems, [()], k=k, seed=seed, policy=policy, batch=batch, hooks=hooks, what=what
@@ -70,6 +72,25 @@ def sample(
 def answer_key(seed: int, problem: Problem, number: int = 0) -> tuple[str, int, str, int]:
     """Name of the random numbers of one answer: the same for a baseline and every arm beside it."""
     return ("answer", seed, problem.id, number)
+
+
+def prompt_of(model: Any, problem: Problem) -> torch.Tensor:
+    """Tokens [pos] of a problem's prompt.
+
+    Raises
+    ------
+    MechRewardError
+        No tokens can be made of it, or none but those that an empty text has.
+    """
+    try:
+        tokens = encode(model, problem.prompt)
+    except MechRewardError as error:
+        raise MechRewardError(f"problem {problem.id!r}: {error}") from error
+    empty = len(tokens) == 0
+    if isinstance(problem.prompt, str):
+        empty = empty or torch.equal(tokens, encode(model, ""))
+    require(not empty, f"problem {problem.id!r}: its prompt is empty.")
+    return tokens
 
 
 def sample_arms(
@@ -115,23 +136,23 @@ def sample_arms(
     Raises
     ------
     MechRewardError
-        No problems, several tasks, k < 1, or an edit that never fired.
+        As `sample`, or an edit that never fired.
     """
     task = task_of(problems)
     require(k >= 1, f"k counts answers to each problem and must be at least 1; {k} was given.")
     policy = policy or Policy()
     asked = []  # every answer of an arm: problem, prompt, number of the answer
     for problem in problems:
-        prompt = encode(model, problem.prompt)
+        prompt = prompt_of(model, problem)
         for number in range(k):
             asked.append((problem, prompt, number))
     jobs = []
     for edits in arms:
         for problem, prompt, number in asked:
             key = answer_key(seed, problem, number)
-            jobs.append(Job(prompt, len(prompt), task.max_tokens, key, edits))
+            jobs.append(Job(prompt, len(prompt), task.max_tokens, key, edits, problem.id))
     answers = generate(
-        model, jobs, eos=eos_id(model), policy=policy, batch=batch, hooks=hooks, what=what
+        model, jobs, eos=eos_ids(model), policy=policy, batch=batch, hooks=hooks, what=what
     )
     owners = tuple(problem for problem, _, _ in asked)
     identity = model_id(model)
@@ -151,6 +172,9 @@ def finish(
     task = task_of([problem])
     tokens = torch.cat([prompt, answer.tokens])
     ends = task.step_ends(pieces(model, tokens), len(prompt))
+    last = len(tokens) - 1
+    if answer.finished and ends[-2:] == [last - 1, last] and len(ends) > 2:
+        del ends[-2]  # the end-of-sequence token is no step of its own
     verdict = task.verify(problem, decode(model, answer.tokens))
     return Trajectory(
         problem.id, tokens, len(prompt), tuple(ends), verdict, answer.logprobs, seed, number

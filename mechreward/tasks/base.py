@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from mechreward.base.errors import MechRewardError, one_of, require
 
 SPLITS = ("train", "validation", "test")
+# A text, token ids, or chat messages ({"role": ..., "content": ...}).
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 PATIENCE = 20_000  # draws without a new problem before a split counts as exhausted
 
 
@@ -23,8 +25,9 @@ class Problem:
     ----------
     id : str
         Decides the split: the same id is the same problem on every machine.
-    prompt : str
-        What the model reads.
+    prompt : str, sequence of int, or sequence of mapping
+        What the model reads: a text, token ids, or chat messages (`role` and `content`), which the
+        tokenizer's chat template turns into tokens. Ids and messages are kept as a tuple.
     answer : str
         The right answer, as it is to be written.
     info : dict
@@ -34,10 +37,19 @@ class Problem:
     """
 
     id: str
-    prompt: str
+    # Messages cannot be hashed; the id can.
+    prompt: Prompt = field(hash=False)
     answer: str
     info: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     task: Task | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        items: Any = self.prompt
+        if hasattr(items, "tolist"):  # a tensor or an array
+            items = items.tolist()
+        if isinstance(items, list):
+            items = tuple(items)
+        object.__setattr__(self, "prompt", items)
 
     @property
     def difficulty(self) -> int:
@@ -153,7 +165,9 @@ class Task(ABC):
     def step_ends(self, pieces: Sequence[str], prompt_len: int) -> list[int]:
         """Absolute index of each step's last token.
 
-        A step ends at a token that holds a line break, and at the last token of the text.
+        A step ends at a token that holds a line break, and at the last token of the text. A line
+        without text is no step of its own: it belongs to the step before it or, at the beginning of
+        an answer, to the one behind it.
 
         Parameters
         ----------
@@ -169,9 +183,17 @@ class Task(ABC):
         """
         ends = [prompt_len - 1]
         last = len(pieces) - 1
+        text = False  # whether the present line has any
         for position in range(prompt_len, len(pieces)):
-            if "\n" in pieces[position] or position == last:
+            text = text or bool(pieces[position].strip())
+            if "\n" not in pieces[position] and position != last:
+                continue
+            first = len(ends) == 1
+            if text or (first and position == last):
                 ends.append(position)
+            elif not first:
+                ends[-1] = position
+            text = False
         return ends
 
 
