@@ -4,6 +4,7 @@ known beforehand by where it was put."""
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,11 @@ from mechreward.base.errors import MechRewardError
 from mechreward.bundled.vocabulary import WORDS
 from mechreward.models.capture import Capture
 from mechreward.models.engine import Job, Policy, generate
+from mechreward.models.identity import model_id
+from mechreward.models.load import load
 from mechreward.models.row_edits import Edit
 from mechreward.models.site import Site
+from mechreward.probing.activations import record
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.value import estimate
 
@@ -53,7 +57,7 @@ def test_the_row_the_site_and_the_position_are_told(
     jobs = jobs_of((), (), (edit,), ())
     with pytest.raises(
         MechRewardError,
-        match=rf"problem 'p2' \(row 2\): what {site} gives at position {at} is not finite",
+        match=rf"problem 'p2' \(row 2\): {site} is not finite at position {at}",
     ):
         generate(tiny_model, jobs, eos=-1, policy=policy)
     assert tiny.no_hooks_left(tiny_model)
@@ -64,13 +68,18 @@ def test_a_hook_that_divides_by_zero_is_told(tiny_model):
         return tensor / 0
 
     hooks = [(Site(1, "resid_mid").hook, divide)]
-    with pytest.raises(MechRewardError, match=r"row 0.*1\.resid_mid gives at position 0"):
+    with pytest.raises(MechRewardError, match=r"row 0.*1\.resid_mid is not finite at position 0"):
         sample(tiny_model, TASK.problems("test", 2), hooks=hooks, what=None)
 
 
-def test_one_broken_word_is_told_with_the_first_problem_that_has_it(tiny_folder):
-    from mechreward.models.load import load
+def break_word(model: Any, word: int) -> None:
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "embed_tokens" in name:
+                weight[word] = torch.nan
 
+
+def test_one_broken_word_is_told_with_the_first_problem_that_has_it(tiny_folder):
     model = load(tiny_folder)
     problems = TASK.problems("test", 8)
     runs = sample(model, problems, what=None)
@@ -78,28 +87,19 @@ def test_one_broken_word_is_told_with_the_first_problem_that_has_it(tiny_folder)
     said = {int(token) for run in runs for token in run.tokens[run.prompt_len :]}
     word = next(i for i in runs[3].tokens[: runs[3].prompt_len].tolist() if i not in {1, *said})
     holds = [run.problem_id for run in runs if word in run.tokens[: run.prompt_len]]
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "embed_tokens" in name:
-                weight[word] = torch.nan
-    with pytest.raises(MechRewardError, match=r"0\.resid_pre gives at position") as caught:
+    break_word(model, word)
+    with pytest.raises(MechRewardError, match=r"0\.resid_pre is not finite at position") as caught:
         sample(model, problems, what=None)
     assert any(f"problem {name!r}" in str(caught.value) for name in holds)
-    with pytest.raises(MechRewardError, match=r"0\.resid_pre gives at position"):
-        estimate(model, runs.__class__(runs.trajectories, runs.problems, *identity(runs, model)))
-
-
-def identity(runs: Any, model: Any) -> tuple[Any, Any]:
-    from mechreward.models.identity import model_id
-
-    return runs.policy, model_id(model)
+    with pytest.raises(MechRewardError, match=r"0\.resid_pre is not finite at position"):
+        estimate(model, replace(runs, model_id=model_id(model)), what=None)
 
 
 def test_logits_alone_are_told_as_logits(tiny_plain):
     model = copy.deepcopy(tiny_plain)
     with torch.no_grad():
         model.lm_head.weight[7] = torch.inf
-    with pytest.raises(MechRewardError, match=r"'p0' \(row 0\): what the logits gives"):
+    with pytest.raises(MechRewardError, match=r"'p0' \(row 0\): logits is not"):
         generate(model, jobs_of(()), eos=EOS)
 
 
@@ -108,7 +108,7 @@ def test_what_is_caught_is_looked_at(tiny_model):
         return x.new_full((len(x), 1), torch.nan)
 
     capture = Capture({Site(0, "mlp"): broken})
-    with pytest.raises(MechRewardError, match=r"'p0' \(row 0\): what 0.mlp gives at position 4"):
+    with pytest.raises(MechRewardError, match=r"'p0' \(row 0\): 0.mlp is not finite at position 4"):
         generate(tiny_model, jobs_of((), ()), eos=EOS, capture=capture)
 
 
@@ -126,3 +126,20 @@ def test_it_is_looked_at_once_an_answer(tiny_model, monkeypatch: pytest.MonkeyPa
 def test_temperatures_that_leave_the_range_of_numbers_are_refused(temperature: float):
     with pytest.raises(MechRewardError, match="temperature must be 0"):
         Policy(temperature=temperature)
+
+
+@pytest.mark.parametrize("rows", ["states", "steps", "tokens"])
+def test_a_recording_is_looked_at(tiny_folder, rows: Any):
+    """One word of the third prompt is broken: from there on, nothing is a number."""
+    model = load(tiny_folder)
+    runs = sample(model, TASK.problems("test", 6), what=None)
+    others = {int(token) for i in (0, 1, 3, 4, 5) for token in runs[i].tokens}
+    run = runs[2]
+    place = next(i for i, token in enumerate(run.tokens.tolist()) if token not in others)
+    assert place < run.prompt_len
+    break_word(model, int(run.tokens[place]))
+    at = {"tokens": place, "states": run.step_ends[0], "steps": run.step_ends[1]}[rows]
+    runs = replace(runs, model_id=model_id(model))
+    told = rf"problem {run.problem_id!r} \(row 2\): 1\.resid_post is not finite at position {at}:"
+    with pytest.raises(MechRewardError, match=told):
+        record(model, runs, "1.resid_post", rows=rows, what=None)

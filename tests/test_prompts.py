@@ -217,12 +217,6 @@ def test_a_bare_model_has_the_same_limits(tiny_plain):
         generate(tiny_plain, [Job(torch.tensor([999]), 1, 7, ())], eos=EOS)
 
 
-def test_stretched_rotary_angles_have_no_limit(tiny_plain):
-    other = copy.deepcopy(tiny_plain)
-    other.config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
-    generate(other, [Job(torch.full((255,), 5), 255, 3, ())], eos=EOS)
-
-
 # A row that has ended does not outgrow the context of the others
 
 

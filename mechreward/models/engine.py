@@ -20,7 +20,7 @@ from mechreward.base.progress import progress
 from mechreward.models.cache import Pair, RowCache
 from mechreward.models.capture import Capture, Catcher
 from mechreward.models.fast_pass import LeanPass
-from mechreward.models.finite import where_not_finite
+from mechreward.models.finite import not_finite, where_not_finite
 from mechreward.models.jobs import Continuation, Job, Prefix, check_jobs
 from mechreward.models.load import device_of, forward_step
 from mechreward.models.policy import Policy, draw
@@ -252,7 +252,7 @@ class _Run:
         codes = torch.tensor([self.edits.code(job.edits)]).long().to(self.device)
         self.edits.set(codes, torch.arange(len(text), device=self.device)[None])
         site, position = where_not_finite(self.model, text)
-        raise job.not_finite(number, site, position)
+        raise not_finite(job.name(number), site, position)
 
     def _release(self) -> None:
         """Rows whose answers are over become free; a capture needs the last token's pass before."""

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from mechreward.base.errors import MechRewardError, require
 from mechreward.models.capture import Caught
+from mechreward.models.finite import not_finite, row_name
 from mechreward.models.row_edits import Edit
 
 Prefix = tuple[int, ...]  # names what has to be prefilled once
@@ -52,14 +53,7 @@ class Job:
 
     def name(self, number: int) -> str:
         """What errors call it; `number` is its place among the jobs."""
-        return f"problem {self.problem!r} (row {number})" if self.problem else f"row {number}"
-
-    def not_finite(self, number: int, site: str, position: int) -> MechRewardError:
-        """The error for what has become infinite or no number."""
-        return MechRewardError(
-            f"{self.name(number)}: what {site} gives at position {position} is not finite: look "
-            "for broken weights, an intervention that is too strong, or a dtype that is too narrow."
-        )
+        return row_name(number, self.problem)
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ class Continuation:
             wrong = torch.nonzero(~x.isfinite())
             if len(wrong):
                 position = int(self.caught.position[wrong[0, 0]])
-                raise job.not_finite(number, str(site), position)
+                raise not_finite(job.name(number), str(site), position)
 
 
 def check_jobs(model: Any, jobs: Sequence[Job]) -> None:
@@ -119,16 +113,10 @@ def check_jobs(model: Any, jobs: Sequence[Job]) -> None:
 
 
 def context_of(model: Any) -> int | None:
-    """How many positions the model has.
-
-    None where its config does not say, or where its rotary angles are stretched for longer texts.
-    """
+    """How many positions the model has; None where its config does not say."""
     config = _config(model)
     if config is None:
         return getattr(getattr(model, "cfg", None), "n_ctx", None)
-    rotary = getattr(config, "rope_parameters", None) or {}
-    if rotary.get("rope_type") == "dynamic":
-        return None
     for name in ("max_position_embeddings", "max_seq_len"):
         positions = getattr(config, name, None) or 0
         if positions > 0:

@@ -11,7 +11,8 @@ from mechreward.base.errors import MechRewardError, require
 from mechreward.models.engine import Continuation, Hooks, Job, Policy, generate
 from mechreward.models.identity import model_id
 from mechreward.models.row_edits import Edit
-from mechreward.models.text import decode, encode, eos_ids, pieces
+from mechreward.models.text import decode, encode, eos_ids
+from mechreward.rollouts.steps import step_ends
 from mechreward.rollouts.trajectory import Rollouts, Trajectory, task_of
 from mechreward.tasks import Problem
 
@@ -171,11 +172,6 @@ def finish(
     """A trajectory from a prompt and what was generated after it."""
     task = task_of([problem])
     tokens = torch.cat([prompt, answer.tokens])
-    ends = task.step_ends(pieces(model, tokens), len(prompt))
-    last = len(tokens) - 1
-    if answer.finished and ends[-2:] == [last - 1, last] and len(ends) > 2:
-        del ends[-2]  # the end-of-sequence token is no step of its own
+    ends = step_ends(model, task, tokens, len(prompt), answer.finished)
     verdict = task.verify(problem, decode(model, answer.tokens))
-    return Trajectory(
-        problem.id, tokens, len(prompt), tuple(ends), verdict, answer.logprobs, seed, number
-    )
+    return Trajectory(problem.id, tokens, len(prompt), ends, verdict, answer.logprobs, seed, number)
