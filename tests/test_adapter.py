@@ -18,7 +18,7 @@ from mechreward.bundled.traces import SOLVERS, trace
 from mechreward.bundled.vocabulary import WORDS, tokenizer
 from mechreward.models import load as adapter
 from mechreward.models.identity import ModelId, model_id, randomised
-from mechreward.models.text import decode, encode, eos_id, pieces
+from mechreward.models.text import decode, encode, eos_ids, pieces
 
 TEXT = "countdown 24 from 3 8\n8 * 3 = 24 : 24\nanswer 24"
 
@@ -58,7 +58,7 @@ def test_encode_decode_and_pieces(tiny_model):
             said = ids[1:]  # without <bos>
             assert decode(tiny_model, said) == decode(tiny_model, said.tolist()) == text
             assert pieces(tiny_model, ids) == [WORDS[i] for i in ids]
-    assert eos_id(tiny_model) == WORDS.index("<eos>")
+    assert eos_ids(tiny_model) == (WORDS.index("<eos>"),)
 
 
 @given(st.lists(st.sampled_from(range(4, len(WORDS)))))

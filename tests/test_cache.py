@@ -34,7 +34,7 @@ def test_rows_that_enter_grow_move_and_leave_keep_their_columns(
     for place in range(4):
         enter([place])
     for turn in range(60):
-        mask = cache.open()
+        mask = cache.open(torch.ones(len(rows), dtype=torch.bool))
         new = torch.tensor([float(next(fresh)) for _ in rows]).view(-1, 1, 1, 1)
         before = cache.layers[0].get_seq_length()
         keys, values = cache.layers[0].update(new, -new)

@@ -21,7 +21,7 @@ from mechreward.causal.intervene import Intervention, resample, zero
 from mechreward.models import load as adapter
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.site import Site
-from mechreward.models.text import eos_id
+from mechreward.models.text import eos_ids
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.sample import sample
@@ -60,8 +60,8 @@ def test_the_baseline_is_sample_alone(dumb, problems, nothing):
     assert nothing.baseline.outcomes.tolist() == runs.rewards
     assert 0 < nothing.baseline.accuracy < 1
     assert nothing.problems == tuple(problem.id for problem in problems)
-    damage, eos = nothing.baseline.damage, eos_id(dumb)
-    ended = [run.tokens[-1] == eos for run in runs]
+    damage, eos = nothing.baseline.damage, eos_ids(dumb)
+    ended = [int(run.tokens[-1]) in eos for run in runs]
     assert damage["eos_rate"] == pytest.approx(np.mean(ended))
     assert damage["truncation_rate"] == pytest.approx(1 - np.mean(ended))
     assert damage["length"] == pytest.approx(

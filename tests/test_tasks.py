@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from functools import cache
 from itertools import pairwise, permutations
 
@@ -552,7 +553,11 @@ def test_solvable_holds_along_every_right_trace_and_never_comes_back(task: LineT
         (["<bos>", "q", "\n", "1", "\n", "2", "3", "\n", "answer", "4", "<eos>"], 3, [2, 4, 7, 10]),
         (["q", "\n", "1", "\n"], 2, [1, 3]),
         (["q", "\n", "1", "\n", "<eos>"], 2, [1, 3, 4]),
-        (["q", "\n", "\n", "\n", "a"], 2, [1, 2, 3, 4]),
+        (["q", "\n", "\n", "\n", "a"], 2, [1, 4]),
+        (["q", "1", "\n", "\n", " ", "\n", "2", "\n", "\n"], 1, [0, 5, 8]),
+        (["q", "1", "\n", " "], 1, [0, 3]),
+        (["q", "\n", "\n"], 1, [0, 2]),
+        (["q", "\n"], 1, [0, 1]),
         (["q", "a.\n\n", "b"], 1, [0, 1, 2]),
         (["q", "a", "b"], 1, [0, 2]),
         (["\n", "q"], 2, [1]),
@@ -567,4 +572,5 @@ def test_step_ends_cut_the_answer_into_lines(pieces: list[str], data: st.DataObj
     prompt_len = data.draw(st.integers(1, len(pieces)))
     ends = Task.step_ends(Chain(), pieces, prompt_len)
     steps = ["".join(pieces[a + 1 : b + 1]) for a, b in pairwise(ends)]
-    assert steps == "".join(pieces[prompt_len:]).splitlines(keepends=True)
+    # Lines with the empty ones behind them; those at the beginning go with the first.
+    assert steps == re.findall(r"(?:\A\n*)?[^\n]+\n*|\A\n+\Z", "".join(pieces[prompt_len:]))

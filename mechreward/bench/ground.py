@@ -18,7 +18,7 @@ from mechreward.models.engine import Continuation, Job, Policy, generate
 from mechreward.models.load import WEIGHTS, bundled, load
 from mechreward.models.row_edits import Edit
 from mechreward.models.site import Site
-from mechreward.models.text import encode, eos_id
+from mechreward.models.text import encode, eos_ids
 from mechreward.rollouts.sample import sample
 from mechreward.tasks import TASKS, Countdown, get
 
@@ -116,7 +116,7 @@ class Ground:
         folder = WEIGHTS / self.name if self.name in bundled() else self.name
         plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.plain = plain.to(self.device).eval()
-        self.eos = eos_id(self.model)
+        self.eos = eos_ids(self.model)
         self.task = Countdown()
         self.problems = self.task.problems("test", self.sizes.problems, self.seed)
         self.prompts = [encode(self.model, problem.prompt) for problem in self.problems]
@@ -181,7 +181,7 @@ class Ground:
             whole = self.model.generate(
                 tokens,
                 return_type="tokens",
-                eos_token_id=self.eos,
+                eos_token_id=list(self.eos),
                 verbose=False,
                 **options,
             )
@@ -217,9 +217,9 @@ class Ground:
         )
 
 
-def cut(tokens: Int[Tensor, " pos"], eos: int) -> Int[Tensor, " answer"]:
-    """Tokens up to the end-of-sequence token, that included."""
-    ends = torch.nonzero(tokens == eos)
+def cut(tokens: Int[Tensor, " pos"], eos: tuple[int, ...]) -> Int[Tensor, " answer"]:
+    """Tokens up to the first end-of-sequence token, that included."""
+    ends = torch.nonzero(torch.isin(tokens, torch.tensor(eos)))
     return tokens[: int(ends[0]) + 1] if len(ends) else tokens
 
 

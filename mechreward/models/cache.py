@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -85,9 +85,13 @@ class RowCache(DynamicCache):
                     buffer[to, :, seen] = buffer[source, :, seen]
         self.window.rows = rows
 
-    def open(self) -> Int[torch.Tensor, "row visible"]:
-        """Make room for one column; returns what each row may see, the new column included."""
+    def open(self, live: Bool[torch.Tensor, " row"]) -> Int[torch.Tensor, "row visible"]:
+        """Make room for one column; returns what each row may see, the new column included.
+
+        A row that is not live loses a column for it, or it would outgrow the model's context.
+        """
         window = self.window
+        self.start[: window.rows] += ~live
         window.first = int(self.start[: window.rows].min())
         if window.end == self._own[0].buffers[0].shape[2]:
             self._rewind()

@@ -33,7 +33,7 @@ class Capture:
         "tokens" (the last prompt token and every new one), "states" (the last prompt token, every
         new token in `ends`, and the last token), or "steps" (the mean over the tokens of every
         step, a step being what ends at a token in `ends` or at the last token); as in
-        `probing.activations.record`.
+        `probing.activations.record`, but that a line without text is a step here.
     ends : frozenset of int, default none
         Tokens that end a step.
 

@@ -7,80 +7,26 @@ batch size nor order changes a result (in float32, up to rounding of the logits)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 
 from mechreward.base import streams
 from mechreward.base.errors import require
 from mechreward.base.progress import progress
 from mechreward.models.cache import Pair, RowCache
-from mechreward.models.capture import Capture, Catcher, Caught
+from mechreward.models.capture import Capture, Catcher
 from mechreward.models.fast_pass import LeanPass
+from mechreward.models.finite import not_finite, where_not_finite
+from mechreward.models.jobs import Continuation, Job, Prefix, check_jobs
 from mechreward.models.load import device_of, forward_step
 from mechreward.models.policy import Policy, draw
-from mechreward.models.row_edits import Edit, RowEdits
+from mechreward.models.row_edits import RowEdits
 
 Hooks = Sequence[tuple[str, Any]]
-Prefix = tuple[int, ...]  # names what has to be prefilled once
-
-
-@dataclass(frozen=True)
-class Job:
-    """A prefix to continue.
-
-    Jobs that share a trunk (the same tensor) and edits share one prefill.
-
-    Attributes
-    ----------
-    trunk : tensor [pos]
-        Tokens, of which the first `length` are the prefix.
-    length : int
-        Tokens of the prefix.
-    max_new : int
-        Tokens to generate at most.
-    key : tuple of int or str
-        Names the generator of its random numbers.
-    edits : tuple of Edit, default ()
-        Interventions of this row alone.
-    """
-
-    trunk: Int[torch.Tensor, " pos"]
-    length: int
-    max_new: int
-    key: tuple[int | str, ...]
-    edits: tuple[Edit, ...] = ()
-
-    @property
-    def prefix(self) -> Prefix:
-        """What has to be prefilled once."""
-        return (id(self.trunk), *map(id, self.edits))
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """What a job generated.
-
-    Attributes
-    ----------
-    tokens : tensor [gen]
-        New tokens, the end-of-sequence token included if it was drawn.
-    logprobs : tensor [gen]
-        The model's log-probability of each.
-    finished : bool
-        Whether the end-of-sequence token was drawn.
-    caught : Caught or None, default None
-        What the call captured of the job.
-    """
-
-    tokens: Int[torch.Tensor, " gen"]
-    logprobs: Float[torch.Tensor, " gen"]
-    finished: bool
-    caught: Caught | None = None
 
 
 @torch.no_grad()
@@ -88,7 +34,7 @@ def generate(
     model: Any,
     jobs: Sequence[Job],
     *,
-    eos: int,
+    eos: int | Iterable[int],
     policy: Policy | None = None,
     batch: int = 256,
     hooks: Hooks = (),
@@ -103,8 +49,8 @@ def generate(
         A TransformerBridge or HookedTransformer.
     jobs : sequence of Job
         What to continue.
-    eos : int
-        The token that ends a row.
+    eos : int or iterable of int
+        The token, or tokens, that end a row.
     policy : Policy or None, default None
         How tokens are drawn; the model's own distribution if None.
     batch : int, default 256
@@ -125,22 +71,20 @@ def generate(
     Raises
     ------
     MechRewardError
-        A job with nothing to continue or no room for a token, batch < 1, or a captured site the
-        model lacks.
+        Before any work: a job with nothing to continue, no room for a token, more tokens than the
+        model's context, or tokens outside its vocabulary; batch < 1; a captured site the model
+        lacks. As soon as an answer is over: logits that are not finite; in the end: what was
+        captured that is not.
     """
     policy = policy or Policy()
     require(
         batch >= 1, f"batch counts rows decoded at once and must be at least 1; {batch} was given."
     )
-    for job in jobs:
-        require(
-            1 <= job.length <= len(job.trunk) and job.max_new >= 1,
-            f"a job continues 1 to {len(job.trunk)} tokens by at least 1; "
-            f"got {job.length} and {job.max_new}.",
-        )
+    check_jobs(model, jobs)
     if not jobs:
         return []
-    run = _Run(model, jobs, policy, eos, min(batch, len(jobs)), capture)
+    ends = frozenset([eos] if isinstance(eos, int) else eos)
+    run = _Run(model, jobs, policy, ends, min(batch, len(jobs)), capture)
     changes = [*run.edits.hooks(), *hooks]
     readers = run.catcher.hooks() if run.catcher else []
     if not hooks and LeanPass.fits(model):
@@ -154,8 +98,10 @@ def generate(
     continuations = [run.done[number] for number in range(len(jobs))]
     if run.catcher is None:
         return continuations
-    results = zip(continuations, run.catcher.results(), strict=True)
-    return [replace(continuation, caught=caught) for continuation, caught in results]
+    for number, caught in enumerate(run.catcher.results()):
+        continuations[number] = replace(continuations[number], caught=caught)
+        continuations[number].check(jobs[number], number)
+    return continuations
 
 
 class _Run:
@@ -170,7 +116,7 @@ class _Run:
         model: Any,
         jobs: Sequence[Job],
         policy: Policy,
-        eos: int,
+        eos: frozenset[int],
         capacity: int,
         capture: Capture | None,
     ) -> None:
@@ -180,6 +126,7 @@ class _Run:
         self.eos = eos
         self.capacity = capacity
         device = self.device = device_of(model)
+        self.ends = torch.tensor(sorted(eos), dtype=torch.long, device=device)
         # Of every prefix: its first job, jobs that have not entered, and how far it is needed.
         first: dict[Prefix, int] = {}
         self.pending = Counter(job.prefix for job in jobs)
@@ -239,7 +186,7 @@ class _Run:
         cache, n = self.cache, len(self.ids)
         if cache is None:
             raise RuntimeError("rows enter before a step")
-        mask = cache.open()
+        mask = cache.open(self.live[:n])
         if self.edits.tables:
             self.edits.set(self.codes[:n], self.length[:n, None] - 1)
         if self.catcher:
@@ -263,7 +210,7 @@ class _Run:
         self.length[:n] += 1
         self.said[:n] += 1
         full = self.said[:n] >= self.limit[:n]
-        over = self.live[:n] & ((drawn == self.eos) | full)
+        over = self.live[:n] & ((drawn[:, None] == self.ends).any(-1) | full)
         marks = over[None]
         if self.catcher and self.catcher.chooses:
             marks = torch.stack([over, over | self.catcher.ending(drawn)])
@@ -284,12 +231,28 @@ class _Run:
         for i, row in enumerate(ended):
             answer = tokens[i, : lengths[i]].clone()
             scores = logprobs[i, : lengths[i]].clone()
-            finished = int(answer[-1]) == self.eos
+            self._check(self.ids[row], answer, scores)
+            finished = int(answer[-1]) in self.eos
             self.done[self.ids[row]] = Continuation(answer, scores, finished)
-        self.live[ended] = False
         self.leaving = [self.ids[row] for row in ended]
         if self.catcher is None:
             self._release()
+
+    def _check(self, number: int, answer: torch.Tensor, logprobs: torch.Tensor) -> None:
+        """Raise MechRewardError if any logits of an answer were not finite.
+
+        The flag that stays on the device until then is the log-probability of what was drawn: a
+        logit that is infinite or no number leaves none that is finite.
+        """
+        wrong = torch.nonzero(~logprobs.isfinite())
+        if not len(wrong):
+            return
+        job = self.jobs[number]
+        text = torch.cat([job.trunk[: job.length], answer[: int(wrong[0])]]).to(self.device)
+        codes = torch.tensor([self.edits.code(job.edits)]).long().to(self.device)
+        self.edits.set(codes, torch.arange(len(text), device=self.device)[None])
+        site, position = where_not_finite(self.model, text)
+        raise not_finite(job.name(number), site, position)
 
     def _release(self) -> None:
         """Rows whose answers are over become free; a capture needs the last token's pass before."""
@@ -297,6 +260,7 @@ class _Run:
         if self.catcher:
             self.catcher.leave(self.leaving)
         self.codes[rows] = 0
+        self.live[rows] = False
         self.gone += rows
         self.leaving = []
 

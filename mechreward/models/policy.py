@@ -31,9 +31,11 @@ class Policy:
     def __post_init__(self) -> None:
         of_kind("temperature", self.temperature, (int, float))
         of_kind("top_p", self.top_p, (int, float))
+        # Below, logits divided by it may leave the range of numbers (our choice).
         require(
-            self.temperature >= 0,
-            f"temperature must be 0 (greedy) or more; {self.temperature} was given.",
+            self.temperature == 0 or 1e-6 <= self.temperature < float("inf"),
+            "temperature must be 0 (greedy) or a number from 0.000001 up; "
+            f"{self.temperature} was given.",
         )
         require(0 < self.top_p <= 1, f"top_p must lie in (0, 1]; {self.top_p} was given.")
 

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from jaxtyping import Int
+from jinja2 import TemplateError
 
-from mechreward.base.errors import require
+from mechreward.base.errors import MechRewardError, require
+from mechreward.tasks.base import Prompt
 
 
-def encode(model: Any, text: str) -> Int[torch.Tensor, " pos"]:
-    """Token ids of a prompt, with the special tokens the model's own tokenizer puts in front."""
-    return torch.tensor(_tokenizer(model)(text).input_ids, dtype=torch.long)
+def encode(model: Any, prompt: Prompt | Int[torch.Tensor, " pos"]) -> Int[torch.Tensor, " pos"]:
+    """Token ids of a prompt.
+
+    A text gets the special tokens that the model's own tokenizer puts in front, unless it begins
+    with them. Chat messages are written by the tokenizer's chat template, up to where the model
+    answers; it goes on with the last message if that is the assistant's. Token ids stay.
+
+    Raises
+    ------
+    MechRewardError
+        None of the three, no tokenizer, or messages that the template does not take.
+    """
+    if isinstance(prompt, str):
+        ids = _of_text(_tokenizer(model), prompt)
+    elif _are_messages(prompt):
+        ids = _of_messages(_tokenizer(model), prompt)
+    else:
+        ids = _whole(prompt)
+    return torch.tensor(ids, dtype=torch.long)
 
 
 def pieces(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> list[str]:
@@ -32,13 +51,81 @@ def decode(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> str
     return words.decode(ids)
 
 
-def eos_id(model: Any) -> int:
-    """The token that ends a rollout."""
-    token = _tokenizer(model).eos_token_id
+def eos_ids(model: Any) -> tuple[int, ...]:
+    """The tokens that end a rollout: the tokenizer's, and those of the model's generation config.
+
+    Raises
+    ------
+    MechRewardError
+        Neither names any.
+    """
+    inner = getattr(model, "original_model", model)
+    config = getattr(inner, "generation_config", None)
+    named = getattr(config, "eos_token_id", None)
+    tokens = set(named if isinstance(named, Sequence) else [named])
+    tokens.add(_tokenizer(model).eos_token_id)
+    tokens.discard(None)
     require(
-        token is not None, "the tokenizer names no end-of-sequence token: set tokenizer.eos_token."
+        bool(tokens),
+        "neither the tokenizer nor the model's generation_config names an end-of-sequence token: "
+        "set tokenizer.eos_token.",
     )
-    return int(token)
+    return tuple(sorted(int(token) for token in tokens))
+
+
+def _of_text(words: Any, text: str) -> list[int]:
+    plain = words(text, add_special_tokens=False).input_ids
+    whole = words(text).input_ids
+    for front in range(len(whole) - len(plain), -1, -1):
+        if plain and whole[front : front + len(plain)] == plain:
+            # What is behind it is left out: a text that some tokenizers close stays open here.
+            added = whole[:front]
+            return plain if added == plain[:front] else added + plain
+    return whole
+
+
+def _are_messages(prompt: Any) -> bool:
+    listed = isinstance(prompt, Sequence) and len(prompt) > 0
+    return listed and all(isinstance(item, Mapping) for item in prompt)
+
+
+def _of_messages(words: Any, messages: Any) -> list[int]:
+    require(
+        bool(getattr(words, "chat_template", None)),
+        "chat messages need a chat template, and the tokenizer has none: set "
+        "tokenizer.chat_template, or give a text or token ids.",
+    )
+    for message in messages:
+        parts = ", ".join(map(str, message)) or "nothing"
+        require(
+            "role" in message and "content" in message,
+            f"a chat message has a role and a content; this one has {parts}.",
+        )
+    begun = messages[-1]["role"] == "assistant"
+    try:
+        encoded = words.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=not begun,
+            continue_final_message=begun,
+            return_dict=True,
+        )
+    except (TemplateError, ValueError, TypeError, KeyError) as error:
+        why = " ".join(str(error).split())
+        raise MechRewardError(f"the chat template does not take these messages: {why}") from error
+    return encoded["input_ids"]
+
+
+def _whole(prompt: Any) -> list[int]:
+    """Token ids as a list."""
+    kinds = "a prompt is a text, token ids or chat messages"
+    items = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+    listed = isinstance(items, Sequence) and not isinstance(items, bytes)
+    require(listed, f"{kinds}; {type(prompt).__name__} was given.")
+    for item in items:
+        whole = isinstance(item, Integral) and not isinstance(item, bool)
+        if not whole or abs(item) >= 2**63:
+            raise MechRewardError(f"{kinds}; {item!r} is no token id.")
+    return [int(item) for item in items]
 
 
 def _tokenizer(model: Any) -> Any:

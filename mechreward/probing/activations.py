@@ -18,6 +18,7 @@ from mechreward.base.progress import progress
 from mechreward.models.capture import ROWS
 from mechreward.models.checks import check_hooks
 from mechreward.models.engine import Hooks
+from mechreward.models.finite import not_finite, row_name
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.load import device_of
 from mechreward.models.site import Site, parse_sites
@@ -195,7 +196,8 @@ def record(
     ------
     MechRewardError
         Unknown site, layer, or kind of rows; runs of another model; no runs; hooks of another kind;
-        batch < 1; more than `budget` and no `store`, or no room on its disk.
+        batch < 1; more than `budget` and no `store`, or no room on its disk; activations that are
+        not finite.
     """
     identity = model_id(model)
     of_kind("runs", runs, Rollouts, "sample makes them of problems")
@@ -240,7 +242,9 @@ def record(
             caught = forward(model, [runs[i].tokens for i in chosen], wanted, stop)
             for site, into in x.items():
                 for row, i in enumerate(chosen):
-                    into[begins[i] : begins[i + 1]] = _pick(caught[site][row], runs[i], rows)
+                    x_row = _pick(caught[site][row], runs[i], rows)
+                    _check_finite(x_row, site, labels["position"][begins[i] :], runs[i], i)
+                    into[begins[i] : begins[i + 1]] = x_row
                 if site in files:
                     files[site].wrote(chosen, int(counts[chosen].sum()))
             bar.update(len(chosen))
@@ -291,6 +295,15 @@ def _pick(x: torch.Tensor, run: Trajectory, rows: str) -> torch.Tensor:
     if rows == "states":
         return x[list(run.step_ends)].clone()
     return torch.stack([x[run.span(step)].mean(0) for step in range(1, run.steps + 1)])
+
+
+def _check_finite(
+    x: torch.Tensor, site: Site, positions: np.ndarray, run: Trajectory, number: int
+) -> None:
+    wrong = torch.nonzero(~x.isfinite())
+    if len(wrong):
+        position = int(positions[wrong[0, 0]])
+        raise not_finite(row_name(number, run.problem_id), str(site), position)
 
 
 def _labels(runs: Rollouts, rows: str) -> dict[str, np.ndarray]:

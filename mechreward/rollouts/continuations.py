@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from mechreward.base.errors import require
 from mechreward.models.engine import Job, Policy, generate
 from mechreward.models.row_edits import Edit
-from mechreward.models.text import decode, encode, eos_id, pieces
-from mechreward.rollouts.sample import answer_key
+from mechreward.models.text import decode, eos_ids, pieces
+from mechreward.rollouts.sample import answer_key, prompt_of
 from mechreward.rollouts.trajectory import Rollouts, check_distinct, task_of
 from mechreward.tasks import Problem
 from mechreward.tasks.judge import judge
@@ -101,7 +101,7 @@ def beginnings(model: Any, problems: Sequence[Problem]) -> list[State]:
     check_distinct(problems)
     states = []
     for problem in problems:
-        prompt = encode(model, problem.prompt)
+        prompt = prompt_of(model, problem)
         states.append(State(problem, prompt, len(prompt)))
     return states
 
@@ -144,9 +144,9 @@ def answer(
     for state, edits, key in jobs:
         length = len(state.tokens)
         room = task.max_tokens - (length - state.prompt_len)
-        wanted.append(Job(state.tokens, length, room, key, edits))
+        wanted.append(Job(state.tokens, length, room, key, edits, state.problem.id))
     continuations = generate(
-        model, wanted, eos=eos_id(model), policy=policy, batch=batch, what=what
+        model, wanted, eos=eos_ids(model), policy=policy, batch=batch, what=what
     )
     problems, texts = [], []
     for (state, _, _), continuation in zip(jobs, continuations, strict=True):
@@ -188,11 +188,11 @@ def answer_arms(
 
 def outcomes(model: Any, runs: Rollouts) -> Answers:
     """Answers [trajectory] that were sampled already."""
-    eos = eos_id(model)
+    eos = eos_ids(model)
     return Answers(
         np.array(runs.rewards),
         np.array([run.verdict.outcome != "unverifiable" for run in runs]),
-        np.array([int(run.tokens[-1]) == eos for run in runs]),
+        np.array([int(run.tokens[-1]) in eos for run in runs]),
         np.array([run.length for run in runs]),
         _turns_back(model, [run.tokens[run.prompt_len :] for run in runs]),
     )

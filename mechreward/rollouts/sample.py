@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from mechreward.base.errors import of_kind, whole
+from mechreward.base.errors import MechRewardError, of_kind, whole
 from mechreward.models.checks import check_hooks
 from mechreward.models.engine import Hooks, Job, Policy, generate
 from mechreward.models.identity import model_id
 from mechreward.models.row_edits import Edit
-from mechreward.models.text import decode, encode, eos_id, pieces
+from mechreward.models.text import decode, encode, eos_ids
+from mechreward.rollouts.steps import step_ends
 from mechreward.rollouts.trajectory import Rollouts, Trajectory, check_distinct, task_of
 from mechreward.tasks import Problem
 from mechreward.tasks.judge import check_problems, judge
@@ -62,7 +63,10 @@ def sample(
     ------
     MechRewardError
         No problems, several tasks, one problem twice, problems that no file can hold, hooks of
-        another kind, k < 1, or a verifier that fails throughout (see `tasks.judge`).
+        another kind, k < 1, or a verifier that fails throughout (see `tasks.judge`). Before any
+        work, with the problem's id: a prompt that is empty, does not fit into the model's context
+        with the task's limit, or has tokens outside the vocabulary. Later, likewise: logits that
+        are not finite.
     """
     (runs,) = sample_arms(
         model, problems, [()], k=k, seed=seed, policy=policy, batch=batch, hooks=hooks, what=what
@@ -73,6 +77,25 @@ def sample(
 def answer_key(seed: int, problem: Problem, number: int = 0) -> tuple[str, int, str, int]:
     """Name of the random numbers of one answer: the same for a baseline and every arm beside it."""
     return ("answer", seed, problem.id, number)
+
+
+def prompt_of(model: Any, problem: Problem) -> torch.Tensor:
+    """Tokens [pos] of a problem's prompt.
+
+    Raises
+    ------
+    MechRewardError
+        No tokens can be made of it, or none but those that an empty text has.
+    """
+    try:
+        tokens = encode(model, problem.prompt)
+    except MechRewardError as error:
+        raise MechRewardError(f"problem {problem.id!r}: {error}") from error
+    empty = len(tokens) == 0
+    if isinstance(problem.prompt, str):
+        empty = empty or torch.equal(tokens, encode(model, ""))
+    require(not empty, f"problem {problem.id!r}: its prompt is empty.")
+    return tokens
 
 
 def sample_arms(
@@ -118,7 +141,7 @@ def sample_arms(
     Raises
     ------
     MechRewardError
-        As `sample`; or an edit that never fired.
+        As `sample`, or an edit that never fired.
     """
     identity = model_id(model)
     task = task_of(problems)
@@ -132,16 +155,16 @@ def sample_arms(
     check_problems(task, problems)
     asked = []  # every answer of an arm: problem, prompt, number of the answer
     for problem in problems:
-        prompt = encode(model, problem.prompt)
+        prompt = prompt_of(model, problem)
         for number in range(k):
             asked.append((problem, prompt, number))
     jobs = []
     for edits in arms:
         for problem, prompt, number in asked:
             key = answer_key(seed, problem, number)
-            jobs.append(Job(prompt, len(prompt), task.max_tokens, key, edits))
+            jobs.append(Job(prompt, len(prompt), task.max_tokens, key, edits, problem.id))
     answers = generate(
-        model, jobs, eos=eos_id(model), policy=policy, batch=batch, hooks=hooks, what=what
+        model, jobs, eos=eos_ids(model), policy=policy, batch=batch, hooks=hooks, what=what
     )
     owners = tuple(problem for problem, _, _ in asked)
     texts = [decode(model, answer.tokens) for answer in answers]
@@ -153,12 +176,12 @@ def sample_arms(
         made = zip(asked, answers[start:], verdicts[start:], strict=False)
         for (problem, prompt, number), answer, verdict in made:
             tokens = torch.cat([prompt, answer.tokens])
-            ends = task.step_ends(pieces(model, tokens), len(prompt))
+            ends = step_ends(model, task, tokens, len(prompt), answer.finished)
             run = Trajectory(
                 problem_id=problem.id,
                 tokens=tokens,
                 prompt_len=len(prompt),
-                step_ends=tuple(ends),
+                step_ends=ends,
                 verdict=verdict,
                 logprobs=answer.logprobs,
                 seed=seed,

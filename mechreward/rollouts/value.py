@@ -16,7 +16,7 @@ from mechreward.base.errors import of_kind, require, whole
 from mechreward.base.files import read_tensors, write_tensors
 from mechreward.models.engine import Job, generate
 from mechreward.models.identity import model_id
-from mechreward.models.text import decode, eos_id
+from mechreward.models.text import decode, eos_ids
 from mechreward.rollouts.trajectory import Rollouts, task_of
 from mechreward.tasks.judge import check_problems, judge
 
@@ -259,11 +259,11 @@ def estimate(
                 room = task.max_tokens - (end + 1 - run.prompt_len)
                 for j in range(k):
                     key = ("value", seed, run.problem_id, run.seed, run.sample, step, j)
-                    jobs.append(Job(run.tokens, end + 1, room, key))
+                    jobs.append(Job(run.tokens, end + 1, room, key, problem=run.problem_id))
                     rows.append(len(states))
             states.append((number, step, run.reward, group))
     continuations = generate(
-        model, jobs, eos=eos_id(model), policy=runs.policy, batch=batch, what=what
+        model, jobs, eos=eos_ids(model), policy=runs.policy, batch=batch, what=what
     )
     problems, texts = [], []
     for i, (job, row) in enumerate(zip(jobs, rows, strict=True)):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,8 @@ from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, req
 
 SPLITS = ("train", "validation", "test")
 OUTCOMES = ("correct", "incorrect", "unverifiable")
+# A text, token ids, or chat messages ({"role": ..., "content": ...}).
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 PATIENCE = 20_000  # draws without a new problem before a split counts as exhausted
 
 
@@ -25,8 +27,9 @@ class Problem:
     ----------
     id : str
         Decides the split: the same id is the same problem on every machine.
-    prompt : str
-        What the model reads.
+    prompt : str, sequence of int, or sequence of mapping
+        What the model reads: a text, token ids, or chat messages (`role` and `content`), which the
+        tokenizer's chat template turns into tokens. Ids and messages are kept as a tuple.
     answer : str
         The right answer, as it is to be written.
     info : dict
@@ -37,10 +40,19 @@ class Problem:
     """
 
     id: str
-    prompt: str
+    # Messages cannot be hashed; the id can.
+    prompt: Prompt = field(hash=False)
     answer: str
     info: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     task: Task | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        items: Any = self.prompt
+        if hasattr(items, "tolist"):  # a tensor or an array
+            items = items.tolist()
+        if isinstance(items, list):
+            items = tuple(items)
+        object.__setattr__(self, "prompt", items)
 
     @property
     def question(self) -> str:
@@ -218,7 +230,9 @@ class Task(ABC):
     def step_ends(self, pieces: Sequence[str], prompt_len: int) -> list[int]:
         """Absolute index of each step's last token.
 
-        A step ends at a token that holds a line break, and at the last token of the text.
+        A step ends at a token that holds a line break, and at the last token of the text. A line
+        without text is no step of its own: it belongs to the step before it or, at the beginning of
+        an answer, to the one behind it.
 
         Parameters
         ----------
@@ -234,9 +248,17 @@ class Task(ABC):
         """
         ends = [prompt_len - 1]
         last = len(pieces) - 1
+        text = False  # whether the present line has any
         for position in range(prompt_len, len(pieces)):
-            if "\n" in pieces[position] or position == last:
+            text = text or bool(pieces[position].strip())
+            if "\n" not in pieces[position] and position != last:
+                continue
+            first = len(ends) == 1
+            if text or (first and position == last):
                 ends.append(position)
+            elif not first:
+                ends[-1] = position
+            text = False
         return ends
 
 
