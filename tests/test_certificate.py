@@ -19,9 +19,9 @@ from mechreward import stats
 from mechreward.calibration.certificates import certificates, pooled, rates, suspects
 from mechreward.causal import claims, trials
 from mechreward.causal.certificate import Certificate, certify, deal_problems
-from mechreward.causal.claims import CLAIMS, Claim
 from mechreward.causal.steering import like, matched_pushes, own_push, rival
 from mechreward.causal.trials import Patched, Steered
+from mechreward.causal.verdict import CLAIMS, Claim
 from mechreward.experiments.certificate import claim_rows
 from mechreward.probing.evidence import Beyond, Evidence
 from mechreward.rollouts.continuations import Answers, answer, beginnings

@@ -11,8 +11,8 @@ import tiny
 import mechreward as mr
 from mechreward import tasks
 from mechreward.causal import claims
-from mechreward.causal.claims import Claim
 from mechreward.causal.trials import Steered
+from mechreward.causal.verdict import Claim
 from mechreward.rollouts.continuations import Answers, outcomes
 from mechreward.tasks import Problem
 from mechreward.tasks.base import UNFINISHED
@@ -41,7 +41,8 @@ def steered(down: Answers, up: Answers) -> Steered:
     base = answers([0, 1] * (n // 2), [9, 12] * (n // 2))
     rivals = dict.fromkeys(("next_token", "magnitude"), both(base, base))
     ids = tuple(map(str, range(n)))
-    return Steered(ids, base, both(down, up), rivals, {}, (0.0,) * 99, {}, 99, {}, {})
+    draws, readers = np.zeros((2, 99)), np.zeros((2, 0))
+    return Steered(ids, base, both(down, up), rivals, {}, draws, readers, {}, 99, {}, {})
 
 
 # Verdicts

@@ -12,7 +12,7 @@ from mechreward import stats
 from mechreward.base.errors import one_of
 from mechreward.calibration.data import RESID
 from mechreward.causal.certificate import by_steering, certify, deal_problems, sample_states
-from mechreward.causal.claims import CLAIMS, verdicts
+from mechreward.causal.verdict import CLAIMS, verdicts
 from mechreward.experiments.rows import Detail, Row, rows_from
 from mechreward.experiments.split import shared
 from mechreward.models.site import Site

@@ -16,10 +16,11 @@ from mechreward.base.files import nulled, read_json, write_json
 from mechreward.base.progress import tell
 from mechreward.base.streams import stream
 from mechreward.causal import claims as judge
-from mechreward.causal.claims import CLAIMS, Claim
+from mechreward.causal.cause import causal
 from mechreward.causal.intervene import mean, zero
 from mechreward.causal.steering import Push, matched_pushes, overlap_with, own_push, rival
 from mechreward.causal.trials import patched, steered
+from mechreward.causal.verdict import CLAIMS, LEVEL, Claim
 from mechreward.models.engine import Policy
 from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
@@ -123,7 +124,7 @@ class Certificate:
             f"| {claim.claim} | **{claim.verdict}** | {claim.reason} |" for claim in self.claims
         ]
         for claim in self.claims:
-            asked = " ".join((getattr(judge, claim.claim).__doc__ or "").split())
+            asked = " ".join((judge.QUESTIONS[claim.claim].__doc__ or "").split())
             lines += ["", f"## {claim.claim}: {claim.verdict}", "", asked, ""]
             lines += [f"- {key}: {_short(value)}" for key, value in claim.numbers.items()]
         return "\n".join(lines) + "\n"
@@ -383,11 +384,11 @@ def by_steering(
             rivals.append(other)
     n = len(problems)
     base = float(np.mean(runs.rewards))
-    see = stats.detectable_effect(n, base, alpha=judge.LEVEL)
+    see = stats.detectable_effect(n, base, alpha=LEVEL)
     tell(
         what,
         f"accuracy {base:.2f} on train; "
-        f"with n={n} problems {stats.can_see(see, 'contrast')} at {judge.LEVEL}",
+        f"with n={n} problems {stats.can_see(see, 'contrast')} at {LEVEL}",
     )
     trial = steered(
         model,
@@ -399,14 +400,14 @@ def by_steering(
         [zero(neurons), mean(neurons, tokens)],
         runs,
         tokens,
-        level=judge.LEVEL,
+        level=LEVEL,
         seed=seed,
         policy=policy,
         what=what,
     )
     error = float(np.mean([control.error for control in controls])) if controls else math.nan
     p_reads = float(reading_p(fit, [neurons.indices], seed)[0])
-    cause = judge.causal(trial, seed, error, p_reads)
+    cause = causal(trial, seed, error, p_reads)
     cause.numbers.update(displacement=push.norm)
     shared = {arm: overlap_with(push, score) for arm, score in scores.items()}
     special = judge.specific(trial, cause, shared, seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mechreward.calibration.certificates import SIZES
 from mechreward.calibration.pipeline import RECOMMENDED
-from mechreward.causal.claims import CLAIMS
+from mechreward.causal.verdict import CLAIMS
 from mechreward.experiments.rows import Results, Row
 from mechreward.probing.overlap import GROUP
 from mechreward.report import layout

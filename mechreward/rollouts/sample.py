@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mechreward.base.errors import MechRewardError, of_kind, whole
+from mechreward.base.errors import MechRewardError, of_kind, require, whole
 from mechreward.models.checks import check_hooks
 from mechreward.models.engine import Hooks, Job, Policy, generate
 from mechreward.models.identity import model_id

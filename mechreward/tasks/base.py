@@ -60,7 +60,7 @@ class Problem:
         no text (token ids, chat messages) is written as JSON."""
         if isinstance(self.prompt, str):
             return self.prompt
-        return json.dumps(self.prompt, sort_keys=True, default=lambda item: item.tolist())
+        return json.dumps(self.prompt, sort_keys=True, default=repr)
 
     @property
     def difficulty(self) -> int:

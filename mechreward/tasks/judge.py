@@ -107,7 +107,7 @@ def check_problems(task: Task, problems: Sequence[Problem]) -> None:
     that fails on an empty answer to the first problem.
     """
     for problem in problems:
-        for name in ("id", "prompt", "answer", "info"):
+        for name in ("id", "answer", "info"):
             fault = _no_json(getattr(problem, name), name)
             if fault:
                 raise MechRewardError(

@@ -1,0 +1,167 @@
+"""Whether steering a set makes a difference of its own: the claim `causal`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from mechreward import stats
+from mechreward.causal.controls import MATCHED
+from mechreward.causal.trials import MEASURES, Steered, differs, measured
+from mechreward.causal.verdict import LEVEL, MOVE, Claim, bounded, seen, spread, what_to_run
+from mechreward.stats import Interval
+
+WORDS = {"reward": "accuracy", "back": "turning back"}  # what the measures are called
+
+
+def causal(
+    trial: Steered, seed: int = 0, error: float = float("nan"), p_reads: float = 0.0
+) -> Claim:
+    """Steering the set one standard deviation toward high V and toward low V makes a difference in
+    how many answers are right or, where the task has it, in how many turn back, that damage and
+    neutral sets do not make.
+
+    The direction is reported and does not decide: a set that is read only to turn back may do harm
+    by it. A change of the same sign under both steerings is damage, whatever their difference. Zero
+    and mean ablation stand beside it and do not decide, as they need not move V.
+
+    Pass: exact McNemar of up against down p <= .01 after Holm over both measures, and the
+    difference is larger, either way, than that of at least 99 matched sets that do not read V-hat.
+    Where it is the turning back alone, that is said, and the set has to read V-hat on the training
+    split too (`p_reads` <= .01): neurons may well decide to turn back by something else. Sets that
+    read V-hat, matched ones and the best readers of all others, are no neutral controls: where one
+    is not shown to move less, the set is causal and shares that with others. Fail: damage, neutral
+    sets that move as much, or a difference of `MOVE` excluded either way.
+
+    Sets are matched exactly on what the intervention does, the displacement; on rms as nearly as
+    the site allows, and `error` (`causal.controls.Control`) says how nearly. Small sites have no 99
+    sets of equal rms, so that is said and does not decide (our choice).
+    """
+    measures = [m for m in MEASURES if m == "reward" or measured(trial.own, m).any()]
+    p = {measure: differs(trial.own, measure) for measure in measures}
+    holm = dict(zip(p, stats.holm(np.array(list(p.values()))).tolist(), strict=True))
+    moves = []
+    for measure in measures:
+        reads = measure == "reward" or p_reads <= LEVEL
+        moves.append(_move(trial, measure, holm[measure], reads, seed))
+    base = float(trial.base.reward.mean())
+    down, up = measured(trial.own, "reward").mean(-1).tolist()
+    numbers: dict[str, Any] = spread("contrast", moves[0].contrast)
+    for move in moves[1:]:
+        numbers |= spread(f"{move.measure}_contrast", move.contrast)
+    numbers |= {
+        "p_mcnemar": p,
+        "p_holm": holm,
+        "p_rank": {move.measure: move.p_rank for move in moves},
+        "largest_matched": {move.measure: move.largest for move in moves},
+        "readers_that_move_as_far": {move.measure: move.shared for move in moves},
+        "readers_run": trial.readers.shape[1],
+        "p_reads": p_reads,
+        "detectable": seen(moves[0].contrast),
+        "draws_run": trial.draws.shape[1],
+        "draws": trial.planned,
+        "rms_match_error": error,
+        "accuracy": base,
+        "accuracy_down": down,
+        "accuracy_up": up,
+    }
+    for op, answers in trial.ablated.items():
+        numbers[f"accuracy_{op}"] = float(answers.reward.mean())
+    reason = f"accuracy {up:.2f} steered up, {down:.2f} down, {base:.2f} as it is"
+    # The first measure that settles it, in this order: what passes, what is open, what fails.
+    order = ("pass", "few", "unread", "open", "damage", "others", "excluded")
+    first = min(moves, key=lambda move: order.index(move.reading))
+    numbers["measure"] = first.measure
+    reason += (
+        f": {WORDS[first.measure]} differs by {bounded(first.contrast)}, n={first.contrast.n}, "
+    )
+    reason += f"McNemar p={holm[first.measure]:.2g} after Holm"
+    return _causal_claim(first, trial, reason, error, numbers)
+
+
+@dataclass(frozen=True)
+class _Move:
+    """How far a set moves one measure, beside its controls, and what that comes to."""
+
+    measure: str
+    contrast: Interval
+    p_rank: float
+    as_far: int
+    largest: float
+    shared: int
+    reading: str
+
+
+def _move(trial: Steered, measure: str, p: float, reads: bool, seed: int) -> _Move:
+    ids = np.array(trial.problems)
+    base = measured(trial.base, measure)
+    down, up = measured(trial.own, measure)
+    moved = stats.paired_difference(up, down, ids, seed=seed)
+    row = MEASURES.index(measure)
+    draws, readers = np.abs(trial.draws[row]), np.abs(trial.readers[row])
+    as_far = int((draws >= abs(moved.estimate)).sum())
+    rank = (1 + as_far) / (1 + trial.planned)
+    changes = [stats.paired_difference(side, base, ids, seed=seed) for side in (down, up)]
+    if p > LEVEL:
+        excluded = max(-moved.low, moved.high) < MOVE
+        reading = "excluded" if excluded else "open"
+    elif all(c.low > 0 for c in changes) or all(c.high < 0 for c in changes):
+        reading = "damage"
+    elif as_far and rank > LEVEL:
+        reading = "others"
+    elif rank > LEVEL:
+        reading = "few"
+    else:
+        reading = "pass" if reads else "unread"
+    least = max(moved.low, -moved.high)  # of what it moves, either way
+    return _Move(
+        measure,
+        moved,
+        rank,
+        as_far,
+        float(max(draws, default=np.nan)),
+        int((readers >= least).sum()),
+        reading,
+    )
+
+
+def _causal_claim(
+    move: _Move, trial: Steered, reason: str, error: float, numbers: dict[str, Any]
+) -> Claim:
+    """The claim of the measure that decides."""
+    run = trial.draws.shape[1]
+    if move.reading in ("open", "excluded"):
+        see = seen(move.contrast)
+        if move.reading == "excluded":
+            reason += f"; a difference of {MOVE} is excluded either way."
+            return Claim("causal", "fail", reason, numbers)
+        reason += f"; {what_to_run(see, move.contrast.n, MOVE, 'a difference', 'n')}"
+        return Claim("causal", "inconclusive", reason, numbers)
+    if move.reading == "damage":
+        reason += ": both steerings change it the same way, which is damage."
+        return Claim("causal", "fail", reason, numbers)
+    if move.reading == "others":
+        reason += f"; {move.as_far} of {run} matched sets that do not read V-hat move it as far."
+        return Claim("causal", "fail", reason, numbers)
+    reason += f", beyond {run} sets of equal displacement that do not read V-hat"
+    if isfinite(error) and error > MATCHED:
+        reason += f", rms not matched (error {error:.2f})"
+    reason += f" (largest {move.largest:.2f})"
+    if move.reading == "few":
+        reason += f", which reach only p={move.p_rank:.2g}: a pass needs 99, so "
+        reason += "run draws=99, or certify a set for which this site has as many."
+        return Claim("causal", "inconclusive", reason, numbers)
+    if move.reading == "unread":
+        reason += f"; it is not shown to read V-hat (p={numbers['p_reads']:.2g} on train): settle "
+        return Claim("causal", "inconclusive", f"{reason}decodable first.", numbers)
+    better = "up" if move.contrast.estimate > 0 else "down"
+    reason += f"; more of it steered {better}"
+    if move.measure == "back":
+        reason = f"causal for turning back; {reason}"
+    if move.shared:
+        others = f"{move.shared} of {trial.readers.shape[1]} other sets that read V-hat"
+        reason = f"causal, shared: {others} are not shown to move it less; {reason}"
+    return Claim("causal", "pass", f"{reason}.", numbers)
