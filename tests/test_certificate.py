@@ -22,6 +22,7 @@ from mechreward.causal.certificate import Certificate, certify, deal_problems
 from mechreward.causal.steering import like, matched_pushes, own_push, rival
 from mechreward.causal.trials import Patched, Steered
 from mechreward.causal.verdict import CLAIMS, Claim
+from mechreward.causal.verdict import verdicts as judged
 from mechreward.experiments.certificate import claim_rows
 from mechreward.probing.evidence import Beyond, Evidence
 from mechreward.rollouts.continuations import Answers, answer, beginnings
@@ -50,7 +51,7 @@ def certified(name) -> Certificate:
 
 
 def verdicts(name):
-    return claims.verdicts(certified(name).claims)
+    return judged(certified(name).claims)
 
 
 # On models whose truth is known

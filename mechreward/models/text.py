@@ -44,11 +44,10 @@ def pieces(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> lis
 def decode(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> str:
     """Text of several tokens, as a verifier reads it: special tokens are shown, but for an
     end-of-sequence token at the end."""
-    words = _tokenizer(model)
     ids = [int(token) for token in tokens]
-    if ids and ids[-1] == words.eos_token_id:
+    if ids and ids[-1] in eos_ids(model):
         ids = ids[:-1]
-    return words.decode(ids)
+    return _tokenizer(model).decode(ids)
 
 
 def eos_ids(model: Any) -> tuple[int, ...]:
