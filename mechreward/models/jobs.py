@@ -136,7 +136,9 @@ def _config(model: Any) -> Any:
     """HuggingFace's config of the language model; None for a HookedTransformer."""
     inner = getattr(model, "original_model", model)
     config = getattr(inner, "config", None)
-    return config.get_text_config() if hasattr(config, "get_text_config") else None
+    if config is None or not hasattr(config, "get_text_config"):
+        return None
+    return config.get_text_config()
 
 
 def _too_long(name: str, job: Job, context: int) -> None:

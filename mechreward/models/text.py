@@ -61,7 +61,7 @@ def eos_ids(model: Any) -> tuple[int, ...]:
     inner = getattr(model, "original_model", model)
     config = getattr(inner, "generation_config", None)
     named = getattr(config, "eos_token_id", None)
-    tokens = set(named if isinstance(named, Sequence) else [named])
+    tokens: set[Any] = set(named if isinstance(named, Sequence) else [named])
     tokens.add(_tokenizer(model).eos_token_id)
     tokens.discard(None)
     require(
