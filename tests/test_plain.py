@@ -141,7 +141,7 @@ def test_every_character_that_python_calls_hidden_is_shown():
     a shape."""
     shaped = set(range(0x600, 0x606)) | {0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
     shaped |= set(range(0x13430, 0x13440))  # joiners of hieroglyphs
-    for number in range(0x110000):
+    for number in [*range(0x20000), *range(0xE0000, 0xE1000)]:
         character = chr(number)
         if (
             unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -188,6 +188,7 @@ def pictures(bad: str) -> list[str]:
 def test_pictures_hold_no_hidden_character_and_stay_xml():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Glyph")  # none is missing
+        warnings.filterwarnings("ignore", "constrained_layout")  # such long names leave no room
         plain, hostile = pictures(""), pictures("".join(HIDDEN))
     for svg in hostile:
         assert_shown(svg, "\n")
