@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn, get_type_hints
 import typer
 
 from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.plain import visible
 from mechreward.bench.ground import BenchSizes
 from mechreward.experiments.plan import PAPER, Plan, asked, experiment_list
 
@@ -98,12 +99,12 @@ def demo(
     from mechreward.studies.study import Study
 
     plan = replace(plan, model=model, task=task or home_of(model))
-    study = Study.open(plan, out, overwrite, say=typer.echo)
+    study = Study.open(plan, out, overwrite, say=_say)
     results = run_demo(study)
     page = write(study.out, study.plan, study.model, results, study.splits["test"])
     manifest = Results.load(out / "results.json").manifest
     _tell(manifest["found"], manifest["not_found"])
-    typer.echo(f"report: {page}")
+    _say(f"report: {page}")
 
 
 @app.command()
@@ -141,14 +142,14 @@ def paper(
     if not homes:
         own = model or MAIN_JOB.model
         homes = [(own, task or home_of(own))]
-    results = reproduce(names, out, homes, plan, say=typer.echo)
+    results = reproduce(names, out, homes, plan, say=_say)
     for name, where in homes:
-        typer.echo(f"{name} on {where}")
+        _say(f"{name} on {where}")
         _tell(*findings(Results({}, tuple(results.where(model=name, task=where)))))
-    typer.echo(f"results: {out / 'results.json'}")
+    _say(f"results: {out / 'results.json'}")
     if docs:
         again = f"{results.manifest['command']} --docs {docs}"
-        typer.echo(f"page: {write_page(results, docs, again)}")
+        _say(f"page: {write_page(results, docs, again)}")
 
 
 @app.command()
@@ -198,8 +199,8 @@ def certify(
     )
     certificate.save(out / "certificate.json")
     page = write_atomic(out / "certificate.md", certificate.page())
-    typer.echo(str(certificate))
-    typer.echo(f"page: {page}")
+    _say(str(certificate))
+    _say(f"page: {page}")
 
 
 @app.command()
@@ -225,10 +226,10 @@ def bench(
     from mechreward.report.bench_page import page
     from mechreward.studies.bench import bench as race
 
-    results = race(out, only=only, model=model, device=device, sizes=sizes, say=typer.echo)
-    typer.echo(f"results: {out / 'results.json'}")
+    results = race(out, only=only, model=model, device=device, sizes=sizes, say=_say)
+    _say(f"results: {out / 'results.json'}")
     if docs:
-        typer.echo(f"page: {page(results, docs)}")
+        _say(f"page: {page(results, docs)}")
 
 
 @app.command()
@@ -255,12 +256,12 @@ def calibrate(
     from mechreward.studies.calibrate import Calibration
     from mechreward.studies.calibrate import calibrate as run
 
-    results = run(out, Calibration(seeds, full), say=typer.echo)
+    results = run(out, Calibration(seeds, full), say=_say)
     for line in verdicts(results):
-        typer.echo(line)
-    typer.echo(f"results: {out / 'results.json'}")
+        _say(line)
+    _say(f"results: {out / 'results.json'}")
     if docs:
-        typer.echo(f"page: {page(results, docs)}")
+        _say(f"page: {page(results, docs)}")
 
 
 @app.command()
@@ -277,14 +278,19 @@ def pages(
 
     archive = Archive.load(data)
     for path in [fill_file(path, archive) for path in fill] if fill else write_pages(archive, out):
-        typer.echo(f"page: {path}")
+        _say(f"page: {path}")
+
+
+def _say(text: str) -> None:
+    """Lines on the terminal: what models, files and users are called is shown, never obeyed."""
+    typer.echo(visible(text, keep="\n"))
 
 
 def _tell(found: list[str], missed: list[str]) -> None:
     for sentence in found:
-        typer.echo(f"  found: {sentence}")
+        _say(f"  found: {sentence}")
     for sentence in missed:
-        typer.echo(f"  not found: {sentence}")
+        _say(f"  not found: {sentence}")
 
 
 def main() -> None:

@@ -380,7 +380,9 @@ def test_R12_has_the_overlap_of_sets_as_large_as_the_goals_own():
 
 def test_overlap_by_hand_and_its_refusals():
     a, b = made.neurons(1, 2, 3), made.neurons(3, 4, model=made.OTHER)
-    found = overlap(a, b)
+    with pytest.raises(MechRewardError, match=r"made on made-up .* Give other_model=True"):
+        overlap(a, b)
+    found = overlap(a, b, other_model=True)
     assert found.iou == pytest.approx(1 / 4)
     assert (found.expected, found.p) == pytest.approx(stats.hypergeometric_iou(3, 2, 16, 1))
     large = overlap(made.neurons(0, 5, width=8), made.neurons(1, 5, width=8), np.arange(8.0))

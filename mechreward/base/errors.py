@@ -8,12 +8,17 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
 
+from mechreward.base.plain import visible
+
 SHOWN = 12  # names that a message lists before it only counts them
 
 
 class MechRewardError(ValueError):
     """A user's mistake or an impossible request. The CLI prints the message as one line and exits
-    with 2."""
+    with 2. Names in it come from files and users: hidden characters are shown (`base.plain`)."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(" ".join(message.splitlines())))
 
 
 def one_of(what: str, given: object, possible: Iterable[object]) -> None:

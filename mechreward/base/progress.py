@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from mechreward.base.plain import visible
+
 
 def progress(
     what: str | None, unit: str, items: Iterable[Any] | None = None, **options: Any
@@ -27,11 +29,12 @@ def progress(
         Passed on to tqdm.
     """
     silent = what is None or bool(os.environ.get("TQDM_DISABLE"))
-    return tqdm(items, desc=what, unit=unit, disable=silent, mininterval=0.5, **options)
+    title = what and visible(what)
+    return tqdm(items, desc=title, unit=unit, disable=silent, mininterval=0.5, **options)
 
 
 def tell(what: str | None, text: str) -> None:
     """One line above the bars, on standard error; none where `progress` would show no bar for want
     of a title."""
     if what is not None:
-        tqdm.write(f"{what}: {text}", file=sys.stderr)
+        tqdm.write(visible(f"{what}: {text}"), file=sys.stderr)

@@ -13,6 +13,7 @@ import numpy as np
 from mechreward import stats
 from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
 from mechreward.base.files import nulled, read_json, write_json
+from mechreward.base.plain import in_cell, in_markdown, visible
 from mechreward.base.progress import tell
 from mechreward.base.streams import stream
 from mechreward.causal import claims as judge
@@ -100,33 +101,40 @@ class Certificate:
 
     def __str__(self) -> str:
         """The page as text."""
+        lines = [*self._head(), ""]
+        for claim in self.claims:
+            lines.append(f"{claim.claim:<11} {claim.verdict.upper():<13} {claim.reason}")
+        return "\n".join(visible(line) for line in lines)
+
+    def _head(self) -> list[str]:
+        """What was certified, on which model and task, with which sizes."""
         neurons, identity = self.neurons, self.neurons.model_id
         indices = ", ".join(map(str, neurons.indices[:20]))
         if len(neurons) > 20:
             indices += ", ..."
-        lines = [
+        return [
             f"Certificate: {len(neurons)} neurons of {neurons.site} ({neurons.how or 'given'})",
             f"model {identity.name} (weights {identity.weights}), task {self.task}; "
             f"neurons {indices}",
             ", ".join(f"{key} {value}" for key, value in self.sizes.items()),
-            "",
         ]
-        for claim in self.claims:
-            lines.append(f"{claim.claim:<11} {claim.verdict.upper():<13} {claim.reason}")
-        return "\n".join(lines)
 
     def page(self) -> str:
         """The same in Markdown, with what each claim asks and all numbers."""
         lines = [f"# Certificate of {len(self.neurons)} neurons of {self.neurons.site}", ""]
-        lines += [f"{line}  " for line in str(self).split("\n")[:3]]
+        lines += [f"{in_markdown(line)}  " for line in self._head()]
         lines += ["", "| claim | verdict | reason |", "| --- | --- | --- |"]
         lines += [
-            f"| {claim.claim} | **{claim.verdict}** | {claim.reason} |" for claim in self.claims
+            f"| {claim.claim} | **{claim.verdict}** | {in_cell(claim.reason)} |"
+            for claim in self.claims
         ]
         for claim in self.claims:
             asked = " ".join((judge.QUESTIONS[claim.claim].__doc__ or "").split())
             lines += ["", f"## {claim.claim}: {claim.verdict}", "", asked, ""]
-            lines += [f"- {key}: {_short(value)}" for key, value in claim.numbers.items()]
+            lines += [
+                f"- {in_markdown(f'{key}: {_short(value)}')}"
+                for key, value in claim.numbers.items()
+            ]
         return "\n".join(lines) + "\n"
 
     def save(self, path: Path | str) -> Path:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 
 from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import read_json, write_json
+from mechreward.base.plain import visible
 from mechreward.base.progress import progress
 from mechreward.causal.intervene import patch
 from mechreward.causal.reference import absolute
@@ -67,7 +68,7 @@ class PatchingSweep:
     def __repr__(self) -> str:
         shape = f"{len(self.sites)} sites x {len(self.positions)} positions"
         ends = f"clean {self.clean:.3g}, corrupted {self.corrupted:.3g}"
-        return f"PatchingSweep({shape}, {self.neurons}, {ends})"
+        return f"PatchingSweep({shape}, {visible(self.neurons)}, {ends})"
 
     @property
     def effect(self) -> Float[np.ndarray, "site position"]:

@@ -150,9 +150,9 @@ def plan_of(results: Results, model: str, task: str) -> Plan:
 
 
 def again(results: Results, *names: str) -> str:
-    """The command that repeats `names` on all homes of the page, for a line of its own."""
+    """The command that repeats `names` on all homes of the page."""
     homes = list(dict.fromkeys((row.model, row.task) for row in results.rows))
-    return f"`{repeat(names, homes, plan_of(results, *homes[0]))}`"
+    return repeat(names, homes, plan_of(results, *homes[0]))
 
 
 def command(plan: Plan, names: Sequence[str] = ()) -> str:

@@ -69,9 +69,9 @@ def transfer(homes: Mapping[str, Home], seed: int = 0, draws: int = 19) -> list[
 
 def _overlap_rows(source: Home, goal: Home, setting: Setting, detail: Detail) -> list[Row]:
     """Intersection over union of two homes' sets, beside neurons as large."""
-    any_neurons = overlap(source.neurons, goal.neurons)
+    any_neurons = overlap(source.neurons, goal.neurons, other_model=True)
     sizes = goal.tokens.rms().numpy()
-    as_large = overlap(source.neurons, goal.neurons, sizes)
+    as_large = overlap(source.neurons, goal.neurons, sizes, other_model=True)
     iou = bare(any_neurons.iou, any_neurons.width)
     chance = Detail(
         shared=any_neurons.shared,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from mechreward import stats
 from mechreward.base.streams import rng
 from mechreward.experiments.rows import Detail, Row, Setting, row_of, rows_of
 from mechreward.experiments.split import Split, check_splits
-from mechreward.models.identity import model_id, randomised
+from mechreward.models.identity import randomised
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.probe import ValueProbe
@@ -145,8 +144,8 @@ def _probes(fit: Examples, over_tokens: Examples | None) -> list[tuple[str, Any,
 
 def _read_by(model: Any, split: Split, site: Site) -> Examples:
     """States of a split as another model reads the same answers."""
-    runs = replace(split.runs, model_id=model_id(model))
-    return states(record(model, runs, site, what=None)[str(site)], split.values)
+    acts = record(model, split.runs, site, other_model=True, what=None)[site]
+    return states(acts, split.values)
 
 
 def _beyond_surface(

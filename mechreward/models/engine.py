@@ -17,6 +17,7 @@ import torch
 from mechreward.base import streams
 from mechreward.base.errors import require
 from mechreward.base.progress import progress
+from mechreward.models.bins import length_bins
 from mechreward.models.cache import Pair, RowCache
 from mechreward.models.capture import Capture, Catcher
 from mechreward.models.fast_pass import LeanPass
@@ -344,13 +345,20 @@ class _Run:
         A job's last token is run in its first step.
         """
         new = {job.prefix: job for job in jobs if job.prefix not in self.prefilled}
+        waiting = list(new.values())
         lengths = [max(1, self.longest[prefix] - 1) for prefix in new]
-        tokens = torch.zeros(len(new), max(lengths), dtype=torch.long)
+        for numbers in length_bins(lengths, len(new)):
+            part = [waiting[number] for number in numbers]
+            self._prefill_together(part, [lengths[number] for number in numbers])
+
+    def _prefill_together(self, jobs: Sequence[Job], lengths: Sequence[int]) -> None:
+        """One pass over the beginnings of prefixes, which are about as long as each other."""
+        tokens = torch.zeros(len(jobs), max(lengths), dtype=torch.long)
         positions = torch.full_like(tokens, -1)
-        for row, (job, length) in enumerate(zip(new.values(), lengths, strict=True)):
+        for row, (job, length) in enumerate(zip(jobs, lengths, strict=True)):
             tokens[row, :length] = job.trunk[:length]
             positions[row, :length] = torch.arange(length)
-        codes = [self.edits.code(job.edits) for job in new.values()]
+        codes = [self.edits.code(job.edits) for job in jobs]
         rows = torch.tensor(codes).long().to(self.device)
         self.edits.set(rows, positions.to(self.device))
         tokens = tokens.to(self.device)
@@ -359,7 +367,7 @@ class _Run:
         else:
             _, cache = forward_step(self.model, tokens, torch.ones_like(tokens), None)
             layers = [(layer.keys, layer.values) for layer in cache.layers]
-        self.prefilled |= {prefix: (layers, row) for row, prefix in enumerate(new)}
+        self.prefilled |= {job.prefix: (layers, row) for row, job in enumerate(jobs)}
 
 
 def _hooked(model: Any, hooks: Hooks) -> Any:

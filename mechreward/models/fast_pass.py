@@ -156,6 +156,12 @@ class LeanPass:
             streams.append(self._through(layer, streams[-1]))
         return streams
 
+    def replay(self, tokens: Int[torch.Tensor, "row pos"], layers: int) -> None:
+        """Run the first `layers` layers over right-padded rows, for what the changes see."""
+        x = self.embedding[tokens]
+        for layer in range(layers):
+            x = self._through(layer, x)
+
     def read(
         self, stream: Float[torch.Tensor, "row pos d_model"], layer: int = 0
     ) -> Float[torch.Tensor, "row pos vocab"]:

@@ -37,14 +37,36 @@ class ModelId:
     dtype: str
     processing: str
 
-    def check(self, other: ModelId, what: str) -> None:
-        """Raise MechRewardError unless `other` has the same weights and processing state."""
+    def check(self, other: ModelId, what: str, *, other_model: bool | None = None) -> None:
+        """That something made on this model may be used with another.
+
+        Parameters
+        ----------
+        other : ModelId
+            The other model.
+        what : str
+            What was made, for messages.
+        other_model : bool or None, default None
+            True lets the weights differ, as in a base and its descendant; neurons are then the same
+            by number, so the processing state has to be the same. False does not, and the message
+            says that it could be asked for. None is for verbs that take the same model only.
+
+        Raises
+        ------
+        MechRewardError
+            Other weights, or another processing state.
+        """
         for part in ("weights", "processing"):
+            if part == "weights" and other_model:
+                continue
             mine, theirs = getattr(self, part), getattr(other, part)
+            hint = ""
+            if part == "weights" and other_model is False:
+                hint = " Give other_model=True to compare them nonetheless."
             require(
                 mine == theirs,
                 f"this {what} was made on {self.name} ({part} {mine}); "
-                f"the model is {other.name} ({part} {theirs}).",
+                f"the model is {other.name} ({part} {theirs}).{hint}",
             )
 
 

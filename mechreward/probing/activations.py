@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -14,14 +13,17 @@ from jaxtyping import Float, Int
 
 from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
 from mechreward.base.files import digest, read_tensors, write_tensors
+from mechreward.base.plain import visible
 from mechreward.base.progress import progress
+from mechreward.models.bins import length_bins
 from mechreward.models.capture import ROWS
 from mechreward.models.checks import check_hooks
 from mechreward.models.engine import Hooks
+from mechreward.models.fast_pass import LeanPass
 from mechreward.models.finite import not_finite, row_name
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.load import device_of
-from mechreward.models.site import Site, parse_sites
+from mechreward.models.site import HOOKS, Site, all_sites, parse_sites
 from mechreward.probing.store import Filling
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 
@@ -61,7 +63,7 @@ class Activations:
 
     def __repr__(self) -> str:
         shape = f"{self.x.shape[0]} {self.rows} x {self.x.shape[1]}"
-        return f"Activations({self.site}, {shape}, {self.model_id.name})"
+        return f"Activations({self.site}, {shape}, {visible(self.model_id.name)})"
 
     @property
     def width(self) -> int:
@@ -154,6 +156,7 @@ def record(
     rows: Literal["states", "steps", "tokens"] = "states",
     batch: int = 64,
     hooks: Hooks = (),
+    other_model: bool = False,
     budget: int | float = 4e9,
     store: Path | str | None = None,
     what: str | None = "activations",
@@ -161,12 +164,13 @@ def record(
     """Replay trajectories and keep the activations at some sites.
 
     Equal to `run_with_cache` on each trajectory alone: rows are right-padded, which a causal model
-    cannot see, and layers after the last site are not run.
+    cannot see, and layers after the last site are not run. Trajectories of like length share a pass
+    (`models.bins`), which is the fast one where the model has it (`models.fast_pass`).
 
     Parameters
     ----------
     model : TransformerBridge or HookedTransformer
-        The one that made the runs.
+        The one that made the runs, or another (see `other_model`).
     runs : Rollouts
         What is replayed.
     sites : str, Site, or list of either
@@ -174,10 +178,13 @@ def record(
     rows : {"states", "steps", "tokens"}, default "states"
         What to keep, see `Activations`.
     batch : int, default 64
-        Trajectories run at once.
+        Trajectories run at once; fewer where they are long.
     hooks : sequence of (str, function), default ()
         TransformerLens `(name, fn)` pairs (an intervention) that stay on meanwhile and are seen by
         the recording.
+    other_model : bool, default False
+        Whether another model than the one that made the runs may read them, such as its base; it
+        has to have their tokens. The activations are then of that model.
     budget : float, default 4000000000.0
         Bytes of activations to hold in memory. More than that goes to files `SITE.ROWS.safetensors`
         in the folder `store`, mapped into memory when read.
@@ -195,9 +202,9 @@ def record(
     Raises
     ------
     MechRewardError
-        Unknown site, layer, or kind of rows; runs of another model; no runs; hooks of another kind;
-        batch < 1; more than `budget` and no `store`, or no room on its disk; activations that are
-        not finite.
+        Unknown site, layer, or kind of rows; runs of another model that was not asked for, or of
+        other tokens; no runs; hooks of another kind; batch < 1; more than `budget` and no `store`,
+        or no room on its disk; activations that are not finite.
     """
     identity = model_id(model)
     of_kind("runs", runs, Rollouts, "sample makes them of problems")
@@ -206,7 +213,7 @@ def record(
     batch = whole("batch", batch, 1, "trajectories run at once")
     of_kind("budget", budget, (int, float))
     check_hooks(model, hooks)
-    runs.model_id.check(identity, "set of rollouts")
+    _check(runs, model, identity, other_model)
     wanted = parse_sites(model, sites)
     labels = _labels(runs, rows)
     begins = np.searchsorted(labels["trajectory"], np.arange(len(runs) + 1))
@@ -232,14 +239,14 @@ def record(
         x = {site: file.x for site, file in files.items() if not file.complete}
     over = set.intersection(*(file.done for file in files.values())) if files else set()
     stop = max(site.layer for site in wanted) + 1
-    # Trajectories of like length together, so that little is padding.
-    order = [number for number in range(len(runs)) if number not in over]
-    order.sort(key=lambda number: len(runs[number].tokens))
+    left = [number for number in range(len(runs)) if number not in over]
+    lean = _lean(model, hooks)
     bar = progress(what, "trajectory", total=len(runs), initial=len(over))
-    with bar, model.hooks(fwd_hooks=list(hooks)) if hooks else nullcontext():
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            caught = forward(model, [runs[i].tokens for i in chosen], wanted, stop)
+    with bar:
+        for numbers in length_bins([len(runs[number].tokens) for number in left], batch):
+            chosen = [left[number] for number in numbers]
+            texts = [runs[number].tokens for number in chosen]
+            caught = forward(model, texts, wanted, stop, hooks, lean)
             for site, into in x.items():
                 for row, i in enumerate(chosen):
                     x_row = _pick(caught[site][row], runs[i], rows)
@@ -265,24 +272,54 @@ def _about(site: Site, rows: str, identity: ModelId) -> dict[str, Any]:
     return {"kind": "activations", "site": str(site), "rows": rows, "model_id": asdict(identity)}
 
 
+def _check(runs: Rollouts, model: Any, identity: ModelId, other_model: bool) -> None:
+    """Raise MechRewardError unless the model may read these runs."""
+    if not other_model:
+        runs.model_id.check(identity, "set of rollouts", other_model=False)
+    largest = max(int(run.tokens.max()) for run in runs)
+    words = int(model.cfg.d_vocab)
+    require(
+        largest < words,
+        f"these rollouts of {runs.model_id.name} hold token {largest}; "
+        f"{identity.name} has tokens 0 to {words - 1}.",
+    )
+
+
+def _lean(model: Any, hooks: Hooks) -> LeanPass | None:
+    """The fast pass, where the model has it and every hook is at a site that it knows."""
+    known = {site.hook for site in all_sites(model, tuple(HOOKS))}
+    fits = all(name in known for name, _ in hooks) and LeanPass.fits(model)
+    return LeanPass(model) if fits else None
+
+
 def forward(
-    model: Any, rows: list[torch.Tensor], sites: list[Site], stop: int
+    model: Any,
+    rows: list[torch.Tensor],
+    sites: list[Site],
+    stop: int,
+    hooks: Hooks = (),
+    lean: LeanPass | None = None,
 ) -> dict[Site, torch.Tensor]:
-    """One right-padded pass; activations `[batch pos width]` by site, on the CPU in float32."""
+    """One right-padded pass under hooks; activations `[batch pos width]` by site, on the CPU in
+    float32. `lean` is the model's fast pass, if it has one; layers from `stop` on are not run."""
     caught: dict[Site, torch.Tensor] = {}
 
     def catch(site: Site) -> tuple[str, Any]:
         def hook(tensor: torch.Tensor, hook: Any) -> None:
-            caught[site] = tensor.detach().float().cpu().clone()
+            caught[site] = tensor.detach().to("cpu", torch.float32, copy=True)
 
         return site.hook, hook
 
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device_of(model))
-    mask = torch.ones_like(tokens)
-    last = stop if stop < model.cfg.n_layers else None
-    kind = None if last else "logits"
-    with model.hooks(fwd_hooks=[catch(site) for site in sites]):
-        model(tokens, return_type=kind, attention_mask=mask, stop_at_layer=last)
+    acting = [*hooks, *map(catch, sites)]
+    if lean:
+        lean.under(acting).replay(tokens, stop)
+    else:
+        mask = torch.ones_like(tokens)
+        last = stop if stop < model.cfg.n_layers else None
+        kind = None if last else "logits"
+        with model.hooks(fwd_hooks=acting):
+            model(tokens, return_type=kind, attention_mask=mask, stop_at_layer=last)
     missing = [str(site) for site in sites if site not in caught]
     require(not missing, f"nothing passed through {', '.join(missing)}: the hook never fired.")
     return caught

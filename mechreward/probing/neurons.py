@@ -13,6 +13,7 @@ from jaxtyping import Float
 from mechreward import stats
 from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require, shown
 from mechreward.base.files import read_json, write_json
+from mechreward.base.plain import visible
 from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, Recording
@@ -108,9 +109,8 @@ class NeuronSet:
 
     def __repr__(self) -> str:
         named = ", ".join(map(str, self.indices[:12])) + (", ..." if len(self) > 12 else "")
-        return (
-            f"NeuronSet({len(self)} of {self.width} at {self.site}: {named}; {self.how or 'given'})"
-        )
+        how = visible(self.how or "given")
+        return f"NeuronSet({len(self)} of {self.width} at {self.site}: {named}; {how})"
 
     def __and__(self, other: NeuronSet) -> NeuronSet:
         return self._combine(other, set(self.indices) & set(other.indices), "&")
@@ -121,18 +121,38 @@ class NeuronSet:
     def __sub__(self, other: NeuronSet) -> NeuronSet:
         return self._combine(other, set(self.indices) - set(other.indices), "-")
 
-    def iou(self, other: NeuronSet) -> float:
-        """Intersection over union of the two sets of indices."""
-        self._same(other)
+    def iou(self, other: NeuronSet, *, other_model: bool = False) -> float:
+        """Intersection over union of the two sets of indices.
+
+        Parameters
+        ----------
+        other : NeuronSet
+            A set of the same site.
+        other_model : bool, default False
+            Whether it may be of another model of the same shape.
+
+        Returns
+        -------
+        float
+            In [0, 1].
+
+        Raises
+        ------
+        MechRewardError
+            Another site or width, or a model that was not asked for.
+        """
+        self.comparable(other, other_model=other_model)
         return stats.iou(np.array(self.indices), np.array(other.indices))
 
-    def read(self, cache: Any) -> Float[torch.Tensor, "*batch k"]:
+    def read(self, cache: Any, *, other_model: bool = False) -> Float[torch.Tensor, "*batch k"]:
         """Activations of the set's neurons.
 
         Parameters
         ----------
         cache : mapping or Activations
             A TransformerLens cache, any mapping by hook name, or activations of the same site.
+        other_model : bool, default False
+            Whether the activations may be of another model of the same shape.
 
         Returns
         -------
@@ -142,7 +162,8 @@ class NeuronSet:
         Raises
         ------
         MechRewardError
-            Activations of another site or model, of several sites, or a cache without the site.
+            Activations of another site or width, of several sites, or of a model that was not asked
+            for; or a cache without the site.
         """
         if isinstance(cache, Recording):
             cache.refuse()
@@ -151,7 +172,11 @@ class NeuronSet:
                 cache.site == self.site,
                 f"the activations are of {cache.site}; the set is of {self.site}.",
             )
-            self.model_id.check(cache.model_id, "neuron set")
+            require(
+                cache.width == self.width,
+                f"the activations are of {cache.width} neurons; the set is of {self.width}.",
+            )
+            self.model_id.check(cache.model_id, "neuron set", other_model=other_model)
             return cache.x[:, list(self.indices)]
         require(
             hasattr(cache, "keys"),
@@ -201,12 +226,18 @@ class NeuronSet:
         except (KeyError, TypeError, AttributeError) as error:
             raise MechRewardError(f"{path} is a damaged neuron set: {error}.") from error
 
-    def _same(self, other: NeuronSet) -> None:
+    def comparable(self, other: NeuronSet, *, other_model: bool | None = None) -> None:
+        """Raise MechRewardError unless neurons of both sets are the same by number: one site, one
+        width, and one model, or another where `ModelId.check` is told `other_model`."""
         require(self.site == other.site, f"sets of different sites: {self.site} and {other.site}.")
-        self.model_id.check(other.model_id, "neuron set")
+        require(
+            self.width == other.width,
+            f"sets of different widths: {self.width} and {other.width} neurons at {self.site}.",
+        )
+        self.model_id.check(other.model_id, "neuron set", other_model=other_model)
 
     def _combine(self, other: NeuronSet, indices: set[int], sign: str) -> NeuronSet:
-        self._same(other)
+        self.comparable(other)
         how = f"({self.how}) {sign} ({other.how})"
         return NeuronSet(self.site, tuple(sorted(indices)), self.width, self.model_id, (), how)
 

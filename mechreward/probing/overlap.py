@@ -76,11 +76,14 @@ class Overlap:
         return min(1.0, float(sum(self.law[self.shared :])))
 
 
-def overlap(a: NeuronSet, b: NeuronSet, size: Float[np.ndarray, " width"] | None = None) -> Overlap:
+def overlap(
+    a: NeuronSet,
+    b: NeuronSet,
+    size: Float[np.ndarray, " width"] | None = None,
+    *,
+    other_model: bool = False,
+) -> Overlap:
     """How far two sets of one site are the same neurons.
-
-    They may come from different models of one shape. Neuron numbers mean the same in two models
-    only where one descends from the other, or both from one base.
 
     Parameters
     ----------
@@ -90,6 +93,9 @@ def overlap(a: NeuronSet, b: NeuronSet, size: Float[np.ndarray, " width"] | None
         Another.
     size : array [width] or None, default None
         Of every neuron, such as the rms: chance then takes neurons as large.
+    other_model : bool, default False
+        Whether they may come from two models of one shape. Neuron numbers mean the same in two
+        models only where one descends from the other, or both from one base.
 
     Returns
     -------
@@ -99,7 +105,8 @@ def overlap(a: NeuronSet, b: NeuronSet, size: Float[np.ndarray, " width"] | None
     Raises
     ------
     MechRewardError
-        Different sites or widths, an empty set, or sizes of another number of neurons.
+        Different sites or widths, two models that were not asked for, an empty set, or sizes of
+        another number of neurons.
 
     Notes
     -----
@@ -108,11 +115,7 @@ def overlap(a: NeuronSet, b: NeuronSet, size: Float[np.ndarray, " width"] | None
     every `GROUP` may stand for each other, and the count shared is a sum of hypergeometric counts,
     exactly.
     """
-    require(a.site == b.site, f"sets of different sites: {a.site} and {b.site}.")
-    require(
-        a.width == b.width,
-        f"sets of different widths: {a.width} and {b.width} neurons at {a.site}.",
-    )
+    a.comparable(b, other_model=other_model)
     require(len(a) > 0 and len(b) > 0, "an empty set overlaps with nothing.")
     groups = [np.arange(a.width)]
     if size is not None:

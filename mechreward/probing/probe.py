@@ -82,13 +82,15 @@ class _Probe(RegressorMixin, BaseEstimator):
         self.batch = batch
         self.seed = seed
 
-    def predict(self, x: Any) -> np.ndarray:
+    def predict(self, x: Any, *, other_model: bool = False) -> np.ndarray:
         """The read-out.
 
         Parameters
         ----------
         x : tensor or array [row width], or Activations
             Activations.
+        other_model : bool, default False
+            Whether `Activations` may be of another model than those the probe was fitted to.
 
         Returns
         -------
@@ -98,7 +100,7 @@ class _Probe(RegressorMixin, BaseEstimator):
         Raises
         ------
         MechRewardError
-            Not fitted, or another width or site.
+            Not fitted, another width or site, or a model that was not asked for.
         """
         require(hasattr(self, "net_"), "this probe is not fitted yet: call fit first.")
         if isinstance(x, Recording):
@@ -109,6 +111,8 @@ class _Probe(RegressorMixin, BaseEstimator):
                 x.site == site,
                 f"the probe was fitted at {site}; these activations are of {x.site}.",
             )
+            if hasattr(self, "model_id_"):
+                self.model_id_.check(x.model_id, "probe", other_model=other_model)
             x = x.x
         x = torch.as_tensor(x)
         width = len(self.scores_)

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mechreward import stats
 from mechreward.base.errors import require
+from mechreward.models.bins import length_bins
 from mechreward.models.identity import model_id
 from mechreward.models.load import device_of
 from mechreward.rollouts.trajectory import Rollouts
@@ -36,7 +37,7 @@ def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "r
     runs : Rollouts
         The rollouts.
     batch : int, default 64
-        Trajectories run at once.
+        Trajectories run at once; fewer where they are long.
 
     Returns
     -------
@@ -50,10 +51,8 @@ def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "r
     """
     require(len(runs) > 0, "no trajectories were given.")
     runs.model_id.check(model_id(model), "set of rollouts")
-    order = sorted(range(len(runs)), key=lambda i: len(runs[i].tokens))
     entropies: dict[int, list[float]] = {}
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
+    for chosen in length_bins([len(run.tokens) for run in runs], batch):
         texts = [runs[i].tokens for i in chosen]
         tokens = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(device_of(model))
         logits = model(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))

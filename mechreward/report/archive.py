@@ -17,6 +17,7 @@ import typer
 
 from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import nulled, read_json, write_atomic
+from mechreward.base.plain import visible
 from mechreward.causal.certificate import Certificate
 from mechreward.experiments.certificate import claim_rows
 from mechreward.experiments.rows import SCHEMA, Detail, Results, Row, row_of
@@ -144,7 +145,8 @@ def main(
         certified(certificates) if certificates else None,
     )
     archive.pack(out)
-    typer.echo(f"{out}: {len(archive.rows)} rows, {out.stat().st_size / 1e6:.2f} MB")
+    size = out.stat().st_size / 1e6
+    typer.echo(visible(f"{out}: {len(archive.rows)} rows, {size:.2f} MB"))
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def _alarms(results: Results) -> Table:
     lines = []
     for row in results.where(metric="false_alarm_rate"):
         lines.append([row.model, str(row.interval), counted(row.detail["readings"])])
-    return Table("", ("plant without value", "says anything but `nothing`", "readings"), lines)
+    return Table("", ("plant without value", "says anything but nothing", "readings"), lines)
 
 
 def _levels(results: Results) -> Table:

@@ -115,7 +115,7 @@ def descendants(results: Results, settings: Sequence[tuple[str, str]]) -> Descen
             cells.append(Cell(f"{model} on {task}", own[site], base[site], gap, p))
     corrected = _holm([cell.p for cell in cells])
     tested = int(np.isfinite(corrected).sum())
-    command = again(results, "R3").strip("`") if cells else ""
+    command = again(results, "R3") if cells else ""
     return Descendants(
         skipped, _table(cells, corrected), tested, command, _differences(cells, corrected)
     )

@@ -8,10 +8,9 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 from mechreward.base.errors import MechRewardError, require
+from mechreward.base.plain import visible
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-# Elements of an SVG that run, load, or speak for the whole page.
-REMOVED = ("script", "foreignObject", "style", "animate", "set", "image", "a")
 ACTIVE = (
     "script",
     "iframe",
@@ -27,17 +26,20 @@ ACTIVE = (
     "svg",
     "style",
 )
+# Elements of an SVG that run, load, or speak for the whole page.
+REMOVED = {*ACTIVE, "foreignObject", "animate", "set", "image", "a"} - {"svg"}
+LAYOUT = "\n\t"
 
 
 def inlined(svg: str, prefix: str, caption: str) -> str:
     """An SVG fit to stand beside others: its ids made its own by `prefix`, named for screen
-    readers, nothing active left in it.
+    readers, nothing active left in it, hidden characters shown.
 
     Raises:
         MechRewardError: no XML, or no SVG.
     """
     try:
-        root = ElementTree.fromstring(svg)
+        root = ElementTree.fromstring(visible(svg, LAYOUT))
     except ElementTree.ParseError as error:
         raise MechRewardError(f"the figure {caption!r} is no SVG: {error}") from error
     require(
@@ -45,6 +47,8 @@ def inlined(svg: str, prefix: str, caption: str) -> str:
         f"the figure {caption!r} begins with {root.tag}, not with an svg element",
     )
     for parent in list(root.iter()):
+        # A character written as its number is only seen now.
+        parent.text, parent.tail = _seen(parent.text), _seen(parent.tail)
         for child in list(parent):
             if _local(child.tag) in REMOVED:
                 parent.remove(child)
@@ -52,9 +56,9 @@ def inlined(svg: str, prefix: str, caption: str) -> str:
             if _is_active(_local(name), value):
                 del parent.attrib[name]
             else:
-                parent.set(name, _prefixed(_local(name), value, prefix))
+                parent.set(name, visible(_prefixed(_local(name), value, prefix), LAYOUT))
     root.set("role", "img")
-    root.set("aria-label", caption)
+    root.set("aria-label", visible(caption, LAYOUT))
     # Matplotlib says this in a <style> for "*", which inside a page would speak for every figure.
     root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
     ElementTree.register_namespace("", SVG)
@@ -63,9 +67,15 @@ def inlined(svg: str, prefix: str, caption: str) -> str:
 
 
 def require_inert(html: str) -> None:
-    """Raises MechRewardError at anything that runs or loads: only text, marks and inline looks may
-    stand in `Section.html`."""
-    _Inert().feed(html)
+    """Raises MechRewardError at anything that runs, loads or hides: only text that is seen, marks
+    and inline looks may stand in `Section.html`."""
+    reader = _Inert()
+    reader.feed(html)
+    reader.close()
+
+
+def _seen(text: str | None) -> str | None:
+    return text and visible(text, LAYOUT)
 
 
 def _local(name: str) -> str:
@@ -75,7 +85,7 @@ def _local(name: str) -> str:
 
 def _is_active(name: str, value: str) -> bool:
     """Whether an attribute runs, or points out of the drawing."""
-    outside = re.search(r"url\(\s*['\"]?(?!#)", value)
+    outside = re.search(r"url\(\s*['\"]?(?!#)", value, re.IGNORECASE)
     points_away = name == "href" and not value.startswith("#")
     return name.startswith("on") or outside is not None or points_away
 
@@ -90,7 +100,7 @@ def _prefixed(name: str, value: str, prefix: str) -> str:
 
 
 class _Inert(HTMLParser):
-    """Raises at an active element or attribute."""
+    """Raises at an active element or attribute, and at a hidden character."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         active = []
@@ -104,3 +114,9 @@ class _Inert(HTMLParser):
             tag not in ACTIVE and not active,
             f"Section.html takes token strips only; got <{tag} {' '.join(active)}>",
         )
+        for _, value in attrs:
+            self.handle_data(value or "")
+
+    def handle_data(self, data: str) -> None:
+        shown = visible(data, LAYOUT)
+        require(shown == data, f"Section.html takes text that is seen; got {shown[:80]!r}")

@@ -1,7 +1,8 @@
 """What pages are made of, and how they are written: nouns in, text out by the templates.
 
 A template of Markdown escapes what it is given for Markdown, one of HTML for HTML: text from a
-model, a folder or a run is shown as it is and never becomes markup.
+model, a folder or a run is shown as it is, hidden characters by their number (`base.plain`), and
+never becomes markup.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from markupsafe import Markup
 
 from mechreward.base.errors import require
 from mechreward.base.files import write_atomic
+from mechreward.base.plain import in_cell, in_markdown, visible
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,7 @@ def render(template: str, **nouns: Any) -> str:
 
 def write(path: Path | str, template: str, **nouns: Any) -> Path:
     """Render a page to a file, whole or not at all."""
-    text = render(template, **nouns)
-    # Half a surrogate pair, as a tokenizer may give it, has no UTF-8.
-    return write_atomic(path, text.encode("utf-8", "backslashreplace"))
+    return write_atomic(path, render(template, **nouns))
 
 
 def save_figures(figures: Sequence[Figure], folder: Path) -> None:
@@ -91,44 +91,51 @@ def _environment(name: str) -> Environment:
     environment = Environment(
         loader=PackageLoader("mechreward.report", "templates"),
         autoescape=True,
-        finalize=_as_markdown if name == "markdown" else None,
+        finalize=_as_markdown if name == "markdown" else _as_html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": _as_cell, "code": _as_code, "alt": _as_alt}
+    environment.filters |= {
+        "cell": _as_cell,
+        "code": _as_code,
+        "alt": _as_alt,
+        "with_code": _with_code,
+    }
     return environment
 
 
-def _as_markdown(value: Any) -> Markup:
-    """Text on one line that opens no markup: no tag, entity, link or emphasis.
+def _as_html(value: Any) -> Any:
+    """Text whose hidden characters are seen; the template escapes it behind this."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(value, keep="\n\t")
+    return value
 
-    Backticks stay, for our own sentences use them; a code span shows no more than its text."""
-    if isinstance(value, Markup):
-        return value
-    text = re.sub(r"\s*[\r\n]\s*", " ", str(value))
-    text = re.sub(r"\\(?=[^\w\s])", r"\\\\", text)
-    text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
-    text = re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text)
-    text = text.replace("*", r"\*").replace("](", r"]\(")
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
-    return Markup(text)
+
+def _as_markdown(value: Any) -> Markup:
+    """Text on one line that opens no markup."""
+    return value if isinstance(value, Markup) else Markup(in_markdown(str(value)))
 
 
 def _as_cell(value: Any) -> Markup:
-    """The same in a table, where a bar would open another cell."""
-    return Markup(_as_markdown(value).replace("|", r"\|"))
+    """The same in a table."""
+    return Markup(in_cell(str(value)))
 
 
 def _as_alt(value: Any) -> Markup:
     """The same between brackets."""
-    return Markup(re.sub(r"([\[\]])", r"\\\1", _as_markdown(value)))
+    return Markup(re.sub(r"[\[\]]", r"\\\g<0>", in_markdown(str(value))))
+
+
+def _with_code(value: Any) -> Markup:
+    """A sentence of our own: a word between backticks is a code span."""
+    return Markup(re.sub(r"\\`([\w.-]+)\\`", r"`\1`", in_markdown(str(value))))
 
 
 def _as_code(value: Any) -> Markup:
     """A code span, in more backticks than the text has in a row."""
-    text = " ".join(str(value).split())
+    text = visible(" ".join(str(value).split()))
     runs = re.findall(r"`+", text)
     fence = "`" * (1 + max(map(len, runs), default=0))
     space = " " if runs else ""

@@ -123,7 +123,7 @@ def content_of(results: Results, by: str) -> ResultsPage:
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
         experiments=_experiment_list(),
         glance=at_a_glance,
-        repeats_glance=again(results, "R2").strip("`") if at_a_glance.lines else "",
+        repeats_glance=again(results, "R2") if at_a_glance.lines else "",
         descendants=descendants(results, places),
         settings=[_setting(results, model, task) for model, task in places],
         transfer=transfer(results),

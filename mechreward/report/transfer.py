@@ -83,7 +83,7 @@ def transfer(results: Results) -> Transfer:
     parts = []
     for site in sites(results.where(experiment="R12")):
         parts.append(_site(results.where(experiment="R12", site=site)))
-    return Transfer(again(results, "R12").strip("`") if parts else "", parts)
+    return Transfer(again(results, "R12") if parts else "", parts)
 
 
 def _site(rows: Sequence[Row]) -> SiteTransfer:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from mechreward import tasks
 from mechreward.base.errors import MechRewardError, of_kind, require, shown
 from mechreward.base.files import read_tensors, write_tensors
+from mechreward.base.plain import visible
 from mechreward.models.engine import Policy
 from mechreward.models.identity import ModelId
 from mechreward.tasks import Problem, Task, Verdict
@@ -139,7 +140,7 @@ class Rollouts:
         right = sum(run.reward for run in self)
         temperature = self.policy.temperature
         return (
-            f"Rollouts({len(self)} of {self.model_id.name}, {right} correct, "
+            f"Rollouts({len(self)} of {visible(self.model_id.name)}, {right} correct, "
             f"temperature {temperature})"
         )
 

@@ -22,6 +22,7 @@ from mechreward.show.style import (
     Reference,
     blank,
     looks,
+    name_ticks,
     order,
     styled,
     to_svg,
@@ -113,7 +114,7 @@ def curve(
             axes.set_xscale("log")
         if falling:
             axes.invert_xaxis()
-        axes.set_xticks(list(ticks), list(ticks.values()))
+        name_ticks(axes.xaxis, ticks)
         axes.minorticks_off()
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)

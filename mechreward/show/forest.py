@@ -12,7 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mechreward.base.errors import require
-from mechreward.show.style import BLACK, Look, Reference, blank, decimals, looks, styled, to_svg
+from mechreward.show.style import (
+    BLACK,
+    Look,
+    Reference,
+    blank,
+    decimals,
+    looks,
+    name_ticks,
+    styled,
+    to_svg,
+)
 from mechreward.stats import Interval
 
 
@@ -104,7 +114,7 @@ def forest(
                 _draw_estimate(axes, y, estimate, look[estimate.arm])
                 labels[y] = estimate.label
                 y += 1
-        axes.set_yticks(list(labels), list(labels.values()))
+        name_ticks(axes.yaxis, labels)
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(max(y, 1) - 0.4, -0.6)
         axes.spines["left"].set_visible(False)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from mechreward.base.errors import require
-from mechreward.show.style import SIGNED, VERMILLION, blank, decimals, styled, to_svg
+from mechreward.show.style import SIGNED, VERMILLION, blank, decimals, name_ticks, styled, to_svg
 
 Place = tuple[str, str]  # row, column
 PALE = 0.75  # up to this depth of colour black text reads better than white
@@ -140,8 +140,9 @@ def _draw_text(axes: Axes, x: int, y: int, text: str, note: str, depth: float, s
 
 def _name_sides(axes: Axes, rows: Sequence[str], columns: Sequence[str], turned: bool) -> None:
     size = min(9.5, 300 / len(columns))
-    axes.set_xticks(range(len(columns)), columns, rotation=90 if turned else 0, size=size)
-    axes.set_yticks(range(len(rows)), rows)
+    rotation = 90 if turned else 0
+    name_ticks(axes.xaxis, dict(enumerate(columns)), rotation=rotation, size=size)
+    name_ticks(axes.yaxis, dict(enumerate(rows)))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlim(-0.5, len(columns) - 0.5)

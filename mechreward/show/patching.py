@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mechreward.base.errors import require
+from mechreward.base.plain import visible
 from mechreward.causal.patching import PatchingSweep
 from mechreward.models.site import BLOCK_ORDER, Site
 from mechreward.show.heatmap import matrix
-from mechreward.show.tokens import visible
 
 NUMBERED = 24  # more columns than this leave no room for numbers in the cells
 
@@ -49,7 +49,7 @@ def patching_heatmap(sweep: PatchingSweep, tokens: Sequence[str] | None = None) 
     for source, position in zip(sweep.sources, sweep.positions, strict=True):
         name = str(position) if source == position else f"{position}←{source}"
         if tokens is not None:
-            name += " " + visible(tokens[position]).replace("\n", "↵")
+            name += " " + visible(tokens[position].replace("\n", "↵"))
         columns.append(name)
     cells = {}
     for site, effects in zip(sweep.sites, sweep.effect, strict=True):

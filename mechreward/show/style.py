@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from mechreward.base.plain import visible
 
 # Okabe and Ito's palette, safe for colour blindness.
 BLUE = "#0072B2"
@@ -209,11 +213,20 @@ def blank(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def name_ticks(axis: Axis, names: Mapping[int, str] | Mapping[float, str], **look: Any) -> None:
+    """Write names at places of an axis, hidden characters shown."""
+    axis.set_ticks(list(names), [visible(name, keep="\n") for name in names.values()], **look)
+
+
 def to_svg(figure: Figure) -> str:
     """The `<svg>` element alone, on white, fit for a page.
 
-    No prolog, no metadata, and no address but the namespaces.
+    No prolog, no metadata, and no address but the namespaces. Hidden characters of every text are
+    shown (`base.plain`); those of ticks by `name_ticks`, for an axis writes them anew.
     """
+    for artist in figure.findobj(Text):
+        if isinstance(artist, Text):
+            artist.set_text(visible(artist.get_text(), keep="\n"))
     text = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(text, format="svg", facecolor="white", metadata=no_metadata)

@@ -2,7 +2,7 @@
 error.
 
 Text is shown as it was written, whatever it holds: markup is escaped, so `<think>` reads `<think>`;
-control and direction-changing characters appear as their code points. Nothing here loads anything
+hidden characters (`base.plain`) appear as their code points. Nothing here loads anything
 from a network.
 """
 
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +22,7 @@ import numpy as np
 
 from mechreward.base.errors import require
 from mechreward.base.files import digest
+from mechreward.base.plain import visible
 from mechreward.show.style import BLUE, DEEP_BLUE, DEEP_VERMILLION, VERMILLION
 
 # Red, green, blue; pale enough for dark text: contrast > 8.
@@ -49,8 +48,6 @@ BAR = (
 )
 RETURN = '<span style="color:#757575" aria-hidden="true">↵</span>'
 JOINER = "\u2060"  # word joiner: invisible
-# Line separators, marks of direction and the byte-order mark: they change the text around them.
-UNSAFE = re.compile("[\u2028\u2029\ufeff\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 
 
 def token_strip(
@@ -223,12 +220,12 @@ def _spans(
     tooltips show."""
     spans = []
     for index, (piece, shade, number) in enumerate(zip(pieces, shades, numbers, strict=True)):
-        tip = f"token {index}: {visible(piece)!r}"
+        tip = f"token {index}: {_shown(piece)!r}"
         if not math.isnan(number):
             tip += f", {unit} = {number:.3g}"
         look = "" if math.isnan(shade) else f' style="background:{_rgb(shade)}"'
         opening = f'<span{look} title="{escape(tip)}">'
-        *broken, last = visible(piece).split("\n")
+        *broken, last = _shown(piece).split("\n")
         lines = [f"{opening}{escape(line)}{RETURN}</span>" for line in broken]
         lines.append(f"{opening}{escape(last)}</span>")
         if index in marks:
@@ -239,7 +236,7 @@ def _spans(
 
 def _framed(spans: str, title: str, scale: str) -> str:
     """The strip itself: a caption, if there is anything to say, and the tokens."""
-    text = escape(visible(title))
+    text = escape(_shown(title))
     caption = f'<div style="{CAPTION}">{scale}{text}</div>' if title or scale else ""
     return (
         f'<div role="group" aria-label="{text or "tokens"}" style="{FRAME}">{caption}'
@@ -248,7 +245,7 @@ def _framed(spans: str, title: str, scale: str) -> str:
 
 
 def _badge(mark: str) -> str:
-    text = visible(mark).strip()
+    text = _shown(mark).strip()
     has_sign = bool(text.strip("+-−0."))  # zero has none
     colour = BADGE_COLOURS.get(text[:1], "#555555") if has_sign else "#555555"
     return f'<span style="{BADGE};background:{colour}">{escape(text.replace("-", "−", 1))}</span>'
@@ -264,23 +261,15 @@ def _rgb(shade: float) -> str:
     return colour
 
 
-def visible(text: str) -> str:
-    """Characters that a page cannot show, or that would reorder the rest of it, as ⟨U+001B⟩; line
-    breaks stay."""
-    shown = ""
-    for character in text:
-        control = unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
-        if control or UNSAFE.match(character):
-            shown += f"⟨U+{ord(character):04X}⟩"
-        else:
-            shown += character
-    return shown
+def _shown(text: str) -> str:
+    """Text whose hidden characters are seen; its line breaks and tabs stay."""
+    return visible(text, keep="\n\t")
 
 
 def _inert(token: str) -> str:
     """A token that CircuitsVis may put into the page as markup: "<" and "&" begin nothing before a
     word joiner."""
-    text = visible(token).replace("<", "<" + JOINER)
+    text = _shown(token).replace("<", "<" + JOINER)
     return text.replace("&", "&" + JOINER).replace("\n", "↵\n")
 
 

@@ -24,7 +24,9 @@ SURFACE = (
 )
 
 
-def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts) -> dict[str, Interval]:
+def confidence(
+    probe: ValueProbe, acts: Activations, runs: Rollouts, *, other_model: bool = False
+) -> dict[str, Interval]:
     """AUROC of the terminal reward for what may be known, grouped by when it is known.
 
     Before the first token: `value` (the probe at s_0), `problem_length` (prompt tokens, longer =
@@ -40,6 +42,8 @@ def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts) -> dict[str
         Recorded from `runs` at the probe's site with rows="states".
     runs : Rollouts
         The rollouts.
+    other_model : bool, default False
+        Whether the activations may be of another model than those the probe was fitted to.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts) -> dict[str
     Raises
     ------
     MechRewardError
-        Activations of another kind of row, or of other rollouts.
+        Activations of another kind of row, of other rollouts, or of a model that was not asked for.
     """
     require(
         acts.rows == "states",
@@ -65,7 +69,8 @@ def confidence(probe: ValueProbe, acts: Activations, runs: Rollouts) -> dict[str
         acts.position[at_start].tolist() == prompts,
         "activations and rollouts differ: record from these rollouts.",
     )
-    scores: dict[str, np.ndarray] = {"value": probe.predict(acts)[at_start]}
+    read = probe.predict(acts, other_model=other_model)
+    scores: dict[str, np.ndarray] = {"value": read[at_start]}
     rated = all("difficulty" in problem.info for problem in runs.problems)
     rows = []
     for run, problem in zip(runs, runs.problems, strict=True):
