@@ -195,7 +195,7 @@ class _Probe(RegressorMixin, BaseEstimator):
             )
             X = X.x
         x = X if isinstance(X, torch.Tensor) else inputs(self, X)
-        width = self.n_features_in_
+        width = len(self.scores_)
         require(x.shape[-1] == width, f"the probe reads {width} neurons; {x.shape[-1]} were given.")
         z = (x.float() - self.mean_) / self.scale_
         with torch.no_grad():
