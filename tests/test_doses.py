@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
 
 import mechreward as mr
 from mechreward import experiments as paper
@@ -18,6 +19,7 @@ from mechreward.experiments.doses import TEXTS
 from mechreward.experiments.steering_run import CURVE
 from mechreward.models.site import Site
 from mechreward.probing.neurons import NeuronSet
+from mechreward.probing.ridge import RIDGES
 
 SITE = "1.resid_post"
 
@@ -208,7 +210,7 @@ def test_other_rankings_stand_beside_the_set_pair_by_pair():
 
 def test_random_weights_read_the_same_answers_and_the_same_values():
     """Against TransformerLens's own cache of the randomised model, the same rows, and
-    scikit-learn's ridge."""
+    scikit-learn's ridge, its penalty searched for by leaving out each problem."""
     from mechreward.models.identity import randomised
 
     here, train, test = plant(), split(), split("test")
@@ -229,7 +231,12 @@ def test_random_weights_read_the_same_answers_and_the_same_values():
         sides += [x[part.values.live], part.values.mean[part.values.live]]
     fit, goal, held, true = sides
     mean, deviation = fit.mean(0), np.where(fit.std(0) > 1e-8, fit.std(0), np.inf)
-    ridge = Ridge(alpha=1e-2 * len(fit)).fit((fit - mean) / deviation, goal)
+    ridge = GridSearchCV(
+        Ridge(),
+        {"alpha": [penalty * len(fit) for penalty in RIDGES]},
+        cv=LeaveOneGroupOut(),
+        scoring="neg_mean_squared_error",
+    ).fit((fit - mean) / deviation, goal, groups=train.values.group[train.values.live])
     found = only(rows, metric="spearman", shape="linear")
     assert found.estimate == pytest.approx(
         spearmanr(ridge.predict((held - mean) / deviation), true)[0], abs=1e-3

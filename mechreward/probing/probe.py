@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.linear_model import Ridge
 
 from mechreward import stats
 from mechreward.base.errors import MechRewardError, one_of, require
@@ -18,10 +17,13 @@ from mechreward.base.streams import stream
 from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, Recording
+from mechreward.probing.arrays import NotFitted, examples, inputs
+from mechreward.probing.ridge import Spectrum, check_ridge, choose
 from mechreward.probing.targets import (
     TARGETS,
     Examples,
     check_learnable,
+    check_varied,
     lambda_returns,
     states,
     steps,
@@ -32,6 +34,9 @@ from mechreward.rollouts.value import Values
 SHAPES = ("linear", "mlp")
 CONSTANT = 0.1  # share of V-hat's spread; with less a read-out says almost nothing (our choice)
 Returns = Callable[[np.ndarray], np.ndarray]
+P = TypeVar("P", bound="_Probe")
+# Set by some fits and not by others, so that none may outlive its fit.
+OF_ONE_FIT = ("ridge_", "site_", "model_id_", "direction_", "correlation_", "correlated_")
 
 
 def directions(x: Float[torch.Tensor, "row k"], y: np.ndarray) -> Float[torch.Tensor, " k"]:
@@ -72,7 +77,14 @@ class _Probe(RegressorMixin, BaseEstimator):
     seed: int
 
     def __init__(
-        self, shape: str, hidden: int, ridge: float, rate: float, epochs: int, batch: int, seed: int
+        self,
+        shape: str,
+        hidden: int,
+        ridge: float | None,
+        rate: float,
+        epochs: int,
+        batch: int,
+        seed: int,
     ) -> None:
         self.shape = shape
         self.hidden = hidden
@@ -82,12 +94,85 @@ class _Probe(RegressorMixin, BaseEstimator):
         self.batch = batch
         self.seed = seed
 
-    def predict(self, x: Any, *, other_model: bool = False) -> np.ndarray:
+    def fit(self: P, X: Any, y: Any, groups: Any = None) -> P:
+        """Fit to recorded activations and the values of the same rollouts, or to arrays.
+
+        Parameters
+        ----------
+        X : Activations, or array-like [row width]
+            `ValueProbe` reads rows="states", or rows="tokens" for targets that are made of the
+            reward alone (the paper's TD runs over tokens); `DopamineProbe` reads rows="steps".
+        y : Values, or array-like [row]
+            Of the same rollouts; beside arrays, the numbers to read.
+        groups : array-like [row] or None, default None
+            Problem of each row of an array, for the choice of the ridge; None makes every row a
+            problem. Values know theirs.
+
+        Returns
+        -------
+        ValueProbe or DopamineProbe
+            Itself.
+
+        Raises
+        ------
+        MechRewardError
+            Unknown target or shape, `mc` at tokens (V-hat exists at states only), rows that do not
+            match, arrays for a target that needs rewards, no step beyond the cut, numbers that are
+            not finite, or nothing to learn (all right or all wrong, or a constant target).
+        """
+        if isinstance(X, Activations) and isinstance(y, Values) and groups is None:
+            data, name = self._rows(X, y)
+            self.fit_examples(data)
+            self._remember(X, data, name)
+            return self
+        require(
+            not isinstance(X, Activations | Recording) and not isinstance(y, Values),
+            "fit takes the activations of one site and values, or arrays X, y and groups; "
+            f"{type(X).__name__}, {type(y).__name__} and {type(groups).__name__} were given.",
+        )
+        self._check()
+        target = getattr(self, "target", "mc")
+        require(target == "mc", f"arrays hold no rewards for target {target!r}: take 'mc'.")
+        data = self._kept(examples(self, X, y, groups))
+        check_varied(data.y)
+        self._learn(data)
+        return self
+
+    def fit_examples(self: P, data: Examples) -> P:
+        """The same from ready-made rows (a split, a shuffle, a subset of neurons).
+
+        Parameters
+        ----------
+        data : Examples
+            `y` is V-hat; for `DopamineProbe` it is delta.
+
+        Returns
+        -------
+        ValueProbe or DopamineProbe
+            Itself.
+
+        Raises
+        ------
+        MechRewardError
+            As `fit`.
+        """
+        self._check()
+        require(
+            bool(data.x.isfinite().all()) and bool(np.isfinite(data.y).all()),
+            "no probe can be fitted: activations or targets hold NaN or infinity.",
+        )
+        kept = self._kept(data)
+        check_learnable(kept.y, data.reward)
+        vars(self).pop("feature_names_in_", None)
+        self._learn(kept)
+        return self
+
+    def predict(self, X: Any, *, other_model: bool = False) -> np.ndarray:
         """The read-out.
 
         Parameters
         ----------
-        x : tensor or array [row width], or Activations
+        X : tensor or array-like [row width], or Activations
             Activations.
         other_model : bool, default False
             Whether `Activations` may be of another model than those the probe was fitted to.
@@ -102,59 +187,90 @@ class _Probe(RegressorMixin, BaseEstimator):
         MechRewardError
             Not fitted, another width or site, or a model that was not asked for.
         """
-        require(hasattr(self, "net_"), "this probe is not fitted yet: call fit first.")
-        if isinstance(x, Recording):
-            x.refuse()
-        if isinstance(x, Activations):
-            site = getattr(self, "site_", x.site)
+        if not hasattr(self, "net_"):
+            raise NotFitted("this probe is not fitted yet: call fit first.")
+        if isinstance(X, Recording):
+            X.refuse()
+        if isinstance(X, Activations):
+            site = getattr(self, "site_", X.site)
             require(
-                x.site == site,
-                f"the probe was fitted at {site}; these activations are of {x.site}.",
+                X.site == site,
+                f"the probe was fitted at {site}; these activations are of {X.site}.",
             )
             if hasattr(self, "model_id_"):
-                self.model_id_.check(x.model_id, "probe", other_model=other_model)
-            x = x.x
-        x = torch.as_tensor(x)
+                self.model_id_.check(X.model_id, "probe", other_model=other_model)
+            X = X.x
+        x = X if isinstance(X, torch.Tensor) else inputs(self, X)
         width = len(self.scores_)
         require(x.shape[-1] == width, f"the probe reads {width} neurons; {x.shape[-1]} were given.")
+        z = (x.float() - self.mean_) / self.scale_
         with torch.no_grad():
-            return self.net_((x.float() - self.mean_) / self.scale_)[:, 0].numpy()
+            if isinstance(self.net_, torch.nn.Linear):
+                # In float64: in float32 a large ridge's small weights, beside the intercept, would
+                # make ties of rows that differ.
+                weight, bias = self.net_.weight[0].double(), self.net_.bias.double()
+                return (z.double() @ weight + bias).numpy()
+            return self.net_(z)[:, 0].numpy()
+
+    def _check(self) -> None:
+        """Raise MechRewardError for parameters that no fit has."""
+        one_of("probe shape", self.shape, SHAPES)
+        check_ridge(self.ridge)
+
+    def _rows(self, acts: Activations, values: Values) -> tuple[Examples, str]:
+        """What is read where, and the name of `y`."""
+        raise NotImplementedError
+
+    def _kept(self, data: Examples) -> Examples:
+        """The rows to fit to."""
+        return data
+
+    def _learn(self, data: Examples) -> None:
+        """Fit to rows that were checked."""
+        self._fit(data, data.y)
 
     def _fit(self, data: Examples, y: np.ndarray, lam: float = 1.0) -> None:
         """Fit to `y`; with `lam` < 1 to TD(lambda) returns, `y` being the reward."""
+        for name in OF_ONE_FIT:
+            vars(self).pop(name, None)
+        self.n_features_in_ = data.x.shape[1]
         self.mean_ = data.x.mean(0)
         deviation = data.x.std(0, correction=0)
         self.scale_ = torch.where(deviation > 1e-8, deviation, torch.inf)
         x = (data.x - self.mean_) / self.scale_
-        target = torch.from_numpy(np.asarray(y)).float()
+        target = torch.tensor(y, dtype=torch.float32)
 
         def returns(read: np.ndarray) -> np.ndarray:
             return lambda_returns(np.roll(np.clip(read, 0, 1), -1), y, data.last, lam)
 
         fit = self._fit_linear if self.shape == "linear" else self._fit_mlp
-        fit(x, target, returns if lam < 1 else None, data.trajectory)
+        fit(x, target, returns if lam < 1 else None, data)
         first = next(self.net_.parameters())  # the weights of the first layer
         self.scores_ = (first.detach().abs().sum(0) * torch.isfinite(self.scale_)).numpy()
 
     def _fit_linear(
-        self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, _: np.ndarray
+        self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, data: Examples
     ) -> None:
-        """Ridge regression; with bootstrapping, fitted value iteration to its fixed point."""
-        model = Ridge(alpha=self.ridge * len(y))
-        inputs, target, change = x.numpy(), y.numpy().copy(), 1.0
+        """Ridge regression; with bootstrapping, fitted value iteration to its fixed point.
+
+        The ridge of bootstrapped targets is that of the reward, where the iteration begins.
+        """
+        inputs, target, change = x.double().numpy(), y.double().numpy()[:, None], 1.0
+        spectrum = Spectrum(inputs)
+        self.ridge_ = choose(spectrum, target, data.group) if self.ridge is None else self.ridge
         for _pass in range(1 if returns is None else 100):
-            model.fit(inputs, target)
+            weights, intercept = spectrum.fit(target, self.ridge_ * len(y))
             if returns is None or change < 1e-4:
                 break
-            new = returns(model.predict(inputs)).astype(np.float32)
+            new = returns((inputs @ weights + intercept)[:, 0])[:, None]
             change, target = float(np.abs(new - target).max()), new
         self.net_ = torch.nn.Linear(x.shape[1], 1)
         with torch.no_grad():
-            self.net_.weight.copy_(torch.from_numpy(np.atleast_2d(model.coef_)))
-            self.net_.bias.fill_(float(model.intercept_))
+            self.net_.weight.copy_(torch.from_numpy(weights.T))
+            self.net_.bias.copy_(torch.from_numpy(intercept))
 
     def _fit_mlp(
-        self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, trajectory: np.ndarray
+        self, x: torch.Tensor, y: torch.Tensor, returns: Returns | None, data: Examples
     ) -> None:
         """The paper's net: d -> hidden -> 1 ReLU, squared error, AdamW, batches of trajectories.
 
@@ -166,6 +282,7 @@ class _Probe(RegressorMixin, BaseEstimator):
         optimizer = torch.optim.AdamW(
             self.net_.parameters(), lr=self.rate, weight_decay=0.01, fused=True
         )
+        trajectory = data.trajectory
         starts = np.flatnonzero(np.append(True, trajectory[1:] != trajectory[:-1]))
         bounds = [*starts.tolist(), len(trajectory)]
         for _ in range(self.epochs):
@@ -219,8 +336,9 @@ class ValueProbe(_Probe):
         "mlp" (d -> hidden -> 1, the paper's) or "linear" (ridge).
     hidden : int, default 1024
         Units of the MLP.
-    ridge : float, default 0.01
-        Penalty per row of the linear probe (our choice).
+    ridge : float or None, default None
+        Penalty per row of the linear probe; None chooses it by leaving out each problem of the
+        rows given to `fit` in turn (see `ridge.choose`).
     rate : float, default 0.0005
         Learning rate of the MLP's AdamW.
     epochs : int, default 20
@@ -243,8 +361,13 @@ class ValueProbe(_Probe):
         Standard deviation of each neuron; infinite where it is 0.
     net_ : torch.nn.Module
         Reads standardised activations.
+    ridge_ : float
+        Penalty per row of the linear probe.
+    n_features_in_ : int
+        Width; with `feature_names_in_` where arrays name their columns.
     site_ : Site
-        Site of the activations given to `fit`. `fit_examples` sets neither this nor those below.
+        Site of the activations given to `fit`. Arrays and `fit_examples` set neither this nor
+        those below.
     model_id_ : ModelId
         Model of the activations.
     direction_ : tensor [width]
@@ -260,6 +383,14 @@ class ValueProbe(_Probe):
     The paper trains with rate 1e-4 and 4 trajectories a batch; the defaults go faster with the same
     product of rate and updates per row (our choice). TD(0) and TD(lambda) on a linear probe are
     fitted value iteration to its fixed point.
+
+    The linear probe's ridge is chosen on the rows of the fit. With a fixed one, what few neurons
+    carry drowns where there are as many neurons as rows; and single rows cannot be left out to
+    choose it, since the rows of a problem share V.
+
+    `fit(X, y, groups)` takes arrays, so that scikit-learn's pipelines, searches and
+    cross-validations work. These hand `groups` on to the fits inside of them by metadata routing
+    alone: `probe.set_fit_request(groups=True)`.
     """
 
     def __init__(
@@ -267,7 +398,7 @@ class ValueProbe(_Probe):
         target: Literal["mc", "td", "td-lambda", "terminal"] = "mc",
         shape: Literal["linear", "mlp"] = "mlp",
         hidden: int = 1024,
-        ridge: float = 1e-2,
+        ridge: float | None = None,
         rate: float = 5e-4,
         epochs: int = 20,
         batch: int = 20,
@@ -277,65 +408,25 @@ class ValueProbe(_Probe):
         super().__init__(shape, hidden, ridge, rate, epochs, batch, seed)
         self.target, self.lam = target, lam
 
-    def fit(self, acts: Activations, values: Values) -> ValueProbe:
-        """Fit to recorded activations and the values of the same rollouts.
-
-        Parameters
-        ----------
-        acts : Activations
-            Recorded with rows="states"; or with rows="tokens", for targets that are made of the
-            reward alone: the paper's TD runs over tokens.
-        values : Values
-            Of the same rollouts.
-
-        Returns
-        -------
-        ValueProbe
-            Itself.
-
-        Raises
-        ------
-        MechRewardError
-            Unknown target or shape, `mc` at tokens (V-hat exists at states only), rows that do not
-            match, or nothing to learn (all right or all wrong).
-        """
-        over = acts.rows == "tokens"
-        require(
-            not (over and self.target == "mc"),
-            "V-hat exists at states only: record with rows='states', or td.",
-        )
-        data = tokens(acts, values) if over else states(acts, values)
-        self.fit_examples(data)
-        self._remember(acts, data, "the reward" if over else "V-hat")
-        return self
-
-    def fit_examples(self, data: Examples) -> ValueProbe:
-        """The same from ready-made rows (a split, a shuffle, a subset of neurons).
-
-        Parameters
-        ----------
-        data : Examples
-            `y` is V-hat.
-
-        Returns
-        -------
-        ValueProbe
-            Itself.
-
-        Raises
-        ------
-        MechRewardError
-            As `fit`.
-        """
+    def _check(self) -> None:
+        super()._check()
         one_of("probe target", self.target, TARGETS)
-        one_of("probe shape", self.shape, SHAPES)
         require(
             0 <= self.lam <= 1, f"lam is lambda of TD(lambda), in [0, 1]; {self.lam} was given."
         )
-        check_learnable(data.y, data.reward)
+
+    def _rows(self, acts: Activations, values: Values) -> tuple[Examples, str]:
+        if acts.rows != "tokens":
+            return states(acts, values), "V-hat"
+        require(
+            self.target != "mc",
+            "V-hat exists at states only: record with rows='states', or td.",
+        )
+        return tokens(acts, values), "the reward"
+
+    def _learn(self, data: Examples) -> None:
         lam = {"td": 0.0, "td-lambda": self.lam}.get(self.target, 1.0)
         self._fit(data, data.y if self.target == "mc" else data.reward.astype(float), lam)
-        return self
 
 
 class DopamineProbe(_Probe):
@@ -350,8 +441,9 @@ class DopamineProbe(_Probe):
         "mlp" (d -> hidden -> 1, the paper's) or "linear" (ridge).
     hidden : int, default 32
         Units of the MLP.
-    ridge : float, default 0.01
-        Penalty per row of the linear probe (our choice).
+    ridge : float or None, default None
+        Penalty per row of the linear probe; None chooses it by leaving out each problem of the
+        rows given to `fit` in turn (see `ridge.choose`).
     rate : float, default 0.001
         Learning rate of the MLP's AdamW.
     epochs : int, default 30
@@ -372,8 +464,13 @@ class DopamineProbe(_Probe):
         Standard deviation of each neuron; infinite where it is 0.
     net_ : torch.nn.Module
         Reads standardised activations.
+    ridge_ : float
+        Penalty per row of the linear probe.
+    n_features_in_ : int
+        Width; with `feature_names_in_` where arrays name their columns.
     site_ : Site
-        Site of the activations given to `fit`. `fit_examples` sets neither this nor those below.
+        Site of the activations given to `fit`. Arrays and `fit_examples` set neither this nor
+        those below.
     model_id_ : ModelId
         Model of the activations.
     direction_ : tensor [width]
@@ -385,7 +482,8 @@ class DopamineProbe(_Probe):
 
     Notes
     -----
-    d -> 32 -> 1 with squared error is that of paper section 2.
+    d -> 32 -> 1 with squared error is that of paper section 2. Ridge and arrays are as for
+    `ValueProbe`.
     """
 
     def __init__(
@@ -393,7 +491,7 @@ class DopamineProbe(_Probe):
         cut: float = 0.0,
         shape: Literal["linear", "mlp"] = "mlp",
         hidden: int = 32,
-        ridge: float = 1e-2,
+        ridge: float | None = None,
         rate: float = 1e-3,
         epochs: int = 30,
         batch: int = 20,
@@ -402,58 +500,16 @@ class DopamineProbe(_Probe):
         super().__init__(shape, hidden, ridge, rate, epochs, batch, seed)
         self.cut = cut
 
-    def fit(self, acts: Activations, values: Values) -> DopamineProbe:
-        """Fit to recorded activations and the values of the same rollouts.
+    def _rows(self, acts: Activations, values: Values) -> tuple[Examples, str]:
+        return steps(acts, values), "delta"
 
-        Parameters
-        ----------
-        acts : Activations
-            Recorded with rows="steps".
-        values : Values
-            Of the same rollouts.
-
-        Returns
-        -------
-        DopamineProbe
-            Itself.
-
-        Raises
-        ------
-        MechRewardError
-            As for `ValueProbe`; also if no step passes the cut.
-        """
-        data = steps(acts, values)
-        self.fit_examples(data)
-        self._remember(acts, data, "delta")
-        return self
-
-    def fit_examples(self, data: Examples) -> DopamineProbe:
-        """The same from ready-made rows.
-
-        Parameters
-        ----------
-        data : Examples
-            `y` is delta.
-
-        Returns
-        -------
-        DopamineProbe
-            Itself.
-
-        Raises
-        ------
-        MechRewardError
-            As `fit`.
-        """
-        one_of("probe shape", self.shape, SHAPES)
+    def _kept(self, data: Examples) -> Examples:
         kept = data.only(np.abs(data.y) > self.cut) if self.cut else data
         if not len(kept):
             raise MechRewardError(
                 f"no step has |delta| > {self.cut}; the largest is {np.abs(data.y).max():.3f}."
             )
-        check_learnable(kept.y, data.reward)
-        self._fit(kept, kept.y)
-        return self
+        return kept
 
 
 def net(width: int, hidden: int, seed: int) -> torch.nn.Sequential:

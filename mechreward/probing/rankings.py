@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.linear_model import Lasso, Ridge
+from sklearn.linear_model import Lasso
 
 from mechreward import stats
 from mechreward.base.errors import require
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
 from mechreward.probing.probe import DopamineProbe, ValueProbe
+from mechreward.probing.ridge import Spectrum, check_ridge, choose
 from mechreward.probing.targets import Examples
 from mechreward.rollouts.trajectory import Rollouts
 
@@ -276,7 +277,7 @@ def _read_by(block: Any, names: Sequence[str], site: Site) -> np.ndarray:
 
 
 def next_token(
-    acts: Activations, runs: Rollouts, ridge: float = 1e-2
+    acts: Activations, runs: Rollouts, ridge: float | None = None
 ) -> Float[np.ndarray, " width"]:
     """How much a linear probe for the next token leans on each neuron.
 
@@ -286,8 +287,8 @@ def next_token(
         Recorded from `runs` with rows="tokens".
     runs : Rollouts
         The rollouts.
-    ridge : float, default 0.01
-        Penalty per row.
+    ridge : float or None, default None
+        Penalty per row; None chooses it by leaving out each problem in turn, as for value probes.
 
     Returns
     -------
@@ -311,6 +312,7 @@ def next_token(
     lengths = np.bincount(acts.trajectory, minlength=len(runs)).tolist()
     match = lengths == [len(run.tokens) for run in runs]
     require(match, "activations and rollouts differ: record from these rollouts.")
+    check_ridge(ridge)
     following, generated = [], []
     for run in runs:
         position = torch.arange(len(run.tokens))
@@ -320,6 +322,10 @@ def next_token(
     x = acts.x[kept].double()
     x = (x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-8)
     _, token = torch.cat(following)[kept].unique(return_inverse=True)
-    one_hot = torch.nn.functional.one_hot(token).double()
-    model = Ridge(alpha=ridge * len(x)).fit(x.numpy(), one_hot.numpy())
-    return np.abs(np.atleast_2d(model.coef_)).sum(0)
+    one_hot = torch.nn.functional.one_hot(token).double().numpy()
+    spectrum = Spectrum(x.numpy())
+    if ridge is None:
+        group = np.array(runs.groups)[acts.trajectory[kept.numpy()]]
+        ridge = choose(spectrum, one_hot, group)
+    weights, _ = spectrum.fit(one_hot, ridge * len(x))
+    return np.abs(weights).sum(1)

@@ -212,6 +212,11 @@ def check_learnable(y: np.ndarray, reward: np.ndarray) -> None:
         f"no probe can be fitted: all {len(reward)} states belong to {outcome} answers. "
         "Take harder or easier problems, or sample more of them.",
     )
+    check_varied(y)
+
+
+def check_varied(y: np.ndarray) -> None:
+    """Raise MechRewardError for a target that is one number in all rows."""
     require(
         float(np.std(y)) > 0,
         f"no probe can be fitted: the target is {float(y[0]):.3f} in all {len(y)} rows.",
