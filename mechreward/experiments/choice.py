@@ -71,7 +71,7 @@ def find(
         MechRewardError: an unknown kind, or nothing to learn (all answers right, or all wrong).
     """
     one_of("kind of neuron", kind, KINDS)
-    sites = [site for site in all_sites(model, KINDS) if site.kind == kind]
+    sites = all_sites(model, (kind,))
 
     def split(name: str, number: int) -> Split:
         problems = task.problems(name, number, seed)

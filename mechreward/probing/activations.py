@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.base.files import digest, read_tensors, write_tensors
 from mechreward.base.progress import progress
+from mechreward.models.ability import evaluation
 from mechreward.models.capture import ROWS
 from mechreward.models.engine import Hooks
 from mechreward.models.identity import ModelId, model_id
@@ -258,7 +259,8 @@ def forward(
     mask = torch.ones_like(tokens)
     last = stop if stop < model.cfg.n_layers else None
     kind = None if last else "logits"
-    with model.hooks(fwd_hooks=[catch(site) for site in sites]):
+    hooks = [catch(site) for site in sites]
+    with evaluation(model, tokens.shape[1]), model.hooks(fwd_hooks=hooks):
         model(tokens, return_type=kind, attention_mask=mask, stop_at_layer=last)
     missing = [str(site) for site in sites if site not in caught]
     require(not missing, f"nothing passed through {', '.join(missing)}: the hook never fired.")
