@@ -114,7 +114,8 @@ def evaluation(model: Any, longest: int) -> Iterator[None]:
 def _config(inner: Any) -> Any:
     """The HuggingFace config of what reads text; None for HookedTransformer."""
     config = getattr(inner, "config", None)
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
+    read = getattr(config, "get_text_config", None)
+    return read() if read else config
 
 
 def _span(layers: list[int]) -> str:
