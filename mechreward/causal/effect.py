@@ -18,6 +18,7 @@ from mechreward.base.files import read_json, write_json
 from mechreward.base.progress import progress, tell
 from mechreward.causal.controls import MATCHED, Control, matched, random, sinks
 from mechreward.causal.intervene import OPS, Intervention, mean, resample, zero
+from mechreward.models.ability import evaluation
 from mechreward.models.engine import Policy
 from mechreward.models.fast_pass import LeanPass
 from mechreward.models.identity import ModelId
@@ -314,7 +315,8 @@ class CleanText:
             logits = self.lean.under(hooks).read(self.streams[layer], layer)
         else:
             mask = torch.ones_like(self.tokens)
-            with self.model.hooks(fwd_hooks=list(hooks)):
+            longest = self.tokens.shape[1]
+            with evaluation(self.model, longest), self.model.hooks(fwd_hooks=list(hooks)):
                 logits = self.model(self.tokens, return_type="logits", attention_mask=mask)
         spoken = []
         for row, run in enumerate(self.runs):

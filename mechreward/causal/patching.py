@@ -20,6 +20,7 @@ from mechreward.base.plain import visible
 from mechreward.base.progress import progress
 from mechreward.causal.intervene import patch
 from mechreward.causal.reference import absolute
+from mechreward.models.ability import evaluation
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.load import device_of
 from mechreward.models.row_edits import forward_arms
@@ -245,7 +246,8 @@ def patching_sweep(
 
 
 def _logits(model: Any, tokens: torch.Tensor) -> Float[torch.Tensor, "pos vocab"]:
-    return model(tokens[None].to(device_of(model)), return_type="logits")[0].float()
+    with evaluation(model, len(tokens)):
+        return model(tokens[None].to(device_of(model)), return_type="logits")[0].float()
 
 
 def _pairs(

@@ -76,7 +76,7 @@ def find(
     seed = whole("seed", seed)
     for name, size in {"train": train, "validation": validation, "k": k}.items():
         whole(name, size, 1)
-    sites = [site for site in all_sites(model, KINDS) if site.kind == kind]
+    sites = all_sites(model, (kind,))
 
     def split(name: str, number: int) -> Split:
         problems = task.problems(name, number, seed)

@@ -17,6 +17,7 @@ import torch
 from mechreward.base import streams
 from mechreward.base.errors import require
 from mechreward.base.progress import progress
+from mechreward.models.ability import evaluation
 from mechreward.models.bins import length_bins
 from mechreward.models.cache import Pair, RowCache
 from mechreward.models.capture import Capture, Catcher
@@ -91,7 +92,8 @@ def generate(
     if not hooks and LeanPass.fits(model):
         run.lean = LeanPass(model, changes, readers)
     bar = progress(what, "rollout", total=len(jobs))
-    with bar, _hooked(model, [*changes, *readers]):
+    longest = max(job.length + job.max_new for job in jobs)
+    with bar, evaluation(model, longest), _hooked(model, [*changes, *readers]):
         while len(run.done) < len(jobs) or run.leaving:
             run.refill()
             bar.update(run.step())

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from transformers.cache_utils import DynamicCache
 
-from mechreward.base.errors import MechRewardError, require
+from mechreward.base.errors import MechRewardError
+from mechreward.models.plain import Plain
 
 
 def hooked_class() -> Any:
@@ -39,7 +40,9 @@ def hooked_class() -> Any:
     return HookedTransformer
 
 
-def load_hooked(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtype) -> Any:
+def load_hooked(
+    name: str | Path, tokenizer: Any, device: str, dtype: torch.dtype, plain: Plain
+) -> Any:
     """A HookedTransformer without weight processing, from a HuggingFace folder or by hub name.
 
     Neurons are the coordinates that the same weights have in a raw bridge.
@@ -47,12 +50,12 @@ def load_hooked(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtyp
     Raises
     ------
     MechRewardError
-        There is no HookedTransformer, or it does not compute what the folder's model computes.
+        There is no HookedTransformer, or the weights are not whole.
     ValueError, RuntimeError, OSError
         There is no such model, or HookedTransformer does not know its architecture.
     """
     cls = hooked_class()
-    plain = {
+    raw = {
         "fold_ln": False,
         "center_writing_weights": False,
         "center_unembed": False,
@@ -60,13 +63,12 @@ def load_hooked(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtyp
     }
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore", DeprecationWarning)
+        inner = plain.from_pretrained(name, dtype=dtype).eval()
         if not Path(name).is_dir():
-            return cls.from_pretrained(str(name), **plain, device=device, dtype=dtype).eval()
-        from transformers import AutoModelForCausalLM
-
+            about = {"hf_model": inner, "device": device, "dtype": dtype}
+            return cls.from_pretrained(str(name), **raw, **about).eval()
         # By name: version 4, which type checkers see, has other modules.
         loading: Any = import_module("transformer_lens.loading_from_pretrained")
-        inner = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).eval()
         # The architecture would be guessed from words in the path, such as "llama" in a folder
         # above: a nameless one.
         with TemporaryDirectory() as nameless:
@@ -76,27 +78,9 @@ def load_hooked(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtyp
             state = loading.get_pretrained_state_dict(nameless, cfg, inner, dtype=dtype)
         cfg.model_name, cfg.tokenizer_name = Path(name).name, None
         model = cls(cfg, tokenizer, move_to_device=False)
-        model.load_and_process_state_dict(state, **plain)
+        model.load_and_process_state_dict(state, **raw)
         model.move_model_modules_to_device()
-    _same_logits(model.eval(), inner)
-    return model
-
-
-@torch.no_grad()
-def _same_logits(model: Any, inner: Any) -> None:
-    """Compare the logits of both models.
-
-    HookedTransformer reads a config in its own way and passes over what it does not know.
-    """
-    tokens = torch.arange(min(48, model.cfg.n_ctx))[None] * 7 % model.cfg.d_vocab
-    ours = model(tokens.to(model.cfg.device)).float().cpu()
-    theirs = inner(tokens).logits.float()
-    off = float((ours - theirs).abs().max() / theirs.abs().max())
-    require(
-        off < (1e-3 if inner.dtype == torch.float32 else 0.1),
-        f"as HookedTransformer it gives other logits (off by {off:.1%} of the largest), because "
-        'transformer-lens does not know all that the config asks for; load it with kind="bridge".',
-    )
+    return model.eval()
 
 
 def is_hooked(model: Any) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,11 @@ from safetensors import SafetensorError
 from transformers.cache_utils import DynamicCache
 
 from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.models.ability import limits, no_rollouts
+from mechreward.models.hints import is_hub_name, no_config, no_model
 from mechreward.models.hooked import hooked_class, hooked_step, is_hooked, load_hooked
+from mechreward.models.plain import Plain
+from mechreward.models.site import HOOKS, Site, lacking
 
 WEIGHTS = Path(__file__).parent / "weights"
 # What the libraries raise for a folder that holds no whole model.
@@ -21,7 +27,7 @@ DAMAGED = (
     OSError,
     ValueError,
     RuntimeError,
-    KeyError,
+    LookupError,
     TypeError,
     AttributeError,
     SafetensorError,
@@ -39,11 +45,12 @@ def load(
     kind: str = "bridge",
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    check: bool = True,
 ) -> Any:
     """A TransformerLens model by name, without weight processing.
 
     Only a hub name may use the network. A model object of your own needs no loading: give it to any
-    verb.
+    verb. A warning says what does not work with the model, if anything (`models.ability`).
 
     Parameters
     ----------
@@ -57,6 +64,9 @@ def load(
         Where its parameters go.
     dtype : torch.dtype, default torch.float32
         Of its parameters.
+    check : bool, default True
+        Whether the logits of a short text are compared with plain HuggingFace's, at once and token
+        by token.
 
     Returns
     -------
@@ -66,49 +76,79 @@ def load(
     Raises
     ------
     MechRewardError
-        No such bundled model, folder, hub model or kind, or it cannot be loaded.
+        No such bundled model, folder, hub model or kind; tensors that are missing, left over or
+        mis-shaped; other logits; or it cannot be loaded.
     """
     one_of("kind of model", kind, LOADERS)
     if kind == "hooked":
         hooked_class()
-    folder = WEIGHTS / str(name) if str(name) in bundled() else Path(name)
-    if folder.is_dir():
-        require(
-            (folder / "config.json").is_file(),
-            f"{folder} is no model folder: it has no config.json.",
-        )
-        try:
-            with _no_bars():
-                return LOADERS[kind](folder, _folder_tokenizer(folder), device, dtype)
-        except DAMAGED as error:
-            why = " ".join(str(error).split())
-            raise MechRewardError(
-                f"cannot load the model folder {folder} as {kind}: {why}"
-            ) from error
-    owner, _, repository = str(name).partition("/")
-    if not (owner and repository) or "/" in repository or owner.startswith((".", "~")):
-        one_of("model", str(name), bundled())
+    folder = WEIGHTS / str(name) if str(name) in bundled() else Path(name).expanduser()
+    here = folder.is_dir()
+    if here and not (folder / "config.json").is_file():
+        raise MechRewardError(no_config(folder))
+    if not (here or is_hub_name(str(name))):
+        raise MechRewardError(no_model(str(name), bundled()))
+    plain = Plain(reads=check)
+    source = folder if here else str(name)
     try:
-        return LOADERS[kind](str(name), None, device, dtype)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise MechRewardError(
-            f"{name} is no folder here, and cannot be loaded from the hub: {first}"
-        ) from error
+        with _no_bars():
+            model = LOADERS[kind](source, _tokenizer_of(folder), device, dtype, plain)
+            silent = _compare(model, plain) if check else []
+    except DAMAGED as error:
+        what = f"the model folder {folder}" if here else f"{name} from the hub"
+        if not (here or isinstance(error, MechRewardError)):
+            what = f"{name}, which is no folder here, from the hub"
+        why = " ".join(str(error).split())
+        hint = ' (kind="bridge" may)' if kind == "hooked" else ""
+        raise MechRewardError(f"cannot load {what} as {kind}{hint}: {why}") from error
+    about = limits(model, silent)
+    if about:
+        warnings.warn(f"{folder.name}: {about}.", stacklevel=2)
+    return model
 
 
-def _load_bridge(name: str | Path, tokenizer: Any, device: str, dtype: torch.dtype) -> Any:
+@torch.no_grad()
+def _compare(model: Any, plain: Plain) -> list[Site]:
+    """Compare the model with what it was made from: in one pass, and behind a cache.
+
+    HookedTransformer reads a config in its own way and passes over what it does not know. Returned
+    are the sites whose hook point did not show the site's activations meanwhile.
+    """
+    tokens = plain.tokens.to(device_of(model))
+    whose = f"as {type(model).__name__}"
+    missing, shapes = lacking(model), {}
+    layers = range(model.cfg.n_layers)
+    sites = [Site(layer, kind) for layer in layers for kind in HOOKS]
+    sites = [site for site in sites if site not in missing]
+
+    def note(x: torch.Tensor, hook: Any, site: Site) -> None:
+        shapes[site] = tuple(x.shape)
+
+    hooks = [(site.hook, partial(note, site=site)) for site in sites]
+    mask = torch.ones_like(tokens)  # where a mask of ones changes something, recordings are wrong
+    with model.hooks(fwd_hooks=hooks):
+        plain.compare(model(tokens, return_type="logits", attention_mask=mask), whose)
+    if not no_rollouts(model):
+        _, cache = forward_step(model, tokens[:, :-1], mask[:, :-1], None)
+        last, _ = forward_step(model, tokens[:, -1:], mask, cache)
+        plain.compare(last[:, None], f"token by token {whose}")
+    return [site for site in sites if shapes.get(site) != (*tokens.shape, site.width(model))]
+
+
+def _load_bridge(
+    name: str | Path, tokenizer: Any, device: str, dtype: torch.dtype, plain: Plain
+) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
     return TransformerBridge.boot_transformers(
-        str(name), device=device, dtype=dtype, tokenizer=tokenizer
+        str(name), device=device, dtype=dtype, tokenizer=tokenizer, model_class=plain
     ).eval()
 
 
 LOADERS = {"bridge": _load_bridge, "hooked": load_hooked}
 
 
-def _folder_tokenizer(folder: Path) -> Any:
+def _tokenizer_of(folder: Path) -> Any:
     """The folder's own tokenizer; None leaves the choice to TransformerLens."""
     from transformers import PreTrainedTokenizerFast
 
@@ -158,9 +198,13 @@ def forward_step(
     Raises
     ------
     MechRewardError
-        The model is none of these and no HookedTransformer.
+        The model is none of these, or keeps something else than keys and values.
     """
-    cache = DynamicCache() if cache is None else cache
+    fresh = cache is None
+    if fresh:
+        why = no_rollouts(model)
+        require(not why, f"this model cannot be sampled from here: {why}.")
+        cache = DynamicCache()
     inner = getattr(model, "original_model", model)
     if hasattr(inner, "prepare_inputs_for_generation"):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
@@ -179,6 +223,10 @@ def forward_step(
             "so it cannot be sampled from here; wrap the model with TransformerBridge.",
         )
         logits = hooked_step(model, tokens, mask, cache)
+    require(
+        not fresh or cache.get_seq_length() > 0,
+        "this model cannot be sampled from here: it keeps no keys and values of what it has read.",
+    )
     return logits[:, -1].float(), cache
 
 

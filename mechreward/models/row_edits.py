@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 
 from mechreward.base.errors import MechRewardError, require
+from mechreward.models.ability import evaluation
 from mechreward.models.site import Site
 
 Place = tuple[Site, int]  # a site, and which of a row's edits there
@@ -144,7 +145,8 @@ def forward_arms(
     def fan_out(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
         return tensor.expand(len(arms), -1, -1)
 
-    with model.hooks(fwd_hooks=[(branch.hook, fan_out), *rows.hooks()]):
+    hooks = [(branch.hook, fan_out), *rows.hooks()]
+    with evaluation(model, len(tokens)), model.hooks(fwd_hooks=hooks):
         logits = model(tokens[None], return_type="logits")
     rows.check()
     return logits

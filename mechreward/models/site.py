@@ -15,6 +15,14 @@ HOOKS = {
     "mlp": "blocks.{}.mlp.hook_post",
 }
 BLOCK_ORDER = ("resid_pre", "resid_mid", "mlp", "resid_post")  # as a block computes the kinds
+# What an MLP writes. A bridge gives a mixture of experts, which has no one hidden layer, this hook
+# point under the name of the hidden units.
+MLP_OUT = "blocks.{}.mlp.hook_out"
+WHY = {
+    "experts": "its MLP is a mixture of experts, which has no one hidden layer",
+    "mlp": "its block has no MLP whose hidden units a hook point shows",
+    "resid_mid": "attention and MLP stand side by side, or its block is of another kind",
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -91,26 +99,39 @@ class Site:
         )
 
     def check(self, model: Any) -> Site:
-        """Itself, if `model` has this hook point.
+        """Itself, if `model` has it.
 
         Raises
         ------
         MechRewardError
-            Layer out of range, or the model lacks the hook point.
+            Layer out of range, or the model lacks the site; the message says why, and which kinds
+            the layer has.
         """
-        layers = model.cfg.n_layers
-        require(self.layer < layers, f"site {self}: the model has layers 0 to {layers - 1}.")
-        one_of("hook name", self.hook, model.hook_dict)
-        return self
+        return _checked(model, [self])[0]
 
     def width(self, model: Any) -> int:
-        """Number of neurons here: d_mlp for `mlp`, else d_model."""
-        return int(model.cfg.d_mlp if self.kind == "mlp" else model.cfg.d_model)
+        """Number of neurons here: for `mlp` the inputs of the map out of the hidden layer.
+
+        The config is not asked: its width is another one for OPT, XGLM, Falcon and LFM2.
+        """
+        if self.kind != "mlp":
+            return int(model.cfg.d_model)
+        mlp = model.blocks[self.layer].mlp
+        linear = getattr(getattr(mlp, "out", None), "original_component", None)
+        width = getattr(linear, "in_features", None)  # quantised maps have it, too
+        return int(width or mlp.W_out.shape[0])
 
 
 def all_sites(model: Any, kinds: tuple[str, ...] = ("resid_post", "mlp")) -> list[Site]:
-    """Every layer's sites of the given kinds, layer by layer."""
-    return [Site(layer, kind) for layer in range(model.cfg.n_layers) for kind in kinds]
+    """Every layer's sites of the given kinds, layer by layer.
+
+    Raises
+    ------
+    MechRewardError
+        As `Site.check`.
+    """
+    layers = range(model.cfg.n_layers)
+    return _checked(model, [Site(layer, kind) for layer in layers for kind in kinds])
 
 
 def parse_sites(model: Any, sites: Any) -> list[Site]:
@@ -119,7 +140,41 @@ def parse_sites(model: Any, sites: Any) -> list[Site]:
     if isinstance(sites, Iterable) and not isinstance(sites, str):
         listed = list(sites)
     require(bool(listed), "no site was given; a site is written as in 3.resid_post.")
-    return list(dict.fromkeys(Site.parse(site).check(model) for site in listed))
+    return _checked(model, list(dict.fromkeys(Site.parse(site) for site in listed)))
+
+
+def lacking(model: Any) -> dict[Site, str]:
+    """The sites that a model has not, and why."""
+    hooks = model.hook_dict
+    reasons = {}
+    for layer in range(model.cfg.n_layers):
+        for kind in HOOKS:
+            site = Site(layer, kind)
+            why = _why_not(site, hooks)
+            if why:
+                reasons[site] = why
+    return reasons
+
+
+def _checked(model: Any, sites: list[Site]) -> list[Site]:
+    layers, hooks = model.cfg.n_layers, model.hook_dict
+    for site in sites:
+        require(site.layer < layers, f"site {site}: the model has layers 0 to {layers - 1}.")
+        why = _why_not(site, hooks)
+        if why and site.kind in WHY:
+            others = [Site(site.layer, kind) for kind in HOOKS]
+            possible = ", ".join(str(other) for other in others if not _why_not(other, hooks))
+            raise MechRewardError(f"there is no site {site}: {why}; this layer has {possible}.")
+        one_of("hook name", site.hook, hooks)
+    return sites
+
+
+def _why_not(site: Site, hooks: Any) -> str:
+    """Why a site is not there; empty where it is."""
+    if site.hook in hooks:
+        same = getattr(hooks[site.hook], "name", None) == MLP_OUT.format(site.layer)
+        return WHY["experts"] if same else ""
+    return WHY.get(site.kind, "the model has no such hook point")
 
 
 def _counts(word: str) -> bool:

@@ -15,6 +15,7 @@ from mechreward.base.errors import MechRewardError, of_kind, one_of, require, wh
 from mechreward.base.files import digest, read_tensors, write_tensors
 from mechreward.base.plain import visible
 from mechreward.base.progress import progress
+from mechreward.models.ability import evaluation
 from mechreward.models.bins import length_bins
 from mechreward.models.capture import ROWS
 from mechreward.models.checks import check_hooks
@@ -312,14 +313,15 @@ def forward(
 
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device_of(model))
     acting = [*hooks, *map(catch, sites)]
-    if lean:
-        lean.under(acting).replay(tokens, stop)
-    else:
-        mask = torch.ones_like(tokens)
-        last = stop if stop < model.cfg.n_layers else None
-        kind = None if last else "logits"
-        with model.hooks(fwd_hooks=acting):
-            model(tokens, return_type=kind, attention_mask=mask, stop_at_layer=last)
+    with evaluation(model, tokens.shape[1]):
+        if lean:
+            lean.under(acting).replay(tokens, stop)
+        else:
+            mask = torch.ones_like(tokens)
+            last = stop if stop < model.cfg.n_layers else None
+            kind = None if last else "logits"
+            with model.hooks(fwd_hooks=acting):
+                model(tokens, return_type=kind, attention_mask=mask, stop_at_layer=last)
     missing = [str(site) for site in sites if site not in caught]
     require(not missing, f"nothing passed through {', '.join(missing)}: the hook never fired.")
     return caught

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mechreward import stats
 from mechreward.base.errors import require
+from mechreward.models.ability import evaluation
 from mechreward.models.bins import length_bins
 from mechreward.models.identity import model_id
 from mechreward.models.load import device_of
@@ -55,7 +56,8 @@ def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "r
     for chosen in length_bins([len(run.tokens) for run in runs], batch):
         texts = [runs[i].tokens for i in chosen]
         tokens = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(device_of(model))
-        logits = model(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
+        with evaluation(model, tokens.shape[1]):
+            logits = model(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
         for row, i in enumerate(chosen):
             ends = list(runs[i].step_ends)
             logprobs = logits[row, ends].float().log_softmax(-1)

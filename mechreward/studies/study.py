@@ -101,6 +101,7 @@ class Study:
         )
         model, task = by_name(plan.model, plan.task, plan.seed)
         _check(plan, task)
+        all_sites(model, KINDS)  # a model that lacks one is refused here
         identity = model_id(model)
         wanted = {"plan": asdict(plan), "model_id": asdict(identity)}
         if folder.begun and overwrite:
