@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 SHOWN = 12  # names that a message lists before it only counts them
+NOTHING_LOST = "Nothing that was finished is lost."
 
 
 class MechRewardError(ValueError):

@@ -20,7 +20,7 @@ from mechreward.models.engine import Hooks
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.load import device_of
 from mechreward.models.site import Site, parse_sites
-from mechreward.probing.store import Filling
+from mechreward.probing.store import Filling, filled
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 
 
@@ -89,6 +89,10 @@ class Activations:
         require(
             about.get("kind") == "activations",
             f"{path} holds {about.get('kind')}, not activations.",
+        )
+        lengths = {tensor.shape[:1] for tensor in tensors.values()}
+        require(
+            len(lengths) == 1, f"{path} is a damaged activations file: columns of unlike lengths."
         )
         try:
             return cls(
@@ -215,7 +219,11 @@ def record(
     order = [number for number in range(len(runs)) if number not in over]
     order.sort(key=lambda number: len(runs[number].tokens))
     bar = progress(what, "trajectory", total=len(runs), initial=len(over))
-    with bar, model.hooks(fwd_hooks=list(hooks)) if hooks else nullcontext():
+    with (
+        filled(files.values()),
+        bar,
+        model.hooks(fwd_hooks=list(hooks)) if hooks else nullcontext(),
+    ):
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             caught = forward(model, [runs[i].tokens for i in chosen], wanted, stop)
@@ -228,7 +236,7 @@ def record(
     parts: dict[str, Activations] = {}
     for site in wanted:
         if files:
-            parts[str(site)] = Activations.load(files[site].finish())
+            parts[str(site)] = Activations.load(files[site].path)
         else:
             parts[str(site)] = Activations(x[site], site, rows, **labels, model_id=identity)
     return Recording(parts)
