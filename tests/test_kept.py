@@ -23,7 +23,6 @@ import rows as made
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from test_study import ROW, snapshot
 
 from mechreward import MechRewardError, NeuronSet, Rollouts, cli
 from mechreward.base.files import held, safe_name, write_atomic, write_json
@@ -32,7 +31,7 @@ from mechreward.causal.claims import CLAIMS, Claim
 from mechreward.causal.effect import Arm, Effect
 from mechreward.causal.patching import PatchingSweep
 from mechreward.experiments.plan import Plan
-from mechreward.experiments.rows import Results
+from mechreward.experiments.rows import Results, Row
 from mechreward.models.engine import Policy
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations
@@ -47,6 +46,11 @@ from mechreward.studies.study import Study
 from mechreward.tasks import Problem, Verdict
 
 PATTERNS = ("*.safetensors", "*.json")
+ROW = Row("R1", "tiny", "chain", "1.mlp", "value", "auroc", 0.7, 0.6, 0.8, 50, 3)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def rollouts(seed: int) -> Rollouts:
@@ -106,6 +110,8 @@ def stages(folder: Folder, seed: int) -> None:
     def rows() -> list:
         return [replace(ROW, seed=ablated().seed)]
 
+    values()
+    neurons("value")
     folder.kept("certificate-mlp.json", Certificate, certificate)
     folder.kept("patching.json", PatchingSweep, sweep)
     folder.rows("R1-mlp", rows)
@@ -179,7 +185,7 @@ def flip(data: bytes, bit: int) -> bytes:
 
 def edited(data: bytes) -> bytes:
     """The first number that stands in the file, another one."""
-    where = next(i for i, byte in enumerate(data) if i > 150 and chr(byte) in "012345678")
+    where = next(i for i, byte in enumerate(data) if i > 70 and chr(byte) in "012345678")
     return data[:where] + bytes([data[where] + 1]) + data[where + 1 :]
 
 
@@ -333,14 +339,10 @@ def test_every_file_of_a_run_says_what_it_was_made_from(studied: Path):
         assert seal["stage"] == name and seal["plan"]
     acts = next(name for name in made_from if name.endswith("activations.safetensors"))
     parents = {name: set(seal["from"]) for name, seal in made_from.items()}
-    data = {
-        f"{split}.{kind}.safetensors" for split in ("train",) for kind in ("rollouts", "values")
-    }
+    data = {"train.rollouts.safetensors", "train.values.safetensors"}
     assert parents["train.values-0000.safetensors"] == {"train.rollouts.safetensors"}
     assert "train.values-0000.safetensors" in parents["train.values.safetensors"]
-    assert data | {"validation.values.safetensors"} <= parents["R3.rows.json"] & parents[acts] | {
-        "validation.values.safetensors"
-    }
+    assert data <= parents[acts] and "test.values.safetensors" in parents["R3.rows.json"]
     assert {acts, "R3.rows.json", "train.values.safetensors"} <= parents["value-mlp.neurons.json"]
 
 
@@ -482,10 +484,19 @@ def test_two_processes_do_not_fill_one_file(tmp_path: Path):
 def test_a_stop_between_the_digest_and_the_name_loses_no_rows(tmp_path: Path, monkeypatch):
     path, labels = tmp_path / "x.safetensors", {"trajectory": torch.arange(3).int()}
     file = Filling(path, 2, labels, {"kind": "activations"}, True)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), filled([file]):
-        file.x[:] = 7
-        file.wrote([0, 1, 2], 3)
-        patch.setattr(os, "fsync", lambda _: signal.raise_signal(signal.SIGINT))
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    file.x[:] = 7
+    file.wrote([0, 1, 2], 3)
+    file._safe()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stop)
+        patch.setattr(Filling, "_safe", lambda file: None)
+        with pytest.raises(KeyboardInterrupt):
+            file.finish()
+    file.lock.close()
     file = Filling(path, 2, labels, {"kind": "activations"}, True)
     with filled([file]):
         assert file.x.tolist() == [[7, 7]] * 3
@@ -536,9 +547,8 @@ def test_a_file_that_outgrows_what_is_allowed_is_one_line(tmp_path: Path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 
     write_json(tmp_path / "x.json", {"a": 1})
-    said, wrong = child(LIMITED, str(tmp_path / "x.json"), preexec_fn=limit).communicate(
-        timeout=120
-    )
+    writer = child(LIMITED, str(tmp_path / "x.json"), preexec_fn=limit)
+    said, wrong = writer.communicate(timeout=120)
     assert "File too large. Nothing that was finished is lost." in said, wrong
     assert json.loads((tmp_path / "x.json").read_text())["a"] == 1
     assert kept_files(tmp_path) == ["x.json"]

@@ -133,9 +133,9 @@ def safe_name(text: str) -> str:
     text follows, so that two texts do not share a name.
     """
     name = re.sub(r"[^\w.-]", "-", text, flags=re.ASCII).lstrip(".-")[:80]
-    if name == text:
+    if name and name == text:
         return name
-    return f"{name}-{digest(text.encode(errors='backslashreplace'))[:8]}"
+    return f"{name or 'unnamed'}-{digest(text.encode(errors='backslashreplace'))[:8]}"
 
 
 def write_atomic(path: Path | str, data: bytes | str) -> Path:
@@ -241,7 +241,6 @@ def write_tensors(
     """
     shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     header, starts = tensor_header(shapes, about)
-
     names = sorted(starts, key=starts.__getitem__)
     whole = xxh3_128(header)
     for name in names:

@@ -89,6 +89,8 @@ class Folder:
 
     def begin(self, plan: dict[str, Any]) -> None:
         """Keep the plan, unless there is one."""
+        if self.begun:
+            return
         with held(self.path / PLAN):
             for part in self.path.glob(f".{PLAN}.*"):
                 if not part.name.endswith(".lock"):
@@ -122,11 +124,15 @@ class Folder:
         MechRewardError
             A file is damaged, was changed, or is of another run, stage or parent.
         """
+        bound = []
         for pattern in patterns:
             for path in sorted(self.path.glob(pattern)):
                 self.seals[path] = read_seal(path, "kept")
                 if self.seals[path].get("made"):
-                    self._fits(path)
+                    self._is_own(path)
+                    bound.append(path)
+        for path in bound:
+            self._fits(path)
 
     def kept(self, name: str, kind: Any, make: Callable[[], Any], **how: Any) -> Any:
         """A stage: what its file holds if it is there; else it is made, timed and written.
@@ -168,11 +174,7 @@ class Folder:
         """What the file of a finished stage holds; arguments and errors as for `kept`."""
         path = self.path / name
         self.seals[path] = read_seal(path, "kept")
-        require(
-            bool(self.seals[path].get("made")),
-            f"{path} does not say what it was made from: an older version wrote it, or it is no "
-            "stage of this run. Delete it to have it made again, or name another folder.",
-        )
+        self._is_own(path)
         self._fits(path)
         return kind.load(path, **how)
 
@@ -228,10 +230,14 @@ class Folder:
             self._digest = digest(json.dumps(self.plan))
         return self._digest
 
-    def _fits(self, path: Path) -> None:
-        """Whether a file is of this run and of its stage, and of the parents that are there; and
-        whether what was made from it was made from this."""
-        made = self.seals[path]["made"]
+    def _is_own(self, path: Path) -> None:
+        """Whether a file is of this run and of its stage."""
+        made = self.seals[path].get("made")
+        require(
+            bool(made),
+            f"{path} does not say what it was made from: an older version wrote it, or it is no "
+            "stage of this run. Delete it to have it made again, or name another folder.",
+        )
         require(
             made["stage"] == path.name,
             f"{path} is {made['stage']} under another name: put it back, or delete it.",
@@ -241,7 +247,11 @@ class Folder:
             f"{path} is of a run with another plan or model: delete it to have it made again, or "
             "name another folder.",
         )
-        for name, expected in made["from"].items():
+
+    def _fits(self, path: Path) -> None:
+        """Whether a file was made from the parents that are there, and whether what was made from
+        it was made from this."""
+        for name, expected in self.seals[path]["made"]["from"].items():
             self._same(path, self.path / name, expected)
         for child, seal in self.seals.items():
             if path.name in (seal.get("made") or {}).get("from", {}):
@@ -249,10 +259,13 @@ class Folder:
 
     def _same(self, child: Path, parent: Path, expected: str) -> None:
         """Whether a file was made from the parent that is there; one that is gone is made again."""
-        if parent not in self.seals and parent.exists():
+        if parent not in self.seals:
+            if not parent.exists():
+                return
             self.seals[parent] = read_seal(parent, "kept")
+        there = self.seals[parent]
         require(
-            parent not in self.seals or self.seals[parent].get("digest") == expected,
+            not there.get("made") or there["digest"] == expected,
             f"{child} was made from another {parent.name} than the one that is there: delete the "
             "first to have it made again, or put back the second.",
         )
