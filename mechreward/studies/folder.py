@@ -232,12 +232,7 @@ class Folder:
 
     def _is_own(self, path: Path) -> None:
         """Whether a file is of this run and of its stage."""
-        made = self.seals[path].get("made")
-        require(
-            bool(made),
-            f"{path} does not say what it was made from: an older version wrote it, or it is no "
-            "stage of this run. Delete it to have it made again, or name another folder.",
-        )
+        made = self._made(path)
         require(
             made["stage"] == path.name,
             f"{path} is {made['stage']} under another name: put it back, or delete it.",
@@ -248,10 +243,20 @@ class Folder:
             "name another folder.",
         )
 
+    def _made(self, path: Path) -> dict[str, Any]:
+        """What a file says it was made from."""
+        made = self.seals[path].get("made")
+        require(
+            bool(made),
+            f"{path} does not say what it was made from: an older version wrote it, or it is no "
+            "stage of this run. Delete it to have it made again, or name another folder.",
+        )
+        return made
+
     def _fits(self, path: Path) -> None:
         """Whether a file was made from the parents that are there, and whether what was made from
         it was made from this."""
-        for name, expected in self.seals[path]["made"]["from"].items():
+        for name, expected in self._made(path)["from"].items():
             self._same(path, self.path / name, expected)
         for child, seal in self.seals.items():
             if path.name in (seal.get("made") or {}).get("from", {}):
@@ -263,9 +268,9 @@ class Folder:
             if not parent.exists():
                 return
             self.seals[parent] = read_seal(parent, "kept")
-        there = self.seals[parent]
+        self._made(parent)
         require(
-            not there.get("made") or there["digest"] == expected,
+            self.seals[parent]["digest"] == expected,
             f"{child} was made from another {parent.name} than the one that is there: delete the "
             "first to have it made again, or put back the second.",
         )
