@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
-from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.errors import NOTHING_LOST, MechRewardError, one_of, require
 from mechreward.base.plain import visible
 from mechreward.bench.ground import BenchSizes
 from mechreward.experiments.plan import PAPER, Plan, asked, experiment_list
@@ -101,7 +101,8 @@ def demo(
     plan = replace(plan, model=model, task=task or home_of(model))
     study = Study.open(plan, out, overwrite, say=_say)
     results = run_demo(study)
-    page = write(study.out, study.plan, study.model, results, study.splits["test"])
+    with study.folder.bound("results.json"):
+        page = write(study.out, study.plan, study.model, results, study.splits["test"])
     manifest = Results.load(out / "results.json").manifest
     _tell(manifest["found"], manifest["not_found"])
     _say(f"report: {page}")
@@ -182,7 +183,7 @@ def certify(
 ) -> None:
     """Certify a set: decodable, sparse, causal, specific, sufficient; pass, fail, or what to run to
     settle it."""
-    from mechreward.base.files import write_atomic
+    from mechreward.base.files import held, write_atomic
     from mechreward.causal.certificate import certify as examine
     from mechreward.experiments.choice import KINDS, by_name, find
     from mechreward.probing.neurons import NeuronSet
@@ -191,13 +192,24 @@ def certify(
     one_of("kind of neuron", kind, KINDS)
     chosen = NeuronSet.load(neurons) if neurons else None
     loaded, game = by_name(model, task, seed)
-    if chosen is None:
-        chosen = find(loaded, game, kind, seed=seed, train=train, validation=validation, k=k)
-        chosen.save(out / "neurons.json")
-    certificate = examine(
-        loaded, game, chosen, seed=seed, train=train, test=test, k=k, n=n, draws=draws, pairs=pairs
-    )
-    certificate.save(out / "certificate.json")
+    # Held from the beginning: a folder that cannot be written is told before the work.
+    with held(out / "certificate.json", wait=False):
+        if chosen is None:
+            chosen = find(loaded, game, kind, seed=seed, train=train, validation=validation, k=k)
+            chosen.save(out / "neurons.json")
+        certificate = examine(
+            loaded,
+            game,
+            chosen,
+            seed=seed,
+            train=train,
+            test=test,
+            k=k,
+            n=n,
+            draws=draws,
+            pairs=pairs,
+        )
+        certificate.save(out / "certificate.json")
     page = write_atomic(out / "certificate.md", certificate.page())
     _say(str(certificate))
     _say(f"page: {page}")
@@ -299,6 +311,10 @@ def main() -> None:
         app()
     except MechRewardError as error:
         print(f"mechreward: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a folder that cannot be listed, a disk that goes away
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"mechreward: {error.strerror or error}{where}. {NOTHING_LOST}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         _stopped()

@@ -295,6 +295,7 @@ def test_file_round_trip(tmp_path, which, nothing):
 
 def test_damaged_files_are_refused(tmp_path):
     good = json.loads(by_hand().save(tmp_path / "good.json").read_text())
+    del good["seal"]  # else it would be refused for that alone
     broken = {
         "cut": (tmp_path / "good.json").read_text()[:-20],
         "kind": json.dumps(good | {"kind": "neurons"}),

@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from mechreward.base.plain import visible
 
 SHOWN = 12  # names that a message lists before it only counts them
+NOTHING_LOST = "Nothing that was finished is lost."
 
 
 class MechRewardError(ValueError):

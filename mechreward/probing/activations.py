@@ -25,7 +25,7 @@ from mechreward.models.finite import not_finite, row_name
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.load import device_of
 from mechreward.models.site import HOOKS, Site, all_sites, parse_sites
-from mechreward.probing.store import Filling
+from mechreward.probing.store import Filling, filled
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 
 
@@ -94,6 +94,10 @@ class Activations:
         require(
             about.get("kind") == "activations",
             f"{path} holds {about.get('kind')}, not activations.",
+        )
+        lengths = {tensor.shape[:1] for tensor in tensors.values()}
+        require(
+            len(lengths) == 1, f"{path} is a damaged activations file: columns of unlike lengths."
         )
         try:
             return cls(
@@ -243,7 +247,7 @@ def record(
     left = [number for number in range(len(runs)) if number not in over]
     lean = _lean(model, hooks)
     bar = progress(what, "trajectory", total=len(runs), initial=len(over))
-    with bar:
+    with filled(files.values()), bar:
         for numbers in length_bins([len(runs[number].tokens) for number in left], batch):
             chosen = [left[number] for number in numbers]
             texts = [runs[number].tokens for number in chosen]
@@ -259,7 +263,7 @@ def record(
     parts: dict[str, Activations] = {}
     for site in wanted:
         if files:
-            parts[str(site)] = Activations.load(files[site].finish())
+            parts[str(site)] = Activations.load(files[site].path)
         else:
             parts[str(site)] = Activations(x[site], site, rows, **labels, model_id=identity)
     return Recording(parts)

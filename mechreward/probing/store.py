@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,17 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mechreward.base.errors import MechRewardError, require
-from mechreward.base.files import read_tensors, tensor_header, write_atomic
+from mechreward.base.errors import NOTHING_LOST, MechRewardError, require
+from mechreward.base.files import (
+    AT,
+    NONE,
+    held,
+    in_one_line,
+    read_tensors,
+    seal,
+    tensor_header,
+    write_atomic,
+)
 
 
 class Filling:
@@ -52,7 +62,8 @@ class Filling:
     Raises
     ------
     MechRewardError
-        The file is there and holds something else, or the disk is too small; no file is changed.
+        The file is there and holds something else, another process is filling it, or the disk is
+        too small; no file is changed.
     """
 
     FLUSH = 2**26  # bytes after which rows are made safe
@@ -71,6 +82,9 @@ class Filling:
         rows = len(next(iter(labels.values())))
         shapes = {name: (column.dtype, tuple(column.shape)) for name, column in labels.items()}
         self.head, starts = tensor_header(shapes | {"x": (torch.float32, (rows, width))}, about)
+        self.lock = ExitStack()  # until `filled` ends
+        if not path.exists():
+            self.lock.enter_context(held(path, wait=False))
         self.complete = path.exists()
         if self.complete:
             there = read_tensors(path, "activations")[1]
@@ -81,15 +95,17 @@ class Filling:
             )
             self.done = set(map(int, labels["trajectory"].tolist()))
             return
-        if not (resume and self._begun()):
-            self.log.unlink(missing_ok=True)
-            numbers = rows * (len(labels) + width)
-            self._reserve(len(self.head) + 4 * numbers)
-        # Also on resuming: a stop may have come between the header and the labels.
-        for name, column in labels.items():
-            np.memmap(self.part, np.int32, "r+", starts[name], shape=(rows,))[:] = column.numpy()
-        self.done = set(map(int, self.log.read_text().split())) if self.log.exists() else set()
-        self.map = np.memmap(self.part, np.float32, "r+", starts["x"], shape=(rows, width))
+        with in_one_line("write", path):
+            if not (resume and self._begun()):
+                self.log.unlink(missing_ok=True)
+                numbers = rows * (len(labels) + width)
+                self._reserve(len(self.head) + 4 * numbers)
+            # Also on resuming: a stop may have come between the header and the labels.
+            for name, column in labels.items():
+                place = np.memmap(self.part, np.int32, "r+", starts[name], shape=(rows,))
+                place[:] = column.numpy()
+            self.done = set(map(int, self.log.read_text().split())) if self.log.exists() else set()
+            self.map = np.memmap(self.part, np.float32, "r+", starts["x"], shape=(rows, width))
         self.x: Float[torch.Tensor, "row width"] = torch.from_numpy(self.map)
         self.fresh: list[int] = []
         self.bytes = 0
@@ -101,15 +117,17 @@ class Filling:
         if self.bytes >= self.FLUSH:
             self._safe()
 
-    def finish(self) -> Path:
-        """All rows are there: the file gets its name."""
-        if not self.complete:
+    def finish(self) -> None:
+        """All rows are there: the file gets its digest and its name."""
+        if self.complete:
+            return
+        with in_one_line("write", self.path):
             self._safe()
+            seal(self.part)
             with self.part.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(self.part, self.path)
             self.log.unlink()
-        return self.path
 
     def _safe(self) -> None:
         """Rows first, then the list that says they are there."""
@@ -122,7 +140,9 @@ class Filling:
         if not self.part.exists():
             return False
         with self.part.open("rb") as file:
-            return file.read(len(self.head)) == self.head
+            head = file.read(len(self.head))
+        # A stop may have come between the digest and the name.
+        return head.replace(head[AT : AT + len(NONE)], NONE, 1) == self.head
 
     def _reserve(self, size: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +159,17 @@ class Filling:
                 raise
             raise MechRewardError(
                 f"{self.path} needs {size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left. "
-                "Free some, name another folder, or record fewer sites or rows. "
-                "Nothing that was finished is lost."
+                f"Free some, name another folder, or record fewer sites or rows. {NOTHING_LOST}"
             ) from error
+
+
+@contextmanager
+def filled(files: Collection[Filling]) -> Iterator[None]:
+    """Finish files if all goes well meanwhile, and let others at them in any case."""
+    try:
+        yield
+        for file in files:
+            file.finish()
+    finally:
+        for file in files:
+            file.lock.close()

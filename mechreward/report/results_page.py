@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mechreward.base.files import safe_name
 from mechreward.experiments.plan import EXPERIMENT_IDS, again, command, plan_of
 from mechreward.experiments.rows import Results, Row
 from mechreward.report import layout
@@ -142,7 +143,7 @@ def _setting(results: Results, model: str, task: str) -> Setting:
         not_found=not_found,
         tables=numbers(own),
         certificates=_certificates(own),
-        figures=_figures(own, f"{model}-{task}"),
+        figures=_figures(own, safe_name(f"{model}-{task}")),
     )
 
 

@@ -252,6 +252,8 @@ class Rollouts:
             logprob += len(run.logprobs)
             runs.append(run)
             problems.append(problem)
+        if (token, logprob) != (len(tensors["tokens"]), len(tensors["logprobs"])):
+            raise ValueError(f"{token} tokens are listed, {len(tensors['tokens'])} are there")
         return cls(
             trajectories=tuple(runs),
             problems=tuple(problems),

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 
 from mechreward import stats
-from mechreward.base.errors import of_kind, require, whole
+from mechreward.base.errors import MechRewardError, of_kind, require, whole
 from mechreward.base.files import read_tensors, write_tensors
 from mechreward.models.engine import Job, generate
 from mechreward.models.identity import model_id
@@ -194,7 +194,12 @@ class Values:
         tensors, about = read_tensors(path, "values")
         require(about.get("kind") == "values", f"{path} holds {about.get('kind')}, not values.")
         columns = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return cls(**columns, k=about["k"], seed=about["seed"])
+        shapes = {column.shape for column in columns.values()}
+        require(len(shapes) == 1, f"{path} is a damaged values file: columns of unlike lengths.")
+        try:
+            return cls(**columns, k=about["k"], seed=about["seed"])
+        except (KeyError, TypeError) as error:
+            raise MechRewardError(f"{path} is a damaged values file: {error}.") from error
 
 
 def estimate(

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
-from mechreward.base.errors import one_of, whole
+from mechreward.base.errors import one_of, require, whole
+from mechreward.base.files import held
 from mechreward.bench import fits, generation, passes
 from mechreward.bench.ground import BenchSizes, Contest, Ground
 from mechreward.bench.growth import growth
 from mechreward.bench.race import run
 from mechreward.experiments.rows import Results, Row
+from mechreward.studies.folder import RESULTS, Folder
 from mechreward.studies.provenance import machine
 
 CONTESTS: dict[str, tuple[Callable[[Ground], list[Contest]], ...]] = {
@@ -68,7 +70,8 @@ def bench(
     Raises
     ------
     MechRewardError
-        Unknown contest or model, a device that is not there, or a size below 1.
+        Unknown contest or model, a device that is not there, a size below 1, or a folder that holds
+        a run, that another process is at or that cannot be written.
     """
     sizes = sizes or BenchSizes()
     for name in only:
@@ -77,10 +80,21 @@ def bench(
         whole(name, value, 1)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     one_of("device", device, devices)
-    began = time.perf_counter()
+    folder = Folder(out)
+    require(not folder.begun, f"{out} holds a run of something else; name another folder.")
+    folder.check((RESULTS,))
     ground = Ground(model, sizes, device)
+    # Held from the beginning: a folder that cannot be written is told before the work.
+    with held(folder.path / RESULTS, wait=False):
+        results = _race(only or tuple(CONTESTS), ground, say)
+        results.save(folder.path / RESULTS)
+    return results
+
+
+def _race(names: Sequence[str], ground: Ground, say: Callable[[str], None]) -> Results:
+    began = time.perf_counter()
     rows: list[Row] = []
-    for name in only or CONTESTS:
+    for name in names:
         for contests in CONTESTS[name]:
             for contest in contests(ground):
                 rows += run(contest, ground, say)
@@ -88,10 +102,8 @@ def bench(
             rows += growth(ground, say)
     manifest: dict[str, Any] = {
         "title": "mechreward bench",
-        "sizes": asdict(sizes),
-        "machine": machine(device),
+        "sizes": asdict(ground.sizes),
+        "machine": machine(ground.device),
         "seconds": round(time.perf_counter() - began, 1),
     }
-    results = Results(manifest, tuple(rows))
-    results.save(Path(out) / "results.json")
-    return results
+    return Results(manifest, tuple(rows))

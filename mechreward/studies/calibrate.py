@@ -28,7 +28,7 @@ from mechreward.calibration.pipeline import (
 )
 from mechreward.calibration.trends import FOLLOWED, WIDTHS, trends
 from mechreward.experiments.rows import Results, Row
-from mechreward.studies.folder import Folder, rows_file
+from mechreward.studies.folder import RESULTS, Folder, rows_file
 from mechreward.studies.provenance import versions
 
 MODEL = "countdown-base"
@@ -173,7 +173,8 @@ def calibrate(
     Raises
     ------
     MechRewardError
-        Seeds below 1, or a folder that holds something else or another plan's calibration.
+        Seeds below 1, a folder that holds something else or another plan's calibration, or a file
+        in it that was changed.
     """
     leave_if_read_anew()  # before it touches the folder that the first process works in
     plan = plan or Calibration()
@@ -182,13 +183,14 @@ def calibrate(
     strangers = folder.strangers
     require(not strangers, f"{out} is not empty and holds no calibration ({strangers}).")
     wanted = {"kind": "calibration", **asdict(plan)}
-    if folder.begun:
-        before = folder.plan
-        require(
-            before == wanted,
-            f"{out} holds a calibration with {_words(before)}, not {_words(wanted)}; name another.",
-        )
     folder.begin(wanted)
+    before = folder.plan
+    require(before.get("kind") == "calibration", f"{out} holds another run; name another folder.")
+    require(
+        before == wanted,
+        f"{out} holds a calibration with {_words(before)}, not {_words(wanted)}; name another.",
+    )
+    folder.check((RESULTS, rows_file("*")))
     missing = []
     for name in plan.stages():
         if not (folder.path / rows_file(name)).exists():
@@ -197,7 +199,7 @@ def calibrate(
     for number, (_, name, _) in enumerate(side_by_side(stage, missing), 1):
         say(f"{name} is done ({number} of {len(missing)})")
     results = collect(folder.path, plan)
-    results.save(folder.path / "results.json")
+    results.save(folder.path / RESULTS)
     return results
 
 
@@ -222,12 +224,12 @@ def collect(out: Path | str, plan: Calibration) -> Results:
         Certificates are pooled over seeds, and ranks of all plants without value are tested
         together; `manifest["missing"]` names the stages that are not finished.
     """
+    folder = Folder(out)
     finished = {}
     missing = []
     for name in plan.stages():
-        path = Path(out) / rows_file(name)
-        if path.exists():
-            finished[name] = Results.load(path)
+        if (folder.path / rows_file(name)).exists():
+            finished[name] = folder.load(rows_file(name), Results)
         else:
             missing.append(name)
     rows = []

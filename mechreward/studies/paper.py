@@ -10,9 +10,10 @@ from typing import Any
 
 from mechreward import experiments as paper
 from mechreward.base.errors import require
-from mechreward.base.files import digest
+from mechreward.base.files import digest, safe_name
 from mechreward.base.workers import side_by_side
 from mechreward.experiments import Home
+from mechreward.experiments.choice import KINDS
 from mechreward.experiments.plan import (
     ALL,
     BUNDLED,
@@ -27,7 +28,7 @@ from mechreward.models.site import Site
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import select
 from mechreward.probing.probe import ValueProbe
-from mechreward.studies.folder import Folder, rows_file
+from mechreward.studies.folder import RESULTS, Folder, rows_file
 from mechreward.studies.provenance import provenance
 from mechreward.studies.stages import EXPERIMENTS, R2, R3, R7, R8, ablation, chosen, data, probes
 from mechreward.studies.study import Study
@@ -52,7 +53,7 @@ def demo(study: Study) -> Results:
     for experiment in MAIN_JOB:
         rows += experiment(study)
     results = Results(study.manifest(chosen(study)), tuple(rows))
-    results.save(study.out / "results.json")
+    _save(results, study.folder)
     return results
 
 
@@ -84,7 +85,8 @@ def reproduce(
     Raises
     ------
     MechRewardError
-        An unknown experiment, or folders that hold runs of another plan.
+        An unknown experiment, folders that hold runs of another plan, or files in them that were
+        changed.
     """
     names = experiment_ids(names)
     plan = plan or Plan()
@@ -94,24 +96,28 @@ def reproduce(
         BETWEEN not in names or len(homes) > 1,
         f"{BETWEEN} compares models or tasks: name at least two.",
     )
+    whole = Folder(out)
+    require(not whole.begun, f"{out} holds a run of one model; name another folder.")
+    whole.check((RESULTS, rows_file(f"{BETWEEN}-*")))
     plans = {}
     for model, task in homes:
         plans[f"{model}.{task}"] = replace(plan, model=model, task=task)
+    folders = {home: out / safe_name(home) for home in plans}
     if len(plans) > 1:
-        _fill_side_by_side(wanted, plans, out, say)
+        _fill_side_by_side(wanted, plans, folders, say)
     for home, own_plan in plans.items():
-        _fill(wanted, own_plan, out / home, say)
+        _fill(wanted, own_plan, folders[home], say)
     rows: list[Row] = []
     runs: dict[str, Any] = {}
     for home, own_plan in plans.items():
-        results = Results.load(out / home / "results.json")
+        results = Results.load(folders[home] / RESULTS)
         rows += results.rows
         runs[home] = {"plan": asdict(own_plan), "model_id": results.manifest["model_id"]}
     if BETWEEN in wanted and len(plans) > 1:
         studies = {}
         for home, own_plan in plans.items():
-            studies[home] = Study.open(own_plan, out / home, say=lambda _: None)
-        rows += _transfer(studies, out)
+            studies[home] = Study.open(own_plan, folders[home], say=lambda _: None)
+        rows += _transfer(studies, whole)
     manifest = {
         **provenance(),
         "title": "The paper's experiments",
@@ -119,7 +125,7 @@ def reproduce(
         "runs": runs,
     }
     results = Results(manifest, tuple(rows))
-    results.save(out / "results.json")
+    results.save(out / RESULTS)
     return results
 
 
@@ -133,7 +139,10 @@ def _wanted(names: Sequence[str]) -> list[str]:
 
 
 def _fill_side_by_side(
-    wanted: Sequence[str], plans: Mapping[str, Plan], out: Path, say: Callable[[str], None]
+    wanted: Sequence[str],
+    plans: Mapping[str, Plan],
+    folders: Mapping[str, Path],
+    say: Callable[[str], None],
 ) -> None:
     """Every missing stage of all homes. The parts of a home may begin when its first is done."""
     parts = _parts(wanted)
@@ -147,7 +156,7 @@ def _fill_side_by_side(
     def rank(job: tuple) -> int:
         return parts.index(job[0])
 
-    jobs = [(parts[0], plan, out / home) for home, plan in plans.items()]
+    jobs = [(parts[0], plan, folders[home]) for home, plan in plans.items()]
     for part, plan, _ in side_by_side(_fill, jobs, then, rank):
         done = ", ".join(experiment_name(name) for name in part)
         say(f"{done} on {plan.model}, {plan.task}: done")
@@ -175,24 +184,31 @@ def _fill(
         say(f"{experiment_name(name)} on {plan.model}, {plan.task}")
         rows += EXPERIMENTS[name](study)
     manifest = study.manifest(chosen(study), alone)
-    Results(manifest, tuple(rows)).save(folder / "results.json")
+    _save(Results(manifest, tuple(rows)), study.folder)
 
 
-def _transfer(studies: Mapping[str, Study], out: Path) -> list[Row]:
+def _save(results: Results, folder: Folder) -> None:
+    """The rows of a whole run in its folder, where the file says whose they are."""
+    with folder.bound(RESULTS):
+        results.save(folder.path / RESULTS)
+
+
+def _transfer(studies: Mapping[str, Study], out: Folder) -> list[Row]:
     """R12 for each kind, at the site the first home chose, with its share: one site, or neurons
     could not be compared."""
     first = next(iter(studies.values()))
     names = [name.encode() for name in studies]
     homes = digest(*names)  # other homes are another comparison
     rows: list[Row] = []
-    for kind, (site, share) in chosen(first).items():
+    for kind in KINDS:
 
-        def make(site: Site = site, share: float = share) -> Results:
+        def make(kind: str = kind) -> Results:
+            site, share = chosen(first)[kind]
             compared = {name: _home(study, site, share) for name, study in studies.items()}
             return Results({"stage": BETWEEN}, tuple(paper.R12(compared, first.plan.seed)))
 
         file = rows_file(f"{BETWEEN}-{kind}-{homes}")
-        rows += Folder(out).kept(file, Results, make).rows
+        rows += out.kept(file, Results, make).rows
     return rows
 
 

@@ -57,8 +57,12 @@ def chosen(study: Study) -> dict[str, tuple[Site, float]]:
 
 def value_set(study: Study, kind: str) -> NeuronSet:
     """The value neurons of one kind, kept."""
-    site, share = chosen(study)[kind]
-    return study.neurons(f"value-{kind}", lambda: select(fitted(study, site), share))
+
+    def make() -> NeuronSet:
+        site, share = chosen(study)[kind]
+        return select(fitted(study, site), share)
+
+    return study.neurons(f"value-{kind}", make)
 
 
 def dopamine_set(study: Study, kind: str) -> NeuronSet:
@@ -67,8 +71,11 @@ def dopamine_set(study: Study, kind: str) -> NeuronSet:
     def make() -> NeuronSet:
         train, validation, _ = study.splits.values()
         site = experiments.best_dopamine(train, validation, study.sites, kind)
-        acts = train.over_steps[str(site)]
-        acts.save(study.out / f"train.{site}.steps.activations.safetensors")
+        acts = study.kept(
+            f"train.{site}.steps.activations.safetensors",
+            Activations,
+            lambda: study.splits["train"].over_steps[str(site)],
+        )
         return select(DopamineProbe().fit(acts, train.values))
 
     return study.neurons(f"dopamine-{kind}", make)
@@ -77,20 +84,19 @@ def dopamine_set(study: Study, kind: str) -> NeuronSet:
 def fitted(study: Study, site: Site, target: Any = "mc") -> ValueProbe:
     """The paper's probe on the training split; its activations are kept for whoever wants to
     look."""
-    train = study.splits["train"]
-    acts = train.at_states[str(site)]
-    path = study.out / f"train.{site}.activations.safetensors"
-    if not path.exists():
-        acts.save(path)
-    return ValueProbe(target, "mlp").fit(acts, train.values)
+    acts = study.kept(
+        f"train.{site}.activations.safetensors",
+        Activations,
+        lambda: study.splits["train"].at_states[str(site)],
+    )
+    return ValueProbe(target, "mlp").fit(acts, study.splits["train"].values)
 
 
 def effect(study: Study, kind: str) -> Effect:
     """The ablation of a value set beside its controls, on test problems that no choice has seen."""
-    neurons = value_set(study, kind)
-    plan = study.plan
 
     def make() -> Effect:
+        neurons, plan = value_set(study, kind), study.plan
         return ablate(
             study.model,
             plan.problems(study.task, "ablated"),
@@ -115,7 +121,7 @@ def probes(study: Study) -> list[Row]:
     def make(kind: str) -> list[Row]:
         site = _site(study, kind)
         train, validation, test = study.splits.values()
-        runs = study.kept("several.rollouts.safetensors", Rollouts, answers)
+        runs = study.kept("several.rollouts.safetensors", Rollouts, answers, task=study.task)
         several = (runs, record(study.model, runs, site, what=None)[site])
         return experiments.value_probe(
             train,

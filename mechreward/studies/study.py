@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from mechreward.probing.neurons import NeuronSet
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, check_apart
 from mechreward.rollouts.value import Values, estimate
-from mechreward.studies.folder import Folder
+from mechreward.studies.folder import RESULTS, Folder
 from mechreward.studies.provenance import provenance
 from mechreward.tasks import Task
 from mechreward.tasks.base import SPLITS
@@ -34,7 +33,7 @@ WRITTEN = (
     "*.neurons.json",
     "effect-*.json",
     "certificate-*.json",
-    "results.json",
+    RESULTS,
     "figure-*.svg",
     "report.html",
 )
@@ -64,6 +63,7 @@ class Study:
     task: Task
     identity: ModelId
     say: Callable[[str], None] = print
+    _observed: dict[str, Split] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(
@@ -89,8 +89,8 @@ class Study:
         Raises
         ------
         MechRewardError
-            Unknown model or task, impossible sizes, or a folder that holds something else; no file
-            is changed then.
+            Unknown model or task, impossible sizes, a folder that holds something else or that
+            another process is at, or a file in it that was changed; no file is changed then.
         """
         folder = Folder(out)
         strangers = folder.strangers
@@ -106,14 +106,17 @@ class Study:
         wanted = {"plan": asdict(plan), "model_id": asdict(identity)}
         if folder.begun and overwrite:
             folder.clear(WRITTEN)
-        elif folder.begun:
-            differ = "; ".join(_differences(folder.plan, wanted))
-            require(
-                not differ,
-                f"{out} holds another run ({differ}). Name another folder, or --overwrite it.",
-            )
-            say(f"resuming the run in {out}: finished stages are reused")
+        resumed = folder.begun
         folder.begin(wanted)
+        # Also of a run that is new here: another process may have begun one meanwhile.
+        differ = "; ".join(_differences(folder.plan, wanted))
+        require(
+            not differ,
+            f"{out} holds another run ({differ}). Name another folder, or --overwrite it.",
+        )
+        folder.check(WRITTEN)
+        if resumed:
+            say(f"resuming the run in {out}: finished stages are reused")
         return cls(plan, folder, model, task, identity, say)
 
     @property
@@ -126,10 +129,11 @@ class Study:
         """Every site whose neurons are looked at."""
         return all_sites(self.model, KINDS)
 
-    @cached_property
+    @property
     def splits(self) -> dict[str, Split]:
         """All three, made or read when they are first needed."""
-        self.say(f"{self.plan.model} on {self.plan.task}: rollouts and values")
+        if not self._observed:
+            self.say(f"{self.plan.model} on {self.plan.task}: rollouts and values")
         return {name: self.split(name) for name in SPLITS}
 
     def split(self, name: str, sites: Sequence[Site] | None = None) -> Split:
@@ -142,37 +146,47 @@ class Study:
         sites
             Where activations are recorded; every site if not given.
         """
-        problems = self.plan.problems(self.task, name)
-        runs = self.kept(
-            f"{name}.rollouts.safetensors",
-            Rollouts,
-            lambda: sample(self.model, problems, seed=self.plan.seed, what=f"{name}: rollouts"),
-        )
-        values = self.kept(
-            f"{name}.values.safetensors",
-            Values,
-            lambda: self._values(name, runs),
-        )
+        runs = self.rollouts(name)
+        values = self.kept(f"{name}.values.safetensors", Values, lambda: self._values(name))
+        if sites is None and name in self._observed:
+            return self._observed[name]
         with self.folder.timed(f"{name} activations"):
-            return paper.observe(self.model, runs, values, sites or self.sites, name)
+            split = paper.observe(self.model, runs, values, sites or self.sites, name)
+        if sites is None:
+            self._observed[name] = split
+        return split
 
-    def _values(self, name: str, runs: Rollouts) -> Values:
+    def rollouts(self, name: str) -> Rollouts:
+        """Answers to the problems of one split, kept."""
+        problems = self.plan.problems(self.task, name)
+
+        def make() -> Rollouts:
+            return sample(self.model, problems, seed=self.plan.seed, what=f"{name}: rollouts")
+
+        return self.kept(f"{name}.rollouts.safetensors", Rollouts, make, task=self.task)
+
+    def _values(self, name: str) -> Values:
         """In shards of trajectories, each kept as soon as it is done."""
         shards = []
-        for start in range(0, len(runs), SHARD):
-            part = runs.subset(range(start, min(start + SHARD, len(runs))))
-            numbers = f"{start + 1}-{start + len(part)} of {len(runs)}"
+        number = len(self.rollouts(name))
+        for start in range(0, number, SHARD):
+            rows = range(start, min(start + SHARD, number))
+            what = f"{name}: values {start + 1}-{rows.stop} of {number}"
 
-            def make(part: Rollouts = part, what: str = f"{name}: values {numbers}") -> Values:
+            def make(rows: range = rows, what: str = what) -> Values:
                 plan = self.plan
+                part = self.rollouts(name).subset(rows)
                 return estimate(self.model, part, k=plan.k, seed=plan.seed, what=what)
 
             shards.append(self.kept(f"{name}.values-{start:04d}.safetensors", Values, make))
         return Values.join(shards)
 
-    def kept(self, name: str, kind: Any, make: Callable[[], Any]) -> Any:
-        """A stage of the folder (`Folder.kept`)."""
-        return self.folder.kept(name, kind, make)
+    def kept(self, name: str, kind: Any, make: Callable[[], Any], **how: Any) -> Any:
+        """A stage of the folder (`Folder.kept`).
+
+        Whatever it depends on, its `make` asks for: what is asked for meanwhile is its parent.
+        """
+        return self.folder.kept(name, kind, make, **how)
 
     def rows(self, name: str, make: Callable[[], Sequence[Row]]) -> list[Row]:
         """A stage of rows (`Folder.rows`)."""
