@@ -377,9 +377,10 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
 
 def _digest(raw: bytes | np.memmap, at: int) -> bytes:
     """Of every byte of a file, with `NONE` for the digest itself, which begins at `at`."""
-    whole = xxh3_128(memoryview(raw)[:at])
+    view: Any = memoryview(raw)
+    whole = xxh3_128(view[:at])
     whole.update(NONE)
-    whole.update(memoryview(raw)[at + len(NONE) :])
+    whole.update(view[at + len(NONE) :])
     return whole.hexdigest().encode()
 
 

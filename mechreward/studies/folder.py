@@ -245,7 +245,7 @@ class Folder:
 
     def _made(self, path: Path) -> dict[str, Any]:
         """What a file says it was made from."""
-        made = self.seals[path].get("made")
+        made: dict[str, Any] = self.seals[path].get("made") or {}
         require(
             bool(made),
             f"{path} does not say what it was made from: an older version wrote it, or it is no "
