@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from mechreward import MechRewardError, NeuronSet, Rollouts, cli
 from mechreward.base.files import held, safe_name, write_atomic, write_json
 from mechreward.causal.certificate import Certificate
-from mechreward.causal.claims import CLAIMS, Claim
+from mechreward.causal.verdict import CLAIMS, Claim
 from mechreward.causal.effect import Arm, Effect
 from mechreward.causal.patching import PatchingSweep
 from mechreward.experiments.plan import Plan

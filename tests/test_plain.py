@@ -29,7 +29,7 @@ from mechreward.base import progress
 from mechreward.base.errors import MechRewardError, one_of
 from mechreward.base.plain import in_cell, in_markdown, visible
 from mechreward.causal.certificate import Certificate
-from mechreward.causal.claims import CLAIMS, Claim
+from mechreward.causal.verdict import CLAIMS, Claim
 from mechreward.cli import app
 from mechreward.experiments.rows import Results, Row
 from mechreward.models.identity import ModelId
