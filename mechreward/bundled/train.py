@@ -266,7 +266,7 @@ def _batches(
         rng = random.Random(f"{recipe.name}/{recipe.seed}/{block}")
         habits, rows = SOLVERS[str(recipe.solver)], []
         for task, problem in draw_problems(recipe.tasks, recipe.batch * BLOCK, rng):
-            text = problem.prompt + trace(task, problem, rng, habits[task.name])
+            text = f"{problem.prompt}{trace(task, problem, rng, habits[task.name])}"
             start = len(words(problem.prompt).input_ids)
             rows.append(([*words(text).input_ids, words.eos_token_id], start))
         rows.sort(key=lambda row: len(row[0]))

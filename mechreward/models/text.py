@@ -56,16 +56,15 @@ def eos_ids(model: Any) -> tuple[int, ...]:
     """
     inner = getattr(model, "original_model", model)
     config = getattr(inner, "generation_config", None)
-    named = getattr(config, "eos_token_id", None)
-    tokens = set(named if isinstance(named, Sequence) else [named])
-    tokens.add(_tokenizer(model).eos_token_id)
-    tokens.discard(None)
+    named: Any = getattr(config, "eos_token_id", None)
+    listed = [*(named if isinstance(named, Sequence) else [named]), _tokenizer(model).eos_token_id]
+    tokens = {int(token) for token in listed if token is not None}
     require(
         bool(tokens),
         "neither the tokenizer nor the model's generation_config names an end-of-sequence token: "
         "set tokenizer.eos_token.",
     )
-    return tuple(sorted(int(token) for token in tokens))
+    return tuple(sorted(tokens))
 
 
 def _of_text(words: Any, text: str) -> list[int]:

@@ -145,7 +145,7 @@ class Truth:
         values = self.clean
         if changes:
             values = process.values(self.transitions(*changes), Planted.max_tokens)
-        starts = [WORDS.index(problem.prompt.split()[-1]) for problem in problems]
+        starts = [WORDS.index(str(problem.prompt).split()[-1]) for problem in problems]
         return float(np.mean(values[-1, starts]))
 
 
