@@ -127,6 +127,8 @@ class Folder:
         bound = []
         for pattern in patterns:
             for path in sorted(self.path.glob(pattern)):
+                if path.suffix not in (".json", ".safetensors"):
+                    continue  # pages and pictures are made anew
                 self.seals[path] = read_seal(path, "kept")
                 if self.seals[path].get("made"):
                     self._is_own(path)

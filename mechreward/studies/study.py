@@ -158,9 +158,9 @@ class Study:
 
     def rollouts(self, name: str) -> Rollouts:
         """Answers to the problems of one split, kept."""
-        problems = self.plan.problems(self.task, name)
 
         def make() -> Rollouts:
+            problems = self.plan.problems(self.task, name)
             return sample(self.model, problems, seed=self.plan.seed, what=f"{name}: rollouts")
 
         return self.kept(f"{name}.rollouts.safetensors", Rollouts, make, task=self.task)
