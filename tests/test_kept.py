@@ -27,9 +27,9 @@ from safetensors.torch import save_file
 from mechreward import MechRewardError, NeuronSet, Rollouts, cli
 from mechreward.base.files import held, safe_name, write_atomic, write_json
 from mechreward.causal.certificate import Certificate
-from mechreward.causal.verdict import CLAIMS, Claim
 from mechreward.causal.effect import Arm, Effect
 from mechreward.causal.patching import PatchingSweep
+from mechreward.causal.verdict import CLAIMS, Claim
 from mechreward.experiments.plan import Plan
 from mechreward.experiments.rows import Results, Row
 from mechreward.models.engine import Policy

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import mechreward as mr
+from mechreward.calibration.certificates import suspects
+from mechreward.causal.intervene import steer
 from mechreward.models.identity import model_id
 from mechreward.models.text import encode, pieces
 from mechreward.testbed import process
@@ -96,6 +98,26 @@ def test_values_are_those_of_simulated_answers(name):
     exact = [plant(name).truth.value(torch.tensor([1, 5, start])) for start in starts]
     np.testing.assert_allclose(exact, worth[starts], atol=5e-4)
     np.testing.assert_allclose(found, exact, atol=4 * 0.5 / n**0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("back", (0.6, 0.8), (0.4, 0.55)), ("shared", (0, 0.05), (0.95, 1))]
+)
+def test_half_of_the_carriers_and_those_of_turning_back_change_accuracy_exactly(
+    name: str, least: tuple[float, float], most: tuple[float, float]
+):
+    """Accuracy steered down and up, by dynamic programming: in `back` it goes down with V read
+    higher, for turning back is worth it."""
+    here = plant(name)
+    neurons = suspects(here)
+    assert len(neurons) == 3 and here.truth.used
+    runs = mr.sample(here.model, here.task.problems("train", 20), what=None)
+    acts = mr.record(here.model, runs, neurons.site, what=None)[neurons.site]
+    push = steer(neurons, acts, toward=here.truth.values(runs)[0])
+    problems = here.task.problems("test", 100)
+    for strength, (low, high) in ((-1, least), (1, most)):
+        change = steer(neurons, push.reference, strength)
+        assert low <= here.truth.accuracy(problems, change) <= high
 
 
 def test_the_process_is_rich_enough():
