@@ -13,7 +13,8 @@ from test_engine import EOS
 from mechreward.models import engine
 from mechreward.models.capture import Capture
 from mechreward.models.engine import Continuation, generate
-from mechreward.models.fast_pass import LeanPass, _Linears
+from mechreward.models.fast_pass import LeanPass
+from mechreward.models.linears import Linears
 from mechreward.models.row_edits import Edit
 from mechreward.models.site import HOOKS, Site
 
@@ -190,7 +191,7 @@ def test_the_engine_takes_it(tiny_model, monkeypatch: pytest.MonkeyPatch):
 def test_weights_that_are_not_packed_give_the_same(tiny_model, monkeypatch: pytest.MonkeyPatch):
     packed = generate(tiny_model, jobs_of(), eos=EOS)
     assert LeanPass(tiny_model).linears[0]["qkv"].packed is not None
-    monkeypatch.setattr(_Linears, "LARGEST", 0)
+    monkeypatch.setattr(Linears, "LARGEST", 0)
     assert LeanPass(tiny_model).linears[0]["qkv"].packed is None
     for a, b in zip(packed, generate(tiny_model, jobs_of(), eos=EOS), strict=True):
         assert a.tokens.tolist() == b.tokens.tolist()

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
 from mechreward.models.cache import Pair, RowCache
+from mechreward.models.linears import Linears, Weight
 from mechreward.models.site import HOOKS, Site
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
@@ -35,7 +36,6 @@ LINEARS = (
     "mlp.up_proj",
     "mlp.down_proj",
 )
-Weight = tuple[torch.Tensor, torch.Tensor | None]
 Hook = tuple[str, Any]
 
 
@@ -53,6 +53,10 @@ class LeanPass:
         Hooks that act in every pass.
     readers : sequence of (str, function), default ()
         Hooks that act behind them, in decoding passes only.
+    exact : bool, default False
+        Whether every operation is the model's own, rounding included, with eager attention. Else
+        some are fused and small weights packed (see `Linears`), which is faster for single tokens
+        of some dozens of rows, and not for whole texts.
 
     Raises
     ------
@@ -61,7 +65,11 @@ class LeanPass:
     """
 
     def __init__(
-        self, model: Any, changes: Sequence[Hook] = (), readers: Sequence[Hook] = ()
+        self,
+        model: Any,
+        changes: Sequence[Hook] = (),
+        readers: Sequence[Hook] = (),
+        exact: bool = False,
     ) -> None:
         inner = getattr(model, "original_model", model)
         named = _parameters(inner)
@@ -73,8 +81,9 @@ class LeanPass:
         self.unembedding = named.get("lm_head.weight", self.embedding)
         self.norm = named["model.norm.weight"]
         self.norms: list[dict[str, torch.Tensor]] = []
-        self.linears: list[dict[str, _Linears]] = []
-        small = sum(part.nbytes for part in named.values()) <= _Linears.LARGEST
+        self.linears: list[dict[str, Linears]] = []
+        self.exact = exact
+        small = not exact and sum(part.nbytes for part in named.values()) <= Linears.LARGEST
         for layer in range(_layers(inner)):
             self.norms.append(_norms(named, layer))
             self.linears.append(_linears(named, layer, small))
@@ -134,8 +143,7 @@ class LeanPass:
             pairs.append((key, value))
             if layer == last and not behind_last:
                 break
-            mixed = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-            x = self._behind(layer, x, mixed.transpose(1, 2), self.changes)
+            x = self._behind(layer, x, self._mixed(query, key, value), self.changes)
         return pairs
 
     def under(self, changes: Sequence[Hook]) -> LeanPass:
@@ -174,8 +182,22 @@ class LeanPass:
     def _through(self, layer: int, x: torch.Tensor) -> torch.Tensor:
         x = _at(self.changes, layer, "resid_pre", x)
         query, key, value = self._heads(layer, x, self._turns_of(x))
-        mixed = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-        return self._behind(layer, x, mixed.transpose(1, 2), self.changes)
+        return self._behind(layer, x, self._mixed(query, key, value), self.changes)
+
+    def _mixed(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> Float[torch.Tensor, "row pos head head_dim"]:
+        """What attention gathers for every head of whole rows."""
+        if self.exact:
+            shared = query.shape[1] // key.shape[1]
+            key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+            scores = torch.matmul(query, key.transpose(2, 3)) * self.head**-0.5
+            shut = torch.full_like(scores[0, 0], torch.finfo(scores.dtype).min).triu(1)
+            weights = (scores + shut).softmax(-1, dtype=torch.float32).to(query.dtype)
+            mixed = torch.matmul(weights, value)
+        else:
+            mixed = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+        return mixed.transpose(1, 2)
 
     def decode(
         self,
@@ -243,8 +265,11 @@ class LeanPass:
             key = self._normed(key, norms["self_attn.k_norm"])
             turned = torch.cat((query, key), 2)
         rolled = turned.roll(self.head // 2, -1)
-        turned = torch.addcmul(turned * cos, rolled, sin).transpose(1, 2)
-        query, key = turned.split((n, k), 1)
+        if self.exact:
+            turned = turned * cos + rolled * sin
+        else:
+            turned = torch.addcmul(turned * cos, rolled, sin)
+        query, key = turned.transpose(1, 2).split((n, k), 1)
         return query, key, value.transpose(1, 2)
 
     def _behind(
@@ -266,43 +291,11 @@ class LeanPass:
         return _at(hooks, layer, "resid_post", x)
 
     def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        if self.exact:
+            wide = x.float()
+            spread = wide.square().mean(-1, keepdim=True) + self.config.rms_norm_eps
+            return weight * (wide * spread.rsqrt()).to(x.dtype)
         return rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
-
-
-class _Linears:
-    """Linear maps of one input, side by side.
-
-    On a CPU that oneDNN serves they are one product of weights in oneDNN's own order, nearly twice
-    as fast for some dozens of rows; that order is a copy, so large models do without.
-    """
-
-    LARGEST = 2**28  # bytes of all weights: our choice
-
-    def __init__(self, parts: Sequence[Weight], small: bool) -> None:
-        self.parts = parts
-        self.packed = None
-        weights = [weight for weight, _ in parts]
-        plain = weights[0].device.type == "cpu" and weights[0].dtype == torch.float32
-        if small and plain and torch.backends.mkldnn.enabled:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights))
-            self.bias = _joined_bias(parts)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.packed is not None:
-            product = torch.ops.mkldnn._linear_pointwise
-            return product(x, self.packed, self.bias, "none", [], "")
-        outputs = [linear(x, weight, bias) for weight, bias in self.parts]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-
-
-def _joined_bias(parts: Sequence[Weight]) -> torch.Tensor | None:
-    """The biases side by side, zeros where a part has none; None where no part has one."""
-    if all(bias is None for _, bias in parts):
-        return None
-    biases = []
-    for weight, bias in parts:
-        biases.append(weight.new_zeros(len(weight)) if bias is None else bias)
-    return torch.cat(biases)
 
 
 def _norms(named: dict[str, torch.Tensor], layer: int) -> dict[str, torch.Tensor]:
@@ -315,7 +308,7 @@ def _norms(named: dict[str, torch.Tensor], layer: int) -> dict[str, torch.Tensor
     return gains
 
 
-def _linears(named: dict[str, torch.Tensor], layer: int, small: bool) -> dict[str, _Linears]:
+def _linears(named: dict[str, torch.Tensor], layer: int, small: bool) -> dict[str, Linears]:
     """A layer's linear maps; those of queries, keys and values are one."""
     parts: list[Weight] = []
     for name in LINEARS:
@@ -323,11 +316,11 @@ def _linears(named: dict[str, torch.Tensor], layer: int, small: bool) -> dict[st
         parts.append((named[f"{start}.weight"], named.get(f"{start}.bias")))
     *qkv, o, gate, up, down = parts
     return {
-        "qkv": _Linears(qkv, small),
-        "o": _Linears([o], small),
-        "gate": _Linears([gate], small),
-        "up": _Linears([up], small),
-        "down": _Linears([down], small),
+        "qkv": Linears(qkv, small),
+        "o": Linears([o], small),
+        "gate": Linears([gate], small),
+        "up": Linears([up], small),
+        "down": Linears([down], small),
     }
 
 

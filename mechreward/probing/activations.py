@@ -294,7 +294,7 @@ def _lean(model: Any, hooks: Hooks) -> LeanPass | None:
     """The fast pass, where the model has it and every hook is at a site that it knows."""
     known = {site.hook for site in all_sites(model, tuple(HOOKS))}
     fits = all(name in known for name, _ in hooks) and LeanPass.fits(model)
-    return LeanPass(model) if fits else None
+    return LeanPass(model, exact=True) if fits else None
 
 
 def forward(
