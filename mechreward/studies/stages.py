@@ -94,6 +94,7 @@ def fitted(study: Study, site: Site, target: Any = "mc") -> ValueProbe:
 
 def effect(study: Study, kind: str) -> Effect:
     """The ablation of a value set beside its controls, on test problems that no choice has seen."""
+    value_set(study, kind)  # also where the effect is kept: a set that was lost is made again
 
     def make() -> Effect:
         neurons, plan = value_set(study, kind), study.plan
