@@ -188,7 +188,7 @@ def reinforce(
     jobs = []
     # Keys without a purpose, here and in `validate`: those that the bundled weights were made with.
     for i, (task, problem) in enumerate(drawn):
-        prompt = torch.tensor(words(problem.prompt).input_ids)
+        prompt = torch.tensor(words(str(problem.prompt)).input_ids)
         jobs += [
             Job(prompt, len(prompt), task.max_tokens, (recipe.seed, step, i, j))
             for j in range(recipe.samples)
@@ -244,7 +244,7 @@ def validate(
     for name, _ in recipe.tasks:
         task = GAMES[name]
         problems = task.problems("validation", n)
-        prompts = [torch.tensor(words(problem.prompt).input_ids) for problem in problems]
+        prompts = [torch.tensor(words(str(problem.prompt)).input_ids) for problem in problems]
         jobs = [Job(p, len(p), task.max_tokens, ("validate", i)) for i, p in enumerate(prompts)]
         said = generate(model, jobs, eos=ARCHITECTURE["eos_token_id"])
         texts = [str(words.decode(row.tokens, skip_special_tokens=True)) for row in said]
@@ -267,7 +267,7 @@ def _batches(
         habits, rows = SOLVERS[str(recipe.solver)], []
         for task, problem in draw_problems(recipe.tasks, recipe.batch * BLOCK, rng):
             text = f"{problem.prompt}{trace(task, problem, rng, habits[task.name])}"
-            start = len(words(problem.prompt).input_ids)
+            start = len(words(str(problem.prompt)).input_ids)
             rows.append(([*words(text).input_ids, words.eos_token_id], start))
         rows.sort(key=lambda row: len(row[0]))
         batches = [_pad(rows[i : i + recipe.batch]) for i in range(0, len(rows), recipe.batch)]

@@ -135,7 +135,7 @@ def vocabulary_of(model: Any) -> int | None:
 def _config(model: Any) -> Any:
     """HuggingFace's config of the language model; None for a HookedTransformer."""
     inner = getattr(model, "original_model", model)
-    config = getattr(inner, "config", None)
+    config: Any = getattr(inner, "config", None)
     return config.get_text_config() if hasattr(config, "get_text_config") else None
 
 
