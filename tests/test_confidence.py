@@ -41,7 +41,7 @@ def runs() -> Rollouts:
         tokens = torch.arange(PROMPT[i] + len(SPOKEN[i]))
         ends = (PROMPT[i] - 1, len(tokens) - 1)
         verdict = Verdict("correct" if right else "incorrect")
-        problem = Problem(f"p{i // 2}", "", "", {"difficulty": DIFFICULTY[i]})
+        problem = Problem(f"p{i // 2}", f"question {i // 2}", "", {"difficulty": DIFFICULTY[i]})
         trajectories.append(
             Trajectory(problem.id, tokens, PROMPT[i], ends, verdict, torch.tensor(SPOKEN[i]))
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ class Made(paper.Split):
     def __init__(self, seed: int, carriers: tuple[int, ...] = (42,)) -> None:
         data = made.planted(150, states=2, width=WIDTH, carriers=carriers, seed=seed, per=2)
         object.__setattr__(self, "data", data)
+        object.__setattr__(self, "runs", SimpleNamespace(problems=()))
 
     def states(self, site):
         return self.data
@@ -117,6 +119,7 @@ class Grid(paper.Split):
         noise = np.random.default_rng(seed + 50).normal(size=data.x.shape)
         sites = {"0.mlp": data, "1.mlp": replace(data, x=torch.tensor(noise, dtype=torch.float32))}
         object.__setattr__(self, "sites", sites)
+        object.__setattr__(self, "runs", SimpleNamespace(problems=()))
 
     def states(self, site):
         return self.sites[str(site)]

@@ -237,10 +237,11 @@ def test_the_next_token_probe_leaves_out_problems_too():
 
     runs = written(36)
     names = [f"problem {number // 3}" for number in range(36)]
-    asked = []
-    for run, name in zip(runs, names, strict=True):
+    asked, problems = [], []
+    for run, problem, name in zip(runs, runs.problems, names, strict=True):
         asked.append(replace(run, problem_id=name))
-    runs = replace(runs, trajectories=tuple(asked))
+        problems.append(replace(problem, id=name, prompt=name))
+    runs = replace(runs, trajectories=tuple(asked), problems=tuple(problems))
     x = torch.randn(36 * 8, 120, generator=torch.Generator().manual_seed(0))
     x[:, 6] += torch.cat([run.tokens.roll(-1) for run in runs]).float()
     spoken = torch.arange(8).repeat(36)

@@ -158,7 +158,7 @@ def test_counting_with_seeds_is_found() -> None:
 def test_every_purpose_is_asked_for_in_one_place() -> None:
     """But for those that two places share on purpose."""
     shared = {
-        "levels: data of an experiment": 4,  # four experiments, of which each has seeds of its own
+        "levels: data of an experiment": 5,  # five experiments, of which each has seeds of its own
         "coverage: bootstrap": 2,  # of cases and of plants, told apart by their names
         "probe: order": 2,  # a probe alone, and the same probe in a batch of the benchmark
     }

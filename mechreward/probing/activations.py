@@ -292,8 +292,10 @@ def _check(runs: Rollouts, model: Any, identity: ModelId, other_model: bool) -> 
 
 def _lean(model: Any, hooks: Hooks) -> LeanPass | None:
     """The fast pass, where the model has it and every hook is at a site that it knows."""
+    if not LeanPass.fits(model):
+        return None
     known = {site.hook for site in all_sites(model, tuple(HOOKS))}
-    fits = all(name in known for name, _ in hooks) and LeanPass.fits(model)
+    fits = all(name in known for name, _ in hooks)
     return LeanPass(model, exact=True) if fits else None
 
 

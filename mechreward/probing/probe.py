@@ -120,13 +120,15 @@ class _Probe(RegressorMixin, BaseEstimator):
             match, arrays for a target that needs rewards, no step beyond the cut, numbers that are
             not finite, or nothing to learn (all right or all wrong, or a constant target).
         """
+        if isinstance(X, Recording):
+            X.refuse()
         if isinstance(X, Activations) and isinstance(y, Values) and groups is None:
             data, name = self._rows(X, y)
             self.fit_examples(data)
             self._remember(X, data, name)
             return self
         require(
-            not isinstance(X, Activations | Recording) and not isinstance(y, Values),
+            not isinstance(X, Activations) and not isinstance(y, Values),
             "fit takes the activations of one site and values, or arrays X, y and groups; "
             f"{type(X).__name__}, {type(y).__name__} and {type(groups).__name__} were given.",
         )
