@@ -43,6 +43,11 @@ def test_groups_are_prompts():
     assert interval.n == 2
 
 
+def test_without_prompts_ids_are_groups():
+    runs = rollouts(problem("a", ""), problem("b", ""), problem("a", ""))
+    assert runs.groups == [0, 1, 0]
+
+
 @pytest.mark.unchecked
 def test_a_prompt_of_messages_or_tokens_is_a_prompt_too():
     runs = rollouts(problem("a", [1, 2]), problem("b", [1, 3]), problem("c", (1, 2)))  # type: ignore

@@ -57,7 +57,10 @@ class Problem:
     @property
     def question(self) -> str:
         """The prompt as a key: what makes two problems one, whatever their ids. A prompt that is
-        no text (token ids, chat messages) is written as JSON."""
+        no text (token ids, chat messages) is written as JSON; where there is none the id stands for
+        it."""
+        if len(self.prompt) == 0:
+            return self.id
         if isinstance(self.prompt, str):
             return self.prompt
         return json.dumps(self.prompt, sort_keys=True, default=repr)
