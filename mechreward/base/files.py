@@ -375,9 +375,9 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def _digest(raw: bytes | np.memmap, at: int) -> bytes:
+def _digest(raw: Any, at: int) -> bytes:
     """Of every byte of a file, with `NONE` for the digest itself, which begins at `at`."""
-    view: Any = memoryview(raw)
+    view = memoryview(raw)
     whole = xxh3_128(view[:at])
     whole.update(NONE)
     whole.update(view[at + len(NONE) :])
