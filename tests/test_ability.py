@@ -326,7 +326,9 @@ def test_texts_end_where_rows_would_depend_on_each_other(moving):
     wanted = [slowly(plain(bare), job, Policy()) for job in short]
     for batch in (1, 4):
         assert_same(generate(model, short, eos=EOS, batch=batch), wanted)
-    with pytest.raises(MechRewardError, match="end at 32 tokens|more than the 32 that the model's"):
+    with pytest.raises(
+        MechRewardError, match=r"end at 32 tokens|more than the 32 that the model's"
+    ):
         generate(model, [*short, Job(TEXT, 20, 13, ("long",))], eos=EOS)
     long = torch.arange(4, 44)
     for run in (
