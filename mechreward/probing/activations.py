@@ -24,7 +24,7 @@ from mechreward.models.fast_pass import LeanPass
 from mechreward.models.finite import not_finite, row_name
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.load import device_of
-from mechreward.models.site import HOOKS, Site, all_sites, parse_sites
+from mechreward.models.site import HOOKS, Site, parse_sites
 from mechreward.probing.store import Filling, filled
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 
@@ -292,10 +292,10 @@ def _check(runs: Rollouts, model: Any, identity: ModelId, other_model: bool) -> 
 
 def _lean(model: Any, hooks: Hooks) -> LeanPass | None:
     """The fast pass, where the model has it and every hook is at a site that it knows."""
-    if not LeanPass.fits(model):
-        return None
-    known = {site.hook for site in all_sites(model, tuple(HOOKS))}
-    fits = all(name in known for name, _ in hooks)
+    known = set()
+    for layer in range(model.cfg.n_layers):
+        known.update(Site(layer, kind).hook for kind in HOOKS)
+    fits = all(name in known for name, _ in hooks) and LeanPass.fits(model)
     return LeanPass(model, exact=True) if fits else None
 
 

@@ -59,7 +59,7 @@ class Problem:
         """The prompt as a key: what makes two problems one, whatever their ids. A prompt that is
         no text (token ids, chat messages) is written as JSON; where there is none the id stands for
         it."""
-        if len(self.prompt) == 0:
+        if self.prompt in ("", ()):
             return self.id
         if isinstance(self.prompt, str):
             return self.prompt
