@@ -313,7 +313,7 @@ def main() -> None:
         print(f"mechreward: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a folder that cannot be listed, a disk that goes away
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({visible(str(error.filename))})" if error.filename else ""
         print(f"mechreward: {error.strerror or error}{where}. {NOTHING_LOST}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -42,7 +42,7 @@ def split(kind: str, seed: int):
 def test_each_structure_is_recognised(kind):
     found = evidence(split(kind, 0), split(kind, 1), top=1)
     assert found.reading == kind, str(found)
-    assert found.p == pytest.approx(1 / 2000) and found.full.score.estimate > 0.8
+    assert found.full.p == pytest.approx(1 / 2000) and found.full.score.estimate > 0.8
 
 
 def test_sparsity_is_near_1_and_near_0():
@@ -65,7 +65,7 @@ def test_nothing_is_found_in_noise_at_the_nominal_rate(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(stats, "cluster_bootstrap", alone)
     p = [
-        evidence(split("nothing", 2 * s), split("nothing", 2 * s + 1), draws=9, seed=s).p
+        evidence(split("nothing", 2 * s), split("nothing", 2 * s + 1), draws=9, seed=s).full.p
         for s in range(30)
     ]
     assert sum(value <= 0.11 for value in p) <= 8

@@ -358,6 +358,14 @@ def test_a_study_refuses_what_is_not_its_own(studied: Path, tmp_path: Path):
     assert kept_files(path) == ["plan.json"]
 
 
+def test_a_resumed_run_of_a_planted_model_knows_its_task(tmp_path: Path):
+    """Its task is not among those that go by name."""
+    plan = replace(TINY, model="planted-value", task="planted")
+    for _ in range(2):
+        study = Study.open(plan, tmp_path / "run", say=lambda _: None)
+        assert {problem.task for problem in study.rollouts("train").problems} == {study.task}
+
+
 # Kills, and two at once
 
 

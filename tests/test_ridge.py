@@ -18,7 +18,8 @@ from mechreward.base.errors import MechRewardError
 from mechreward.bench import batched
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.rankings import next_token
-from mechreward.probing.ridge import ALONE, RIDGES, Spectrum, by_size, choose
+from mechreward.probing.ridge import ALONE, RIDGES, Spectrum, choose
+from mechreward.stats.left_out import by_size
 from mechreward.probing.targets import Examples
 
 

@@ -464,8 +464,8 @@ def alarms(name: str, seeds: int, sizes: CalibrationSizes) -> list[Row]:
         "readings": dict(readings),
         "nominal": 0.05,
         "draws": FLIPS,
-        "p": [result.p for result in by_seed],
-        "p_few": [result.p_few for result in by_seed],
+        "p": [result.full.p for result in by_seed],
+        "p_few": [result.few.p for result in by_seed],
     }
     return [seeds_row(f"planted-{name}", RESID, "evidence", "false_alarm_rate", rate, detail)]
 

@@ -382,7 +382,9 @@ def by_steering(
     fit = states(acts, values)
     controls, read_too = neutral_pushes(push, tokens, acts, toward, fit, draws, seed)
     best = rival(push, acts, toward, follows(fit), "readers")
-    if best is not None and reading_p(fit, [best.neurons.indices], seed)[0] <= 0.05:
+    sets = [neurons.indices] + ([best.neurons.indices] if best is not None else [])
+    p_reads, *p_best = reading_p(fit, sets, seed).tolist()
+    if best is not None and p_best[0] <= 0.05:
         read_too = [best, *read_too]
     scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(fit)}
     rivals = []
@@ -414,7 +416,6 @@ def by_steering(
         what=what,
     )
     error = float(np.mean([control.error for control in controls])) if controls else math.nan
-    p_reads = float(reading_p(fit, [neurons.indices], seed)[0])
     cause = causal(trial, seed, error, p_reads)
     cause.numbers.update(displacement=push.norm)
     shared = {arm: overlap_with(push, score) for arm, score in scores.items()}

@@ -14,7 +14,7 @@ from mechreward.stats import Interval
 
 CLAIMS = ("decodable", "sparse", "causal", "specific", "sufficient")
 VERDICTS = ("pass", "fail", "inconclusive")
-LEVEL = 0.01  # of a rank among draws (99 reach it) and of the steering test after Holm
+LEVEL = 0.01  # of a rank among draws (99 reach it), of sign flips and of steering after Holm
 MOVE = 0.1  # difference in accuracy between steering down and up that is worth having
 
 

@@ -19,6 +19,7 @@ from mechreward.probing.pruning import Probe, clone, restrict, rotated
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
 from mechreward.stats.beyond import association, associations, flipped, left_over, told
+from mechreward.stats.left_out import left_out
 
 # The least gap, over what all neurons read; set on planted models of other seeds than those that
 # calibration uses.
@@ -73,8 +74,6 @@ class Evidence:
         The set's read-out beyond more facts, one at a time: they lie in the future or may be the
         value itself, so that losing against one says that the two are not told apart, not that
         nothing is read.
-    p, p_few : float
-        Of `full` and `few`.
     reading : str
         One word for all of it.
 
@@ -99,14 +98,6 @@ class Evidence:
     further: dict[str, Beyond] = field(default_factory=dict)
 
     @property
-    def p(self) -> float:
-        return self.full.p
-
-    @property
-    def p_few(self) -> float:
-        return self.few.p
-
-    @property
     def reading(self) -> str:
         """What may be said, in one word.
 
@@ -116,7 +107,7 @@ class Evidence:
         """
         if len(self.random) < 19:
             return "unclear"
-        if self.p > 0.05 or self.full.score.low <= 0:
+        if self.full.p > 0.05 or self.full.score.low <= 0:
             return "nothing"
         if np.mean(self.random) > 0.5 * self.full.score.estimate:
             return "redundant"
@@ -136,7 +127,7 @@ class Evidence:
     def __str__(self) -> str:
         return (
             f"{self.reading}: beyond what is known at the state (which reads {self.known:.3f}) all "
-            f"neurons {self.full.score} (p={self.p:.3g}), {self.neurons} chosen {self.few.score} "
+            f"neurons {self.full.score} (p={self.full.p:.3g}), {self.neurons} chosen {self.few.score} "
             f"(of {self.plain}), random {np.mean(self.random):.3f}, other bases "
             f"{np.mean(self.rotated):.3f}; sparsity beyond redundancy {self.sparsity}"
         )
@@ -188,8 +179,8 @@ def evidence(
     -----
     All of this is our choice. A neuron that counts steps reads V wherever V goes with the step; so
     V-hat and every read-out are first rid of what step, position and prompt length tell of them,
-    and the null flips the sign of a problem's whole contribution. `follows` is the ranking that the
-    calibration recommends; a linear probe's own weights prefer what cancels noise to what carries
+    and the null flips the sign of a problem's whole contribution. `follows` is the
+    correlation that the calibration recommends, beyond those facts; a linear probe's own weights prefer what cancels noise to what carries
     the target, and where many neurons carry it its best few read less than any few. The probe is
     linear by default: 19 draws cost milliseconds each, and what a net of a thousand units finds in
     one neuron is not what a few neurons carry.
@@ -291,16 +282,11 @@ def reading_p(
     """
     rest = left_over(np.column_stack([data.y, data.x.numpy()]), data.known, data.group)
     y, x = rest[:, 0], rest[:, 1:]
-    problems = [np.flatnonzero(data.group == problem) for problem in np.unique(data.group)]
     p_values = []
     for neurons in sets:
         few = x[:, list(neurons)]
-        inverse = np.linalg.pinv(few.T @ few)
-        read = few @ (inverse @ (few.T @ y))
-        for rows in problems:
-            hat = few[rows] @ inverse @ few[rows].T
-            error = np.linalg.solve(np.eye(len(rows)) - hat, y[rows] - read[rows])
-            read[rows] = y[rows] - error
+        left = few @ np.linalg.pinv(few.T @ few)
+        read = y - left_out(y - left @ (few.T @ y), left, few, data.group)
         null = np.abs(flipped(read, y, data.group, 399, seed))
         score = abs(np.nan_to_num(association(read, y)))
         p_values.append(stats.rank_among(score, null, tail="high")[1])

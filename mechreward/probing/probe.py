@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
@@ -65,7 +66,7 @@ class ProbeWarning(UserWarning):
     """A fitted probe that later numbers should not rest on."""
 
 
-class _Probe(RegressorMixin, BaseEstimator):
+class _Probe(RegressorMixin, BaseEstimator, ABC):
     """What both probes share: standardisation, the two shapes, scores, predictions.
 
     Inputs are standardised on the rows given to `fit` (the training split): the ranking by weights
@@ -219,9 +220,9 @@ class _Probe(RegressorMixin, BaseEstimator):
         one_of("probe shape", self.shape, SHAPES)
         check_ridge(self.ridge)
 
+    @abstractmethod
     def _rows(self, acts: Activations, values: Values) -> tuple[Examples, str]:
         """What is read where, and the name of `y`."""
-        raise NotImplementedError
 
     def _kept(self, data: Examples) -> Examples:
         """The rows to fit to."""

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from mechreward.base.errors import require
+from mechreward.stats.left_out import left_out
 
 # Penalties per row that are tried (our choice): over inputs of unit variance the least changes
 # nothing, and the largest leaves little but each input's covariance with the target.
@@ -64,21 +65,13 @@ class Spectrum:
         group: Shaped[np.ndarray, " row"],
         penalty: float,
     ) -> Float[np.ndarray, "row target"]:
-        """Errors at every row, had the fit been made without the rows of its group.
-
-        Nothing is fitted again: with H the matrix that takes targets to read-outs, the errors of
-        the rows of a group are (I - H)^-1 times those of the fit to all rows, on the block of the
-        group (as for single rows in Allen's PRESS; exact for a quadratic penalty).
-        """
-        shrunk = 1 / (self.values + penalty)
+        """Errors at every row, had the fit been made without the rows of its group."""
         centred = y - y.mean(0)
         errors = centred - self.turned @ self._weights(centred, penalty)
-        out = np.empty_like(errors)
-        for rows in by_size(group):
-            part = self.turned[rows]
-            hat = (part * shrunk) @ part.swapaxes(-1, -2) + 1 / len(y)
-            out[rows] = np.linalg.solve(np.eye(rows.shape[1]) - hat, errors[rows])
-        return out
+        ones = np.ones((len(y), 1))  # the intercept
+        left = np.hstack([self.turned / (self.values + penalty), ones / len(y)])
+        right = np.hstack([self.turned, ones])
+        return left_out(errors, left, right, group)
 
     def _weights(
         self, centred: Float[np.ndarray, "row target"], penalty: float
@@ -127,14 +120,3 @@ def check_ridge(ridge: float | None) -> None:
         ridge is None or 0 <= ridge < np.inf,
         f"ridge is a penalty per row, 0 or more, or None to choose it; {ridge} was given.",
     )
-
-
-def by_size(group: Shaped[np.ndarray, " row"]) -> list[np.ndarray]:
-    """Rows of every group, groups of one size side by side: arrays [group row]."""
-    _, member, count = np.unique(group, return_inverse=True, return_counts=True)
-    size = count[member]
-    order = np.lexsort((member, size))
-    blocks = []
-    for rows in np.unique(count):
-        blocks.append(order[size[order] == rows].reshape(-1, rows))
-    return blocks

@@ -16,6 +16,7 @@ from sklearn.preprocessing import SplineTransformer
 from mechreward.base import streams
 from mechreward.base.errors import require
 from mechreward.stats.columns import Column, columns, grouped
+from mechreward.stats.left_out import left_out
 
 KNOTS = 3  # of a cubic spline in each fact
 LEVELS = 6  # so many values or fewer have a column each instead
@@ -67,15 +68,7 @@ def left_over(
     gram = basis.T @ basis
     inverse = np.linalg.inv(gram + _penalty(basis, n))
     weights = inverse @ (basis.T @ ranks)
-    rest = ranks - basis @ weights
-    # Leaving a cluster out of a linear fit divides its residuals by 1 - its own block of the hat
-    # matrix.
-    for number in range(len(clusters.sizes)):
-        rows = np.flatnonzero(clusters.member == number)
-        part = basis[rows]
-        block = part @ inverse @ part.T
-        others = np.eye(len(rows)) - block
-        rest[rows] = np.linalg.solve(others, rest[rows])
+    rest = left_out(ranks - basis @ weights, basis @ inverse, basis, clusters.member)
     constant = np.ptp(ranks, axis=0) == 0
     rest[:, constant] = 0
     return rest
