@@ -19,8 +19,8 @@ from mechreward.bench import batched
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.rankings import next_token
 from mechreward.probing.ridge import ALONE, RIDGES, Spectrum, choose
-from mechreward.stats.left_out import by_size
 from mechreward.probing.targets import Examples
+from mechreward.stats.left_out import by_size
 
 
 def noisy(width: int, problems: int = 15, seed: int = 0, seen: float = 1.0) -> Examples:

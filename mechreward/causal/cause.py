@@ -25,8 +25,9 @@ def causal(
     neutral sets do not make.
 
     The direction is reported and does not decide: a set that is read only to turn back may do harm
-    by it. A change of the same sign shown under both steerings (both 95% intervals on one side of 0)
-    is damage, whatever their difference. Zero and mean ablation stand beside it and do not decide, as they need not move V.
+    by it. A change of the same sign shown under both steerings (both 95% intervals on one side of
+    0) is damage, whatever their difference. Zero and mean ablation stand beside it and do not
+    decide, as they need not move V.
 
     Pass: exact McNemar of up against down p <= .01 after Holm over both measures, and the
     difference is larger, either way, than that of at least 99 matched sets that do not read V-hat.

@@ -127,8 +127,8 @@ class Evidence:
     def __str__(self) -> str:
         return (
             f"{self.reading}: beyond what is known at the state (which reads {self.known:.3f}) all "
-            f"neurons {self.full.score} (p={self.full.p:.3g}), {self.neurons} chosen {self.few.score} "
-            f"(of {self.plain}), random {np.mean(self.random):.3f}, other bases "
+            f"neurons {self.full.score} (p={self.full.p:.3g}), {self.neurons} chosen "
+            f"{self.few.score} (of {self.plain}), random {np.mean(self.random):.3f}, other bases "
             f"{np.mean(self.rotated):.3f}; sparsity beyond redundancy {self.sparsity}"
         )
 
@@ -180,10 +180,10 @@ def evidence(
     All of this is our choice. A neuron that counts steps reads V wherever V goes with the step; so
     V-hat and every read-out are first rid of what step, position and prompt length tell of them,
     and the null flips the sign of a problem's whole contribution. `follows` is the
-    correlation that the calibration recommends, beyond those facts; a linear probe's own weights prefer what cancels noise to what carries
-    the target, and where many neurons carry it its best few read less than any few. The probe is
-    linear by default: 19 draws cost milliseconds each, and what a net of a thousand units finds in
-    one neuron is not what a few neurons carry.
+    correlation that the calibration recommends, beyond those facts; a linear probe's own weights
+    prefer what cancels noise to what carries the target, and where many neurons carry it its best
+    few read less than any few. The probe is linear by default: 19 draws cost milliseconds each, and
+    what a net of a thousand units finds in one neuron is not what a few neurons carry.
     """
     require(draws >= 3, f"nulls need at least 3 draws (19 for a verdict); {draws} were asked for.")
     prototype = probe or ValueProbe("mc", "linear")

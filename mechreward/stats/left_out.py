@@ -7,11 +7,11 @@ from jaxtyping import Float, Shaped
 
 
 def left_out(
-    errors: Float[np.ndarray, "row *target"],
+    errors: Float[np.ndarray, "row ..."],
     left: Float[np.ndarray, "row axis"],
     right: Float[np.ndarray, "row axis"],
     group: Shaped[np.ndarray, " row"],
-) -> Float[np.ndarray, "row *target"]:
+) -> Float[np.ndarray, "row ..."]:
     """Errors at every row, had the fit been made without the rows of its group.
 
     With H the matrix that takes targets to read-outs, the errors of the rows of a group are
