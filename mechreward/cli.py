@@ -155,6 +155,7 @@ def paper(
 
 @app.command()
 def certify(
+    context: typer.Context,
     out: Annotated[
         Path, typer.Option(help="Folder for certificate.json and certificate.md.")
     ] = Path("runs/certificate"),
@@ -180,39 +181,58 @@ def certify(
         int, typer.Option(help="Matched sets and other nulls; fewer than 99 cannot pass.")
     ] = 99,
     pairs: Annotated[int, typer.Option(help="Pairs of states for patching.")] = 60,
+    register: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure nothing: write set, sizes, seed and thresholds with their hash to this "
+            "file."
+        ),
+    ] = None,
+    registered: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run what such a file says, on problems that were never measured in this folder."
+        ),
+    ] = None,
 ) -> None:
-    """Certify a set: decodable, sparse, causal, specific, sufficient; pass, fail, or what to run to
-    settle it."""
-    from mechreward.base.files import held, write_atomic
-    from mechreward.causal.certificate import certify as examine
-    from mechreward.experiments.choice import KINDS, by_name, find
+    """Certify a set: decodable, sparse, causal, specific, sufficient, stable; pass, fail, or what
+    to run to settle it."""
+    from mechreward.causal.registration import Registration
+    from mechreward.causal.registration import register as write_down
+    from mechreward.experiments.choice import KINDS, by_name
     from mechreward.probing.neurons import NeuronSet
+    from mechreward.studies.certified import certify_in, certify_registered
 
     require(not out.is_file(), f"{out} is a file; --out names a folder.")
     one_of("kind of neuron", kind, KINDS)
+    require(not (register and registered), "give --register or --registered, not both.")
     chosen = NeuronSet.load(neurons) if neurons else None
-    loaded, game = by_name(model, task, seed)
-    # Held from the beginning: a folder that cannot be written is told before the work.
-    with held(out / "certificate.json", wait=False):
+    sizes = {
+        "seed": seed,
+        "train": train,
+        "test": test,
+        "k": k,
+        "n": n,
+        "draws": draws,
+        "pairs": pairs,
+    }
+    if registered:
+        registration = Registration.load(registered)
+        _as_registered(context, registration, chosen)
+        loaded, game = by_name(registration.model, registration.task, registration.sizes["seed"])
+        certificate = certify_registered(out, loaded, game, registration)
+    elif register:
         if chosen is None:
-            chosen = find(loaded, game, kind, seed=seed, train=train, validation=validation, k=k)
-            chosen.save(out / "neurons.json")
-        certificate = examine(
-            loaded,
-            game,
-            chosen,
-            seed=seed,
-            train=train,
-            test=test,
-            k=k,
-            n=n,
-            draws=draws,
-            pairs=pairs,
-        )
-        certificate.save(out / "certificate.json")
-    page = write_atomic(out / "certificate.md", certificate.page())
+            raise MechRewardError("--register needs --neurons FILE: to choose a set is to measure.")
+        loaded, game = by_name(model, task, seed)
+        made = write_down(model, loaded, game, chosen, sizes)
+        _say(f"registered: {made.save(register)}, hash {made.hash}")
+        return
+    else:
+        loaded, game = by_name(model, task, seed)
+        certificate = certify_in(out, loaded, game, chosen, sizes, kind, validation)
     _say(str(certificate))
-    _say(f"page: {page}")
+    _say(f"page: {out / 'certificate.md'}")
 
 
 @app.command()
@@ -296,6 +316,21 @@ def pages(
 def _say(text: str) -> None:
     """Lines on the terminal: what models, files and users are called is shown, never obeyed."""
     typer.echo(visible(text, keep="\n"))
+
+
+def _as_registered(context: typer.Context, registration: Any, chosen: Any) -> None:
+    """Refuse options that were given and are not what was registered."""
+    about = {"model": registration.model, "task": registration.task, **registration.sizes}
+    for name, given in context.params.items():
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in ("out", "registered"):
+            continue
+        if name == "neurons":
+            same = chosen == registration.neurons
+            require(same, f"--neurons {given} is not the set that was registered.")
+        else:
+            was = about.get(name, "nothing of the kind")
+            require(given == was, f"--{name} {given} was given; registered was {was}.")
 
 
 def _tell(found: list[str], missed: list[str]) -> None:

@@ -11,7 +11,7 @@ from scipy.stats import poisson
 
 from mechreward import tasks
 from mechreward.base.streams import rng, stream
-from mechreward.causal.certificate import deal_problems as certificate_problems
+from mechreward.causal.material import deal
 from mechreward.experiments.plan import DEALT, Plan
 from mechreward.tasks import Task
 
@@ -79,9 +79,10 @@ def test_no_problem_serves_two_purposes_of_a_seed(name: str) -> None:
     task = tasks.get(name)
     for one, other in combinations(DEALT, 2):
         assert ids(task, one, 5).isdisjoint(ids(task, other, 5))
-    read, steered = certificate_problems(task, 40, 60, seed=5)
-    assert {problem.id for problem in read}.isdisjoint({problem.id for problem in steered})
-    assert (len(read), len(steered)) == (40, 60)
+    dealt = deal(task, {"train": 20, "test": 40, "n": 60, "seed": 5})
+    of_read = {problem.id for problem in dealt.read}
+    assert of_read.isdisjoint({problem.id for problem in dealt.steered})
+    assert (len(dealt.fit), len(dealt.read), len(dealt.steered)) == (20, 40, 60)
 
 
 def test_other_seeds_and_purposes_share_problems_by_chance_alone(countdown: Task) -> None:

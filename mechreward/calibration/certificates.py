@@ -3,6 +3,7 @@ plant, over seeds."""
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,13 +12,19 @@ from typing import Any
 from mechreward import stats
 from mechreward.base.errors import one_of
 from mechreward.calibration.data import RESID
-from mechreward.causal.certificate import by_steering, certify, deal_problems, sample_states
+from mechreward.calibration.pipeline import NULLS, RECOMMENDED
+from mechreward.causal.certificate import by_steering, certify
+from mechreward.causal.claims import stable
+from mechreward.causal.material import deal, sample_states
+from mechreward.causal.stability import found_again
 from mechreward.causal.verdict import CLAIMS, verdicts
 from mechreward.experiments.rows import Detail, Row, rows_from
 from mechreward.experiments.split import shared
 from mechreward.models.site import Site
 from mechreward.probing.activations import record
-from mechreward.probing.neurons import NeuronSet, ranking
+from mechreward.probing.neurons import NeuronSet, ranking, select
+from mechreward.probing.probe import ProbeWarning, ValueProbe
+from mechreward.probing.recipe import Recipe
 from mechreward.rollouts.sample import sample
 from mechreward.stats import Interval
 from mechreward.testbed.planted import PlantedModel, planted
@@ -25,7 +32,7 @@ from mechreward.testbed.planted import PlantedModel, planted
 # The documented n of the rates: what `certify` is given on planted models.
 SIZES = {"train": 40, "test": 40, "k": 8, "n": 60, "draws": 99, "pairs": 40}
 SITES = {"value-mlp": "0.mlp"}  # elsewhere `RESID`
-TRUE = ("value", "value-mlp")  # carry V and are read: all five claims must hold
+TRUE = ("value", "value-mlp")  # carry V and are read: all claims must hold
 PARTLY = ("back", "shared")  # read for turning back alone; three of six that carry V
 FALSE = ("encoded", "null", "sink", "large")  # not read, or no value at all: no cause
 
@@ -70,7 +77,7 @@ def certificate_verdicts(
     seed : int
         The model's, the problems' and the certificate's alike.
     whole : bool, default True
-        Certify all five claims; otherwise try only causal and specific, by the same code at the
+        Certify all claims; otherwise try only causal and specific, by the same code at the
         same sizes.
     sizes : mapping of str to int, default `SIZES`
         Keywords of `certify`.
@@ -84,13 +91,13 @@ def certificate_verdicts(
     model, task = plant.model, plant.task
     neurons = suspects(plant)
     if whole:
+        neurons = replace(neurons, recipe=recipe(len(neurons) / neurons.width))
         certificate = certify(model, task, neurons, seed=seed, what=None, **sizes)
         return verdicts(certificate.claims)
-    to_fit = task.problems("train", sizes["train"], seed)
-    _, to_steer = deal_problems(task, sizes["test"], sizes["n"], seed)
+    problems = deal(task, {**sizes, "seed": seed})
     runs, values, activations = sample_states(
         model,
-        to_fit,
+        problems.fit,
         neurons.site,
         sizes["k"],
         seed,
@@ -99,7 +106,7 @@ def certificate_verdicts(
     )
     causal, specific, _ = by_steering(
         model,
-        to_steer,
+        problems.steered,
         neurons,
         runs,
         values,
@@ -108,6 +115,43 @@ def certificate_verdicts(
         seed=seed,
     )
     return verdicts([causal, specific])
+
+
+def found_by_noise(name: str, seeds: Sequence[int]) -> list[Row]:
+    """How often `stable` passes for what a recipe finds where no neuron carries V.
+
+    Parameters
+    ----------
+    name : str
+        A plant without value.
+    seeds : sequence of int
+        One plant each.
+
+    Returns
+    -------
+    list of Row
+        One, of `rates`.
+    """
+    one_of("plant without value", name, NULLS)
+    by_seed = []
+    for seed in seeds:
+        plant = planted(name, seed)
+        model, site = plant.model, Site.parse(RESID)
+        problems = deal(plant.task, {**SIZES, "seed": seed}, again=True)
+        _, values, acts = sample_states(model, problems.fit, site, SIZES["k"], seed)
+        how = recipe(3 / acts.width)
+        with warnings.catch_warnings():  # there is nothing to read
+            warnings.simplefilter("ignore", ProbeWarning)
+            neurons = select(how.unfitted(seed).fit(acts, values), how.top, how.by)
+        found = found_again(model, neurons, problems.again, SIZES["k"], seed)
+        by_seed.append(verdicts([stable(found, seed)]))
+    return rates(name, by_seed)
+
+
+def recipe(top: float) -> Recipe:
+    """The ranking that the calibration recommends, which finds planted sets of this share."""
+    probe = ValueProbe("mc", "linear")
+    return Recipe("value", probe.get_params(), "states", top, RECOMMENDED)
 
 
 def suspects(plant: PlantedModel, k: int = 3) -> NeuronSet:
@@ -172,7 +216,7 @@ def rates(name: str, by_seed: Sequence[Mapping[str, str]]) -> list[Row]:
     -------
     list of Row
         Metric `pass_rate`, one for each claim that was tried, with Wilson's interval over the
-        seeds; arm `all` is a pass on all five. `detail` counts the verdicts.
+        seeds; arm `all` is a pass on all. `detail` counts the verdicts.
     """
     counts: dict[str, Counter[str]] = {arm: Counter() for arm in (*CLAIMS, "all")}
     for verdict_of in by_seed:

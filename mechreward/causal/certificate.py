@@ -1,9 +1,9 @@
-"""The certificate: five claims about a neuron set, each passed, failed or inconclusive."""
+"""The certificate: six claims about a neuron set, each passed, failed or inconclusive."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,27 +15,27 @@ from mechreward.base.errors import MechRewardError, of_kind, one_of, require, wh
 from mechreward.base.files import nulled, read_json, write_json
 from mechreward.base.plain import in_cell, in_markdown, visible
 from mechreward.base.progress import tell
-from mechreward.base.streams import stream
 from mechreward.causal import claims as judge
 from mechreward.causal.cause import causal
 from mechreward.causal.intervene import mean, zero
+from mechreward.causal.material import deal, sample_states
+from mechreward.causal.stability import found_again
 from mechreward.causal.steering import Push, matched_pushes, overlap_with, own_push, rival
 from mechreward.causal.trials import patched, steered
 from mechreward.causal.verdict import CLAIMS, LEVEL, Claim
 from mechreward.models.engine import Policy
-from mechreward.models.identity import ModelId
-from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.evidence import evidence, follows, reading_p
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.rankings import magnitude, next_token
 from mechreward.probing.surface import further
 from mechreward.probing.targets import Examples, states
-from mechreward.rollouts.sample import sample
-from mechreward.rollouts.trajectory import Rollouts, check_apart
-from mechreward.rollouts.value import Values, estimate
+from mechreward.rollouts.trajectory import Rollouts
+from mechreward.rollouts.value import Values
 from mechreward.tasks import Problem, Task
 
+FIRST = 5  # claims that files of before have
+OLDER = "This certificate is older than the claim: certify again."
 READERS = 19  # sets that read V-hat, steered beside the neutral ones
 MOST_DRAWN = 8  # times as many matched sets as are wanted, to find as many that do not read V-hat
 # What decides each claim: the key of its interval in `numbers`, and the size of `certify` that it
@@ -46,6 +46,7 @@ DECIDES = {
     "causal": ("contrast", "n"),
     "specific": ("net", "n"),
     "sufficient": ("share", "pairs"),
+    "stable": ("iou", "train"),
 }
 
 
@@ -56,15 +57,18 @@ class Certificate:
     Attributes
     ----------
     claims : tuple of Claim
-        Five rows in the order decodable, sparse, causal, specific, sufficient.
+        Six rows in the order decodable, sparse, causal, specific, sufficient, stable.
     neurons : NeuronSet
         The set.
     task : str
         The task's name.
     sizes : mapping of str to int
         What was run: the keywords of `certify`.
+    registered : dict
+        Of a registered run (`causal.registration`): `hash` and `made` of the registration, and how
+        many problems were `passed_over`; else empty.
     passed : bool
-        Whether all five claims pass.
+        Whether all claims pass.
 
     Raises
     ------
@@ -76,6 +80,7 @@ class Certificate:
     neurons: NeuronSet
     task: str
     sizes: dict[str, int] = field(default_factory=dict)
+    registered: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [claim.claim for claim in self.claims]
@@ -91,7 +96,7 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether all five claims pass."""
+        """Whether all claims pass."""
         return all(claim.verdict == "pass" for claim in self.claims)
 
     def __repr__(self) -> str:
@@ -117,6 +122,17 @@ class Certificate:
             f"model {identity.name} (weights {identity.weights}), task {self.task}; "
             f"neurons {indices}",
             ", ".join(f"{key} {value}" for key, value in self.sizes.items()),
+            *self._mark(),
+        ]
+
+    def _mark(self) -> list[str]:
+        """Of a registered run."""
+        mark = self.registered
+        if not mark:
+            return []
+        return [
+            f"registered at {mark['made']}, before anything was measured: hash {mark['hash']}",
+            f"problems are new to this folder ({mark['passed_over']} passed over)",
         ]
 
     def page(self) -> str:
@@ -143,12 +159,8 @@ class Certificate:
             "kind": "certificate",
             "task": self.task,
             "sizes": self.sizes,
-            "site": str(self.neurons.site),
-            "indices": self.neurons.indices,
-            "width": self.neurons.width,
-            "how": self.neurons.how,
-            "scores": self.neurons.scores,
-            "model_id": asdict(self.neurons.model_id),
+            "registered": self.registered,
+            **self.neurons.to_json(),
             "claims": [nulled(asdict(claim)) for claim in self.claims],
         }
         return write_json(path, about)
@@ -167,19 +179,16 @@ class Certificate:
             data.get("kind") == "certificate",
             f"{path} holds {data.get('kind')}, not a certificate.",
         )
+        neurons = NeuronSet.from_json(data, f"{path} is a damaged certificate")
         try:
             rows = tuple(
                 Claim(**(row | {"numbers": _back(row["numbers"])})) for row in data["claims"]
             )
-            neurons = NeuronSet(
-                site=Site.parse(data["site"]),
-                indices=tuple(data["indices"]),
-                width=data["width"],
-                model_id=ModelId(**data["model_id"]),
-                scores=tuple(data["scores"]),
-                how=data["how"],
+            younger = CLAIMS[len(rows) :] if len(rows) == FIRST else ()
+            rows += tuple(Claim(claim, "not run", OLDER) for claim in younger)
+            return cls(
+                rows, neurons, data["task"], dict(data["sizes"]), dict(data.get("registered", {}))
             )
-            return cls(rows, neurons, data["task"], dict(data["sizes"]))
         except MechRewardError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -199,6 +208,7 @@ def certify(
     draws: int = 99,
     pairs: int = 60,
     policy: Policy | None = None,
+    avoid: Collection[str] = (),
     what: str | None = "certificate",
 ) -> Certificate:
     """Hold a set of value neurons against every control, and say what may be claimed of it.
@@ -231,13 +241,15 @@ def certify(
         Pairs of high- and low-V states, and of states of equal V.
     policy : Policy or None, default None
         How tokens are drawn; the model's own distribution if None.
+    avoid : collection of str, default ()
+        Problems not to be taken, by `causal.material.key_of`: such as were measured before.
     what : str or None, default "certificate"
         Beginning of the titles of progress bars; None for none.
 
     Returns
     -------
     Certificate
-        Five claims, each with a verdict, a reason and its numbers.
+        Six claims, each with a verdict, a reason and its numbers.
 
     Raises
     ------
@@ -254,21 +266,19 @@ def certify(
     sizes = check(
         model, neurons, seed=seed, train=train, test=test, k=k, n=n, draws=draws, pairs=pairs
     )
-    to_fit = task.problems("train", train, seed)
-    to_read, to_steer = deal_problems(task, test, n, seed)
-    check_apart(train=to_fit, test=to_read, steered=to_steer)
+    problems = deal(task, sizes, neurons.recipe is not None, avoid)
     runs, values, acts = sample_states(
-        model, to_fit, neurons.site, k, seed, policy, _say(what, "train")
+        model, problems.fit, neurons.site, k, seed, policy, _say(what, "train")
     )
     held_runs, held_values, held_acts = sample_states(
-        model, to_read, neurons.site, k, seed, policy, _say(what, "test")
+        model, problems.read, neurons.site, k, seed, policy, _say(what, "test")
     )
     fit, held = states(acts, values), states(held_acts, held_values)
     chosen = np.array(neurons.indices)
     read = evidence(fit, held, chosen, draws=draws, further=further(held_runs), seed=seed)
     cause, special, others = by_steering(
         model,
-        to_steer,
+        problems.steered,
         neurons,
         runs,
         values,
@@ -291,12 +301,18 @@ def certify(
         what=_say(what, "patching"),
     )
     enough = judge.sufficient(patching, k, seed)
+    found = None
+    if neurons.recipe is not None:
+        found = found_again(
+            model, neurons, problems.again, k, seed, policy, _say(what, "found again")
+        )
     claims = (
         judge.decodable(read),
         judge.sparse(read),
         cause,
         special,
         enough,
+        judge.stable(found, seed),
     )
     return Certificate(claims, neurons, task.name, sizes)
 
@@ -315,32 +331,6 @@ def check(model: Any, neurons: NeuronSet, **sizes: int) -> dict[str, int]:
     zero(neurons).check(model)
     least = {"draws": 3, "k": 1, "seed": None}
     return {name: whole(name, given, least.get(name, 2)) for name, given in sizes.items()}
-
-
-def deal_problems(
-    task: Task, read: int, steered: int, seed: int
-) -> tuple[list[Problem], list[Problem]]:
-    """Test problems to read, and others to steer on: none is in both.
-
-    They have a stream of their own, and so overlap with a study's test problems by chance.
-    """
-    problems = task.problems("test", read + steered, stream("certificate", seed))
-    return problems[:read], problems[read:]
-
-
-def sample_states(
-    model: Any,
-    problems: Sequence[Problem],
-    site: Site,
-    k: int,
-    seed: int,
-    policy: Policy | None,
-    what: str | None,
-) -> tuple[Rollouts, Values, Activations]:
-    """Rollouts of problems, their values, and the activations of their states."""
-    runs = sample(model, problems, seed=seed, policy=policy, what=what)
-    values = estimate(model, runs, k=k, seed=seed, what=what and f"{what} values")
-    return runs, values, record(model, runs, site, what=None)[site]
 
 
 def by_steering(

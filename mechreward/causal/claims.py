@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from mechreward import stats
 from mechreward.causal.cause import causal
+from mechreward.causal.stability import FoundAgain
 from mechreward.causal.trials import FACTORS, Patched, Steered, contrast
 from mechreward.causal.verdict import LEVEL, MOVE, Claim, bounded, seen, spread, what_to_run
 from mechreward.probing.evidence import Evidence
@@ -33,7 +34,7 @@ def decodable(evidence: Evidence) -> Claim:
     Both are rid of what those tell (`stats.beyond.left_over`). Pass: the interval of their partial
     Spearman above 0, and p <= .01 when the sign of each problem's contribution is flipped. Fail:
     the interval excludes `READ`. A set of which nothing is shown beyond the difficulty of the
-    problem, the log-probability so far or the length to come (p > .05) is not told apart from that:
+    problem, the log-probability so far or the length to come (p > .01) is not told apart from that:
     these lie in the future or may be the value itself, so it neither passes nor fails (our choice).
     """
     few, p = evidence.few.score, evidence.few.p
@@ -256,6 +257,39 @@ def patched_share(few: np.ndarray, whole: np.ndarray) -> float:
     return float(few.mean() / whole.mean()) if whole.mean() > 0 else float("nan")
 
 
+def stable(found: FoundAgain | None, seed: int = 0) -> Claim:
+    """The set is found again by its own recipe: same site, probe, ranking and share, on half as
+    many problems, other answers and continuations, with other seeds, five times.
+
+    Pass: the mean intersection over union with the set has its interval above what chance gives
+    (any neurons, or neurons as large, whichever is more), and the median is at least .5. Fail: the
+    interval ends below .5. Problems are drawn anew each time; where a task has few, the same ones
+    come again. A set that was given by hand has no recipe, which leaves the claim open. To be found
+    again shows a recipe that does not follow noise; it does not show what the neurons do.
+    """
+    if found is None:
+        reason = "The set was given by hand: only a set that `select` found can be found again."
+        return Claim("stable", "inconclusive", reason, {})
+    numbers: dict[str, Any] = {"iou_each": found.iou.tolist(), "problems": found.problems}
+    missing = int(np.isnan(found.iou).sum())
+    times = len(found.iou)
+    if missing:
+        reason = f"In {missing} of {times} repeats there was nothing to learn: "
+        reason += f"run train={8 * found.problems}."
+        return Claim("stable", "inconclusive", reason, numbers)
+    middle, chance = float(np.median(found.iou)), float(found.chance.mean())
+    mean = stats.cluster_bootstrap(np.mean, found.iou, np.arange(times), seed=seed, span=(0, 1))
+    numbers |= spread("iou", mean) | {"median": middle, "chance": chance}
+    reason = f"found again {times} times, on {found.problems} problems each: mean IoU "
+    reason += f"{bounded(mean)}, median {middle:.2f}, by chance {chance:.2f}"
+    if mean.low > chance and middle >= SHARE:
+        return Claim("stable", "pass", f"{reason}.", numbers)
+    if mean.high < SHARE:
+        return Claim("stable", "fail", f"{reason}: other rollouts find other neurons.", numbers)
+    reason += f": not settled; run train={8 * found.problems}."
+    return Claim("stable", "inconclusive", reason, numbers)
+
+
 def _pairs(now: int) -> str:
     """A problem gives one pair at most, so more pairs need more problems."""
     return f"run pairs={4 * now} with test={4 * now} or more"
@@ -290,4 +324,5 @@ QUESTIONS = {
     "causal": causal,
     "specific": specific,
     "sufficient": sufficient,
+    "stable": stable,
 }

@@ -12,8 +12,9 @@ from scipy.stats import norm
 from mechreward.base.errors import one_of
 from mechreward.stats import Interval
 
-CLAIMS = ("decodable", "sparse", "causal", "specific", "sufficient")
-VERDICTS = ("pass", "fail", "inconclusive")
+CLAIMS = ("decodable", "sparse", "causal", "specific", "sufficient", "stable")
+# "not run": a claim that is younger than the file.
+VERDICTS = ("pass", "fail", "inconclusive", "not run")
 LEVEL = 0.01  # of a rank among draws (99 reach it), of sign flips and of steering after Holm
 MOVE = 0.1  # difference in accuracy between steering down and up that is worth having
 
@@ -25,9 +26,9 @@ class Claim:
     Attributes
     ----------
     claim : str
-        Which of the five.
+        Which of `CLAIMS`.
     verdict : str
-        "pass", "fail" or "inconclusive".
+        One of `VERDICTS`.
     reason : str
         One sentence with the figures that decided.
     numbers : dict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,16 @@ from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, Recording
 from mechreward.probing.probe import DopamineProbe, ValueProbe
-
-BY = ("L1", "correlation")  # what `select` may rank by
+from mechreward.probing.recipe import BY, Recipe
+from mechreward.rollouts.value import Values
 
 
 @dataclass(frozen=True, repr=False)
 class NeuronSet:
     """Some neurons of one site of one model.
 
-    `&`, `|` and `-` need the same site and model, and give sets without scores and direction.
+    `&`, `|` and `-` need the same site and model, and give sets without scores, direction and
+    recipe.
 
     Attributes
     ----------
@@ -45,6 +47,9 @@ class NeuronSet:
     direction : tuple of float, default ()
         [k] if known, a standard deviation of each neuron with the sign that goes with a higher
         V-hat or delta (see `causal.intervene.steer`).
+    recipe : Recipe or None, default None
+        How `select` found the set, so that it can be looked for again (`find_again`); None for one
+        given by hand.
 
     Raises
     ------
@@ -59,6 +64,7 @@ class NeuronSet:
     scores: tuple[float, ...] = field(default=(), repr=False, compare=False)
     how: str = field(default="", compare=False)
     direction: tuple[float, ...] = field(default=(), repr=False, compare=False)
+    recipe: Recipe | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         of_kind("the site of a neuron set", self.site, Site, "Site.parse makes one of text")
@@ -188,17 +194,7 @@ class NeuronSet:
 
     def save(self, path: Path | str) -> Path:
         """JSON, written atomically."""
-        about = {
-            "kind": "neurons",
-            "site": str(self.site),
-            "indices": self.indices,
-            "width": self.width,
-            "scores": self.scores,
-            "how": self.how,
-            "direction": self.direction,
-            "model_id": asdict(self.model_id),
-        }
-        return write_json(path, about)
+        return write_json(path, {"kind": "neurons", **self.to_json()})
 
     @classmethod
     def load(cls, path: Path | str) -> NeuronSet:
@@ -213,7 +209,32 @@ class NeuronSet:
         require(
             data.get("kind") == "neurons", f"{path} holds {data.get('kind')}, not a neuron set."
         )
+        return cls.from_json(data, f"{path} is a damaged neuron set")
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return {
+            "site": str(self.site),
+            "indices": self.indices,
+            "width": self.width,
+            "scores": self.scores,
+            "how": self.how,
+            "direction": self.direction,
+            "recipe": self.recipe and asdict(self.recipe),
+            "model_id": asdict(self.model_id),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], otherwise: str) -> NeuronSet:
+        """What `to_json` gave; other keys are not looked at.
+
+        Raises
+        ------
+        MechRewardError
+            It is damaged: `otherwise`, and how.
+        """
         try:
+            recipe = data.get("recipe")  # older files have none, nor a direction
             return cls(
                 site=Site.parse(data["site"]),
                 indices=tuple(data["indices"]),
@@ -221,10 +242,11 @@ class NeuronSet:
                 model_id=ModelId(**data["model_id"]),
                 scores=tuple(data["scores"]),
                 how=data["how"],
-                direction=tuple(data.get("direction", ())),  # older files have none
+                direction=tuple(data.get("direction", ())),
+                recipe=Recipe(**recipe) if recipe else None,
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise MechRewardError(f"{path} is a damaged neuron set: {error}.") from error
+            raise MechRewardError(f"{otherwise}: {error!r}.") from error
 
     def comparable(self, other: NeuronSet, *, other_model: bool | None = None) -> None:
         """Raise MechRewardError unless neurons of both sets are the same by number: one site, one
@@ -303,7 +325,41 @@ def select(probe: ValueProbe | DopamineProbe, top: float = 0.01, by: str = "L1")
         scores=tuple(float(scores[i]) for i in indices),
         how=f"top {top:.3g} {how}",
         direction=tuple(float(probe.direction_[i]) for i in indices),
+        recipe=Recipe.of(probe, top, by),
     )
+
+
+def find_again(neurons: NeuronSet, acts: Activations, values: Values, seed: int = 0) -> NeuronSet:
+    """The set that the same recipe finds on other rollouts.
+
+    Parameters
+    ----------
+    neurons : NeuronSet
+        A set with a recipe.
+    acts, values : Activations, Values
+        Of other rollouts, at the set's site and with the recipe's kind of row.
+    seed : int, default 0
+        Of the probe, in place of the recipe's.
+
+    Returns
+    -------
+    NeuronSet
+
+    Raises
+    ------
+    MechRewardError
+        A set that was given by hand, activations of another site, or nothing to learn.
+    """
+    recipe = neurons.recipe
+    if recipe is None:
+        raise MechRewardError(
+            "this set was given by hand: only what select found can be looked for again."
+        )
+    require(
+        acts.site == neurons.site,
+        f"the activations are of {acts.site}; the set is of {neurons.site}.",
+    )
+    return select(recipe.unfitted(seed).fit(acts, values), recipe.top, recipe.by)
 
 
 def ranking(scores: np.ndarray) -> np.ndarray:

@@ -37,7 +37,15 @@ CONSTANT = 0.1  # share of V-hat's spread; with less a read-out says almost noth
 Returns = Callable[[np.ndarray], np.ndarray]
 P = TypeVar("P", bound="_Probe")
 # Set by some fits and not by others, so that none may outlive its fit.
-OF_ONE_FIT = ("ridge_", "site_", "model_id_", "direction_", "correlation_", "correlated_")
+OF_ONE_FIT = (
+    "ridge_",
+    "site_",
+    "rows_",
+    "model_id_",
+    "direction_",
+    "correlation_",
+    "correlated_",
+)
 
 
 def directions(x: Float[torch.Tensor, "row k"], y: np.ndarray) -> Float[torch.Tensor, " k"]:
@@ -309,6 +317,7 @@ class _Probe(RegressorMixin, BaseEstimator, ABC):
         rest on it.
         """
         self.site_: Site = acts.site
+        self.rows_: str = acts.rows
         self.model_id_: ModelId = acts.model_id
         self.direction_ = directions(data.x, data.y)
         self.correlation_ = np.nan_to_num(np.abs(stats.spearmans(data.x.numpy(), data.y)))
@@ -371,6 +380,8 @@ class ValueProbe(_Probe):
     site_ : Site
         Site of the activations given to `fit`. Arrays and `fit_examples` set neither this nor
         those below.
+    rows_ : str
+        Their kind of row.
     model_id_ : ModelId
         Model of the activations.
     direction_ : tensor [width]
@@ -474,6 +485,8 @@ class DopamineProbe(_Probe):
     site_ : Site
         Site of the activations given to `fit`. Arrays and `fit_examples` set neither this nor
         those below.
+    rows_ : str
+        Their kind of row.
     model_id_ : ModelId
         Model of the activations.
     direction_ : tensor [width]

@@ -14,7 +14,14 @@ import numpy as np
 from mechreward.base.errors import require, whole
 from mechreward.base.workers import leave_if_read_anew, side_by_side
 from mechreward.calibration import pipeline
-from mechreward.calibration.certificates import FALSE, PARTLY, TRUE, certificates, pooled
+from mechreward.calibration.certificates import (
+    FALSE,
+    PARTLY,
+    TRUE,
+    certificates,
+    found_by_noise,
+    pooled,
+)
 from mechreward.calibration.coverage import SPREADS, coverage, spread_coverage
 from mechreward.calibration.detection import RANKINGS, detection, model_pool, null_pool
 from mechreward.calibration.nulls import null_pvalues, of_ranks, rejections
@@ -64,10 +71,11 @@ class Calibration:
         """How many of them there are for one whose values are estimated."""
         return 10 if self.full else 2
 
-    @property
-    def certified(self) -> int:
-        """Certificates of every plant that has one."""
-        return 100 if self.full else 2
+    def certified(self, plant: str) -> int:
+        """Certificates of a plant: fewer where all claims are tried, which takes long."""
+        if not self.full:
+            return 2
+        return 40 if plant in TRUE else 100
 
     @property
     def sizes(self) -> CalibrationSizes:
@@ -99,8 +107,9 @@ class Calibration:
             stages[f"trend-{followed}"] = partial(trends, followed, WIDTHS[0], seeds)
         if self.full:
             for width in WIDTHS[1:]:
+                fewer = range(100 if width < WIDTHS[-1] else 40)
                 for followed in ("value", "step"):
-                    stages[f"trend-{followed}-{width}"] = partial(trends, followed, width, seeds)
+                    stages[f"trend-{followed}-{width}"] = partial(trends, followed, width, fewer)
         return stages
 
     def _detection(self, kind: str) -> Stages:
@@ -138,7 +147,7 @@ class Calibration:
 
     def _coverage(self) -> Stages:
         """Intervals of made-up numbers, and those of `evidence`, which is slow: fewer times."""
-        runs = ((40, 2000, 600), (200, 600, 600)) if self.full else ((60, 60, 60),)
+        runs = ((40, 1000, 300), (200, 300, 300)) if self.full else ((60, 60, 60),)
         stages: Stages = {}
         for problems, times, fewer in runs:
             stages[f"coverage-{problems}"] = partial(coverage, (problems,), times)
@@ -149,10 +158,14 @@ class Calibration:
     def _certificates(self) -> Stages:
         """A few of every plant in turn: all plants alike, if it is stopped."""
         stages: Stages = {}
-        for first in range(0, self.certified, PART):
-            seeds = range(first, min(first + PART, self.certified))
-            for name in (*TRUE, *PARTLY, *FALSE):
-                stages[f"certificate-{name}-{first:03d}"] = partial(certificates, name, seeds)
+        plants = (*TRUE, *PARTLY, *FALSE)
+        for first in range(0, max(map(self.certified, plants)), PART):
+            for name in plants:
+                seeds = range(first, min(first + PART, self.certified(name)))
+                if seeds:
+                    stages[f"certificate-{name}-{first:03d}"] = partial(certificates, name, seeds)
+        again = range(60 if self.full else 2)
+        stages["stable-null"] = partial(found_by_noise, "null", again)
         return stages
 
 

@@ -1,0 +1,206 @@
+"""Say what will be certified before anything is measured: a registration, and the problems that a
+folder has measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mechreward.base.errors import MechRewardError, require
+from mechreward.base.files import digest, read_json, write_json
+from mechreward.causal import certificate, claims, controls, material, trials, verdict
+from mechreward.causal.material import key_of
+from mechreward.probing import evidence
+from mechreward.probing.neurons import NeuronSet
+from mechreward.tasks import Problem, Task
+
+MEASURED = "measured.json"
+PROBLEMS = 20  # of the test split, by which a task is known again
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What will be certified, and how.
+
+    Attributes
+    ----------
+    model : str
+        As `load` takes it; its weights are those of `neurons.model_id`.
+    task : str
+        The task's name.
+    problems : str
+        Digest of some of the task's problems.
+    neurons : NeuronSet
+        The set.
+    sizes : dict of str to int
+        Keywords of `certify`, `seed` among them.
+    thresholds : dict of str to number
+        `thresholds` when it was made.
+    version : str
+        Of this package.
+    made : str
+        When, in UTC.
+    """
+
+    model: str
+    task: str
+    problems: str
+    neurons: NeuronSet
+    sizes: dict[str, Any]
+    thresholds: dict[str, float]
+    version: str
+    made: str
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of all of it: whoever knows it beforehand can tell that nothing was changed."""
+        about = json.dumps(self._about(), sort_keys=True)
+        return hashlib.sha256(about.encode()).hexdigest()
+
+    def save(self, path: Path | str) -> Path:
+        """JSON, written atomically.
+
+        Raises
+        ------
+        MechRewardError
+            There is a file already: a registration is not made anew.
+        """
+        path = Path(path)
+        require(not path.exists(), f"{path} exists: a registration is made once; name another.")
+        about = {"kind": "registration", **self._about(), "hash": self.hash}
+        return write_json(path, about)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Registration:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        MechRewardError
+            Missing, damaged, or not what its hash says.
+        """
+        data = read_json(path, "registration")
+        kind = data.get("kind")
+        require(kind == "registration", f"{path} holds {kind}, not a registration.")
+        try:
+            neurons = NeuronSet.from_json(data["neurons"], f"{path} is a damaged registration")
+            made = cls(
+                data["model"],
+                data["task"],
+                data["problems"],
+                neurons,
+                dict(data["sizes"]),
+                dict(data["thresholds"]),
+                data["version"],
+                data["made"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise MechRewardError(f"{path} is a damaged registration: {error!r}.") from error
+        require(
+            made.hash == data.get("hash"),
+            f"{path} was changed since it was registered: its hash is another.",
+        )
+        return made
+
+    def check(self, task: Task) -> None:
+        """Raise MechRewardError if task, thresholds or package are not what was registered."""
+        now = thresholds()
+        for name, was in self.thresholds.items():
+            require(
+                now.get(name) == was,
+                f"it was registered with {name} {was}; this version has {now.get(name)}.",
+            )
+        for what, was, found in (
+            ("mechreward", self.version, version("mechreward")),
+            ("task", self.task, task.name),
+            ("problems", self.problems, known_by(task, self.sizes["seed"])),
+        ):
+            require(found == was, f"it was registered with {what} {was}; here it is {found}.")
+
+    def _about(self) -> dict[str, Any]:
+        return {**vars(self), "neurons": self.neurons.to_json()}
+
+
+def register(
+    name: str, model: Any, task: Task, neurons: NeuronSet, sizes: dict[str, Any]
+) -> Registration:
+    """A registration, made now; nothing is measured.
+
+    Parameters
+    ----------
+    name : str
+        What `load` takes for the model.
+    model : TransformerBridge or HookedTransformer
+        The one the set belongs to.
+    task : Task
+        Where problems will come from.
+    neurons : NeuronSet
+        The set.
+    sizes : dict of str to int
+        Keywords of `certify`.
+
+    Raises
+    ------
+    MechRewardError
+        What `certify` cannot begin with.
+    """
+    sizes = certificate.check(model, neurons, **sizes)
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Registration(
+        name,
+        task.name,
+        known_by(task, sizes["seed"]),
+        neurons,
+        sizes,
+        thresholds(),
+        version("mechreward"),
+        now,
+    )
+
+
+def thresholds() -> dict[str, float]:
+    """Every level and size that a verdict depends on."""
+    return {
+        "level": verdict.LEVEL,
+        "worth moving": verdict.MOVE,
+        "worth reading": claims.READ,
+        "share": claims.SHARE,
+        "fewest draws": claims.FEWEST,
+        "rms matched": controls.MATCHED,
+        "readers": certificate.READERS,
+        "largest displacement": trials.FACTORS[-1],
+        "smallest gap": evidence.SMALLEST_GAP,
+        "smallest Spearman": evidence.SMALLEST_SPEARMAN,
+        "times found again": material.REPEATS,
+    }
+
+
+def known_by(task: Task, seed: int) -> str:
+    """Digest of some problems, by which the same task is known again."""
+    return digest(*(key_of(problem) for problem in task.problems("test", PROBLEMS, seed)))
+
+
+def measured(folder: Path | str) -> list[str]:
+    """`key_of` all problems that were measured in a folder."""
+    path = Path(folder) / MEASURED
+    if not path.exists():
+        return []
+    data = read_json(path, "list of measured problems")
+    keys = data.get("problems")
+    if data.get("kind") != "measured" or not isinstance(keys, list):
+        raise MechRewardError(f"{path} holds no list of measured problems.")
+    return keys
+
+
+def remember(folder: Path | str, problems: Sequence[Problem]) -> None:
+    """Add problems to those that were measured in a folder: before they are, so that a run that is
+    stopped counts."""
+    keys = dict.fromkeys(measured(folder))
+    keys |= dict.fromkeys(key_of(problem) for problem in problems)
+    write_json(Path(folder) / MEASURED, {"kind": "measured", "problems": list(keys)})
