@@ -22,15 +22,23 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 MAIN_JOB = Plan()
 SIZES = BenchSizes()
 STOPPED = 130  # exit code after Ctrl-C
+CERTIFY: dict[str, Any] = {  # sizes of `certify` if not given
+    "kind": "resid_post",
+    "seed": 0,
+    "train": 80,
+    "validation": 30,
+    "test": 80,
+    "k": 16,
+    "n": 200,
+    "draws": 99,
+    "pairs": 60,
+}
 
 # Options of several commands.
-Model = Annotated[
-    str,
-    typer.Option(
-        help="A bundled model, a model folder, owner/model on the hub, or planted-NAME: the truth "
-        "is known."
-    ),
-]
+MODELS = (
+    "A bundled model, a model folder, owner/model on the hub, or planted-NAME: the truth is known."
+)
+Model = Annotated[str, typer.Option(help=MODELS)]
 Game = Annotated[
     str | None,
     typer.Option(help="A bundled task; countdown, or a planted model's own, if not given."),
@@ -153,34 +161,38 @@ def paper(
         _say(f"page: {write_page(results, docs, again)}")
 
 
+def _size(name: str, what: str) -> Any:
+    """An option of `certify`: None where it was not given, so that a registered run can tell."""
+    return typer.Option(help=what, show_default=str(CERTIFY[name]))
+
+
 @app.command()
 def certify(
-    context: typer.Context,
     out: Annotated[
         Path, typer.Option(help="Folder for certificate.json and certificate.md.")
     ] = Path("runs/certificate"),
-    model: Model = MAIN_JOB.model,
+    model: Annotated[str | None, typer.Option(help=MODELS, show_default=MAIN_JOB.model)] = None,
     task: Game = None,
     neurons: Annotated[
         Path | None,
         typer.Option(help="A NeuronSet's JSON; if not given, one is chosen and kept too."),
     ] = None,
-    kind: Annotated[
-        str, typer.Option(help="What to choose among: resid_post or mlp.")
-    ] = "resid_post",
-    seed: int = 0,
-    train: Annotated[int, typer.Option(help="Problems to fit on.")] = 80,
+    kind: Annotated[str | None, _size("kind", "What to choose among: resid_post or mlp.")] = None,
+    seed: Annotated[int | None, _size("seed", "Of problems, answers and draws.")] = None,
+    train: Annotated[int | None, _size("train", "Problems to fit on.")] = None,
     validation: Annotated[
-        int,
-        typer.Option(help="Problems to choose layer and share on, if a set is chosen."),
-    ] = 30,
-    test: Annotated[int, typer.Option(help="Problems whose states are read and patched.")] = 80,
-    k: Annotated[int, typer.Option(help="Continuations for each state's value.")] = 16,
-    n: Annotated[int, typer.Option(help="Test problems for steering.")] = 200,
+        int | None,
+        _size("validation", "Problems to choose layer and share on, if a set is chosen."),
+    ] = None,
+    test: Annotated[
+        int | None, _size("test", "Problems whose states are read and patched.")
+    ] = None,
+    k: Annotated[int | None, _size("k", "Continuations for each state's value.")] = None,
+    n: Annotated[int | None, _size("n", "Test problems for steering.")] = None,
     draws: Annotated[
-        int, typer.Option(help="Matched sets and other nulls; fewer than 99 cannot pass.")
-    ] = 99,
-    pairs: Annotated[int, typer.Option(help="Pairs of states for patching.")] = 60,
+        int | None, _size("draws", "Matched sets and other nulls; fewer than 99 cannot pass.")
+    ] = None,
+    pairs: Annotated[int | None, _size("pairs", "Pairs of states for patching.")] = None,
     register: Annotated[
         Path | None,
         typer.Option(
@@ -204,33 +216,42 @@ def certify(
     from mechreward.studies.certified import certify_in, certify_registered
 
     require(not out.is_file(), f"{out} is a file; --out names a folder.")
-    one_of("kind of neuron", kind, KINDS)
     require(not (register and registered), "give --register or --registered, not both.")
-    chosen = NeuronSet.load(neurons) if neurons else None
-    sizes = {
+    given: dict[str, Any] = {
+        "model": model,
+        "task": task,
+        "kind": kind,
         "seed": seed,
         "train": train,
+        "validation": validation,
         "test": test,
         "k": k,
         "n": n,
         "draws": draws,
         "pairs": pairs,
     }
+    given = {name: value for name, value in given.items() if value is not None}
+    chosen = NeuronSet.load(neurons) if neurons else None
     if registered:
         registration = Registration.load(registered)
-        _as_registered(context, registration, chosen)
+        _as_registered(registration, given)
+        same = chosen in (None, registration.neurons)
+        require(same, f"{neurons} is not the set that was registered.")
         loaded, game = by_name(registration.model, registration.task, registration.sizes["seed"])
         certificate = certify_registered(out, loaded, game, registration)
-    elif register:
-        if chosen is None:
-            raise MechRewardError("--register needs --neurons FILE: to choose a set is to measure.")
-        loaded, game = by_name(model, task, seed)
-        made = write_down(model, loaded, game, chosen, sizes)
-        _say(f"registered: {made.save(register)}, hash {made.hash}")
-        return
     else:
-        loaded, game = by_name(model, task, seed)
-        certificate = certify_in(out, loaded, game, chosen, sizes, kind, validation)
+        sizes: dict[str, Any] = CERTIFY | given
+        name = str(sizes.pop("model", MAIN_JOB.model))
+        among, choice = sizes.pop("kind"), sizes.pop("validation")
+        one_of("kind of neuron", among, KINDS)
+        if register and chosen is None:
+            raise MechRewardError("--register needs --neurons FILE: to choose a set is to measure.")
+        loaded, game = by_name(name, sizes.pop("task", None), sizes["seed"])
+        if register and chosen is not None:
+            made = write_down(name, loaded, game, chosen, sizes)
+            _say(f"registered: {made.save(register)}, hash {made.hash}")
+            return
+        certificate = certify_in(out, loaded, game, chosen, sizes, among, choice)
     _say(str(certificate))
     _say(f"page: {out / 'certificate.md'}")
 
@@ -318,19 +339,12 @@ def _say(text: str) -> None:
     typer.echo(visible(text, keep="\n"))
 
 
-def _as_registered(context: typer.Context, registration: Any, chosen: Any) -> None:
+def _as_registered(registration: Any, given: dict[str, Any]) -> None:
     """Refuse options that were given and are not what was registered."""
     about = {"model": registration.model, "task": registration.task, **registration.sizes}
-    for name, given in context.params.items():
-        source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name in ("out", "registered"):
-            continue
-        if name == "neurons":
-            same = chosen == registration.neurons
-            require(same, f"--neurons {given} is not the set that was registered.")
-        else:
-            was = about.get(name, "nothing of the kind")
-            require(given == was, f"--{name} {given} was given; registered was {was}.")
+    for name, value in given.items():
+        was = about.get(name, "nothing of the kind")
+        require(value == was, f"--{name} {value} was given; registered was {was}.")
 
 
 def _tell(found: list[str], missed: list[str]) -> None:

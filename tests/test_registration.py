@@ -1,0 +1,204 @@
+"""A registration says what will be certified, and its run refuses any difference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import mechreward as mr
+from mechreward.causal import claims, registration
+from mechreward.causal.certificate import Certificate
+from mechreward.causal.material import deal, key_of
+from mechreward.causal.registration import Registration, measured, register, remember, thresholds
+from mechreward.cli import app
+
+SIZES = {"seed": 1, "train": 16, "test": 16, "k": 3, "n": 10, "draws": 3, "pairs": 4}
+WORDS = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]
+
+
+@pytest.fixture(scope="module")
+def plant():
+    return mr.testbed.planted("value", 1)
+
+
+@pytest.fixture(scope="module")
+def folder(plant, tmp_path_factory) -> Path:
+    """A set by hand, its registration, and its certificate, all by command."""
+    here = tmp_path_factory.mktemp("registered")
+    plant.truth.value_neurons["1.resid_post"].save(here / "set.json")
+    done = call("--register", here / "plan.json", "--model", "planted-value", *named(here), *WORDS)
+    assert done.exit_code == 0, done.output
+    assert not (here / "out").exists(), "nothing is measured"
+    done = call("--registered", here / "plan.json", "--out", here / "out")
+    assert done.exit_code == 0, done.output
+    return here
+
+
+def call(*words):
+    return CliRunner().invoke(app, ["certify", *map(str, words)])
+
+
+def named(here: Path) -> list:
+    return ["--neurons", here / "set.json"]
+
+
+def fresh(plant) -> Registration:
+    neurons = plant.truth.value_neurons["1.resid_post"]
+    return register("planted-value", plant.model, plant.task, neurons, SIZES)
+
+
+def test_it_holds_what_will_be_run(folder: Path, plant):
+    made = Registration.load(folder / "plan.json")
+    assert (made.model, made.task, made.sizes) == ("planted-value", "planted", SIZES)
+    assert made.neurons == plant.truth.value_neurons["1.resid_post"]
+    assert made.thresholds == thresholds() and made.thresholds["level"] == 0.01
+    about = json.loads((folder / "plan.json").read_text())
+    for key in ("seal", "kind", "hash"):
+        about.pop(key)
+    text = json.dumps(about, sort_keys=True)
+    assert made.hash == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_certificate_bears_the_mark(folder: Path, plant):
+    made = Registration.load(folder / "plan.json")
+    certificate = Certificate.load(folder / "out" / "certificate.json")
+    assert certificate.registered == {"hash": made.hash, "made": made.made, "passed_over": 0}
+    for text in (str(certificate), certificate.page(), (folder / "out/certificate.md").read_text()):
+        assert made.hash in text and made.made in text and "(0 passed over)" in text
+    dealt = deal(plant.task, SIZES)
+    assert measured(folder / "out") == list(dict.fromkeys(map(key_of, dealt.all)))
+
+
+def test_it_is_run_once(folder: Path):
+    before = (folder / "out" / "certificate.json").read_bytes()
+    done = call("--registered", folder / "plan.json", "--out", folder / "out")
+    assert "it is run once" in str(done.exception)
+    assert (folder / "out" / "certificate.json").read_bytes() == before
+
+
+def test_problems_that_were_measured_are_passed_over(folder: Path, plant, tmp_path: Path):
+    """Another run in the folder comes first: nothing of it comes again."""
+    done = call("--model", "planted-value", "--out", tmp_path / "out", *named(folder), *WORDS)
+    assert done.exit_code == 0, done.output
+    assert Certificate.load(tmp_path / "out" / "certificate.json").registered == {}
+    before = measured(tmp_path / "out")
+    done = call("--registered", folder / "plan.json", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    certificate = Certificate.load(tmp_path / "out" / "certificate.json")
+    assert certificate.registered["passed_over"] == len(before) == 42
+    after = measured(tmp_path / "out")
+    assert after[: len(before)] == before and len(after) == 2 * len(before)
+    first = Certificate.load(folder / "out" / "certificate.json")
+    assert certificate["causal"].numbers != first["causal"].numbers
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--n", "11"], "--n 11 was given; registered was 10"),
+        (["--seed", "2"], "--seed 2 was given; registered was 1"),
+        (["--model", "mixed-rl"], "--model mixed-rl was given; registered was planted-value"),
+        (["--kind", "mlp"], "--kind mlp was given; registered was nothing of the kind"),
+        (["--validation", "30"], "registered was nothing of the kind"),
+        (["--register", "other.json"], "not both"),
+    ],
+)
+def test_options_that_differ_are_refused(words: list[str], said: str, folder: Path, tmp_path: Path):
+    done = call("--registered", folder / "plan.json", "--out", tmp_path / "out", *words)
+    assert isinstance(done.exception, mr.MechRewardError) and said in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_options_may_be_given_again(folder: Path, plant, monkeypatch: pytest.MonkeyPatch):
+    """They are compared and then the run is refused for having been made."""
+    words = ["--n", "10", "--task", "planted", *named(folder)]
+    done = call("--registered", folder / "plan.json", "--out", folder / "out", *words)
+    assert "it is run once" in str(done.exception)
+
+
+def test_another_set_is_refused(folder: Path, plant, tmp_path: Path):
+    neurons = plant.truth.value_neurons["1.resid_post"]
+    replace(neurons, indices=neurons.indices[:2]).save(tmp_path / "set.json")
+    done = call("--registered", folder / "plan.json", *named(tmp_path), "--out", tmp_path / "out")
+    assert "is not the set that was registered" in str(done.exception)
+
+
+def test_a_set_has_to_be_there(tmp_path: Path):
+    done = call("--register", tmp_path / "plan.json", "--model", "planted-value", *WORDS)
+    assert "--register needs --neurons FILE" in str(done.exception)
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_registration_is_not_made_anew(folder: Path):
+    words = ["--model", "planted-value", *named(folder), *WORDS]
+    done = call("--register", folder / "plan.json", *words)
+    assert "a registration is made once" in str(done.exception)
+
+
+def test_other_weights_are_refused(folder: Path, plant, tmp_path: Path):
+    """The planted model of another seed has the same name."""
+    made = Registration.load(folder / "plan.json")
+    other = replace(made, sizes=SIZES | {"seed": 2})
+    other = replace(other, problems=registration.known_by(plant.task, 2))
+    other.save(tmp_path / "plan.json")
+    done = call("--registered", tmp_path / "plan.json", "--out", tmp_path / "out")
+    assert "weights" in str(done.exception)
+
+
+def test_thresholds_task_and_version_are_compared(plant, monkeypatch: pytest.MonkeyPatch):
+    made = fresh(plant)
+    made.check(plant.task)
+    with pytest.raises(mr.MechRewardError, match="registered with task planted; here it is count"):
+        made.check(mr.tasks.Countdown())
+    with pytest.raises(mr.MechRewardError, match="registered with problems"):
+        replace(made, problems="0" * 16).check(plant.task)
+    with pytest.raises(mr.MechRewardError, match=r"registered with mechreward 0\.0\.1"):
+        replace(made, version="0.0.1").check(plant.task)
+    monkeypatch.setattr(claims, "READ", 0.1)
+    with pytest.raises(mr.MechRewardError, match=r"worth reading 0\.2; this version has 0\.1"):
+        made.check(plant.task)
+
+
+def test_edited_files_are_refused(folder: Path, tmp_path: Path):
+    text = (folder / "plan.json").read_text()
+    edited = text.replace('"n": 10', '"n": 99')
+    assert edited != text
+    (tmp_path / "edited.json").write_text(edited)
+    with pytest.raises(mr.MechRewardError, match="damaged or changed"):
+        Registration.load(tmp_path / "edited.json")
+    data = json.loads(edited)
+    del data["seal"]
+    (tmp_path / "unsealed.json").write_text(json.dumps(data))
+    with pytest.raises(mr.MechRewardError, match="changed since it was registered"):
+        Registration.load(tmp_path / "unsealed.json")
+    for name, change in (("kind", "effect"), ("neurons", {}), ("sizes", 3), ("sizes", None)):
+        (tmp_path / "damaged.json").write_text(json.dumps(data | {name: change}))
+        with pytest.raises(mr.MechRewardError) as error:
+            Registration.load(tmp_path / "damaged.json")
+        assert "\n" not in str(error.value)
+
+
+def test_what_certify_cannot_begin_with_is_not_registered(plant):
+    neurons = plant.truth.value_neurons["1.resid_post"]
+    for given, sizes, said in (
+        (replace(neurons, indices=()), SIZES, "set is empty"),
+        (neurons, SIZES | {"n": 1}, "n must be at least 2"),
+    ):
+        with pytest.raises(mr.MechRewardError, match=said):
+            register("planted-value", plant.model, plant.task, given, sizes)
+
+
+def test_measured_problems_are_kept_together(plant, tmp_path: Path):
+    assert measured(tmp_path) == []
+    problems = plant.task.problems("test", 6)
+    remember(tmp_path, problems[:4])
+    remember(tmp_path, problems[2:])
+    assert measured(tmp_path) == [key_of(problem) for problem in problems]
+    (tmp_path / "measured.json").write_text('{"kind": "measured", "problems": 3}')
+    with pytest.raises(mr.MechRewardError, match="no list of measured problems"):
+        measured(tmp_path)
