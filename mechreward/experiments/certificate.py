@@ -1,4 +1,4 @@
-"""The five claims about a set as rows."""
+"""The claims about a set as rows."""
 
 from __future__ import annotations
 

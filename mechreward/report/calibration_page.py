@@ -187,7 +187,7 @@ def _certificates(results: Results) -> Table:
     lines = []
     for plant, rates in by_plant.items():
         lines.append([plant, *(rates.get(claim, "") for claim in columns)])
-    return Table("", ("plant", *CLAIMS, "all five"), lines)
+    return Table("", ("plant", *CLAIMS, "all"), lines)
 
 
 def _trends(results: Results) -> Table:

@@ -34,7 +34,7 @@ VERDICTS = ("pass", "fail", "inconclusive")
 
 @dataclass(frozen=True)
 class CertificateText:
-    """The five claims about a value set, and in one sentence what they come to."""
+    """The claims about a value set, and in one sentence what they come to."""
 
     sentence: str
     claims: Table
@@ -179,7 +179,7 @@ def _come_to(rows: Sequence[Row], name: str) -> str:
         if claims:
             parts.append(f"{verdict}: {', '.join(claims)}")
     if verdicts == {"pass"}:
-        reading = "All five claims hold: these are value neurons as far as this package can tell"
+        reading = "All claims hold: these are value neurons as far as this package can tell"
     elif "fail" in verdicts:
         reading = "These neurons are not certified: a claim is refuted"
     else:

@@ -236,7 +236,7 @@ def _certificates(results: Results) -> list[Goal]:
     """Plants with value that pass, and plants without that do not; the same under trends."""
     goals = []
     for row in results.where(metric="pass_rate", arm="all"):
-        sentence = f"{row.model} passes all five claims in {row.interval} of seeds."
+        sentence = f"{row.model} passes all claims in {row.interval} of seeds."
         goals.append(Goal(row.estimate >= 0.95, sentence))
     for row in results.where(metric="pass_rate", arm="causal"):
         name = row.model.removeprefix("planted-")

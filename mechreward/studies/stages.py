@@ -304,7 +304,7 @@ def R14(study: Study) -> list[Row]:
 
 
 def certificate(study: Study) -> list[Row]:
-    """The five claims about each kind's value set: one row a claim, with the number that decides
+    """The claims about each kind's value set: one row a claim, with the number that decides
     it."""
     rows = []
     for kind in KINDS:
