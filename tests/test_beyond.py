@@ -49,7 +49,7 @@ def test_left_over_is_what_other_clusters_do_not_tell() -> None:
     group, *facts = answers(20, rng)
     facts = np.stack(facts, 1).astype(float)
     y = rng.normal(size=(len(group), 2)) + facts[:, :1]
-    rest = beyond.left_over(y, facts, group)
+    rest = beyond.Known(facts, group).left_over(y)
     basis = beyond._basis(facts)
     ranks = rankdata(y, axis=0)
     ranks -= ranks.mean(0)
@@ -68,7 +68,7 @@ def test_what_is_known_is_taken_off_and_order_is_all_that_counts() -> None:
     noise = rng.normal(size=len(step))
     facts = step[:, None].astype(float)
     both = np.stack([step + 0.0, np.exp(noise), noise, np.ones(len(step))], 1)
-    rest = beyond.left_over(both, facts, group)
+    rest = beyond.Known(facts, group).left_over(both)
     assert np.abs(rest[:, 0]).max() < 0.02 * len(step)  # ranks of a step are the step's
     np.testing.assert_array_equal(rest[:, 1], rest[:, 2])
     assert not rest[:, 3].any() and np.isnan(beyond.association(rest[:, 3], rest[:, 1]))
@@ -96,7 +96,7 @@ def test_a_null_under_a_trend_keeps_its_level(fact: str) -> None:
         cause = step if fact == "step" else prompt / 5
         y = cause + rng.normal(0, 1, 40)[group] + rng.normal(size=len(step))
         read = cause + rng.normal(0, 1, 40)[group] + rng.normal(size=len(step))
-        a, b = beyond.left_over(np.stack([y, read], 1), facts, group).T
+        a, b = beyond.Known(facts, group).left_over(np.stack([y, read], 1)).T
         null = beyond.flipped(a, b, group, draws=199, seed=seed)
         hits += np.mean(null >= beyond.association(a, b)) <= 0.05
     assert hits <= 28
@@ -135,6 +135,8 @@ def test_a_set_that_is_a_further_fact_is_not_told_apart_from_it() -> None:
 @pytest.mark.unchecked
 def test_refusals() -> None:
     with pytest.raises(MechRewardError, match="two problems or more"):
-        beyond.left_over(np.ones((4, 1)), np.ones((4, 1)), np.zeros(4))
+        beyond.Known(np.ones((4, 1)), np.zeros(4))
     with pytest.raises(MechRewardError, match="need one row each"):
-        beyond.left_over(np.ones((4, 1)), np.ones((3, 1)), np.arange(4))
+        beyond.Known(np.ones((3, 1)), np.arange(4))
+    with pytest.raises(MechRewardError, match="need one row each"):
+        beyond.Known(np.arange(4.0)[:, None], np.arange(4)).left_over(np.ones((3, 1)))

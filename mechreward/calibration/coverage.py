@@ -26,7 +26,7 @@ from mechreward.probing.evidence import follows, read_outs, sparsity
 from mechreward.probing.neurons import ranking
 from mechreward.probing.probe import ValueProbe
 from mechreward.stats import Interval
-from mechreward.stats.beyond import left_over
+from mechreward.stats.beyond import Known
 from mechreward.testbed.planted import planted
 
 DRAWS = 200  # of each bootstrap: the fewest that the package takes
@@ -209,7 +209,7 @@ def spread_coverage(name: str, n: int, runs: int, seed: int = 0) -> Row:
     chosen = ranking(follows(fit))[:3]
     probe = ValueProbe("mc", "linear")
     reads = read_outs(fit, held, chosen, probe, 19)
-    rest = left_over(np.column_stack([held.y, reads]), held.known, held.group)
+    rest = Known(held.known, held.group).left_over(np.column_stack([held.y, reads]))
     y, left = rest[:, 0], rest[:, 1:]
     begins = 1 + np.flatnonzero(np.diff(held.group))
     rows_of = np.split(np.arange(len(held)), begins)  # of every problem

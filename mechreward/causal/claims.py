@@ -31,7 +31,7 @@ def decodable(evidence: Evidence) -> Claim:
     """The set, read by a refitted linear probe on held-out problems, tells more of V-hat than step,
     position and prompt length do.
 
-    Both are rid of what those tell (`stats.beyond.left_over`). Pass: the interval of their partial
+    Both are rid of what those tell (`stats.beyond.Known`). Pass: the interval of their partial
     Spearman above 0, and p <= .01 when the sign of each problem's contribution is flipped. Fail:
     the interval excludes `READ`. A set of which nothing is shown beyond the difficulty of the
     problem, the log-probability so far or the length to come (p > .01) is not told apart from that:

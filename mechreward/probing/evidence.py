@@ -18,7 +18,7 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import Probe, clone, restrict, rotated
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
-from mechreward.stats.beyond import association, associations, flipped, left_over, told
+from mechreward.stats.beyond import Known, association, associations, flipped, told
 from mechreward.stats.left_out import left_out
 
 # The least gap, over what all neurons read; set on planted models of other seeds than those that
@@ -38,7 +38,7 @@ class Beyond:
     Attributes
     ----------
     score : Interval
-        Partial Spearman: correlation of what facts leave of both ranks (`stats.beyond.left_over`).
+        Partial Spearman: correlation of what facts leave of both ranks (`stats.beyond.Known`).
     p : float
         Of its rank among `stats.beyond.flipped`.
     """
@@ -193,14 +193,14 @@ def evidence(
     chosen = ranking(follows(train))[:top] if neurons is None else np.asarray(neurons)
     require(len(chosen) > 0, "there is nothing to hold against the nulls: the set is empty.")
     reads = read_outs(train, test, chosen, prototype, draws, seed)
-    rest = left_over(np.column_stack([test.y, reads]), test.known, test.group)
+    rest = Known(test.known, test.group).left_over(np.column_stack([test.y, reads]))
     y, reads_left = rest[:, 0], rest[:, 1:]
     scores = associations(reads_left, y)
     beyond = partial(_beyond, group=test.group, seed=seed)
     facts = {}
     for name, column in (further or {}).items():
         more = np.column_stack([test.known, column])
-        both = left_over(np.column_stack([test.y, reads[:, 0]]), more, test.group)
+        both = Known(more, test.group).left_over(np.column_stack([test.y, reads[:, 0]]))
         facts[name] = beyond(both[:, 0], both[:, 1])
     return Evidence(
         neurons=len(chosen),
@@ -217,11 +217,11 @@ def evidence(
     )
 
 
-def follows(data: Examples) -> Float[np.ndarray, " width"]:
+def follows(data: Examples, known: Known | None = None) -> Float[np.ndarray, " width"]:
     """|Partial Spearman| of each neuron alone with the target, beyond what is known at the state;
-    0 for a constant one."""
-    columns = np.column_stack([data.y, data.x.numpy()])
-    rest = left_over(columns, data.known, data.group)
+    0 for a constant one. `known` is that of the rows, for who has it already."""
+    known = known or Known(data.known, data.group)
+    rest = known.left_over(np.column_stack([data.y, data.x.numpy()]))
     return np.abs(associations(rest[:, 1:], rest[:, 0]))
 
 
@@ -240,9 +240,10 @@ def read_outs(
     for _ in range(draws):
         subset = rng.choice(width, k, replace=False)
         reads.append(_read(prototype, train, test, subset))
+    known = Known(train.known, train.group)
     for draw in range(draws):
         fit, held = rotated(train, test, streams.rng("evidence: rotations", seed, draw))
-        reads.append(_read(prototype, fit, held, ranking(follows(fit))[:k]))
+        reads.append(_read(prototype, fit, held, ranking(follows(fit, known))[:k]))
     return np.stack(reads, 1)
 
 
@@ -283,7 +284,8 @@ def reading_p(
     -------
     array [set]
     """
-    rest = left_over(np.column_stack([data.y, data.x.numpy()]), data.known, data.group)
+    known = Known(data.known, data.group)
+    rest = known.left_over(np.column_stack([data.y, data.x.numpy()]))
     y, x = rest[:, 0], rest[:, 1:]
     p_values = []
     for neurons in sets:

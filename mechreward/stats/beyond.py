@@ -24,54 +24,54 @@ RIDGE = 1e-3  # of standardised columns: settles what one cluster alone would de
 FLIPS = 1999  # draws of signs: they reach p = .0005
 
 
-def left_over(
-    values: Float[np.ndarray, "row column"],
-    facts: Float[np.ndarray, "row fact"],
-    cluster: Column,
-) -> Float[np.ndarray, "row column"]:
-    """Ranks of each column without what facts tell of them.
+class Known:
+    """What is known of some rows, ready to be taken off any columns.
 
     The part that is taken off is a sum of splines of the facts, fitted to the rows of all other
     clusters, so that no row is explained by itself or its cluster.
 
     Parameters
     ----------
-    values
-        Columns, `[row column]`.
     facts
         What is known of each row, `[row fact]`; a constant fact tells nothing.
     cluster
         Label of each row's cluster, such as its problem, `[row]`.
 
-    Returns
-    -------
-    ndarray
-        `[row column]`; 0 for a constant column.
-
     Raises
     ------
     MechRewardError
-        Values, facts and labels of different lengths, or fewer than two clusters.
+        Facts and labels of different lengths, or fewer than two clusters.
     """
-    n = len(cluster)
-    lengths = {"values": len(values), "facts": len(facts), "labels": n}
-    same = len(set(lengths.values())) == 1
-    require(same, f"values, facts and labels need one row each; got {lengths}.")
-    clusters = grouped(cluster, n)
-    require(
-        len(clusters.sizes) > 1,
-        "what is known can be taken off with two problems or more; there is one.",
-    )
-    ranks = rankdata(values, axis=0)
-    ranks -= ranks.mean(0)
-    basis = _basis(np.asarray(facts, float))
-    gram = basis.T @ basis
-    inverse = np.linalg.inv(gram + _penalty(basis, n))
-    weights = inverse @ (basis.T @ ranks)
-    rest = left_out(ranks - basis @ weights, basis @ inverse, basis, clusters.member)
-    constant = np.ptp(ranks, axis=0) == 0
-    rest[:, constant] = 0
-    return rest
+
+    def __init__(self, facts: Float[np.ndarray, "other fact"], cluster: Column) -> None:
+        n = len(cluster)
+        require(len(facts) == n, f"facts and labels need one row each; got {len(facts)} and {n}.")
+        clusters = grouped(cluster, n)
+        require(
+            len(clusters.sizes) > 1,
+            "what is known can be taken off with two problems or more; there is one.",
+        )
+        self._member = clusters.member
+        self._basis = _basis(np.asarray(facts, float))
+        gram = self._basis.T @ self._basis
+        self._inverse = np.linalg.inv(gram + _penalty(self._basis, n))
+
+    def left_over(self, values: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
+        """Ranks of each column without what the facts tell of them; 0 for a constant column.
+
+        Raises
+        ------
+        MechRewardError
+            Values of another number of rows.
+        """
+        n, basis = len(self._member), self._basis
+        require(len(values) == n, f"values and facts need one row each; got {len(values)} and {n}.")
+        ranks = rankdata(values, axis=0)
+        ranks -= ranks.mean(0)
+        weights = self._inverse @ (basis.T @ ranks)
+        rest = left_out(ranks - basis @ weights, basis @ self._inverse, basis, self._member)
+        rest[:, np.ptp(ranks, axis=0) == 0] = 0
+        return rest
 
 
 def told(
@@ -103,7 +103,7 @@ def told(
 
 
 def association(a: Float[np.ndarray, " row"], b: Float[np.ndarray, " row"]) -> float:
-    """Correlation about 0 of two columns of `left_over`; NaN where one is all 0."""
+    """Correlation about 0 of two columns of `Known.left_over`; NaN where one is all 0."""
     size = float(np.sqrt((a @ a) * (b @ b)))
     if size == 0:
         return float("nan")
@@ -137,7 +137,7 @@ def flipped(
     Parameters
     ----------
     a, b
-        Columns of `left_over`, `[row]`.
+        Columns of `Known.left_over`, `[row]`.
     cluster
         Label of each row's cluster, `[row]`.
     draws

@@ -75,7 +75,7 @@ class Calibration:
         """Certificates of a plant: fewer where all claims are tried, which takes long."""
         if not self.full:
             return 2
-        return 40 if plant in TRUE else 100
+        return 30 if plant in TRUE else 100
 
     @property
     def sizes(self) -> CalibrationSizes:
@@ -147,7 +147,7 @@ class Calibration:
 
     def _coverage(self) -> Stages:
         """Intervals of made-up numbers, and those of `evidence`, which is slow: fewer times."""
-        runs = ((40, 1000, 300), (200, 300, 300)) if self.full else ((60, 60, 60),)
+        runs = ((40, 1000, 300), (200, 200, 200)) if self.full else ((60, 60, 60),)
         stages: Stages = {}
         for problems, times, fewer in runs:
             stages[f"coverage-{problems}"] = partial(coverage, (problems,), times)
