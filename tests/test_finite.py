@@ -8,19 +8,24 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
 from mechreward.base.errors import MechRewardError
 from mechreward.bundled.vocabulary import WORDS
+from mechreward.causal.effect import CleanText
+from mechreward.causal.intervene import zero
 from mechreward.models.capture import Capture
 from mechreward.models.engine import Job, Policy, generate
 from mechreward.models.identity import model_id
 from mechreward.models.load import load
-from mechreward.models.row_edits import Edit
+from mechreward.models.row_edits import Edit, forward_arms
 from mechreward.models.site import Site
 from mechreward.probing.activations import record
+from mechreward.probing.neurons import NeuronSet
+from mechreward.probing.surface import surface
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.value import estimate
 
@@ -148,3 +153,49 @@ def test_a_recording_is_looked_at(tiny_folder, rows: Any, site: str):
     told = f"problem {run.problem_id!r} (row 2): {site} is not finite at position {at}:"
     with pytest.raises(MechRewardError, match=re.escape(told)):
         record(model, runs, site, rows=rows, what=None)
+
+
+def broken_head(folder: Any, word: int) -> Any:
+    """A model whose logits of one word are no numbers."""
+    model = load(folder)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "unembed" in name or "lm_head" in name:
+                weight[word] = torch.nan
+    return model
+
+
+def test_logits_of_texts_that_are_read_again_are_looked_at(tiny_folder):
+    """The damage meter, the surface of answers, and patches read logits without sampling."""
+    whole = load(tiny_folder)
+    runs = sample(whole, TASK.problems("test", 3), what=None)
+    model = broken_head(tiny_folder, 7)
+    runs = replace(runs, model_id=model_id(model))
+    first = runs[0]
+    told = rf"problem {first.problem_id!r} \(row 0\): logits is not finite at position "
+    with pytest.raises(MechRewardError, match=told + str(first.prompt_len - 1)):
+        CleanText(model, runs)
+    with pytest.raises(MechRewardError, match=r"\(row \d\): logits is not finite at position 0"):
+        surface(model, runs)
+    with pytest.raises(MechRewardError, match="row 0: logits is not finite at position 0"):
+        forward_arms(model, first.tokens, [(), ()])
+
+
+def test_a_token_that_is_ruled_out_is_no_error(tiny_folder):
+    """Minus infinity: it never comes, and adds nothing to entropy or KL."""
+    model = load(tiny_folder)
+    runs = sample(model, TASK.problems("test", 3), what=None)
+    word = next(w for w in range(3, len(WORDS)) if all(w not in run.tokens for run in runs))
+
+    def rule_out(logits: torch.Tensor, hook: Any) -> torch.Tensor:
+        logits = logits.clone()
+        logits[..., word] = -torch.inf
+        return logits
+
+    with model.hooks(fwd_hooks=[("unembed.hook_out", rule_out)]):
+        assert np.isfinite(surface(model, runs)).all()
+        text = CleanText(model, runs)
+        acts = record(model, runs, "1.mlp", rows="tokens", what=None)["1.mlp"]
+        meter = text.compare(zero(NeuronSet.of(acts, [1], "one")), acts)
+    assert np.isneginf(text.logprobs[:, word].numpy()).all()
+    assert np.isfinite(meter["kl"]) and meter["kl"] > 0

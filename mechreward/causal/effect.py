@@ -21,6 +21,7 @@ from mechreward.causal.intervene import OPS, Intervention, mean, resample, zero
 from mechreward.models.ability import evaluation
 from mechreward.models.engine import Policy
 from mechreward.models.fast_pass import LeanPass
+from mechreward.models.finite import check_logits, row_name
 from mechreward.models.identity import ModelId
 from mechreward.models.load import device_of
 from mechreward.models.site import Site
@@ -320,7 +321,9 @@ class CleanText:
                 logits = self.model(self.tokens, return_type="logits", attention_mask=mask)
         spoken = []
         for row, run in enumerate(self.runs):
-            spoken.append(logits[row, run.prompt_len - 1 : len(run.tokens) - 1])
+            said = logits[row, run.prompt_len - 1 : len(run.tokens) - 1]
+            check_logits(said, row_name(row, run.problem_id), run.prompt_len - 1)
+            spoken.append(said)
         return torch.cat(spoken).float().log_softmax(-1)
 
     def compare(self, change: Intervention, acts: Activations) -> dict[str, float]:
@@ -344,7 +347,9 @@ class CleanText:
 
         changed = self._read([(name, counted)], change.neurons.site.layer)
         require(bool(fired), f"the intervention at {change.neurons.site} never fired.")
-        kl = (self.logprobs.exp() * (self.logprobs - changed)).sum(-1).mean()
+        share = self.logprobs.exp()
+        gap = torch.where(share > 0, self.logprobs - changed, 0)  # a token ruled out says nothing
+        kl = (share * gap).sum(-1).mean()
         return {"kl": float(kl.clamp(min=0)), "change_norm": float(moved)}
 
 

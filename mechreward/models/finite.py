@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from mechreward.base.errors import MechRewardError
 from mechreward.models.load import forward_step
@@ -24,6 +24,16 @@ def not_finite(row: str, site: str, position: int) -> MechRewardError:
         f"{row}: {site} is not finite at position {position}: look for broken weights, an "
         "intervention that is too strong, or a dtype that is too narrow."
     )
+
+
+def check_logits(logits: Float[torch.Tensor, "pos vocab"], row: str, first: int = 0) -> None:
+    """Raise MechRewardError where logits of positions from `first` on are infinite or no number.
+
+    Minus infinity is no error: some models rule out tokens by it.
+    """
+    wrong = (logits.isnan() | logits.isposinf()).any(-1)
+    if wrong.any():
+        raise not_finite(row, "logits", first + int(wrong.int().argmax()))
 
 
 def where_not_finite(model: Any, tokens: Int[torch.Tensor, " pos"]) -> tuple[str, int]:

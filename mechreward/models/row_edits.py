@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from mechreward.base.errors import MechRewardError, require
 from mechreward.models.ability import evaluation
+from mechreward.models.finite import check_logits, row_name
 from mechreward.models.site import Site
 
 Place = tuple[Site, int]  # a site, and which of a row's edits there
@@ -126,7 +127,7 @@ def forward_arms(
     Raises
     ------
     MechRewardError
-        No arms, a site the model lacks, or an edit that never fired.
+        No arms, a site the model lacks, an edit that never fired, or logits that are not finite.
     """
     require(len(arms) > 0, "no arms were given; an arm is the edits one row carries, () for none.")
     sites = [edit.site.check(model) for edits in arms for edit in edits]
@@ -149,6 +150,8 @@ def forward_arms(
     with evaluation(model, len(tokens)), model.hooks(fwd_hooks=hooks):
         logits = model(tokens[None], return_type="logits")
     rows.check()
+    for number, row in enumerate(logits):
+        check_logits(row, row_name(number))
     return logits
 
 

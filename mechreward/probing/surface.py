@@ -15,6 +15,7 @@ from mechreward import stats
 from mechreward.base.errors import require
 from mechreward.models.ability import evaluation
 from mechreward.models.bins import length_bins
+from mechreward.models.finite import check_logits, row_name
 from mechreward.models.identity import model_id
 from mechreward.models.load import device_of
 from mechreward.rollouts.trajectory import Rollouts
@@ -60,8 +61,9 @@ def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "r
             logits = model(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
         for row, i in enumerate(chosen):
             ends = list(runs[i].step_ends)
-            logprobs = logits[row, ends].float().log_softmax(-1)
-            entropies[i] = (-(logprobs.exp() * logprobs).sum(-1)).tolist()
+            check_logits(logits[row, : len(texts[row])], row_name(i, runs[i].problem_id))
+            likely = logits[row, ends].float().softmax(-1)
+            entropies[i] = torch.special.entr(likely).sum(-1).tolist()
     rows = []
     for i, run in enumerate(runs):
         difficulty = float(runs.problems[i].info.get("difficulty", 0))
