@@ -20,6 +20,7 @@ from mechreward.base.limit import TimeUp, within
 from mechreward.bundled.vocabulary import WORDS
 from mechreward.models.text import decode
 from mechreward.rollouts.continuations import answer, beginnings
+from mechreward.rollouts.steps import StepWarning
 from mechreward.rollouts.value import estimate
 from mechreward.tasks import Problem, Verdict
 from mechreward.tasks.judge import FEW, VerifierWarning, judge
@@ -263,3 +264,53 @@ def test_a_sound_verifier_warns_of_nothing(tiny_model):
     with warnings.catch_warnings():
         warnings.simplefilter("error", VerifierWarning)
         mr.sample(tiny_model, tiny.Even().problems("test", 3), what=None)
+
+
+class Cuts(tiny.Even):
+    """Its step_ends fails on one problem."""
+
+    seconds = 0.2
+
+    def __init__(self, bad: str, give: Any) -> None:
+        self.bad, self.give = bad, give
+
+    def step_ends(self, pieces: Any, prompt_len: int) -> Any:
+        if "".join("".join(pieces[:prompt_len]).split()).endswith(self.bad):
+            return self.give(pieces, prompt_len)
+        return super().step_ends(pieces, prompt_len)
+
+
+def stall(pieces: Any, prompt_len: int) -> Any:
+    time.sleep(60)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+    ("give", "why"),
+    [
+        (lambda pieces, n: 1 / 0, "ZeroDivisionError"),
+        (stall, "no steps within 0.2 seconds"),
+        (lambda pieces, n: None, "TypeError"),
+        (lambda pieces, n: ["a"], "TypeError"),
+        (lambda pieces, n: [n - 1, len(pieces)], "no positions that rise"),
+        (lambda pieces, n: [n, len(pieces) - 1], "no positions that rise"),
+        (lambda pieces, n: [n - 1, n - 1], "no positions that rise"),
+        (lambda pieces, n: [n - 1], "no positions that rise"),
+    ],
+    ids=["raises", "hangs", "none", "text", "beyond", "late", "twice", "no-step"],
+)
+def test_steps_that_cannot_be_cut_cost_their_answer_alone(tiny_model, give: Any, why: str):
+    drawn = tiny.Even().problems("test", 4)
+    wanted = mr.sample(tiny_model, drawn, k=2, seed=3, what=None)
+    task = Cuts("".join(str(drawn[3].prompt).split()), give)
+    asked = [Problem(each.id, each.prompt, each.answer, {}, task) for each in drawn]
+    with pytest.warns(StepWarning) as told:
+        runs = mr.sample(tiny_model, asked, k=2, seed=3, what=None)
+    assert [run.tokens.tolist() for run in runs] == [run.tokens.tolist() for run in wanted]
+    assert [run.step_ends for run in runs][:6] == [run.step_ends for run in wanted][:6]
+    for run in runs.trajectories[6:]:
+        assert run.step_ends == (run.prompt_len - 1, len(run.tokens) - 1)
+    (warning,) = told
+    message = str(warning.message)
+    assert "answers to 1 problems, of 8 answers" in message and "\n" not in message
+    assert f"problem {drawn[3].id!r}: " in message and why in message

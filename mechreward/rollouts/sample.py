@@ -13,7 +13,7 @@ from mechreward.models.engine import Hooks, Job, Policy, generate
 from mechreward.models.identity import model_id
 from mechreward.models.row_edits import Edit
 from mechreward.models.text import decode, encode, eos_ids
-from mechreward.rollouts.steps import step_ends
+from mechreward.rollouts.steps import step_ends, warn_of
 from mechreward.rollouts.trajectory import Rollouts, Trajectory, check_distinct, task_of
 from mechreward.tasks import Problem
 from mechreward.tasks.judge import check_problems, judge
@@ -171,12 +171,15 @@ def sample_arms(
     ended = [answer.finished for answer in answers]
     verdicts = judge(task, owners * len(arms), texts, ended)
     rollouts = []
+    faults: dict[str, str] = {}
     for start in range(0, len(answers), len(asked)):
         runs = []
         made = zip(asked, answers[start:], verdicts[start:], strict=False)
         for (problem, prompt, number), answer, verdict in made:
             tokens = torch.cat([prompt, answer.tokens])
-            ends = step_ends(model, task, tokens, len(prompt), answer.finished)
+            ends, fault = step_ends(model, task, tokens, len(prompt), answer.finished)
+            if fault:
+                faults.setdefault(problem.id, fault)
             run = Trajectory(
                 problem_id=problem.id,
                 tokens=tokens,
@@ -189,4 +192,5 @@ def sample_arms(
             )
             runs.append(run)
         rollouts.append(Rollouts(tuple(runs), owners, policy, identity, seed))
+    warn_of(task, faults, len(answers))
     return rollouts
