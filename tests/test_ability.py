@@ -25,6 +25,7 @@ from mechreward.models.load import load
 from mechreward.models.row_edits import forward_arms
 from mechreward.models.site import HOOKS, Site, all_sites
 from mechreward.probing.activations import forward, record
+from mechreward.probing.rankings import weight_magnitude
 from mechreward.probing.surface import surface
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
@@ -232,6 +233,9 @@ def test_units_of_experts_are_refused_and_the_stream_is_not(tmp_path: Path):
     with pytest.raises(MechRewardError, match=r"this layer has 0\.resid_pre, 0\.resid_mid, 0\.r"):
         find(model, tiny.Even(), "mlp", what=None)
     assert len(all_sites(model, ("resid_post",))) == 2
+    with pytest.raises(MechRewardError, match=r"reads 0\.resid_post has no W_in"):
+        weight_magnitude(model, Site(0, "resid_post"))  # attention alone would be half of it
+    assert weight_magnitude(model, Site(1, "resid_post")).shape == (32,)  # the unembedding
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from scipy.stats import binomtest
 from mechreward.base.errors import MechRewardError
 from mechreward.causal import effect as module
 from mechreward.causal.attach import attach
-from mechreward.causal.effect import Arm, Effect, ablate
+from mechreward.causal.effect import Arm, CleanText, Effect, ablate
 from mechreward.causal.intervene import Intervention, resample, zero
 from mechreward.models import load as adapter
 from mechreward.models.identity import ModelId, model_id
@@ -366,3 +367,18 @@ def test_no_hook_is_left_after_success_or_failure(monkeypatch, tiny_model, probl
         ablate(tiny_model, problems[:2], on(tiny_model, MLP, 1, 2), **FEW)
     assert len(calls) == 6
     assert tiny.no_hooks_left(tiny_model)
+
+
+def test_texts_of_any_length_are_read_as_each_alone(tiny_model, tiny_plain, problems):
+    """Short texts first, each as plain HuggingFace reads it without padding."""
+    runs = sample(tiny_model, problems, seed=8, what=None)
+    text = CleanText(tiny_model, runs)
+    lengths = [len(runs[row].tokens) for rows in text.bins for row in rows]
+    assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
+    wanted = []
+    with torch.no_grad():
+        for row in chain.from_iterable(text.bins):
+            run = runs[row]
+            logits = tiny_plain(run.tokens[None]).logits[0, run.prompt_len - 1 : -1]
+            wanted.append(logits.log_softmax(-1))
+    torch.testing.assert_close(text.logprobs, torch.cat(wanted), atol=1e-4, rtol=1e-4)

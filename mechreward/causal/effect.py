@@ -19,6 +19,7 @@ from mechreward.base.progress import progress, tell
 from mechreward.causal.controls import MATCHED, Control, matched, random, sinks
 from mechreward.causal.intervene import OPS, Intervention, mean, resample, zero
 from mechreward.models.ability import evaluation
+from mechreward.models.bins import length_bins
 from mechreward.models.engine import Policy
 from mechreward.models.fast_pass import LeanPass
 from mechreward.models.finite import check_logits, row_name
@@ -291,17 +292,22 @@ class CleanText:
         most: so many of them are read (default 32).
 
     Attributes:
-        logprobs: `[token vocabulary]` of the clean model at every generated token.
+        logprobs: `[token vocabulary]` of the clean model at every generated token, short texts
+            first.
     """
 
     def __init__(self, model: Any, clean: Rollouts, most: int = 32) -> None:
         self.model = model
         self.runs = clean.subset(range(min(most, len(clean))))
-        rows = [run.tokens for run in self.runs]
-        self.tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device_of(model))
         self.lean = LeanPass(model) if LeanPass.fits(model) else None
-        with torch.no_grad():
-            self.streams = self.lean.streams(self.tokens) if self.lean else []
+        self.bins = length_bins([len(run.tokens) for run in self.runs], most)
+        self.tokens, self.streams = [], []  # by bin, right-padded; what enters each layer
+        for rows in self.bins:
+            texts = [self.runs[row].tokens for row in rows]
+            padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+            self.tokens.append(padded.to(device_of(model)))
+            with torch.no_grad():
+                self.streams.append(self.lean.streams(self.tokens[-1]) if self.lean else [])
         self.logprobs = self._read()
 
     @torch.no_grad()
@@ -312,19 +318,21 @@ class CleanText:
     ) -> Float[torch.Tensor, "token vocabulary"]:
         """Log-probabilities of what was said; `hooks` act from `layer` on. Where the model's pass
         is known (`models.fast_pass`) it is taken up there."""
-        if self.lean and LeanPass.fits(self.model):
-            logits = self.lean.under(hooks).read(self.streams[layer], layer)
-        else:
-            mask = torch.ones_like(self.tokens)
-            longest = self.tokens.shape[1]
-            with evaluation(self.model, longest), self.model.hooks(fwd_hooks=list(hooks)):
-                logits = self.model(self.tokens, return_type="logits", attention_mask=mask)
+        lean = self.lean.under(hooks) if self.lean and LeanPass.fits(self.model) else None
         spoken = []
-        for row, run in enumerate(self.runs):
-            said = logits[row, run.prompt_len - 1 : len(run.tokens) - 1]
-            check_logits(said, row_name(row, run.problem_id), run.prompt_len - 1)
-            spoken.append(said)
-        return torch.cat(spoken).float().log_softmax(-1)
+        for rows, tokens, streams in zip(self.bins, self.tokens, self.streams, strict=True):
+            if lean:
+                logits = lean.read(streams[layer], layer)
+            else:
+                mask, longest = torch.ones_like(tokens), tokens.shape[1]
+                with evaluation(self.model, longest), self.model.hooks(fwd_hooks=list(hooks)):
+                    logits = self.model(tokens, return_type="logits", attention_mask=mask)
+            for row, text in zip(rows, logits, strict=True):
+                run = self.runs[row]
+                said = text[run.prompt_len - 1 : len(run.tokens) - 1]
+                check_logits(said, row_name(row, run.problem_id), run.prompt_len - 1)
+                spoken.append(said.float().log_softmax(-1))
+        return torch.cat(spoken)
 
     def compare(self, change: Intervention, acts: Activations) -> dict[str, float]:
         """`kl`, KL(clean || changed) per generated token in nats, and `change_norm`, the mean norm

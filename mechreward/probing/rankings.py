@@ -224,7 +224,13 @@ def weight_magnitude(model: Any, site: Site) -> Float[np.ndarray, " width"]:
     names = ["mlp.W_in", "mlp.W_gate"]
     if site.kind != "resid_mid":
         names += ["attn.W_Q", "attn.W_K", "attn.W_V"]
-    return _read_by(model.blocks[following], names, site)
+    block = model.blocks[following]
+    require(
+        getattr(getattr(block, "mlp", None), "W_in", None) is not None,
+        f"the MLP that reads {site} has no W_in, as with a mixture of experts: what reads a "
+        "neuron there cannot be summed.",
+    )
+    return _read_by(block, names, site)
 
 
 def wanda(model: Any, acts: Activations) -> Float[np.ndarray, " width"]:
