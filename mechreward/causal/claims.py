@@ -23,6 +23,7 @@ from mechreward.probing.evidence import Evidence
 from mechreward.stats import Interval
 
 FEWEST = 19  # draws that a rank of .05 needs
+PROBLEMS = 20  # to read: with 15, p <= .01 comes in 3 to 8% of nulls (our choice)
 READ = 0.2  # Spearman with V-hat that is worth having
 SHARE = 0.5  # part of a larger change that has to be the set's own
 
@@ -36,6 +37,9 @@ def decodable(evidence: Evidence) -> Claim:
     the interval excludes `READ`. A set of which nothing is shown beyond the difficulty of the
     problem, the log-probability so far or the length to come (p > .01) is not told apart from that:
     these lie in the future or may be the value itself, so it neither passes nor fails (our choice).
+    Fewer than 20 problems settle nothing. What is taken off is smooth in position and prompt
+    length, and adds up: neurons that know a jump of prompt length, or steps of long prompts alone,
+    can pass where V-hat follows the same.
     """
     few, p = evidence.few.score, evidence.few.p
     see = seen(few)
@@ -53,6 +57,9 @@ def decodable(evidence: Evidence) -> Claim:
     reason = f"Spearman with V-hat {evidence.plain.estimate:.2f} on held-out problems; step, "
     reason += f"position and prompt length alone read {evidence.known:.2f}, and beyond them the "
     reason += f"set reads {bounded(few)}, p={p:.2g} by signs of problems"
+    if few.n < PROBLEMS:
+        reason += f"; {few.n} problems are too few to tell: run test={PROBLEMS} or more."
+        return Claim("decodable", "inconclusive", reason, numbers)
     if not (few.low > 0 and p <= LEVEL):
         return _unseen("decodable", reason, few, see, READ, "a Spearman", "test", numbers)
     if evidence.lost_to:
@@ -68,7 +75,7 @@ def sparse(evidence: Evidence) -> Claim:
 
     A set that is not told apart from another fact (`decodable`) is not called sparse. As many
     random neurons that read half as well as all of them are redundancy: that fails too.
-    Fewer than 19 random sets and bases settle nothing.
+    Fewer than 19 random sets and bases, or 20 problems, settle nothing.
     """
     gap, n = evidence.sparsity, evidence.few.score.n
     random, rotated = float(np.mean(evidence.random)), float(np.mean(evidence.rotated))
@@ -87,6 +94,9 @@ def sparse(evidence: Evidence) -> Claim:
     if len(evidence.random) < FEWEST:
         reason += f"; {len(evidence.random)} random sets are no control: "
         return Claim("sparse", "inconclusive", f"{reason}run draws={FEWEST} or more.", numbers)
+    if n < PROBLEMS:
+        reason += f"; {n} problems are too few to tell: run test={PROBLEMS} or more."
+        return Claim("sparse", "inconclusive", reason, numbers)
     if evidence.reading == "nothing":
         reason += ": nothing is read, so nothing is sparse; settle decodable."
         return Claim("sparse", "inconclusive", reason, numbers)

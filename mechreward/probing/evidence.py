@@ -18,7 +18,7 @@ from mechreward.probing.probe import ValueProbe
 from mechreward.probing.pruning import Probe, clone, restrict, rotated
 from mechreward.probing.targets import Examples
 from mechreward.stats import Interval
-from mechreward.stats.beyond import Known, association, associations, flipped, told
+from mechreward.stats.beyond import Known, association, associations, flipped, p_among, told
 from mechreward.stats.left_out import left_out
 
 # The least gap, over what all neurons read; set on planted models of other seeds than those that
@@ -176,7 +176,8 @@ def evidence(
     Raises
     ------
     MechRewardError
-        Nothing to learn, no neurons, or fewer than 3 draws.
+        Nothing to learn, no neurons or what are none, fewer than 3 draws, or facts that do not fit
+        the rows.
 
     Notes
     -----
@@ -190,8 +191,14 @@ def evidence(
     """
     require(draws >= 3, f"nulls need at least 3 draws (19 for a verdict); {draws} were asked for.")
     prototype = probe or ValueProbe("mc", "linear")
-    chosen = ranking(follows(train))[:top] if neurons is None else np.asarray(neurons)
+    if neurons is None:
+        chosen = ranking(follows(train))[:top]
+    else:
+        chosen = _indices(neurons, train.x.shape[1])
     require(len(chosen) > 0, "there is nothing to hold against the nulls: the set is empty.")
+    for name, column in (further or {}).items():
+        known = len(column) == len(test) and bool(np.isfinite(column).all())
+        require(known, f"the fact {name!r} needs a finite number for each of {len(test)} rows.")
     reads = read_outs(train, test, chosen, prototype, draws, seed)
     rest = Known(test.known, test.group).left_over(np.column_stack([test.y, reads]))
     y, reads_left = rest[:, 0], rest[:, 1:]
@@ -293,9 +300,22 @@ def reading_p(
         left = few @ np.linalg.pinv(few.T @ few)
         read = y - left_out(y - left @ (few.T @ y), left, few, data.group)
         null = np.abs(flipped(read, y, data.group, 399, seed))
-        score = abs(np.nan_to_num(association(read, y)))
-        p_values.append(stats.rank_among(score, null, tail="high")[1])
+        p_values.append(p_among(abs(association(read, y)), null))
     return np.array(p_values, float)
+
+
+def _indices(neurons: np.ndarray, width: int) -> np.ndarray:
+    """A set's indices, checked."""
+    given = np.asarray(neurons)
+    whole = given.ndim == 1 and (given.dtype.kind in "iu" or given.size == 0)
+    require(
+        whole,
+        f"neurons are indices [k] (of a mask: np.flatnonzero); got {given.dtype} {given.shape}.",
+    )
+    few = np.unique(given)
+    right = len(few) == len(given) and bool((few >= 0).all()) and bool((few < width).all())
+    require(right, f"neurons are different numbers from 0 to {width - 1}; got {given.tolist()}.")
+    return few.astype(int)
 
 
 def _read(prototype: Probe, fit: Examples, held: Examples, few: np.ndarray) -> np.ndarray:
@@ -307,5 +327,4 @@ def _beyond(a: np.ndarray, b: np.ndarray, group: np.ndarray, seed: int) -> Beyon
     """The association of two columns that are left, held against flipped signs."""
     score = stats.cluster_bootstrap(association, [a, b], group, seed=seed)
     null = flipped(a, b, group, seed=seed)
-    _, p = stats.rank_among(np.nan_to_num(score.estimate), null, tail="high")
-    return Beyond(score, p)
+    return Beyond(score, p_among(score.estimate, null))

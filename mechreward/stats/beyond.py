@@ -17,11 +17,13 @@ from mechreward.base import streams
 from mechreward.base.errors import require
 from mechreward.stats.columns import Column, columns, grouped
 from mechreward.stats.left_out import left_out
+from mechreward.stats.tests import rank_among
 
 KNOTS = 3  # of a cubic spline in each fact
-LEVELS = 6  # so many values or fewer have a column each instead
+LEVELS = 12  # so many values or fewer have a column each instead: steps, thresholds of them too
 RIDGE = 1e-3  # of standardised columns: settles what one cluster alone would decide
 FLIPS = 1999  # draws of signs: they reach p = .0005
+ROUNDING = 1e-9  # of an association
 
 
 class Known:
@@ -54,6 +56,7 @@ class Known:
     def __init__(self, facts: Float[np.ndarray, "other fact"], cluster: Column) -> None:
         n = len(cluster)
         require(len(facts) == n, f"facts and labels need one row each; got {len(facts)} and {n}.")
+        require(bool(np.isfinite(facts).all()), "facts hold NaN or infinity: leave such rows out.")
         clusters = grouped(cluster, n)
         require(
             len(clusters.sizes) > 1,
@@ -156,7 +159,7 @@ def flipped(
     Returns
     -------
     ndarray
-        `[draw]`.
+        `[draw]`, for `p_among`.
     """
     a, b = columns(a=a, b=b)
     clusters = grouped(cluster, len(a))
@@ -169,6 +172,15 @@ def flipped(
     return signs @ parts / size
 
 
+def p_among(score: float, null: Float[np.ndarray, " draw"]) -> float:
+    """Randomisation p of an association, high, among `flipped`; NaN counts as 0.
+
+    What is equal but for rounding counts as no smaller: with few clusters some signs give the
+    observed sum itself, added up in another order.
+    """
+    return rank_among(float(np.nan_to_num(score)) - ROUNDING, null, tail="high")[1]
+
+
 def _penalty(basis: Float[np.ndarray, "row column"], n: int) -> Float[np.ndarray, "column column"]:
     """For a fit to `n` rows; the mean, which comes first, is not shrunk."""
     penalty = np.full(basis.shape[1], RIDGE * n)
@@ -178,9 +190,9 @@ def _penalty(basis: Float[np.ndarray, "row column"], n: int) -> Float[np.ndarray
 
 def _basis(facts: Float[np.ndarray, "row fact"]) -> Float[np.ndarray, "row column"]:
     """A column of ones, and for each fact standardised columns: its values, if they are few, or a
-    cubic spline, which goes on straight beyond its outer knots."""
+    cubic spline of its ranks, so that no tail decides where the knots are."""
     parts = []
-    for fact in facts.T:
+    for fact in rankdata(facts, axis=0).T:
         values = np.unique(fact)
         column = fact[:, None]
         if len(values) == 1:
@@ -188,9 +200,7 @@ def _basis(facts: Float[np.ndarray, "row fact"]) -> Float[np.ndarray, "row colum
         if len(values) <= LEVELS:
             part = (column == values[1:]).astype(float)
         else:
-            at = np.linspace(0, 1, KNOTS)
-            knots = np.unique(np.quantile(fact, at))[:, None]
-            spline = SplineTransformer(extrapolation="linear").set_params(knots=knots)
+            spline = SplineTransformer(n_knots=KNOTS)
             part = spline.fit_transform(column)[:, 1:]
         scale = part.std(0)
         scale[scale == 0] = 1
