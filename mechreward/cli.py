@@ -235,10 +235,10 @@ def certify(
     if registered:
         registration = Registration.load(registered)
         _as_registered(registration, given)
-        same = chosen in (None, registration.neurons)
+        same = chosen is None or chosen.to_json() == registration.neurons.to_json()
         require(same, f"{neurons} is not the set that was registered.")
         loaded, game = by_name(registration.model, registration.task, registration.sizes["seed"])
-        certificate = certify_registered(out, loaded, game, registration)
+        certificate, page = certify_registered(out, loaded, game, registration)
     else:
         sizes: dict[str, Any] = CERTIFY | given
         name = str(sizes.pop("model", MAIN_JOB.model))
@@ -248,12 +248,14 @@ def certify(
             raise MechRewardError("--register needs --neurons FILE: to choose a set is to measure.")
         loaded, game = by_name(name, sizes.pop("task", None), sizes["seed"])
         if register and chosen is not None:
+            for option in ("kind", "validation"):
+                require(option not in given, f"--{option} chooses a set: --neurons names one.")
             made = write_down(name, loaded, game, chosen, sizes)
             _say(f"registered: {made.save(register)}, hash {made.hash}")
             return
-        certificate = certify_in(out, loaded, game, chosen, sizes, among, choice)
+        certificate, page = certify_in(out, loaded, game, chosen, sizes, among, choice)
     _say(str(certificate))
-    _say(f"page: {out / 'certificate.md'}")
+    _say(f"page: {page}")
 
 
 @app.command()
@@ -375,7 +377,7 @@ def main() -> None:
 
 def _stopped() -> NoReturn:
     print(
-        "mechreward: stopped. Finished stages are kept: the same command goes on from there.",
+        "mechreward: stopped. What was finished is kept; the same command does the rest.",
         file=sys.stderr,
     )
     sys.exit(STOPPED)

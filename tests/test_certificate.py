@@ -50,7 +50,7 @@ def certified(name) -> Certificate:
     )
     neurons = suspects(here)
     if name == "value":
-        neurons = replace(neurons, recipe=recipe(3 / neurons.width))
+        neurons = replace(neurons, recipe=recipe(neurons))
     return certify(here.model, here.task, neurons, seed=1, **(SMALL | fewer))
 
 

@@ -12,12 +12,14 @@ import torch
 
 from mechreward.base.errors import MechRewardError
 from mechreward.models import load as loading
+from mechreward.models.identity import WHOLE, model_id
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.overlap import overlap
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.value import estimate
+from mechreward.testbed.planted import planted
 from mechreward.uses.confidence import confidence
 
 ASKED = r"made on .*; the model is .* Give other_model=True"
@@ -107,3 +109,32 @@ def test_a_set_reads_another_model_where_asked():
         mine.read(replace(made.activations(np.eye(8)), model_id=made.OTHER), other_model=True)
     moved = NeuronSet.of(acts, mine.indices, "moved")
     assert torch.equal(moved.read(acts), mine.read(acts, other_model=True))
+
+
+# Which model it is
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_row_or_a_column_that_is_zeroed_is_another_model(axis: int):
+    """Every one of the matrices that are larger than what is looked at whole: evenly spaced values
+    saw the same few columns of every row."""
+    model = loading.load("countdown-base")
+    before = model_id(model).weights
+    large = [weight for weight in model.parameters() if weight.numel() > WHOLE]
+    assert large
+    for weight in large:
+        for place in (1, 7, weight.shape[axis] - 1):
+            with torch.no_grad():
+                part = weight.select(axis, place)
+                kept = part.clone()
+                part.zero_()
+                assert model_id(model).weights != before
+                part.copy_(kept)
+    assert model_id(model).weights == before
+
+
+def test_planted_models_of_one_seed_are_told_apart():
+    """`value` and its null twin differ in some weights of the unembedding."""
+    names = ("value", "null", "encoded", "redundant")
+    ids = {name: model_id(planted(name, 0).model).weights for name in names}
+    assert len(set(ids.values())) == len(names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mechreward.causal.registration import Registration, measured, register, rem
 from mechreward.cli import app
 
 SIZES = {"seed": 1, "train": 16, "test": 16, "k": 3, "n": 10, "draws": 3, "pairs": 4}
+MODEL = ["--model", "planted-value"]
 WORDS = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]
 
 
@@ -43,6 +45,12 @@ def call(*words):
     return CliRunner().invoke(app, ["certify", *map(str, words)])
 
 
+def made_in(here: Path, kind: str = "json") -> Path:
+    """The registered certificate of a folder."""
+    (path,) = (here / "out").glob(f"registered-*.{kind}")
+    return path
+
+
 def named(here: Path) -> list:
     return ["--neurons", here / "set.json"]
 
@@ -66,19 +74,52 @@ def test_it_holds_what_will_be_run(folder: Path, plant):
 
 def test_the_certificate_bears_the_mark(folder: Path, plant):
     made = Registration.load(folder / "plan.json")
-    certificate = Certificate.load(folder / "out" / "certificate.json")
+    certificate = Certificate.load(made_in(folder))
+    assert made_in(folder).name == f"registered-{made.hash[:8]}.json"
     assert certificate.registered == {"hash": made.hash, "made": made.made, "passed_over": 0}
-    for text in (str(certificate), certificate.page(), (folder / "out/certificate.md").read_text()):
+    for text in (str(certificate), certificate.page(), made_in(folder, "md").read_text()):
         assert made.hash in text and made.made in text and "(0 passed over)" in text
     dealt = deal(plant.task, SIZES)
     assert measured(folder / "out") == list(dict.fromkeys(map(key_of, dealt.all)))
 
 
-def test_it_is_run_once(folder: Path):
-    before = (folder / "out" / "certificate.json").read_bytes()
-    done = call("--registered", folder / "plan.json", "--out", folder / "out")
-    assert "it is run once" in str(done.exception)
-    assert (folder / "out" / "certificate.json").read_bytes() == before
+def test_it_is_run_once(folder: Path, tmp_path: Path):
+    """Whatever is certified in the folder meanwhile, and even if its file is taken away."""
+    shutil.copytree(folder, tmp_path / "copy")
+    here = tmp_path / "copy"
+    before = made_in(here).read_bytes()
+    done = call("--model", "planted-value", "--out", here / "out", *named(here), *WORDS)
+    assert done.exit_code == 0, done.output
+    for _ in range(2):
+        done = call("--registered", here / "plan.json", "--out", here / "out")
+        assert "it is run once" in str(done.exception)
+        if (here / "out" / "certificate.json").exists():
+            assert made_in(here).read_bytes() == before
+            made_in(here).unlink()
+            (here / "out" / "certificate.json").unlink()
+
+
+def test_a_folder_of_a_study_is_refused(folder: Path, tmp_path: Path):
+    """Its problems were measured, and no list of certificates has them."""
+    (tmp_path / "plan.json").write_text("{}")
+    done = call("--registered", folder / "plan.json", "--out", tmp_path)
+    assert "holds a run whose problems were measured" in str(done.exception)
+
+
+def test_a_run_that_was_stopped_may_be_made_on_other_problems(
+    folder: Path, plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mechreward.studies.certified.certify", stop)
+        call("--registered", folder / "plan.json", "--out", tmp_path / "out")
+    spent = measured(tmp_path / "out")
+    assert len(spent) == 42 and measured(tmp_path / "out", "registrations") == []
+    done = call("--registered", folder / "plan.json", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert Certificate.load(made_in(tmp_path)).registered["passed_over"] == 42
 
 
 def test_problems_that_were_measured_are_passed_over(folder: Path, plant, tmp_path: Path):
@@ -89,11 +130,11 @@ def test_problems_that_were_measured_are_passed_over(folder: Path, plant, tmp_pa
     before = measured(tmp_path / "out")
     done = call("--registered", folder / "plan.json", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
-    certificate = Certificate.load(tmp_path / "out" / "certificate.json")
+    certificate = Certificate.load(made_in(tmp_path))
     assert certificate.registered["passed_over"] == len(before) == 42
     after = measured(tmp_path / "out")
     assert after[: len(before)] == before and len(after) == 2 * len(before)
-    first = Certificate.load(folder / "out" / "certificate.json")
+    first = Certificate.load(made_in(folder))
     assert certificate["causal"].numbers != first["causal"].numbers
 
 
@@ -123,14 +164,18 @@ def test_the_same_options_may_be_given_again(folder: Path, plant, monkeypatch: p
 
 def test_another_set_is_refused(folder: Path, plant, tmp_path: Path):
     neurons = plant.truth.value_neurons["1.resid_post"]
-    replace(neurons, indices=neurons.indices[:2]).save(tmp_path / "set.json")
-    done = call("--registered", folder / "plan.json", *named(tmp_path), "--out", tmp_path / "out")
-    assert "is not the set that was registered" in str(done.exception)
+    for change in ({"indices": neurons.indices[:2]}, {"direction": (1.0, 1.0, 1.0)}):
+        replace(neurons, **change).save(tmp_path / "set.json")
+        words = [*named(tmp_path), "--out", tmp_path / "out"]
+        done = call("--registered", folder / "plan.json", *words)
+        assert "is not the set that was registered" in str(done.exception)
 
 
-def test_a_set_has_to_be_there(tmp_path: Path):
+def test_a_set_has_to_be_there(folder: Path, tmp_path: Path):
     done = call("--register", tmp_path / "plan.json", "--model", "planted-value", *WORDS)
     assert "--register needs --neurons FILE" in str(done.exception)
+    done = call("--register", tmp_path / "plan.json", *named(folder), *MODEL, "--kind", "mlp")
+    assert "--kind chooses a set: --neurons names one" in str(done.exception)
     assert not (tmp_path / "plan.json").exists()
 
 

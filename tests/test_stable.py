@@ -16,7 +16,7 @@ from mechreward.causal.material import REPEATS, deal, sample_states
 from mechreward.causal.stability import FoundAgain, found_again
 from mechreward.causal.verdict import CLAIMS, Claim
 from mechreward.probing.neurons import find_again
-from mechreward.probing.recipe import Recipe
+from mechreward.probing.recipe import Recipe, choice
 
 SIZES = {"train": 40, "test": 20, "n": 20, "seed": 3}
 CHANCE = np.full(5, 0.03)
@@ -91,12 +91,21 @@ def test_sets_made_otherwise_have_none(plant, chosen: mr.NeuronSet, states, tmp_
         assert made.recipe is None
         with pytest.raises(mr.MechRewardError, match="given by hand"):
             find_again(made, acts, values)
+    for changed in (
+        replace(chosen, indices=chosen.indices[:2]),
+        replace(chosen, indices=(1, 2, 5)),
+        replace(chosen, site=mr.Site.parse("0.resid_post")),
+    ):
+        assert chosen.by_recipe and not changed.by_recipe
+        with pytest.raises(mr.MechRewardError, match="given by hand"):
+            find_again(changed, acts, values)
     older = json.loads(chosen.save(tmp_path / "set.json").read_text())
     del older["seal"], older["recipe"]
     (tmp_path / "older.json").write_text(json.dumps(older))
     assert mr.NeuronSet.load(tmp_path / "older.json").recipe is None
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -104,6 +113,8 @@ def test_sets_made_otherwise_have_none(plant, chosen: mr.NeuronSet, states, tmp_
         ({"by": "L2"}, "ranking"),
         ({"rows": "row"}, "kind of row"),
         ({"top": float("nan")}, "top"),
+        ({"top": 2.0}, r"a share in \(0, 1\]"),
+        ({"params": {"shape": "cubic"}}, "probe shape"),
         ({"params": {"depth": 3}}, "no parameter depth"),
     ],
 )
@@ -163,7 +174,9 @@ def test_what_noise_chose_is_not(plant, material, states, chosen: mr.NeuronSet):
     """Neurons of the last ranks, said to come of a recipe that finds the first."""
     _, values, acts = states
     worst = np.argsort(mr.ValueProbe(shape="linear").fit(acts, values).correlation_)[:3]
-    wrong = replace(mr.NeuronSet.of(acts, worst, "worst"), recipe=chosen.recipe)
+    wrong = mr.NeuronSet.of(acts, worst, "worst")
+    said = replace(chosen.recipe, chose=choice(wrong.site, wrong.indices))
+    wrong = replace(wrong, recipe=said)
     claim = claims.stable(found_again(plant.model, wrong, material.again, 6, seed=3))
     assert claim.verdict == "fail" and "other rollouts find other neurons" in claim.reason
 
@@ -181,13 +194,14 @@ def test_repeats_without_anything_to_learn_leave_it_open(tiny_model):
     problems = [task.problems("train", 4, seed) for seed in range(2)]
     width = tiny_model.cfg.d_model
     runs = mr.sample(tiny_model, problems[0], what=None)
-    recipe = Recipe("value", {"shape": "linear"}, "states", 1 / width, "L1")
-    neurons = mr.NeuronSet(mr.Site.parse("0.resid_post"), (1,), width, runs.model_id, recipe=recipe)
+    site = mr.Site.parse("0.resid_post")
+    recipe = Recipe("value", {"shape": "linear"}, "states", 1 / width, "L1", choice(site, [1]))
+    neurons = mr.NeuronSet(site, (1,), width, runs.model_id, recipe=recipe)
     again = found_again(tiny_model, neurons, problems, 2)
     assert np.isnan(again.iou).all()
     claim = claims.stable(again)
     assert claim.verdict == "inconclusive" and "In 2 of 2 repeats" in claim.reason
-    assert "run train=32" in claim.reason
+    assert "run train=32" in claim.reason and "wrong answers" in claim.reason
 
 
 # The claim

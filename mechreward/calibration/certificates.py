@@ -24,7 +24,7 @@ from mechreward.models.site import Site
 from mechreward.probing.activations import record
 from mechreward.probing.neurons import NeuronSet, ranking, select
 from mechreward.probing.probe import ProbeWarning, ValueProbe
-from mechreward.probing.recipe import Recipe
+from mechreward.probing.recipe import Recipe, choice
 from mechreward.rollouts.sample import sample
 from mechreward.stats import Interval
 from mechreward.testbed.planted import PlantedModel, planted
@@ -91,7 +91,7 @@ def certificate_verdicts(
     model, task = plant.model, plant.task
     neurons = suspects(plant)
     if whole:
-        neurons = replace(neurons, recipe=recipe(len(neurons) / neurons.width))
+        neurons = replace(neurons, recipe=recipe(neurons))
         certificate = certify(model, task, neurons, seed=seed, what=None, **sizes)
         return verdicts(certificate.claims)
     problems = deal(task, {**sizes, "seed": seed})
@@ -139,19 +139,21 @@ def found_by_noise(name: str, seeds: Sequence[int]) -> list[Row]:
         model, site = plant.model, Site.parse(RESID)
         problems = deal(plant.task, {**SIZES, "seed": seed}, again=True)
         _, values, acts = sample_states(model, problems.fit, site, SIZES["k"], seed)
-        how = recipe(3 / acts.width)
+        probe = ValueProbe("mc", "linear")
         with warnings.catch_warnings():  # there is nothing to read
             warnings.simplefilter("ignore", ProbeWarning)
-            neurons = select(how.unfitted(seed).fit(acts, values), how.top, how.by)
+            neurons = select(probe.fit(acts, values), 3 / acts.width, RECOMMENDED)
         found = found_again(model, neurons, problems.again, SIZES["k"], seed)
         by_seed.append(verdicts([stable(found, seed)]))
     return rates(name, by_seed)
 
 
-def recipe(top: float) -> Recipe:
-    """The ranking that the calibration recommends, which finds planted sets of this share."""
+def recipe(neurons: NeuronSet) -> Recipe:
+    """The ranking that the calibration recommends, said to have chosen this set."""
     probe = ValueProbe("mc", "linear")
-    return Recipe("value", probe.get_params(), "states", top, RECOMMENDED)
+    top = len(neurons) / neurons.width
+    chose = choice(neurons.site, neurons.indices)
+    return Recipe("value", probe.get_params(), "states", top, RECOMMENDED, chose)
 
 
 def suspects(plant: PlantedModel, k: int = 3) -> NeuronSet:

@@ -37,6 +37,7 @@ from mechreward.tasks import Problem, Task
 FIRST = 5  # claims that files of before have
 OLDER = "This certificate is older than the claim: certify again."
 READERS = 19  # sets that read V-hat, steered beside the neutral ones
+NEUTRAL = 0.05  # p of reading V-hat above which a set counts as neutral
 MOST_DRAWN = 8  # times as many matched sets as are wanted, to find as many that do not read V-hat
 # What decides each claim: the key of its interval in `numbers`, and the size of `certify` that it
 # was taken over.
@@ -266,7 +267,7 @@ def certify(
     sizes = check(
         model, neurons, seed=seed, train=train, test=test, k=k, n=n, draws=draws, pairs=pairs
     )
-    problems = deal(task, sizes, neurons.recipe is not None, avoid)
+    problems = deal(task, sizes, neurons.by_recipe, avoid)
     runs, values, acts = sample_states(
         model, problems.fit, neurons.site, k, seed, policy, _say(what, "train")
     )
@@ -302,7 +303,7 @@ def certify(
     )
     enough = judge.sufficient(patching, k, seed)
     found = None
-    if neurons.recipe is not None:
+    if neurons.by_recipe:
         found = found_again(
             model, neurons, problems.again, k, seed, policy, _say(what, "found again")
         )
@@ -374,7 +375,7 @@ def by_steering(
     best = rival(push, acts, toward, follows(fit), "readers")
     sets = [neurons.indices] + ([best.neurons.indices] if best is not None else [])
     p_reads, *p_best = reading_p(fit, sets, seed).tolist()
-    if best is not None and p_best[0] <= 0.05:
+    if best is not None and p_best[0] <= NEUTRAL:
         read_too = [best, *read_too]
     scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(fit)}
     rivals = []
@@ -433,7 +434,7 @@ def neutral_pushes(
         p_values = reading_p(fit, [other.neurons.indices for other in pushes], seed)
         neutral, read_too = [], []
         for other, p in zip(pushes, p_values, strict=True):
-            (read_too if p <= 0.05 else neutral).append(other)
+            (read_too if p <= NEUTRAL else neutral).append(other)
         if len(neutral) >= draws or len(pushes) < asked or asked >= MOST_DRAWN * draws:
             return neutral[:draws], read_too
         asked *= 2

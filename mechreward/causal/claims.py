@@ -284,8 +284,8 @@ def stable(found: FoundAgain | None, seed: int = 0) -> Claim:
     missing = int(np.isnan(found.iou).sum())
     times = len(found.iou)
     if missing:
-        reason = f"In {missing} of {times} repeats there was nothing to learn: "
-        reason += f"run train={8 * found.problems}."
+        reason = f"In {missing} of {times} repeats the recipe found nothing: run "
+        reason += f"train={8 * found.problems} if that can help ({found.fault.rstrip('.')})."
         return Claim("stable", "inconclusive", reason, numbers)
     middle, chance = float(np.median(found.iou)), float(found.chance.mean())
     mean = stats.cluster_bootstrap(np.mean, found.iou, np.arange(times), seed=seed, span=(0, 1))

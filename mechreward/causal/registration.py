@@ -18,6 +18,7 @@ from mechreward.causal import certificate, claims, controls, material, trials, v
 from mechreward.causal.material import key_of
 from mechreward.probing import evidence
 from mechreward.probing.neurons import NeuronSet
+from mechreward.stats import beyond
 from mechreward.tasks import Problem, Task
 
 MEASURED = "measured.json"
@@ -177,6 +178,14 @@ def thresholds() -> dict[str, float]:
         "largest displacement": trials.FACTORS[-1],
         "smallest gap": evidence.SMALLEST_GAP,
         "smallest Spearman": evidence.SMALLEST_SPEARMAN,
+        "shown beyond a fact": evidence.SHOWN,
+        "fewest problems": claims.PROBLEMS,
+        "knots": beyond.KNOTS,
+        "levels": beyond.LEVELS,
+        "ridge": beyond.RIDGE,
+        "flips": beyond.FLIPS,
+        "neutral": certificate.NEUTRAL,
+        "sets drawn at most": certificate.MOST_DRAWN,
         "times found again": material.REPEATS,
     }
 
@@ -186,21 +195,26 @@ def known_by(task: Task, seed: int) -> str:
     return digest(*(key_of(problem) for problem in task.problems("test", PROBLEMS, seed)))
 
 
-def measured(folder: Path | str) -> list[str]:
-    """`key_of` all problems that were measured in a folder."""
+def measured(folder: Path | str, what: str = "problems") -> list[str]:
+    """`key_of` all problems that were measured in a folder, or the hashes of the `registrations`
+    that were run there."""
     path = Path(folder) / MEASURED
     if not path.exists():
         return []
     data = read_json(path, "list of measured problems")
-    keys = data.get("problems")
+    keys = data.get(what)
     if data.get("kind") != "measured" or not isinstance(keys, list):
         raise MechRewardError(f"{path} holds no list of measured problems.")
     return keys
 
 
-def remember(folder: Path | str, problems: Sequence[Problem]) -> None:
+def remember(folder: Path | str, problems: Sequence[Problem] = (), run: str = "") -> None:
     """Add problems to those that were measured in a folder: before they are, so that a run that is
-    stopped counts."""
+    stopped counts. And the hash of a registration that was `run`: when its certificate is there."""
     keys = dict.fromkeys(measured(folder))
     keys |= dict.fromkeys(key_of(problem) for problem in problems)
-    write_json(Path(folder) / MEASURED, {"kind": "measured", "problems": list(keys)})
+    hashes = measured(folder, "registrations")
+    if run:
+        hashes = [*hashes, run]
+    about = {"kind": "measured", "problems": list(keys), "registrations": hashes}
+    write_json(Path(folder) / MEASURED, about)

@@ -28,17 +28,20 @@ class FoundAgain:
     Attributes
     ----------
     iou : array [repeat]
-        Intersection over union of the set and what was found; NaN where there was nothing to learn.
+        Intersection over union of the set and what was found; NaN where nothing was.
     chance : array [repeat]
         What it is by chance: the mean over sets of any neurons, or of neurons as large, whichever
         is more.
     problems : int
         Problems of every repeat.
+    fault : str, default ""
+        What went wrong where nothing was found.
     """
 
     iou: Float[np.ndarray, " repeat"]
     chance: Float[np.ndarray, " repeat"]
     problems: int
+    fault: str = ""
 
 
 def found_again(
@@ -77,7 +80,7 @@ def found_again(
     FoundAgain
     """
     assert neurons.recipe is not None
-    ious, chances = [], []
+    ious, chances, fault = [], [], ""
     for repeat, some in enumerate(problems):
         other = stream("found again", seed, repeat)
         title = what and f"{what} {repeat + 1} of {len(problems)}"
@@ -88,7 +91,8 @@ def found_again(
             with warnings.catch_warnings():  # of a fit near its mean: what it finds is held here
                 warnings.simplefilter("ignore", ProbeWarning)
                 found = find_again(neurons, acts, values, other)
-        except MechRewardError:  # all answers right, or all wrong
+        except MechRewardError as error:  # all answers right, say; the rest is not lost for that
+            fault = str(error)
             ious.append(math.nan)
             chances.append(math.nan)
             continue
@@ -96,4 +100,4 @@ def found_again(
         as_large = overlap(neurons, found, acts.rms().numpy())
         ious.append(any_neurons.iou)
         chances.append(max(any_neurons.expected, as_large.expected))
-    return FoundAgain(np.array(ious), np.array(chances), len(problems[0]))
+    return FoundAgain(np.array(ious), np.array(chances), len(problems[0]), fault)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 
 from mechreward.base.errors import require
 from mechreward.base.files import digest
-from mechreward.base.streams import stream
+from mechreward.base.streams import rng, stream
 from mechreward.models.checks import check_model
+
+WHOLE = 65_536  # values of a parameter that are all looked at
+SOME = 8_192  # values of a larger one
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,9 @@ class ModelId:
     name : str
         The last part of the name it was loaded by.
     weights : str
-        Hash over up to 4,096 evenly spaced values of every parameter (our choice: quick, and any
-        training step changes it).
+        Hash over every parameter of up to 65,536 values, and 8,192 values of every larger one, at
+        positions that are drawn once (our choice: quick; a training step changes it, and so does a
+        row or a column that is zeroed, but for one of a single matrix more than some 2,000 wide).
     dtype : str
         Of the parameters.
     processing : str
@@ -70,6 +75,12 @@ class ModelId:
             )
 
 
+@cache
+def positions(values: int) -> torch.Tensor:
+    """Which values of a large parameter are looked at, `[SOME]`: the same on every machine."""
+    return torch.from_numpy(rng("model identity", values).integers(0, values, SOME))
+
+
 def model_id(model: Any) -> ModelId:
     """The identity that is written into every artefact made with `model`.
 
@@ -82,7 +93,10 @@ def model_id(model: Any) -> ModelId:
     values = []
     for parameter in model.parameters():
         flat = parameter.detach().reshape(-1)
-        picked = flat[:: max(1, -(-flat.numel() // 4096))].float().cpu()
+        if flat.numel() > WHOLE:
+            # Not evenly spaced: that would see the same few columns of every row.
+            flat = flat[positions(flat.numel()).to(flat.device)]
+        picked = flat.float().cpu()
         values.append(f"{tuple(parameter.shape)}".encode() + picked.numpy().tobytes())
     name = str(getattr(model.cfg, "model_name", "") or type(model).__name__)
     if getattr(model, "compatibility_mode", False):

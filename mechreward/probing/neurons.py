@@ -19,7 +19,7 @@ from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, Recording
 from mechreward.probing.probe import DopamineProbe, ValueProbe
-from mechreward.probing.recipe import BY, Recipe
+from mechreward.probing.recipe import BY, Recipe, choice
 from mechreward.rollouts.value import Values
 
 
@@ -109,6 +109,11 @@ class NeuronSet:
         picked = tuple(sorted({int(i) for i in indices}))
         kept = () if scores is None else tuple(float(scores[i]) for i in picked)
         return cls(acts.site, picked, acts.width, acts.model_id, kept, how)
+
+    @property
+    def by_recipe(self) -> bool:
+        """Whether the set is what its recipe chose: not given or changed by hand."""
+        return self.recipe is not None and self.recipe.chose == choice(self.site, self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -325,7 +330,7 @@ def select(probe: ValueProbe | DopamineProbe, top: float = 0.01, by: str = "L1")
         scores=tuple(float(scores[i]) for i in indices),
         how=f"top {top:.3g} {how}",
         direction=tuple(float(probe.direction_[i]) for i in indices),
-        recipe=Recipe.of(probe, top, by),
+        recipe=Recipe.of(probe, top, by, indices),
     )
 
 
@@ -351,7 +356,7 @@ def find_again(neurons: NeuronSet, acts: Activations, values: Values, seed: int 
         A set that was given by hand, activations of another site, or nothing to learn.
     """
     recipe = neurons.recipe
-    if recipe is None:
+    if recipe is None or not neurons.by_recipe:
         raise MechRewardError(
             "this set was given by hand: only what select found can be looked for again."
         )

@@ -141,7 +141,7 @@ class _Probe(RegressorMixin, BaseEstimator, ABC):
             "fit takes the activations of one site and values, or arrays X, y and groups; "
             f"{type(X).__name__}, {type(y).__name__} and {type(groups).__name__} were given.",
         )
-        self._check()
+        self.check()
         target = getattr(self, "target", "mc")
         require(target == "mc", f"arrays hold no rewards for target {target!r}: take 'mc'.")
         data = self._kept(examples(self, X, y, groups))
@@ -167,7 +167,7 @@ class _Probe(RegressorMixin, BaseEstimator, ABC):
         MechRewardError
             As `fit`.
         """
-        self._check()
+        self.check()
         require(
             bool(data.x.isfinite().all()) and bool(np.isfinite(data.y).all()),
             "no probe can be fitted: activations or targets hold NaN or infinity.",
@@ -223,7 +223,7 @@ class _Probe(RegressorMixin, BaseEstimator, ABC):
                 return (z.double() @ weight + bias).numpy()
             return self.net_(z)[:, 0].numpy()
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raise MechRewardError for parameters that no fit has."""
         one_of("probe shape", self.shape, SHAPES)
         check_ridge(self.ridge)
@@ -422,8 +422,8 @@ class ValueProbe(_Probe):
         super().__init__(shape, hidden, ridge, rate, epochs, batch, seed)
         self.target, self.lam = target, lam
 
-    def _check(self) -> None:
-        super()._check()
+    def check(self) -> None:
+        super().check()
         one_of("probe target", self.target, TARGETS)
         require(
             0 <= self.lam <= 1, f"lam is lambda of TD(lambda), in [0, 1]; {self.lam} was given."

@@ -13,9 +13,10 @@ from mechreward.causal.material import deal
 from mechreward.causal.registration import Registration, measured, remember
 from mechreward.experiments.choice import find
 from mechreward.probing.neurons import NeuronSet
+from mechreward.studies.folder import PLAN
 from mechreward.tasks import Task
 
-NAME = "certificate.json"
+NAME = "certificate.json"  # held by whoever certifies in the folder
 
 
 def certify_in(
@@ -26,7 +27,7 @@ def certify_in(
     sizes: dict[str, Any],
     kind: str = "resid_post",
     validation: int = 30,
-) -> Certificate:
+) -> tuple[Certificate, Path]:
     """Certify a set, and keep certificate and page.
 
     Parameters
@@ -43,6 +44,11 @@ def certify_in(
         What to choose among, if a set is chosen.
     validation : int, default 30
         Problems to choose layer and share on, if a set is chosen.
+
+    Returns
+    -------
+    (Certificate, Path)
+        And its page.
     """
     # Held from the beginning: a folder that cannot be written is told before the work.
     with held(out / NAME, wait=False):
@@ -53,13 +59,13 @@ def certify_in(
                 remember(out, task.problems(split, n, seed))
             neurons = find(model, task, kind, seed=seed, k=sizes["k"], **size)
             neurons.save(out / "neurons.json")
-        remember(out, deal(task, sizes, neurons.recipe is not None).all)
-        return _kept(out, certify(model, task, neurons, **sizes))
+        remember(out, deal(task, sizes, neurons.by_recipe).all)
+        return _kept(out / "certificate", certify(model, task, neurons, **sizes))
 
 
 def certify_registered(
     out: Path, model: Any, task: Task, registration: Registration
-) -> Certificate:
+) -> tuple[Certificate, Path]:
     """Certify what was registered, on problems that were never measured in this folder.
 
     Parameters
@@ -71,23 +77,31 @@ def certify_registered(
     registration : Registration
         What is run.
 
+    Returns
+    -------
+    (Certificate, Path)
+        And its page. Their files bear the hash: no other certificate is written over them.
+
     Raises
     ------
     MechRewardError
-        Something is not as it was registered, or the folder holds this registration's certificate.
+        Something is not as it was registered, the folder holds this registration's certificate, or
+        it holds a run, whose problems were measured.
     """
     registration.check(task)
+    require(
+        not (out / PLAN).exists(),
+        f"{out} holds a run whose problems were measured: name another folder.",
+    )
+    name = f"registered-{registration.hash[:8]}"
     with held(out / NAME, wait=False):
-        path = out / NAME
-        if path.exists():
-            before = Certificate.load(path).registered.get("hash")
-            require(
-                before != registration.hash,
-                f"{path} is the certificate of this registration: it is run once.",
-            )
+        require(
+            registration.hash not in measured(out, "registrations"),
+            f"{out} holds the certificate of this registration, {name}.json: it is run once.",
+        )
         neurons, sizes = registration.neurons, registration.sizes
         avoid = measured(out)
-        problems = deal(task, sizes, neurons.recipe is not None, avoid)
+        problems = deal(task, sizes, neurons.by_recipe, avoid)
         remember(out, problems.all)
         certificate = certify(model, task, neurons, avoid=avoid, **sizes)
         mark = {
@@ -95,10 +109,12 @@ def certify_registered(
             "made": registration.made,
             "passed_over": problems.passed_over,
         }
-        return _kept(out, replace(certificate, registered=mark))
+        kept = _kept(out / name, replace(certificate, registered=mark))
+        remember(out, run=registration.hash)
+        return kept
 
 
-def _kept(out: Path, certificate: Certificate) -> Certificate:
-    certificate.save(out / NAME)
-    write_atomic(out / "certificate.md", certificate.page())
-    return certificate
+def _kept(path: Path, certificate: Certificate) -> tuple[Certificate, Path]:
+    """Write certificate and page beside each other."""
+    certificate.save(path.with_suffix(".json"))
+    return certificate, write_atomic(path.with_suffix(".md"), certificate.page())
