@@ -55,7 +55,8 @@ def decodable(evidence: Evidence) -> Claim:
         score = beyond.score
         numbers[f"beyond {name}"] = [score.estimate, score.low, score.high, beyond.p]
     reason = f"Spearman with V-hat {evidence.plain.estimate:.2f} on held-out problems; step, "
-    reason += f"position and prompt length alone read {evidence.known:.2f}, and beyond them the "
+    known = "nothing" if np.isnan(evidence.known) else f"{evidence.known:.2f}"
+    reason += f"position and prompt length alone read {known}, and beyond them the "
     reason += f"set reads {bounded(few)}, p={p:.2g} by signs of problems"
     if few.n < PROBLEMS:
         reason += f"; {few.n} problems are too few to tell: run test={PROBLEMS} or more."

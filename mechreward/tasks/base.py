@@ -126,7 +126,8 @@ class Task(ABC):
     max_tokens : int
         Limit of a rollout, in generated tokens. It is part of the policy: V is defined under it.
     seconds : float, default 10.0
-        Limit of one call of `verify`; an answer that takes it longer is unverifiable.
+        Limit of one call of `verify`, whose answer is unverifiable if it takes longer, and of
+        `step_ends`. A single call into compiled code is not stopped before it returns.
     """
 
     name: ClassVar[str]
