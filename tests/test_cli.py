@@ -128,7 +128,7 @@ def test_stopped_in_the_middle_and_resumed(tmp_path: Path) -> None:
             time.sleep(0.05)
         run.send_signal(sign)
         assert run.wait(60) == (130 if sign == signal.SIGINT else -signal.SIGKILL), told.read_text()
-        assert ("stopped. Finished stages are kept" in told.read_text()) == (sign == signal.SIGINT)
+        assert ("stopped. What was finished is kept" in told.read_text()) == (sign == signal.SIGINT)
         there = {p.name: p.read_bytes() for p in out.iterdir() if not p.name.startswith(".")}
         assert f"{stage}.safetensors" in there and all(
             there[name] == data for name, data in kept.items()
