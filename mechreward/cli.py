@@ -244,12 +244,12 @@ def certify(
         name = str(sizes.pop("model", MAIN_JOB.model))
         among, choice = sizes.pop("kind"), sizes.pop("validation")
         one_of("kind of neuron", among, KINDS)
-        if register and chosen is None:
-            raise MechRewardError("--register needs --neurons FILE: to choose a set is to measure.")
-        loaded, game = by_name(name, sizes.pop("task", None), sizes["seed"])
-        if register and chosen is not None:
+        if register:
+            require(chosen is not None, "--register needs --neurons FILE: to choose is to measure.")
             for option in ("kind", "validation"):
                 require(option not in given, f"--{option} chooses a set: --neurons names one.")
+        loaded, game = by_name(name, sizes.pop("task", None), sizes["seed"])
+        if register and chosen is not None:
             made = write_down(name, loaded, game, chosen, sizes)
             _say(f"registered: {made.save(register)}, hash {made.hash}")
             return

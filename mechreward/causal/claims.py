@@ -23,7 +23,7 @@ from mechreward.probing.evidence import Evidence
 from mechreward.stats import Interval
 
 FEWEST = 19  # draws that a rank of .05 needs
-PROBLEMS = 20  # to read: with 15, p <= .01 comes in 3 to 8% of nulls (our choice)
+PROBLEMS = 20  # to read: with 15, p <= .01 comes in 4 to 7% of nulls (our choice)
 READ = 0.2  # Spearman with V-hat that is worth having
 SHARE = 0.5  # part of a larger change that has to be the set's own
 
