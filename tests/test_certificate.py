@@ -306,7 +306,7 @@ def test_turning_back_alone_can_be_what_is_caused():
     assert found.verdict == "pass" and found.reason.startswith("causal for turning back")
     assert found.numbers["measure"] == "back" and set(found.numbers["p_holm"]) == {"reward", "back"}
     assert found.numbers["p_holm"]["back"] == pytest.approx(4 * 0.5**40)
-    unread = claims.causal(trial(half, half, **turning(zeros, ones, half)), p_reads=0.02)
+    unread = claims.causal(trial(half, half, **turning(zeros, ones, half)), p_reads=0.002)
     assert unread.verdict == "inconclusive" and "not shown to read V-hat" in unread.reason
     assert claims.causal(trial("0" * 40, "1" * 40), p_reads=0.5).verdict == "pass", "accuracy is"
     special = claims.specific(trial(half, half, **turning(zeros, ones, half)), found, {})

@@ -11,11 +11,14 @@ import pytest
 import rows as made
 import torch
 from scipy.stats import spearmanr
+from sklearn.linear_model import LinearRegression
 
 from mechreward import stats
 from mechreward.base.errors import MechRewardError
-from mechreward.probing.evidence import evidence, sparsity
+from mechreward.probing.evidence import REFITTED, evidence, reading_p, sparsity
 from mechreward.probing.probe import ValueProbe
+from mechreward.probing.targets import Examples
+from mechreward.stats.beyond import Known, signs
 
 WIDTH = 60
 
@@ -108,3 +111,52 @@ def test_refusals():
         evidence(data, data, draws=2)
     with pytest.raises(MechRewardError, match="the set is empty"):
         evidence(data, data, np.array([], int))
+
+
+def of_problems(seed: int, weight: float) -> Examples:
+    """40 problems of 8 states; three neurons that stay alike within a problem, of which the first
+    carries `weight` of the target, which stays alike too."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(40), 8)
+    x = rng.normal(size=(40, 3))[group] + rng.normal(size=(320, 3))
+    noise = rng.normal(size=40)[group] + rng.normal(size=320)
+    y = weight * x[:, 0] + noise
+    step = np.tile(np.arange(8), 40)
+    return Examples(torch.tensor(x).float(), y, group % 2, group, group, step, step == 7)
+
+
+def test_sets_that_read_nothing_are_called_readers_at_the_nominal_rate():
+    """300 nulls at .05: 30 or more have p = 2e-4. Flipped signs of what the problems contribute,
+    which help each other, give more than 100."""
+    p = [reading_p(of_problems(seed, 0.0), [[0, 1, 2]], seed)[0] for seed in range(300)]
+    assert sum(value <= 0.05 for value in p) < 30
+    assert sum(value <= 0.01 for value in p) < 10
+
+
+def test_a_set_that_reads_is_called_a_reader_and_the_others_are_not():
+    p = np.array([reading_p(of_problems(seed, 1.0), [[0], [0, 1], [2]], seed) for seed in range(8)])
+    assert (p[:, :2] == 1 / (1 + REFITTED)).all()
+    assert (p[:, 2] > 0.01).all()
+
+
+def test_the_p_of_reading_by_hand():
+    """Every flipped target fitted by scikit-learn without each problem in turn."""
+    data = of_problems(3, 0.3)
+    known = Known(data.known, data.group)
+    rest = known.left_over(np.column_stack([data.y, data.x.numpy()]))
+    y, x = rest[:, 0], rest[:, 1:3]
+    flips = signs(40, REFITTED, seed=5)
+    scores = []
+    for flip in [np.ones(40), *flips[:30]]:
+        target = y * flip[data.group]
+        read = np.empty(len(y))
+        for problem in range(40):
+            out = data.group == problem
+            fit = LinearRegression(fit_intercept=False).fit(x[~out], target[~out])
+            read[out] = fit.predict(x[out])
+        scores.append(read @ target / np.sqrt((read @ read) * (target @ target)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mechreward.probing.evidence.REFITTED", 30)
+        patch.setattr("mechreward.probing.evidence.signs", lambda *_: flips[:30])
+        (p,) = reading_p(data, [[0, 1]], seed=5)
+    assert p == (1 + sum(score >= scores[0] for score in scores[1:])) / 31

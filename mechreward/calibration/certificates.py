@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
 from mechreward import stats
 from mechreward.base.errors import one_of
 from mechreward.calibration.data import RESID
@@ -22,9 +24,11 @@ from mechreward.experiments.rows import Detail, Row, rows_from
 from mechreward.experiments.split import shared
 from mechreward.models.site import Site
 from mechreward.probing.activations import record
+from mechreward.probing.evidence import evidence
 from mechreward.probing.neurons import NeuronSet, ranking, select
 from mechreward.probing.probe import ProbeWarning, ValueProbe
 from mechreward.probing.recipe import Recipe, choice
+from mechreward.probing.targets import states
 from mechreward.rollouts.sample import sample
 from mechreward.stats import Interval
 from mechreward.testbed.planted import PlantedModel, planted
@@ -104,6 +108,11 @@ def certificate_verdicts(
         policy=None,
         what=None,
     )
+    _, held_values, held_acts = sample_states(
+        model, problems.read, neurons.site, sizes["k"], seed, policy=None, what=None
+    )
+    fit, held = states(activations, values), states(held_acts, held_values)
+    read = evidence(fit, held, np.array(neurons.indices), draws=3, seed=seed)
     causal, specific, _ = by_steering(
         model,
         problems.steered,
@@ -111,6 +120,7 @@ def certificate_verdicts(
         runs,
         values,
         activations,
+        p_reads=read.few.p,
         draws=sizes["draws"],
         seed=seed,
     )

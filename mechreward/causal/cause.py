@@ -15,6 +15,9 @@ from mechreward.causal.verdict import LEVEL, MOVE, Claim, bounded, seen, spread,
 from mechreward.stats import Interval
 
 WORDS = {"reward": "accuracy", "back": "turning back"}  # what the measures are called
+# What is asked of the reading of a set that moves turning back alone: many sets do, and few of them
+# read V-hat, so that p <= .01 would be chance too often (our choice).
+READS = 0.001
 
 
 def causal(
@@ -31,11 +34,11 @@ def causal(
 
     Pass: exact McNemar of up against down p <= .01 after Holm over both measures, and the
     difference is larger, either way, than that of at least 99 matched sets that do not read V-hat.
-    Where it is the turning back alone, that is said, and the set has to read V-hat on the training
-    split too (`p_reads` <= .01): neurons may well decide to turn back by something else. Sets that
-    read V-hat, matched ones and the best readers of all others, are no neutral controls: where one
-    is not shown to move less, the set is causal and shares that with others. Fail: damage, neutral
-    sets that move as much, or a difference of `MOVE` excluded either way.
+    Where it is the turning back alone, that is said, and the set has to read V-hat on held-out
+    problems too (`p_reads` <= `READS`): neurons may well decide to turn back by something else.
+    Sets that read V-hat, matched ones and the best readers of all others, are no neutral controls:
+    where one is not shown to move less, the set is causal and shares that with others. Fail:
+    damage, neutral sets that move as much, or a difference of `MOVE` excluded either way.
 
     Sets are matched exactly on what the intervention does, the displacement; on rms as nearly as
     the site allows, and `error` (`causal.controls.Control`) says how nearly. Small sites have no 99
@@ -46,7 +49,7 @@ def causal(
     holm = dict(zip(p, stats.holm(np.array(list(p.values()))).tolist(), strict=True))
     moves = []
     for measure in measures:
-        reads = measure == "reward" or p_reads <= LEVEL
+        reads = measure == "reward" or p_reads <= READS
         moves.append(_move(trial, measure, holm[measure], reads, seed))
     base = float(trial.base.reward.mean())
     down, up = measured(trial.own, "reward").mean(-1).tolist()
@@ -156,7 +159,8 @@ def _causal_claim(
         reason += "run draws=99, or certify a set for which this site has as many."
         return Claim("causal", "inconclusive", reason, numbers)
     if move.reading == "unread":
-        reason += f"; it is not shown to read V-hat (p={numbers['p_reads']:.2g} on train): settle "
+        reason += f"; it is not shown to read V-hat (p={numbers['p_reads']:.2g} on held-out "
+        reason += f"problems; {READS} is asked): settle "
         return Claim("causal", "inconclusive", f"{reason}decodable first.", numbers)
     better = "up" if move.contrast.estimate > 0 else "down"
     reason += f"; more of it steered {better}"

@@ -284,6 +284,7 @@ def certify(
         runs,
         values,
         acts,
+        p_reads=read.few.p,
         draws=draws,
         seed=seed,
         policy=policy,
@@ -342,6 +343,7 @@ def by_steering(
     values: Values,
     acts: Activations,
     *,
+    p_reads: float,
     draws: int = 99,
     seed: int = 0,
     policy: Policy | None = None,
@@ -359,6 +361,9 @@ def by_steering(
         The set.
     runs, values, acts : Rollouts, Values, Activations
         Of the training split, at the states: they say which way V goes, and how far.
+    p_reads : float
+        Of the set's reading on held-out problems, as `evidence` has it. The training split, on
+        which the set may have been chosen, would flatter it.
     draws, seed, policy, what
         As in `certify`.
 
@@ -373,9 +378,7 @@ def by_steering(
     fit = states(acts, values)
     controls, read_too = neutral_pushes(push, tokens, acts, toward, fit, draws, seed)
     best = rival(push, acts, toward, follows(fit), "readers")
-    sets = [neurons.indices] + ([best.neurons.indices] if best is not None else [])
-    p_reads, *p_best = reading_p(fit, sets, seed).tolist()
-    if best is not None and p_best[0] <= NEUTRAL:
+    if best is not None and reading_p(fit, [best.neurons.indices], seed)[0] <= NEUTRAL:
         read_too = [best, *read_too]
     scores = {"next_token": next_token(tokens, runs), "magnitude": magnitude(fit)}
     rivals = []

@@ -14,7 +14,7 @@ from typing import Any
 
 from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import digest, read_json, write_json
-from mechreward.causal import certificate, claims, controls, material, trials, verdict
+from mechreward.causal import cause, certificate, claims, controls, material, trials, verdict
 from mechreward.causal.material import key_of
 from mechreward.probing import evidence
 from mechreward.probing.neurons import NeuronSet
@@ -185,6 +185,7 @@ def thresholds() -> dict[str, float]:
         "ridge": beyond.RIDGE,
         "flips": beyond.FLIPS,
         "neutral": certificate.NEUTRAL,
+        "reads to turn back": cause.READS,
         "sets drawn at most": certificate.MOST_DRAWN,
         "times found again": material.REPEATS,
     }

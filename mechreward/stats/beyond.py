@@ -168,9 +168,12 @@ def flipped(
     size = np.sqrt((a @ a) * (b @ b))
     if size == 0:
         return np.zeros(draws)
-    rng = streams.rng("sign flips", seed)
-    signs = rng.choice([-1.0, 1.0], (draws, len(parts)))
-    return signs @ parts / size
+    return signs(len(parts), draws, seed) @ parts / size
+
+
+def signs(clusters: int, draws: int, seed: int = 0) -> Float[np.ndarray, "draw cluster"]:
+    """1 or -1 for each of so many clusters, drawn anew for each draw."""
+    return streams.rng("sign flips", seed).choice([-1.0, 1.0], (draws, clusters))
 
 
 def p_among(score: float, null: Float[np.ndarray, " draw"]) -> float:
