@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression
 
 from mechreward import stats
 from mechreward.base.errors import MechRewardError
-from mechreward.probing.evidence import REFITTED, evidence, reading_p, sparsity
+from mechreward.probing.evidence import REFITTED, evidence, held_p, reading_p, sparsity
 from mechreward.probing.probe import ValueProbe
 from mechreward.probing.targets import Examples
 from mechreward.stats.beyond import Known, signs
@@ -160,3 +160,10 @@ def test_the_p_of_reading_by_hand():
         patch.setattr("mechreward.probing.evidence.signs", lambda *_: flips[:30])
         (p,) = reading_p(data, [[0, 1]], seed=5)
     assert p == (1 + sum(score >= scores[0] for score in scores[1:])) / 31
+
+
+def test_the_p_of_a_given_set_alone_is_that_of_the_evidence():
+    train, test = of_problems(1, 0.2), of_problems(2, 0.2)
+    for neurons in ([0], [2, 1], [0, 1, 2]):
+        whole = evidence(train, test, np.array(neurons), draws=3, seed=7)
+        assert held_p(train, test, np.array(neurons), seed=7) == whole.few.p

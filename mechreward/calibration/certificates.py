@@ -24,7 +24,7 @@ from mechreward.experiments.rows import Detail, Row, rows_from
 from mechreward.experiments.split import shared
 from mechreward.models.site import Site
 from mechreward.probing.activations import record
-from mechreward.probing.evidence import evidence
+from mechreward.probing.evidence import held_p
 from mechreward.probing.neurons import NeuronSet, ranking, select
 from mechreward.probing.probe import ProbeWarning, ValueProbe
 from mechreward.probing.recipe import Recipe, choice
@@ -112,7 +112,6 @@ def certificate_verdicts(
         model, problems.read, neurons.site, sizes["k"], seed, policy=None, what=None
     )
     fit, held = states(activations, values), states(held_acts, held_values)
-    read = evidence(fit, held, np.array(neurons.indices), draws=3, seed=seed)
     causal, specific, _ = by_steering(
         model,
         problems.steered,
@@ -120,7 +119,7 @@ def certificate_verdicts(
         runs,
         values,
         activations,
-        p_reads=read.few.p,
+        p_reads=held_p(fit, held, np.array(neurons.indices), seed),
         draws=sizes["draws"],
         seed=seed,
     )

@@ -233,6 +233,14 @@ def evidence(
     )
 
 
+def held_p(train: Examples, test: Examples, neurons: np.ndarray, seed: int = 0) -> float:
+    """`evidence(train, test, neurons, seed=seed).few.p` alone, without all that is held beside."""
+    read = _read(ValueProbe("mc", "linear"), train, test, _indices(neurons, train.x.shape[1]))
+    rest = Known(test.known, test.group).left_over(np.column_stack([test.y, read]))
+    null = flipped(rest[:, 1], rest[:, 0], test.group, seed=seed)
+    return p_among(association(rest[:, 1], rest[:, 0]), null)
+
+
 def follows(data: Examples, known: Known | None = None) -> Float[np.ndarray, " width"]:
     """|Partial Spearman| of each neuron alone with the target, beyond what is known at the state;
     0 for a constant one. `known` is that of the rows, for who has it already."""
