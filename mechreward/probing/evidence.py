@@ -322,8 +322,9 @@ def reading_p(
         few = x[:, list(neurons)]
         left = few @ np.linalg.pinv(few.T @ few)
         read = targets - left_out(targets - left @ (few.T @ targets), left, few, data.group)
-        scores = [association(*columns) for columns in zip(read.T, targets.T, strict=True)]
-        p_values.append(p_among(scores[0], np.nan_to_num(scores[1:])))
+        size = np.sqrt(np.square(read).sum(0) * np.square(targets).sum(0))
+        scores = (read * targets).sum(0) / np.where(size > 0, size, np.inf)
+        p_values.append(p_among(scores[0], scores[1:]))
     return np.array(p_values, float)
 
 
