@@ -16,7 +16,7 @@ from mechreward.stats import Interval
 
 WORDS = {"reward": "accuracy", "back": "turning back"}  # what the measures are called
 # What is asked of the reading of a set that moves turning back alone: many sets do, and few of them
-# read V-hat, so that p <= .01 would be chance too often (our choice).
+# read V-hat, so that p <= .01 would be chance too often (our choice, made after null twins passed).
 READS = 0.001
 
 
