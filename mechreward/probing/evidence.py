@@ -297,8 +297,7 @@ def reading_p(
     is ranked among those of targets whose sign is flipped in whole problems, fitted anew. Signs of
     what the problems contribute will not do here: every problem helps to read every other, so
     contributions come together, and p <= .01 came in 13% of made nulls and in 23% of null twins
-    with noise for V-hat. Sets that were chosen on these
-    rows look better than they are.
+    with noise for V-hat. Sets that were chosen on these rows look better than they are.
 
     Parameters
     ----------
@@ -317,15 +316,19 @@ def reading_p(
     rest = known.left_over(np.column_stack([data.y, data.x.numpy()]))
     y, x = rest[:, :1], rest[:, 1:]
     problems = grouped(data.group, len(data.group))
-    flips = signs(len(problems.sizes), REFITTED, seed).T[problems.member]
-    targets = np.hstack([y, y * flips])
+    count = len(problems.sizes)
+    # A fit is linear in its target, and a flipped target is the sum of what its problems hold, each
+    # with a sign: so what each problem adds to the read-out serves all flips.
+    parts = y * (problems.member[:, None] == np.arange(count))
+    flips = np.vstack([np.ones(count), signs(count, REFITTED, seed)])
     p_values = []
     for neurons in sets:
         few = x[:, list(neurons)]
         left = few @ np.linalg.pinv(few.T @ few)
-        read = targets - left_out(targets - left @ (few.T @ targets), left, few, data.group)
-        size = np.sqrt(np.square(read).sum(0) * np.square(targets).sum(0))
-        scores = (read * targets).sum(0) / np.where(size > 0, size, np.inf)
+        read = parts - left_out(parts - left @ (few.T @ parts), left, few, data.group)
+        together = (flips @ (parts.T @ read) * flips).sum(1)
+        squared = (flips @ (read.T @ read) * flips).sum(1) * np.square(y).sum()
+        scores = together / np.where(squared > 0, np.sqrt(squared.clip(0)), np.inf)
         p_values.append(p_among(scores[0], scores[1:]))
     return np.array(p_values, float)
 
