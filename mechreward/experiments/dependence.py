@@ -178,7 +178,8 @@ def rho_change(after: np.ndarray, before: np.ndarray, y: np.ndarray) -> float:
 
 def rho_beyond(own: np.ndarray, others: np.ndarray, y: np.ndarray) -> float:
     """Spearman of one read-out [row] minus the mean of that of `others` [row draw]."""
-    return rho(own, y) - float(np.mean([rho(column, y) for column in others.T]))
+    beside = np.nan_to_num(stats.spearmans(others, y))
+    return rho(own, y) - float(beside.mean())
 
 
 def _check(zeroed: Mapping[str, Sequence[Sequence[NeuronSet]]], dopamine: NeuronSet) -> None:

@@ -109,7 +109,8 @@ def spearman(a: Column, b: Column) -> float:
         Columns that are none.
     """
     a, b = columns(a=a, b=b)
-    return _pearson(rankdata(a), rankdata(b))
+    ranks = rankdata(np.stack([a, b]), axis=1)
+    return _pearson(ranks[0], ranks[1])
 
 
 def spearmans(a: Float[np.ndarray, "n column"], b: Column) -> Float[np.ndarray, " column"]:
