@@ -544,6 +544,7 @@ def test_the_evidence_says_what_the_random_bases_number_is(reading: str):
         "rotated": 0.2,
         "few": 0.3,
         "full": 0.4,
+        "told": 0.35,
     }
     rows = rows_from(R14 | {"experiment": "R2"}, [("value", "sparsity", beyond, detail)])
     rows += rows_from(R14 | {"experiment": "R2"}, curve())
@@ -551,7 +552,8 @@ def test_the_evidence_says_what_the_random_bases_number_is(reading: str):
     (sentence,) = [text for text in found + missed if "linear probe" in text]
     assert (sentence in found) == (reading == "sparse")
     assert f"V-hat in MLP units at 3.mlp {reading}" in sentence
-    assert "all neurons read it with Spearman 0.400 (p=0.05)" in sentence
+    assert "prompt length alone read it with Spearman 0.350; beyond them" in sentence
+    assert "all neurons 0.400 (p=0.05)" in sentence
     assert "the 8 chosen alone with 0.300" in sentence
     assert "as many random ones on average 0.100" in sentence
     assert "the best 8 coordinates of random bases on average 0.200" in sentence
@@ -559,7 +561,7 @@ def test_the_evidence_says_what_the_random_bases_number_is(reading: str):
     assert f"sparsity beyond redundancy {sparsity} (R2)" in sentence
 
 
-def test_the_evidence_has_the_intervals_of_the_linear_curve():
+def test_the_evidence_has_the_intervals_of_its_scores():
     detail = {
         "neurons": 8,
         "reading": "sparse",
@@ -568,15 +570,16 @@ def test_the_evidence_has_the_intervals_of_the_linear_curve():
         "rotated": 0.2,
         "few": 0.3,
         "full": 0.5,
+        "told": 0.35,
     }
     numbers = [("value", "sparsity", Interval(0.8, 0.6, 1.0, 50), detail)]
-    for arm, metric, interval, more in curve():
-        numbers.append((arm, metric, interval, more))
-        if arm == "value":
-            numbers.append((arm, metric, interval, more | {"shape": "linear"}))
+    for neurons, score in ((768, 0.5), (8, 0.3)):
+        interval = Interval(score, score - 0.1, score + 0.1, 50)
+        more = {"neurons": neurons, "shape": "linear"}
+        numbers.append(("value", "beyond_known", interval, more))
     rows = rows_from(R14 | {"experiment": "R2"}, numbers)
     sentence = findings(Results({}, tuple(rows)))[0][-1]
-    assert "Spearman +0.50 [+0.40, +0.60] (p=0.05" in sentence
+    assert "all neurons +0.50 [+0.40, +0.60] (p=0.05" in sentence
     assert "alone with +0.30 [+0.20, +0.40], as" in sentence
 
 

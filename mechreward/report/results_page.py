@@ -76,9 +76,8 @@ class ResultsPage:
         What made the rows.
     versions, experiments
         Of packages; ids of the experiments and their names.
-    glance, glance_beyond, repeats_glance
-        All settings in one table, whether its scores are beyond what step and length tell, and the
-        command that repeats it.
+    glance, repeats_glance
+        All settings in one table, and the command that repeats it.
     descendants, settings, transfer
         Base and descendants; each setting by itself; R12.
     """
@@ -87,7 +86,6 @@ class ResultsPage:
     versions: str
     experiments: str
     glance: Table
-    glance_beyond: bool
     repeats_glance: str
     descendants: Descendants
     settings: Sequence[Setting]
@@ -126,7 +124,6 @@ def content_of(results: Results, by: str) -> ResultsPage:
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
         experiments=_experiment_list(),
         glance=at_a_glance,
-        glance_beyond=any("told" in row.detail for row in results.where(metric="sparsity")),
         repeats_glance=again(results, "R2") if at_a_glance.lines else "",
         descendants=descendants(results, places),
         settings=[_setting(results, model, task) for model, task in places],

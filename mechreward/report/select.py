@@ -66,19 +66,15 @@ def curve_rows(rows: Sequence[Row], shape: str, fit: str = "retrained") -> list[
 
 
 def held(results: Results, evidence: Row, score: float) -> Row | None:
-    """The row of this score of a `sparsity` row, whose detail has no intervals.
-
-    It stands for itself; in results of versions that took nothing off, it is a point of the linear
-    curve.
-    """
+    """The row of this score of a `sparsity` row, whose detail has no intervals."""
     rows = results.where(
-        experiment="R2", model=evidence.model, task=evidence.task, site=evidence.site
+        experiment="R2",
+        model=evidence.model,
+        task=evidence.task,
+        site=evidence.site,
+        metric="beyond_known",
     )
-    own = [row for row in rows if row.metric == "beyond_known"]
-    for row in curve_rows(rows, "linear"):
-        if row.metric == "spearman" and row.arm in ("value", "correlation"):
-            own.append(row)
-    for row in own:
+    for row in rows:
         if abs(row.estimate - score) < 1e-9:
             return row
     return None

@@ -133,13 +133,10 @@ def evidence(results: Results, kind: str, name: str) -> list[Finding]:
         holds = detail["reading"] == "sparse"
 
         sparsity = "is not defined" if np.isnan(row.estimate) else str(row.interval)
-        known = ""
-        if "told" in detail:
-            known = "step, position and prompt length alone read it with Spearman "
-            known += f"{detail['told']:.3f}; beyond them "
         sentence = (
             f"A linear probe calls V-hat in {name} at {row.site} {WORDS[detail['reading']]}: "
-            f"{known}all neurons read it with Spearman {_score(results, row, 'full')} "
+            f"step, position and prompt length alone read it with Spearman "
+            f"{detail['told']:.3f}; beyond them all neurons {_score(results, row, 'full')} "
             f"(p={detail['p']:.2g}), the {detail['neurons']} chosen alone "
             f"with {_score(results, row, 'few')}, as many random ones on average "
             f"{detail['random']:.3f}, the best {detail['neurons']} coordinates of random bases on "
