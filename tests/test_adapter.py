@@ -49,7 +49,7 @@ def test_the_tokenizer_of_the_folder_is_used_not_the_architectures_own(tiny_mode
 
 
 def test_encode_decode_and_pieces(tiny_model):
-    for task in (tasks.get(name) for name in tasks.TASKS):
+    for task in (game() for game in tasks.GAMES.values()):
         for problem in task.problems("test", 5):
             text = problem.prompt + trace(
                 task, problem, random.Random(0), SOLVERS["hasty"][task.name]

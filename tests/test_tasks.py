@@ -46,7 +46,7 @@ FROZEN = {
 @pytest.mark.parametrize(("name", "split"), FROZEN)
 def test_problems_are_the_same_in_every_process(name: str, split: str):
     problems = tasks.get(name).problems(split, 40)
-    text = "\n".join(problem.prompt + problem.answer for problem in problems)
+    text = "\n".join(problem.question + problem.answer for problem in problems)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == FROZEN[name, split]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mechreward.bundled.traces import SOLVERS, Habits, trace
 from mechreward.bundled.vocabulary import WORDS, tokenizer
-from mechreward.tasks import TASKS, Chain, Countdown, LineTask, Paths
+from mechreward.tasks import GAMES, Chain, Countdown, LineTask, Paths
 
 each_task = pytest.mark.parametrize(
     "task", [Countdown(), Chain(), Paths()], ids=lambda task: task.name
@@ -116,8 +116,8 @@ def test_traces_fit_the_token_limit(task: LineTask):
 
 
 def test_habits_are_there_for_every_task():
-    assert all(habits.keys() == TASKS.keys() for habits in SOLVERS.values())
-    allowed = {name: task.max_backs for name, task in TASKS.items()}
+    assert all(habits.keys() == GAMES.keys() for habits in SOLVERS.values())
+    allowed = {name: task.max_backs for name, task in GAMES.items()}
     assert all(habits.undos <= allowed[name] for name, habits in SOLVERS["hasty"].items()), (
         "going back loses nothing"
     )

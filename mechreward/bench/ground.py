@@ -15,12 +15,14 @@ from torch.nn.utils.rnn import pad_sequence
 from mechreward.base.options import option
 from mechreward.models.capture import Capture
 from mechreward.models.engine import Continuation, Job, Policy, generate
-from mechreward.models.load import WEIGHTS, bundled, load
+from mechreward.models.load import load
+from mechreward.models.plain import Plain
 from mechreward.models.row_edits import Edit
 from mechreward.models.site import Site
+from mechreward.models.sources import find
 from mechreward.models.text import encode, eos_ids
 from mechreward.rollouts.sample import sample
-from mechreward.tasks import TASKS, Countdown, get
+from mechreward.tasks import GAMES, Countdown
 
 ERROR, TOKENS = "max abs error", "equal tokens"
 GREEDY = Policy(temperature=0.0)
@@ -110,12 +112,11 @@ class Ground:
     plain: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        from transformers import AutoModelForCausalLM
-
         self.model = load(self.name, device=self.device)
-        folder = WEIGHTS / self.name if self.name in bundled() else self.name
-        plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        self.plain = plain.to(self.device).eval()
+        source = find(self.name)
+        plain = Plain(reads=False, adapter=source.adapter)
+        bare = plain.from_pretrained(source.weights, dtype=torch.float32)
+        self.plain = bare.to(self.device).eval()
         self.eos = eos_ids(self.model)
         self.task = Countdown()
         self.problems = self.task.problems("test", self.sizes.problems, self.seed)
@@ -136,8 +137,8 @@ class Ground:
     def _ragged(self) -> list[Job]:
         """One rollout of each of as many problems, of every task in turn: answers of very different
         lengths."""
-        share = ceil(self.sizes.problems / len(TASKS))
-        drawn = [get(name).problems("test", share, self.seed) for name in TASKS]
+        share = ceil(self.sizes.problems / len(GAMES))
+        drawn = [game().problems("test", share, self.seed) for game in GAMES.values()]
         problems: list[Any] = []
         for turn in zip(*drawn, strict=True):
             problems += turn

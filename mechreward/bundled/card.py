@@ -17,7 +17,8 @@ from mechreward.base.files import read_json, read_tensors, write_atomic, write_j
 from mechreward.bundled.train import ARCHITECTURE, GAMES, RECIPES
 from mechreward.bundled.vocabulary import tokenizer
 from mechreward.models.engine import Policy
-from mechreward.models.load import WEIGHTS, load
+from mechreward.models.load import load
+from mechreward.models.sources import WEIGHTS
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.value import estimate
 
@@ -56,7 +57,7 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
     """Rows of the card for one model: accuracy by task and split, and what its values look like."""
     model = load(name)
     learnt = {GAMES[game].name for game, _ in RECIPES[name].tasks}
-    for task_name in tasks.TASKS:
+    for task_name in tasks.GAMES:
         task = tasks.get(task_name)
         many = FEWER.get(task_name, 5000) if task_name in learnt else 500
         for split, mode, n, k in (

@@ -7,11 +7,10 @@ policy gradient on verified reward. Seeded, resumable, on CPU or CUDA.
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,8 +20,9 @@ from tqdm.auto import trange
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from mechreward import tasks
-from mechreward.base.errors import one_of, require
-from mechreward.base.files import read_tensors, write_atomic, write_tensors
+from mechreward.base.errors import one_of
+from mechreward.base.files import read_tensors
+from mechreward.bundled.checkpoint import FILE, go_on, keep
 from mechreward.bundled.traces import SOLVERS, trace
 from mechreward.bundled.vocabulary import WORDS, tokenizer
 from mechreward.models.engine import Job, generate
@@ -70,7 +70,7 @@ class Recipe:
     seed: int = 0
 
 
-GAMES = {name: tasks.get(name) for name in tasks.TASKS}
+GAMES = {name: game() for name, game in tasks.GAMES.items()}
 GAMES |= {"small countdown": tasks.Countdown(largest=13), "countdown of 4": tasks.Countdown((4,))}
 GAMES |= {"long chain": tasks.Chain((4, 7)), "easy paths": tasks.Paths((0, 0, 1, 2, 2, 3))}
 FIRST_MIXTURE = (("small countdown", 0.6), ("easy paths", 0.25), ("long chain", 0.15))
@@ -115,7 +115,7 @@ def train(recipe: Recipe, work: Path, device: str) -> Path:
     model.set_attn_implementation("eager")  # faster than fused kernels at this size
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
     if recipe.parent:
-        parent, _ = read_tensors(work / recipe.parent / "checkpoint.safetensors", "checkpoint")
+        parent, _ = read_tensors(work / recipe.parent / FILE, "checkpoint")
         model.load_state_dict(_part(parent, "model."), strict=False)
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -124,7 +124,8 @@ def train(recipe: Recipe, work: Path, device: str) -> Path:
         weight_decay=0.05,
         fused=True,
     )
-    done, spent = _resume(folder, model, optimizer, recipe)
+    parameters = dict(model.named_parameters())
+    done, spent = go_on(folder, parameters, optimizer, recipe)
     bar = trange(
         done, recipe.steps, initial=done, total=recipe.steps, desc=recipe.name, mininterval=5
     )
@@ -140,7 +141,7 @@ def train(recipe: Recipe, work: Path, device: str) -> Path:
                 mean |= validate(model, words, recipe)
             seconds = spent + time.perf_counter() - began
             bar.set_postfix({key: f"{value:.3f}" for key, value in mean.items()})
-            _save(folder, model, optimizer, recipe, step + 1, seconds, mean)
+            keep(folder, parameters, optimizer, recipe, step + 1, seconds, mean)
             losses = []
     return folder
 
@@ -155,7 +156,7 @@ def imitate(
     """One supervised step: next-token loss on the traces (not on the prompts)."""
     tokens, targets = _batches(words, recipe, step // BLOCK)[step % BLOCK]
     device = model.device
-    with _autocast(device):
+    with autocast(device):
         logits = model(input_ids=tokens.to(device), use_cache=False).logits[:, :-1]
     loss = cross_entropy(
         logits.float().flatten(0, 1), targets[:, 1:].flatten().to(device), ignore_index=-100
@@ -216,7 +217,7 @@ def reinforce(
     for start in range(0, len(order), MICRO):
         chosen = order[start : start + MICRO]
         tokens, targets = (t.to(model.device) for t in _pad([rows[i] for i in chosen]))
-        with _autocast(model.device):
+        with autocast(model.device):
             logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
         nll = cross_entropy(
             logits.float().transpose(1, 2), targets[:, 1:], ignore_index=-100, reduction="none"
@@ -305,7 +306,8 @@ def _schedule(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * warm * (1 - 0.95 * step / recipe.steps)
 
 
-def _autocast(device: torch.device) -> torch.autocast:
+def autocast(device: torch.device) -> torch.autocast:
+    """Products in bfloat16 where the device has them."""
     fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
 
@@ -316,56 +318,6 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-
-
-def _save(
-    folder: Path,
-    model: Qwen2ForCausalLM,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    step: int,
-    seconds: float,
-    mean: dict[str, float],
-) -> None:
-    """One atomic checkpoint: weights, optimiser moments and the whole log so far."""
-    tensors = {f"model.{name}": tensor.clone() for name, tensor in model.named_parameters()}
-    for name, parameter in model.named_parameters():
-        state = optimizer.state[parameter]
-        none = torch.zeros_like(parameter)  # where no answer has earned a gradient
-        tensors[f"first.{name}"] = state.get("exp_avg", none)
-        tensors[f"second.{name}"] = state.get("exp_avg_sq", none)
-    log = [
-        *_log(folder),
-        {"step": step, "seconds": round(seconds, 1), **{k: round(v, 5) for k, v in mean.items()}},
-    ]
-    about = {"recipe": asdict(recipe), "step": step, "seconds": seconds, "log": log}
-    write_tensors(folder / "checkpoint.safetensors", tensors, about)
-    write_atomic(folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in log))
-
-
-def _log(folder: Path) -> list[dict[str, float | int]]:
-    path = folder / "checkpoint.safetensors"
-    return read_tensors(path, "checkpoint")[1]["log"] if path.exists() else []
-
-
-def _resume(
-    folder: Path, model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, recipe: Recipe
-) -> tuple[int, float]:
-    if not (folder / "checkpoint.safetensors").exists():
-        return 0, 0.0
-    tensors, about = read_tensors(folder / "checkpoint.safetensors", "checkpoint")
-    same = about["recipe"] == json.loads(json.dumps(asdict(recipe)))
-    require(
-        same,
-        f"{folder} was begun with another recipe: "
-        "remove it, or train in another folder with --work.",
-    )
-    model.load_state_dict(_part(tensors, "model."), strict=False)
-    for name, parameter in model.named_parameters():
-        moments = {"exp_avg": tensors[f"first.{name}"], "exp_avg_sq": tensors[f"second.{name}"]}
-        state = {key: value.to(parameter.device) for key, value in moments.items()}
-        optimizer.state[parameter] = {"step": torch.tensor(float(about["step"])), **state}
-    return about["step"], about["seconds"]
 
 
 app = typer.Typer(add_completion=False)

@@ -41,7 +41,13 @@ def hooked_class() -> Any:
 
 
 def load_hooked(
-    name: str | Path, tokenizer: Any, device: str, dtype: torch.dtype, plain: Plain
+    name: str | Path,
+    tokenizer: Any,
+    dtype: torch.dtype,
+    plain: Plain,
+    *,
+    device: str = "cpu",
+    revision: str | None = None,
 ) -> Any:
     """A HookedTransformer without weight processing, from a HuggingFace folder or by hub name.
 
@@ -55,6 +61,7 @@ def load_hooked(
         There is no such model, or HookedTransformer does not know its architecture.
     """
     cls = hooked_class()
+    given = {"revision": revision} if revision else {}
     raw = {
         "fold_ln": False,
         "center_writing_weights": False,
@@ -63,7 +70,7 @@ def load_hooked(
     }
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore", DeprecationWarning)
-        inner = plain.from_pretrained(name, dtype=dtype).eval()
+        inner = plain.from_pretrained(name, dtype=dtype, **given).eval()
         if not Path(name).is_dir():
             about = {"hf_model": inner, "device": device, "dtype": dtype}
             return cls.from_pretrained(str(name), **raw, **about).eval()

@@ -14,6 +14,7 @@ from mechreward.base.errors import require
 from mechreward.base.files import digest
 from mechreward.base.streams import rng, stream
 from mechreward.models.checks import check_model
+from mechreward.models.sources import Source
 
 WHOLE = 65_536  # values of a parameter that are all looked at
 SOME = 8_192  # values of a larger one
@@ -35,12 +36,21 @@ class ModelId:
         Of the parameters.
     processing : str
         Matters because weight processing can make "coordinate 7" another coordinate.
+    tokenizer : str, default ""
+        Hash over its vocabulary; empty where there is none, and in artefacts that know none.
+    adapter : str, default ""
+        The last part of the name of what was merged into the weights.
+    revision : str, default ""
+        The branch, tag or commit on the hub that was asked for.
     """
 
     name: str
     weights: str
     dtype: str
     processing: str
+    tokenizer: str = ""
+    adapter: str = ""
+    revision: str = ""
 
     def check(self, other: ModelId, what: str, *, other_model: bool | None = None) -> None:
         """That something made on this model may be used with another.
@@ -59,12 +69,14 @@ class ModelId:
         Raises
         ------
         MechRewardError
-            Other weights, or another processing state.
+            Other weights, another processing state, or another tokenizer.
         """
-        for part in ("weights", "processing"):
+        for part in ("weights", "processing", "tokenizer"):
             if part == "weights" and other_model:
                 continue
             mine, theirs = getattr(self, part), getattr(other, part)
+            if part == "tokenizer" and "" in (mine, theirs):
+                continue
             hint = ""
             if part == "weights" and other_model is False:
                 hint = " Give other_model=True to compare them nonetheless."
@@ -99,6 +111,11 @@ def model_id(model: Any) -> ModelId:
         picked = flat.float().cpu()
         values.append(f"{tuple(parameter.shape)}".encode() + picked.numpy().tobytes())
     name = str(getattr(model.cfg, "model_name", "") or type(model).__name__)
+    adapter = revision = ""
+    source = getattr(model, "source", None)
+    if isinstance(source, Source):
+        name, revision = source.name, source.revision or ""
+        adapter = source.adapter.name if source.adapter else ""
     if getattr(model, "compatibility_mode", False):
         processing = "compatibility mode"
     elif hasattr(model, "original_model"):
@@ -107,7 +124,17 @@ def model_id(model: Any) -> ModelId:
         normalization = getattr(model.cfg, "normalization_type", "")
         processing = f"{type(model).__name__} {normalization}".strip()
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    return ModelId(Path(name).name, digest(*values), dtype, processing)
+    return ModelId(
+        Path(name).name, digest(*values), dtype, processing, _words_of(model), adapter, revision
+    )
+
+
+def _words_of(model: Any) -> str:
+    """Hash over the tokenizer's vocabulary; empty without one."""
+    words = getattr(model, "tokenizer", None)
+    vocabulary = words.get_vocab() if hasattr(words, "get_vocab") else {}
+    entries = sorted(vocabulary.items(), key=lambda entry: entry[1])
+    return digest(*(f"{number} {token}" for token, number in entries)) if entries else ""
 
 
 def randomised(model: Any, seed: int = 0) -> Any:

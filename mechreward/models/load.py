@@ -16,12 +16,11 @@ from transformers.cache_utils import DynamicCache
 
 from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.models.ability import limits, no_rollouts
-from mechreward.models.hints import is_hub_name, no_config, no_model
 from mechreward.models.hooked import hooked_class, hooked_step, is_hooked, load_hooked
 from mechreward.models.plain import Plain
 from mechreward.models.site import HOOKS, Site, lacking
+from mechreward.models.sources import find
 
-WEIGHTS = Path(__file__).parent / "weights"
 # What the libraries raise for a folder that holds no whole model.
 DAMAGED = (
     OSError,
@@ -34,17 +33,15 @@ DAMAGED = (
 )
 
 
-def bundled() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(folder.parent.name for folder in WEIGHTS.glob("*/config.json"))
-
-
 def load(
     name: str | Path,
     *,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
     kind: str = "bridge",
-    device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    device_map: str | dict[str, Any] | None = None,
     check: bool = True,
 ) -> Any:
     """A TransformerLens model by name, without weight processing.
@@ -55,15 +52,22 @@ def load(
     Parameters
     ----------
     name : str or Path
-        A bundled model (`bundled` lists them), a folder in HuggingFace format, or `owner/model` on
-        the hub.
+        A bundled model (`bundled` lists them), "smollm2" (once `make real` has made it), a folder
+        in HuggingFace format, a folder with an adapter whose config names its base model, a GGUF
+        file (read once into the user's cache), or `owner/model` on the hub.
+    adapter : str, Path or None, default None
+        A LoRA adapter, folder or `owner/name` on the hub, that is merged into the weights.
+    revision : str or None, default None
+        Branch, tag or commit of a model on the hub; None is the newest.
     kind : str, default "bridge"
         "bridge" (TransformerBridge) or "hooked" (HookedTransformer, in transformer-lens before
         version 4).
-    device : str, default "cpu"
-        Where its parameters go.
     dtype : torch.dtype, default torch.float32
         Of its parameters.
+    device : str, default "cpu"
+        Where its parameters go.
+    device_map : str, dict or None, default None
+        Instead of `device`, for a model that needs several: "auto", or as accelerate takes it.
     check : bool, default True
         Whether the logits of a short text are compared with plain HuggingFace's, at once and token
         by token.
@@ -76,34 +80,32 @@ def load(
     Raises
     ------
     MechRewardError
-        No such bundled model, folder, hub model or kind; tensors that are missing, left over or
-        mis-shaped; other logits; or it cannot be loaded.
+        No such bundled model, folder, file, hub model, adapter or kind; tensors that are missing,
+        left over or mis-shaped; other logits; or it cannot be loaded.
     """
     one_of("kind of model", kind, LOADERS)
     if kind == "hooked":
         hooked_class()
-    folder = WEIGHTS / str(name) if str(name) in bundled() else Path(name).expanduser()
-    here = folder.is_dir()
-    if here and not (folder / "config.json").is_file():
-        raise MechRewardError(no_config(folder))
-    if not (here or is_hub_name(str(name))):
-        raise MechRewardError(no_model(str(name), bundled()))
-    plain = Plain(reads=check)
-    source = folder if here else str(name)
+        require(device_map is None, 'kind="hooked" lies on one device: give device=.')
+    source = find(name, adapter, revision)
+    plain = Plain(reads=check, adapter=source.adapter)
+    place: dict[str, Any] = {"device": device} if device_map is None else {"device_map": device_map}
+    if source.revision:
+        place["revision"] = source.revision
     try:
         with _no_bars():
-            model = LOADERS[kind](source, _tokenizer_of(folder), device, dtype, plain)
+            words = _tokenizer_of(source.weights)
+            model = LOADERS[kind](source.weights, words, dtype, plain, **place)
             silent = _compare(model, plain) if check else []
     except DAMAGED as error:
-        what = f"the model folder {folder}" if here else f"{name} from the hub"
-        if not (here or isinstance(error, MechRewardError)):
-            what = f"{name}, which is no folder here, from the hub"
+        what = source.what if isinstance(error, MechRewardError) else source.what_if_missing
         why = " ".join(str(error).split())
         hint = ' (kind="bridge" may)' if kind == "hooked" else ""
         raise MechRewardError(f"cannot load {what} as {kind}{hint}: {why}") from error
+    model.source = source  # for the model's identity
     about = limits(model, silent)
     if about:
-        warnings.warn(f"{folder.name}: {about}.", stacklevel=2)
+        warnings.warn(f"{source.name}: {about}.", stacklevel=2)
     return model
 
 
@@ -136,22 +138,23 @@ def _compare(model: Any, plain: Plain) -> list[Site]:
 
 
 def _load_bridge(
-    name: str | Path, tokenizer: Any, device: str, dtype: torch.dtype, plain: Plain
+    weights: str | Path, tokenizer: Any, dtype: torch.dtype, plain: Plain, **place: Any
 ) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
     return TransformerBridge.boot_transformers(
-        str(name), device=device, dtype=dtype, tokenizer=tokenizer, model_class=plain
+        str(weights), dtype=dtype, tokenizer=tokenizer, model_class=plain, **place
     ).eval()
 
 
 LOADERS = {"bridge": _load_bridge, "hooked": load_hooked}
 
 
-def _tokenizer_of(folder: Path) -> Any:
+def _tokenizer_of(weights: str | Path) -> Any:
     """The folder's own tokenizer; None leaves the choice to TransformerLens."""
     from transformers import PreTrainedTokenizerFast
 
+    folder = Path(weights)
     if not (folder / "tokenizer.json").is_file():
         return None
     words = PreTrainedTokenizerFast.from_pretrained(folder)

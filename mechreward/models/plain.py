@@ -4,12 +4,14 @@ it has to give again."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 
 from mechreward.base.errors import require
+from mechreward.models.adapter import merged
 
 CAUSAL = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
 NAMED = 4  # tensors that a message names before it only counts them
@@ -26,6 +28,8 @@ class Plain:
     reads : bool
         Whether the model that is loaded reads a short text at once, before anything is built around
         it.
+    adapter : Path or None, default None
+        An adapter that is merged into it before.
 
     Attributes
     ----------
@@ -37,8 +41,9 @@ class Plain:
 
     LENGTH = 32  # our choice: it costs a large model seconds
 
-    def __init__(self, reads: bool) -> None:
+    def __init__(self, reads: bool, adapter: Path | None = None) -> None:
         self.reads = reads
+        self.adapter = adapter
         self.tokens: Int[torch.Tensor, "1 pos"] = torch.zeros(1, 0, dtype=torch.long)
         self.logits: Float[torch.Tensor, "1 pos vocab"] | None = None
 
@@ -49,20 +54,25 @@ class Plain:
         Raises
         ------
         MechRewardError
-            No causal language model, or tensors that are missing, left over, or of another shape.
+            No causal language model; tensors that are missing, left over, or of another shape; or
+            an adapter that does not fit.
         """
         from transformers import AutoConfig
 
-        config = config or AutoConfig.from_pretrained(name)
+        if config is None:
+            config = AutoConfig.from_pretrained(name, revision=options.get("revision"))
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, report = _class_of(config).from_pretrained(name, config=config, **options)
         _refuse(report)
+        if self.adapter:
+            model = merged(model, self.adapter)
         if self.reads:
             text = model.config.get_text_config()
             most = getattr(text, "max_position_embeddings", None) or self.LENGTH
             length = min(self.LENGTH, most)
             self.tokens = torch.arange(length)[None] * 7 % text.vocab_size
-            self.logits = model.eval()(self.tokens).logits
+            device = model.get_input_embeddings().weight.device
+            self.logits = model.eval()(self.tokens.to(device)).logits.cpu()
         return model
 
     def compare(self, logits: Float[torch.Tensor, "1 pos vocab"], whose: str) -> None:

@@ -22,7 +22,7 @@ from mechreward.causal.certificate import Certificate
 from mechreward.experiments.certificate import claim_rows
 from mechreward.experiments.rows import SCHEMA, Detail, Results, Row, row_of
 from mechreward.experiments.split import shared
-from mechreward.models.load import WEIGHTS
+from mechreward.models.sources import WEIGHTS
 from mechreward.stats import Interval
 
 FILE = Path("docs/data/results.json.gz")

@@ -21,7 +21,7 @@ from mechreward.probing.targets import TARGETS
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.studies.study import Study
-from mechreward.tasks import TASKS
+from mechreward.tasks import GAMES
 from mechreward.tasks.base import SPLITS
 
 STEERED = 100  # problems at most that sets are steered on
@@ -355,8 +355,8 @@ def _besides(study: Study, kind: str) -> list[Row]:
     site = ablated.neurons.site
     setting = _setting(study, "R4", site)
     problems = {}
-    if study.plan.task in TASKS:  # a planted model knows its own task alone
-        for name in TASKS:
+    if study.plan.task in GAMES:  # other models know one task alone
+        for name in GAMES:
             if name != study.plan.task:
                 problems[name] = study.plan.problems(tasks.get(name), "ablated")
     acts = _tokens(study, "train", site)

@@ -6,21 +6,24 @@ from mechreward.tasks.chain import Chain
 from mechreward.tasks.countdown import Countdown
 from mechreward.tasks.lines import LineTask
 from mechreward.tasks.paths import Paths
+from mechreward.tasks.words import Words
 
-TASKS: dict[str, type[LineTask]] = {task.name: task for task in (Countdown, Chain, Paths)}
+# What the models of some hundred words play.
+GAMES: dict[str, type[LineTask]] = {task.name: task for task in (Countdown, Chain, Paths)}
+TASKS: dict[str, type[Task]] = {**GAMES, Words.name: Words}
 
 
-def get(name: str) -> LineTask:
+def get(name: str) -> Task:
     """The bundled task of that name.
 
     Parameters
     ----------
     name : str
-        "countdown", "chain" or "paths".
+        "countdown", "chain", "paths" or "words".
 
     Returns
     -------
-    LineTask
+    Task
         The task with its default sizes.
 
     Raises
@@ -32,4 +35,16 @@ def get(name: str) -> LineTask:
     return TASKS[name]()
 
 
-__all__ = ["TASKS", "Chain", "Countdown", "LineTask", "Paths", "Problem", "Task", "Verdict", "get"]
+__all__ = [
+    "GAMES",
+    "TASKS",
+    "Chain",
+    "Countdown",
+    "LineTask",
+    "Paths",
+    "Problem",
+    "Task",
+    "Verdict",
+    "Words",
+    "get",
+]

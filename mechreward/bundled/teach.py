@@ -1,0 +1,311 @@
+"""How the `words` models were made: `python -m mechreward.bundled.teach`.
+
+`words-base` imitates right solutions of word problems (supervised, the answer alone);
+`words-rl` goes on from there by group-relative policy gradient on verified reward. Both are LoRA
+adapters of SmolLM2-135M-Instruct (`make real`). Seeded, resumable, on CPU or CUDA.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from tqdm.auto import trange
+
+from mechreward.base.errors import one_of
+from mechreward.base.streams import stream
+from mechreward.bundled.checkpoint import go_on, keep
+from mechreward.bundled.packed import log_probabilities, packed
+from mechreward.bundled.train import autocast
+from mechreward.models.engine import Job, generate
+from mechreward.models.real import NAME, fetch
+from mechreward.models.sources import WEIGHTS
+from mechreward.models.text import decode, encode
+from mechreward.tasks.base import Problem, split_of
+from mechreward.tasks.words import Words, solution
+
+TASK = Words()
+VALIDATED = 150  # validation problems that a checkpoint is tried on
+# Problems that the gradient is taken of at once: memory, not the result.
+AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Everything that decides an adapter.
+
+    Attributes
+    ----------
+    name : str
+        Of the model.
+    parent : str
+        Where training begins: "smollm2", or the name of a lesson.
+    steps : int
+        Updates.
+    learning_rate : float
+        The largest; it falls to 0.
+    batch : int
+        Problems of an update.
+    samples : int, default 0
+        Answers to every problem, for policy gradient; 0 imitates solutions.
+    rank : int, default 8
+        Of the adapter, which is on all linear layers.
+    save_every : int, default 10
+        Updates between checkpoints.
+    seed : int, default 0
+        Of weights, problems and answers.
+    """
+
+    name: str
+    parent: str
+    steps: int
+    learning_rate: float
+    batch: int
+    samples: int = 0
+    rank: int = 8
+    save_every: int = 10
+    seed: int = 0
+
+
+LESSONS = {
+    lesson.name: lesson
+    for lesson in (
+        Lesson("words-base", NAME, 130, 1e-3, 16),
+        Lesson("words-rl", "words-base", 100, 5e-4, 32, samples=8),
+    )
+}
+
+
+class Pupil:
+    """A model under an adapter that learns, and the merged model that answers meanwhile.
+
+    Attributes
+    ----------
+    learner : PeftModel
+        Its adapter alone has gradients.
+    actor : PreTrainedModel
+        The same weights merged, as `merge` left them: it can be sampled from fast.
+    tokenizer : PreTrainedTokenizerBase
+        Of both.
+    """
+
+    def __init__(self, lesson: Lesson, device: str) -> None:
+        from peft import LoraConfig, PeftModel, get_peft_model
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        folder = fetch()
+        torch.manual_seed(stream("adapter", lesson.seed))
+        base: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        if lesson.parent == NAME:
+            config = LoraConfig(
+                task_type="CAUSAL_LM",
+                r=lesson.rank,
+                lora_alpha=2 * lesson.rank,
+                target_modules="all-linear",
+            )
+            learner = get_peft_model(base, config)
+        else:
+            learner = PeftModel.from_pretrained(
+                base, str(WEIGHTS / lesson.parent), is_trainable=True, torch_device="cpu"
+            )
+        self.learner: Any = learner.float().to(device)
+        actor: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.actor = actor.to(device).eval()
+        self.actor.requires_grad_(False)
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What learns, by name."""
+        named = self.learner.named_parameters()
+        return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Let the actor answer with the learner's present weights."""
+        inner = self.learner.get_base_model()
+        for name, module in inner.named_modules():
+            if hasattr(module, "get_delta_weight"):
+                change = module.get_delta_weight("default")
+                weight = module.get_base_layer().weight
+                self.actor.get_submodule(name).weight.copy_(weight + change)
+
+    def prompt(self, problem: Problem) -> torch.Tensor:
+        """Tokens of a problem."""
+        return encode(self, problem.prompt)
+
+    def answers(
+        self, problems: Sequence[Problem], samples: int, key: tuple[str | int, ...]
+    ) -> tuple[list[torch.Tensor], list[int]]:
+        """What the actor says to every problem `samples` times, and the rewards."""
+        jobs = []
+        for problem in problems:
+            prompt = self.prompt(problem)
+            for number in range(samples):
+                own = (*key, problem.id, number)
+                jobs.append(Job(prompt, len(prompt), TASK.max_tokens, own))
+        eos = int(self.tokenizer.eos_token_id)
+        said = [row.tokens for row in generate(self.actor, jobs, eos=eos)]
+        rewards = []
+        for number, tokens in enumerate(said):
+            text = decode(self, tokens)
+            rewards.append(TASK.verify(problems[number // samples], text).reward)
+        return said, rewards
+
+    @property
+    def original_model(self) -> Any:
+        """What `models.text` asks for the tokens that end an answer."""
+        return self.actor
+
+
+def train(lesson: Lesson, work: Path, device: str) -> Path:
+    """Train or resume one adapter.
+
+    Returns the folder that holds the checkpoint with optimiser state and log.
+    """
+    folder = work / lesson.name
+    pupil = Pupil(lesson, device)
+    parameters = pupil.parameters
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=lesson.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+    )
+    done, spent = go_on(folder, parameters, optimizer, lesson)
+    update = reinforce if lesson.samples else imitate
+    bar = trange(
+        done, lesson.steps, initial=done, total=lesson.steps, desc=lesson.name, mininterval=5
+    )
+    reports: list[dict[str, float]] = []
+    began = time.perf_counter()
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = _schedule(lesson, step)
+        reports.append(update(pupil, optimizer, lesson, step))
+        if (step + 1) % lesson.save_every == 0 or step + 1 == lesson.steps:
+            mean = {}
+            for name in reports[0]:
+                mean[name] = sum(report[name] for report in reports) / len(reports)
+            mean["validation"] = validate(pupil)
+            seconds = spent + time.perf_counter() - began
+            bar.set_postfix({name: f"{value:.3f}" for name, value in mean.items()})
+            keep(folder, parameters, optimizer, lesson, step + 1, seconds, mean)
+            reports = []
+    return folder
+
+
+def imitate(
+    pupil: Pupil, optimizer: torch.optim.Optimizer, lesson: Lesson, step: int
+) -> dict[str, float]:
+    """One supervised step: next-token loss on right solutions, not on the prompts."""
+    problems = draw_problems(lesson, step)
+    rows = []
+    for problem in problems:
+        answer = pupil.tokenizer(solution(problem), add_special_tokens=False).input_ids
+        rows.append((pupil.prompt(problem).tolist(), [[*answer, pupil.tokenizer.eos_token_id]]))
+    total = sum(len(answer) for _, (answer,) in rows)
+    loss = 0.0
+    optimizer.zero_grad()
+    for start in range(0, len(rows), 4 * AT_ONCE):
+        with autocast(pupil.learner.device):
+            scores = log_probabilities(
+                pupil.learner.get_base_model(), packed(rows[start : start + 4 * AT_ONCE])
+            )
+        part = -scores.sum() / total
+        part.backward()
+        loss += float(part.detach())
+    return {"loss": loss, "gradient_norm": _step(pupil, optimizer)}
+
+
+def reinforce(
+    pupil: Pupil, optimizer: torch.optim.Optimizer, lesson: Lesson, step: int
+) -> dict[str, float]:
+    """One policy-gradient step.
+
+    Advantage is reward against the mean of the problem's own samples, over their sd. On-policy (one
+    update for fresh rollouts), no ratio to clip, no KL term. Problems whose answers are all right,
+    or all wrong, teach nothing.
+    """
+    problems = draw_problems(lesson, step)
+    pupil.merge()
+    key = (f"reinforce {lesson.name}", lesson.seed, step)
+    said, rewards = pupil.answers(problems, lesson.samples, key)
+    groups = torch.tensor(rewards, dtype=torch.float32).view(-1, lesson.samples)
+    advantage = groups - groups.mean(1, keepdim=True)
+    advantage /= groups.std(1, keepdim=True) + 1e-4
+    mixed = [number for number in range(len(problems)) if groups[number].std() > 0]
+    rows, weights = [], []
+    for number in mixed:
+        answers = said[number * lesson.samples : (number + 1) * lesson.samples]
+        rows.append((pupil.prompt(problems[number]).tolist(), [row.tolist() for row in answers]))
+        weights.append(advantage[number])
+    total = max(1, sum(len(answer) for _, answers in rows for answer in answers))
+    optimizer.zero_grad()
+    for start in range(0, len(rows), AT_ONCE):
+        some = packed(rows[start : start + AT_ONCE])
+        with autocast(pupil.learner.device):
+            scores = log_probabilities(pupil.learner.get_base_model(), some)
+        worth = torch.cat(weights[start : start + AT_ONCE]).to(scores)[some.answer]
+        (-(worth * scores).sum() / total).backward()
+    return {
+        "reward": float(groups.mean()),
+        "mixed_groups": len(mixed) / len(problems),
+        "gradient_norm": _step(pupil, optimizer),
+        "tokens": sum(map(len, said)) / len(said),
+    }
+
+
+def validate(pupil: Pupil, n: int = VALIDATED) -> float:
+    """Accuracy at temperature 1 on `n` validation problems."""
+    pupil.merge()
+    _, rewards = pupil.answers(TASK.problems("validation", n), 1, ("validate",))
+    return sum(rewards) / n
+
+
+def draw_problems(lesson: Lesson, step: int) -> list[Problem]:
+    """Random training problems of an update."""
+    rng = random.Random(f"{lesson.name}/{lesson.seed}/{step}")
+    problems: list[Problem] = []
+    while len(problems) < lesson.batch:
+        problem = TASK.draw(rng)
+        if problem is not None and split_of(problem.id) == "train":
+            problems.append(problem)
+    return problems
+
+
+def _step(pupil: Pupil, optimizer: torch.optim.Optimizer) -> float:
+    """Take the step; returns the norm of the gradient before it is clipped."""
+    norm = torch.nn.utils.clip_grad_norm_(pupil.parameters.values(), 1.0)
+    optimizer.step()
+    return float(norm)
+
+
+def _schedule(lesson: Lesson, step: int) -> float:
+    """Linear warm-up over a twentieth of the updates, then linear to 0."""
+    warm = min(1.0, (step + 1) / (0.05 * lesson.steps))
+    return lesson.learning_rate * warm * (1 - step / lesson.steps)
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    names: list[str] = typer.Argument(
+        None, help="Models to train, parents first; all if none is named."
+    ),
+    work: Path = typer.Option(Path("runs/train"), help="Folder for checkpoints and logs."),
+    device: str = typer.Option("cuda" if torch.cuda.is_available() else "cpu"),
+) -> None:
+    """Train the adapters of the words models."""
+    for name in names or LESSONS:
+        one_of("lesson", name, LESSONS)
+        train(LESSONS[name], work, device)
+
+
+if __name__ == "__main__":
+    app()
