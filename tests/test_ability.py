@@ -137,7 +137,7 @@ def rollouts_of(model: Any) -> Rollouts:
     """As from elsewhere: nothing is sampled."""
     problem = tiny.Even().problems("train", 1)[0]
     run = Trajectory(
-        problem.id, TEXT, 8, (7, 12, 19), Verdict("correct", ""), torch.zeros(12), 0, 0
+        problem.id, TEXT, 8, (7, 12, 19), Verdict("correct", ""), torch.zeros(12), True
     )
     return Rollouts((run,), (problem,), Policy(), model_id(model), 0)
 

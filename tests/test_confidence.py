@@ -43,7 +43,7 @@ def runs() -> Rollouts:
         verdict = Verdict("correct" if right else "incorrect")
         problem = Problem(f"p{i // 2}", f"question {i // 2}", "", {"difficulty": DIFFICULTY[i]})
         trajectories.append(
-            Trajectory(problem.id, tokens, PROMPT[i], ends, verdict, torch.tensor(SPOKEN[i]))
+            Trajectory(problem.id, tokens, PROMPT[i], ends, verdict, torch.tensor(SPOKEN[i]), True)
         )
         problems.append(problem)
     return Rollouts(tuple(trajectories), tuple(problems), Policy(), made.MODEL)

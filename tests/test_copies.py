@@ -32,7 +32,7 @@ def rollouts(*problems: Problem) -> Rollouts:
     runs = []
     for one in problems:
         verdict = Verdict("correct")
-        runs.append(Trajectory(one.id, torch.arange(4), 2, (1, 3), verdict, torch.zeros(2)))
+        runs.append(Trajectory(one.id, torch.arange(4), 2, (1, 3), verdict, torch.zeros(2), True))
     return Rollouts(tuple(runs), tuple(problems), Policy(), made.MODEL)
 
 

@@ -56,7 +56,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def rollouts(seed: int) -> Rollouts:
     problem = Problem(f"p{seed}", "3 4", "7")
     tokens = torch.tensor([1, 5 + seed, 6, 7])
-    run = Trajectory(problem.id, tokens, 2, (1, 3), Verdict("correct"), torch.tensor([-0.5, -1.0]))
+    scores = torch.tensor([-0.5, -1.0])
+    run = Trajectory(problem.id, tokens, 2, (1, 3), Verdict("correct"), scores, True)
     return Rollouts((run,), (problem,), Policy(), made.MODEL, seed)
 
 

@@ -183,6 +183,7 @@ def written(count: int = 30, length: int = 8, prompt: int = 3) -> Rollouts:
             (prompt - 1, length - 1),
             Verdict("correct", ""),
             torch.zeros(length - prompt),
+            True,
         )
         for i in range(count)
     )

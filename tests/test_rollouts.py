@@ -413,7 +413,8 @@ def test_the_continuation_limit_is_what_is_left(tiny_model, runs, monkeypatch: p
 
 
 def test_an_answer_of_nothing_has_one_state():
-    run = Trajectory("x", torch.tensor([1, 5]), 2, (1,), Verdict("incorrect", "x"), torch.zeros(0))
+    verdict = Verdict("incorrect", "x")
+    run = Trajectory("x", torch.tensor([1, 5]), 2, (1,), verdict, torch.zeros(0), True)
     assert (run.steps, run.length, run.reward) == (0, 0, 0)
     text = SimpleNamespace(tokenizer=tiny.tokenizer())
     assert TASK.step_ends(pieces(text, run.tokens), 2) == [1]

@@ -239,7 +239,7 @@ def ablate(
             (the same rows for a set and for all its controls).
         draws: matched sets (default 19).
         random_draws: random sets of each kind (default 5).
-        policy: temperature and top-p; None (default) for the policy's defaults.
+        policy: how tokens are drawn and where answers end; None (default) for its defaults.
         what: title of the progress bars; None for none.
 
     Raises:

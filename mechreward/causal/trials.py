@@ -161,7 +161,7 @@ def steered(
         clean, tokens: rollouts of the model as it is and their activations at every token, for the
             damage meter.
         level: of the rank and of the test (default .01).
-        policy: temperature and top-p; None (default) for the policy's defaults.
+        policy: how tokens are drawn and where answers end; None (default) for its defaults.
         what: title of the progress bars; None (default) for none.
     """
 

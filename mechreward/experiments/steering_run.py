@@ -127,7 +127,7 @@ class Trial:
         task = problems[0].task
         longest = 512
         if task is not None:
-            longest = max(len(run.tokens) for run in runs) + task.max_tokens
+            longest = max(len(run.tokens) for run in runs) + runs.policy.limit(task)
         halves = []
         for number, run in enumerate(runs):
             if run.steps > 1:

@@ -27,6 +27,7 @@ from mechreward.models.jobs import Continuation, Job, Prefix, check_jobs
 from mechreward.models.load import device_of, forward_step
 from mechreward.models.policy import Policy, draw
 from mechreward.models.row_edits import RowEdits
+from mechreward.models.stops import Stops
 
 Hooks = Sequence[tuple[str, Any]]
 
@@ -148,6 +149,7 @@ class _Run:
         self.prefilled: dict[Prefix, tuple[list[Pair], int]] = {}
         self.edits = RowEdits((job.edits for job in jobs), device)
         self.lean: LeanPass | None = None
+        self.stops: Stops | None = None
         self.catcher: Catcher | None = None
         if capture is not None:
             for site in capture.read:
@@ -214,19 +216,42 @@ class _Run:
         self.said[:n] += 1
         full = self.said[:n] >= self.limit[:n]
         over = self.live[:n] & ((drawn[:, None] == self.ends).any(-1) | full)
-        marks = over[None]
+        marks = [over]
         if self.catcher and self.catcher.chooses:
-            marks = torch.stack([over, over | self.catcher.ending(drawn)])
+            marks.append(over | self.catcher.ending(drawn))
+        if self.policy.stop:
+            marks.append(self.live[:n] & self._stops(logits).may_end[drawn])
         # The one place of a step that waits for the device.
-        marked = torch.nonzero(marks).tolist()
+        marked: list[list[int]] = [[] for _ in marks]
+        for kind, row in torch.nonzero(torch.stack(marks)).tolist():
+            marked[kind].append(row)
+        stopped = self._stopped(marked[-1]) if self.policy.stop else set[int]()
+        ended = sorted({*marked[0], *stopped})
         if self.catcher:
-            self.catcher.mark(self.ids[row] for kind, row in marked if kind)
-        ended = [row for kind, row in marked if not kind]
+            caught = {*marked[1], *stopped} if self.catcher.chooses else stopped
+            self.catcher.mark(self.ids[row] for row in sorted(caught))
         if ended:
-            self._collect(ended)
+            self._collect(ended, stopped)
         return len(ended)
 
-    def _collect(self, ended: list[int]) -> None:
+    def _stops(self, logits: torch.Tensor) -> Stops:
+        """What looks for the texts that end an answer."""
+        if self.stops is None:
+            self.stops = Stops(self.model, self.policy.stop, logits.shape[1], self.device)
+        return self.stops
+
+    def _stopped(self, rows: list[int]) -> set[int]:
+        """Which of these rows' answers have just said a text that ends them."""
+        stopped = set()
+        for row in rows:
+            job = self.jobs[self.ids[row]]
+            before = job.trunk[job.length - job.begun : job.length]
+            new = self.tokens[row, : int(self.said[row])].cpu()
+            if self.stops is not None and self.stops.reached(before, new):
+                stopped.add(row)
+        return stopped
+
+    def _collect(self, ended: list[int], stopped: set[int]) -> None:
         """Keep the answers of rows that have just ended, and stop counting the rows."""
         lengths = self.said[ended].tolist()
         tokens = self.tokens[ended].cpu()
@@ -235,7 +260,7 @@ class _Run:
             answer = tokens[i, : lengths[i]].clone()
             scores = logprobs[i, : lengths[i]].clone()
             self._check(self.ids[row], answer, scores)
-            finished = int(answer[-1]) in self.eos
+            finished = int(answer[-1]) in self.eos or row in stopped
             self.done[self.ids[row]] = Continuation(answer, scores, finished)
         self.leaving = [self.ids[row] for row in ended]
         if self.catcher is None:

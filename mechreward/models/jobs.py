@@ -37,6 +37,8 @@ class Job:
         Interventions of this row alone.
     problem : str, default ""
         Id of the problem, which errors name.
+    begun : int, default 0
+        How many of the prefix's last tokens are of the answer already.
     """
 
     trunk: Int[torch.Tensor, " pos"]
@@ -45,6 +47,7 @@ class Job:
     key: tuple[int | str, ...]
     edits: tuple[Edit, ...] = ()
     problem: str = ""
+    begun: int = 0
 
     @property
     def prefix(self) -> Prefix:
@@ -67,7 +70,7 @@ class Continuation:
     logprobs : tensor [gen]
         The model's log-probability of each.
     finished : bool
-        Whether an end-of-sequence token was drawn.
+        Whether it ended by itself: with an end-of-sequence token or a text of `Policy.stop`.
     caught : Caught or None, default None
         What the call captured of the job.
     """
@@ -149,6 +152,6 @@ def _too_long(name: str, job: Job, context: int) -> None:
         )
     raise MechRewardError(
         f"{name}: {job.length} tokens and a limit of {job.max_new} new ones are more than the "
-        f"{context} that the model's context holds; shorten the prompt or lower the task's "
-        "max_tokens."
+        f"{context} that the model's context holds; shorten the prompt or lower max_tokens, "
+        "the policy's or the task's."
     )

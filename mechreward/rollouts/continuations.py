@@ -127,7 +127,7 @@ def answer(
 
     Args:
         jobs: (state, edits, key) of each answer.
-        policy: temperature and top-p; None (default) for the policy's defaults.
+        policy: how tokens are drawn and where answers end; None (default) for its defaults.
         batch: rows decoded at once (default 256).
         what: title of the progress bar; None (default) for none.
 
@@ -140,11 +140,14 @@ def answer(
     """
     require(len(jobs) > 0, "there is no state to go on from.")
     task = task_of([state.problem for state, _, _ in jobs])
+    policy = policy or Policy()
+    limit = policy.limit(task)
     wanted = []
     for state, edits, key in jobs:
         length = len(state.tokens)
-        room = task.max_tokens - (length - state.prompt_len)
-        wanted.append(Job(state.tokens, length, room, key, edits, state.problem.id))
+        begun = length - state.prompt_len
+        id_ = state.problem.id
+        wanted.append(Job(state.tokens, length, limit - begun, key, edits, id_, begun))
     continuations = generate(
         model, wanted, eos=eos_ids(model), policy=policy, batch=batch, what=what
     )
@@ -188,11 +191,10 @@ def answer_arms(
 
 def outcomes(model: Any, runs: Rollouts) -> Answers:
     """Answers [trajectory] that were sampled already."""
-    eos = eos_ids(model)
     return Answers(
         np.array(runs.rewards),
         np.array([run.verdict.outcome != "unverifiable" for run in runs]),
-        np.array([int(run.tokens[-1]) in eos for run in runs]),
+        np.array([run.ended for run in runs]),
         np.array([run.length for run in runs]),
         _turns_back(model, [run.tokens[run.prompt_len :] for run in runs]),
     )

@@ -159,10 +159,11 @@ def sample_arms(
         for number in range(k):
             asked.append((problem, prompt, number))
     jobs = []
+    limit = policy.limit(task)
     for edits in arms:
         for problem, prompt, number in asked:
             key = answer_key(seed, problem, number)
-            jobs.append(Job(prompt, len(prompt), task.max_tokens, key, edits, problem.id))
+            jobs.append(Job(prompt, len(prompt), limit, key, edits, problem.id))
     answers = generate(
         model, jobs, eos=eos_ids(model), policy=policy, batch=batch, hooks=hooks, what=what
     )
@@ -177,7 +178,7 @@ def sample_arms(
         made = zip(asked, answers[start:], verdicts[start:], strict=False)
         for (problem, prompt, number), answer, verdict in made:
             tokens = torch.cat([prompt, answer.tokens])
-            ends, fault = step_ends(model, task, tokens, len(prompt), answer.finished)
+            ends, fault = step_ends(model, task, tokens, len(prompt))
             if fault:
                 faults.setdefault(problem.id, fault)
             run = Trajectory(
@@ -187,6 +188,7 @@ def sample_arms(
                 step_ends=ends,
                 verdict=verdict,
                 logprobs=answer.logprobs,
+                ended=answer.finished,
                 seed=seed,
                 sample=number,
             )

@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from mechreward.base.errors import shown
 from mechreward.base.limit import TimeUp, within
-from mechreward.models.text import pieces
+from mechreward.models.text import eos_ids, pieces
 from mechreward.tasks import Task
 
 
@@ -22,7 +22,7 @@ class StepWarning(UserWarning):
 
 
 def step_ends(
-    model: Any, task: Task, tokens: Int[torch.Tensor, " pos"], prompt_len: int, ended: bool
+    model: Any, task: Task, tokens: Int[torch.Tensor, " pos"], prompt_len: int
 ) -> tuple[tuple[int, ...], str]:
     """Absolute index of each step's last token, as the task cuts the text; entry 0 is s_0.
 
@@ -40,8 +40,6 @@ def step_ends(
         Prompt and answer.
     prompt_len : int
         How many of them are the prompt.
-    ended : bool
-        Whether the last token is an end-of-sequence token.
 
     Returns
     -------
@@ -63,7 +61,8 @@ def step_ends(
     if not (rising and len(ends) > 1 and ends[0] == prompt_len - 1 and ends[-1] <= last):
         wanted = f"positions that rise from {prompt_len - 1}, the prompt's last, to {last} at most"
         return whole, f"{shown(ends)} are no {wanted}"
-    if ended and len(ends) > 2 and ends[-2:] == [last - 1, last]:
+    closed = int(tokens[-1]) in eos_ids(model)
+    if closed and len(ends) > 2 and ends[-2:] == [last - 1, last]:
         del ends[-2]
     return tuple(ends), ""
 

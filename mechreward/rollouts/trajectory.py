@@ -40,6 +40,8 @@ class Trajectory:
         The task's.
     logprobs : tensor [gen]
         The model's own at temperature 1.
+    ended : bool
+        Whether it ended by itself: with an end-of-sequence token or a text of `Policy.stop`.
     seed : int, default 0
         Names, with `sample`, the generator that drew it.
     sample : int, default 0
@@ -58,6 +60,7 @@ class Trajectory:
     step_ends: tuple[int, ...]
     verdict: Verdict
     logprobs: Float[torch.Tensor, " gen"] = field(repr=False)
+    ended: bool
     seed: int = 0
     sample: int = 0
 
@@ -185,6 +188,7 @@ class Rollouts:
                 "prompt_len": run.prompt_len,
                 "step_ends": run.step_ends,
                 "verdict": [run.verdict.outcome, run.verdict.reason],
+                "ended": run.ended,
                 "seed": run.seed,
                 "sample": run.sample,
                 "tokens": len(run.tokens),
@@ -245,6 +249,7 @@ class Rollouts:
                 step_ends=tuple(row["step_ends"]),
                 verdict=Verdict(*row["verdict"]),
                 logprobs=tensors["logprobs"][logprob : logprob + length],
+                ended=row["ended"],
                 seed=row["seed"],
                 sample=row["sample"],
             )

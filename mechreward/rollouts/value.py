@@ -213,7 +213,7 @@ def estimate(
 ) -> Values:
     """V-hat of every state: continuations from every step boundary, under the runs' own policy.
 
-    Temperature, top-p and what is left of the token limit are those of the rollout. A trajectory is
+    What is left of the token limit is the limit. A trajectory is
     prefilled once; all continuations of all its boundaries fork from there.
 
     Parameters
@@ -256,15 +256,19 @@ def estimate(
     runs.model_id.check(model_id(model), "set of rollouts")
     task = task_of(runs.problems)
     check_problems(task, runs.problems)
+    limit = runs.policy.limit(task)
     states = []  # (trajectory, step, reward, group) of every row
     jobs, rows = [], []
     for number, (run, group) in enumerate(zip(runs, runs.groups, strict=True)):
         for step, end in enumerate(run.step_ends):
             if step < run.steps:
-                room = task.max_tokens - (end + 1 - run.prompt_len)
+                begun = end + 1 - run.prompt_len
                 for j in range(k):
                     key = ("value", seed, run.problem_id, run.seed, run.sample, step, j)
-                    jobs.append(Job(run.tokens, end + 1, room, key, problem=run.problem_id))
+                    id_ = run.problem_id
+                    jobs.append(
+                        Job(run.tokens, end + 1, limit - begun, key, problem=id_, begun=begun)
+                    )
                     rows.append(len(states))
             states.append((number, step, run.reward, group))
     continuations = generate(

@@ -1,0 +1,87 @@
+"""Where the steps of a text end: lines, paragraphs, sentences, blocks of tokens."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+from mechreward.base.errors import MechRewardError, one_of, whole
+
+Cut = Callable[[Sequence[str], int], list[int]]
+
+# What ends a step; a step holds what is behind its last word, up to the next one.
+ENDS = {
+    "lines": re.compile(r"\n\s*"),
+    "paragraphs": re.compile(r"\n[^\S\n]*\n\s*"),
+    "sentences": re.compile(r"[.!?…。！？]+[\"'”’)\]*_]*(?:\s+|(?<=[。！？])|$)|\n\s*"),
+}
+KINDS = ("lines", "paragraphs", "sentences", "blocks:N")
+
+
+def cut_of(steps: str) -> Cut:
+    """The cut that goes by a name: "lines", "paragraphs", "sentences", or "blocks:64" (tokens).
+
+    Raises
+    ------
+    MechRewardError
+        Another name.
+    """
+    name, _, size = str(steps).partition(":")
+    if name == "blocks":
+        if not size.isdigit():
+            raise MechRewardError(
+                f"steps={steps!r} says no size: blocks:64 are steps of 64 tokens each."
+            )
+        return _blocks(whole("the size of a block", int(size), 1))
+    if steps not in ENDS:
+        one_of("kind of step", steps, KINDS)
+    return _by_text(ENDS[steps])
+
+
+def _blocks(size: int) -> Cut:
+    def cut(pieces: Sequence[str], prompt_len: int) -> list[int]:
+        last = len(pieces) - 1
+        ends = list(range(prompt_len - 1, last, size))
+        return [*ends, last] if last >= prompt_len else ends or [prompt_len - 1]
+
+    return cut
+
+
+def _by_text(pattern: re.Pattern[str]) -> Cut:
+    """Ends are found in the text and mapped to the tokens that hold them.
+
+    A token that holds the end of a step and the beginning of the next (`.\\n\\n` and more) ends the
+    step. A step without a word is none of its own.
+    """
+
+    def cut(pieces: Sequence[str], prompt_len: int) -> list[int]:
+        ends = [prompt_len - 1]
+        texts = pieces[prompt_len:]
+        if not texts:
+            return ends
+        reach = []  # length of the text up to and with each token
+        length = 0
+        for text in texts:
+            length += len(text)
+            reach.append(length)
+        whole_text = "".join(texts)
+        begin = 0
+        for match in pattern.finditer(whole_text):
+            if not whole_text[begin : match.start()].strip() and match.group().isspace():
+                continue  # no word yet
+            # Up to the last character of the gap: a line break belongs to the step it ends.
+            token = prompt_len + bisect_left(reach, match.end())
+            if token > ends[-1]:
+                ends.append(token)
+            begin = match.end()
+        last = len(pieces) - 1
+        if ends[-1] == last:
+            return ends
+        if whole_text[begin:].strip() or len(ends) == 1:
+            ends.append(last)
+        else:
+            ends[-1] = last
+        return ends
+
+    return cut

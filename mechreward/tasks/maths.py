@@ -1,0 +1,117 @@
+"""Answers in mathematics by math-verify, in a process of its own.
+
+Its alarm fails in threads without a word, and every answer then counts as wrong. Here another
+process reads and compares, and is ended when it takes too long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+from mechreward.base.errors import require
+
+WORKER = Path(__file__).with_name("maths_worker.py")
+START = 60.0  # seconds for its libraries to be read
+
+
+class Maths:
+    """Asks the process, which begins with the first question.
+
+    Parameters
+    ----------
+    seconds : float
+        Limit of an answer.
+
+    Raises
+    ------
+    MechRewardError
+        math-verify is not installed.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        require(
+            find_spec("math_verify") is not None,
+            "verify='math' needs math-verify: pip install 'math-verify[antlr4_13_2]'.",
+        )
+        self.seconds = seconds
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, gold: str, text: str) -> tuple[str, str]:
+        """Compare a text with the gold answer.
+
+        Returns
+        -------
+        (str, str)
+            "equal", "other", "none" (the text has no answer), "gold" (the gold answer cannot be
+            read) or "late"; and what was read in the text.
+        """
+        process = self._running()
+        question = json.dumps({"gold": gold, "text": text}).encode() + b"\n"
+        line = self._line(process, question, self.seconds)
+        if line is None:
+            self.close()
+            return "late", ""
+        outcome, said = json.loads(line)
+        return str(outcome), str(said)
+
+    def close(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            self.process = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Maths, (self.seconds,)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self.process is not None and self.process.poll() is None:
+            return self.process
+        self.close()
+        # By its path: the package, which would be read with its name, takes seconds.
+        self.process = subprocess.Popen(
+            [sys.executable, str(WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        ready = self._line(self.process, b"", START)
+        require(ready is not None, "the process that runs math-verify does not begin.")
+        return self.process
+
+    @staticmethod
+    def _line(process: subprocess.Popen[bytes], question: bytes, seconds: float) -> bytes | None:
+        """The line that answers; None when the time is up or the process has ended."""
+        into: IO[bytes] | None = process.stdin
+        out: IO[bytes] | None = process.stdout
+        assert into is not None and out is not None
+        line = b""
+        until = time.monotonic() + seconds
+        try:
+            into.write(question)
+            into.flush()
+            while not line.endswith(b"\n"):
+                left = until - time.monotonic()
+                if left <= 0 or not select.select([out], [], [], left)[0]:
+                    return None
+                read = os.read(out.fileno(), 1 << 16)
+                if not read:
+                    return None
+                line += read
+        except BrokenPipeError:
+            return None
+        return line

@@ -1,0 +1,217 @@
+"""A task from the rows of a table: any questions whose answers can be verified."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
+from mechreward.base.files import digest
+from mechreward.tasks.answers import Check, verifier
+from mechreward.tasks.base import (
+    SILENT,
+    SPLITS,
+    Problem,
+    Prompt,
+    Task,
+    Verdict,
+    split_of,
+)
+from mechreward.tasks.cuts import cut_of
+from mechreward.tasks.table import Row, entry, rows_of
+
+Column = str | Callable[[Row], Any]
+HELD_OUT = 0.1  # share of the training rows that are validation where the data has none
+
+
+class TextTask(Task):
+    """Questions and gold answers of a table.
+
+    Parameters
+    ----------
+    rows : list of dict, datasets.Dataset, datasets.DatasetDict, str or Path
+        The table; a file ends in .jsonl, .json, .csv or .parquet.
+    prompt : str or callable, default "question"
+        A column, a text with columns in braces ("Q: {question}\\nA:"), or a function of a row. An
+        entry is a text, chat messages or token ids.
+    answer : str or callable, default "answer"
+        The gold answer, likewise.
+    verify : str or callable, default "number"
+        "number" (the last number of the answer), "exact" (its last line), "choice" (its last
+        label), "math" (math-verify, in a process of its own), or a function of problem and text
+        that returns True or False, a reward, or a Verdict.
+    steps : str, default "lines"
+        "lines", "paragraphs" (as in the paper), "sentences", or "blocks:64" (tokens).
+    system : str or None, default None
+        A system message; prompts that are texts then become chat messages.
+    shots : sequence of (str, str), default ()
+        Examples before every question, as turns of the chat, or as texts where there is none.
+    chat : bool or None, default None
+        Whether texts become the user's message in the model's chat template. None: where there is a
+        system message.
+    name : str or None, default None
+        How it is called in results; None: the file's name, or "text".
+    max_tokens : int, default 512
+        Limit of an answer.
+    split : str or None, default None
+        A column with train, validation or test. None: the data's own splits, or by the prompt's
+        hash (70%, 10%, 20%). Where the data has training rows but none for validation, a tenth of
+        the former is held out for it.
+    seconds : float, default 10.0
+        Limit of one verification.
+
+    Raises
+    ------
+    MechRewardError
+        A table that cannot be read, a column that is not there, an answer that cannot be verified,
+        or one prompt with two answers.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        prompt: Column = "question",
+        answer: Column = "answer",
+        verify: str | Check = "number",
+        steps: str = "lines",
+        *,
+        system: str | None = None,
+        shots: Sequence[tuple[str, str]] = (),
+        chat: bool | None = None,
+        name: str | None = None,
+        max_tokens: int = 512,
+        split: str | None = None,
+        seconds: float = 10.0,
+    ) -> None:
+        stem = Path(rows).stem if isinstance(rows, str | Path) else "text"
+        self.name = name or stem
+        self.max_tokens = whole("max_tokens", max_tokens, 1)
+        self.seconds = seconds
+        self.system = system
+        self.shots = tuple(shots)
+        self.chat = system is not None if chat is None else chat
+        self.cut = cut_of(steps)
+        self.known: dict[str, list[Problem]] = {part: [] for part in SPLITS}
+        answers = self._read(rows_of(rows), prompt, answer, split)
+        self.verdict_of = verifier(verify, answers, seconds)
+        self.check()
+
+    def _read(
+        self,
+        rows: Sequence[tuple[str | None, Row]],
+        prompt: Column,
+        answer: Column,
+        split: str | None,
+    ) -> dict[str, str]:
+        """Sort the rows into splits; returns the answer of every row by the row's name."""
+        answers = {}
+        seen: dict[str, Problem] = {}
+        for number, (part, row) in enumerate(rows):
+            gold = str(_filled(answer, row, number)).strip()
+            require(gold != "", f"row {number}: its answer is empty.")
+            text = self._prompt(_filled(prompt, row, number))
+            info = {"row": number}
+            problem = Problem("", text, gold, info)
+            problem = Problem(f"{self.name} {digest(problem.question)}", text, gold, info)
+            before = seen.setdefault(problem.id, problem)
+            if before is not problem:
+                require(
+                    before.answer == gold,
+                    f"row {number} has the prompt of row {before.info['row']} and another answer.",
+                )
+                continue  # a copy would count as independent
+            if split is not None:
+                part = str(entry(row, split, number))
+                one_of(f"split of row {number}", part, SPLITS)
+            self.known[part or split_of(problem.id)].append(problem)
+            answers[f"row {number}"] = gold
+        if self.known["train"] and not self.known["validation"]:
+            self._hold_out()
+        return answers
+
+    def _hold_out(self) -> None:
+        """A tenth of the training rows is validation."""
+        train = sorted(self.known["train"], key=lambda problem: digest("held out", problem.id))
+        count = max(1, round(HELD_OUT * len(train)))
+        held = {problem.id for problem in train[:count]}
+        for problem in self.known.pop("train"):
+            part = "validation" if problem.id in held else "train"
+            self.known.setdefault(part, []).append(problem)
+
+    def _prompt(self, given: Any) -> Prompt:
+        """A prompt with what goes before it."""
+        if not isinstance(given, str):
+            messages = isinstance(given, Sequence) and bool(given) and isinstance(given[0], dict)
+            require(
+                messages or not (self.system or self.shots or self.chat),
+                "token ids are a whole prompt: system, shots and chat are for texts and messages.",
+            )
+            if not messages:
+                return given
+            turns = list(given)
+        elif not self.chat:
+            before = "".join(f"{question}{reply}\n\n" for question, reply in self.shots)
+            return before + given
+        else:
+            turns = [{"role": "user", "content": given}]
+        before_turns = [{"role": "system", "content": self.system}] if self.system else []
+        for question, reply in self.shots:
+            before_turns.append({"role": "user", "content": question})
+            before_turns.append({"role": "assistant", "content": reply})
+        return (*before_turns, *turns)
+
+    def draw(self, rng: random.Random) -> Problem | None:
+        """A random row of any split."""
+        every = [problem for part in SPLITS for problem in self.known.get(part, ())]
+        return rng.choice(every)
+
+    def problems(self, split: str, n: int, seed: int = 0) -> list[Problem]:
+        """The first `n` of a split's rows, in the order that the seed shuffles them to."""
+        one_of("split", split, SPLITS)
+        n, seed = whole("n", n, 1, "problems"), whole("seed", seed)
+        rows = list(self.known.get(split, ()))
+        require(
+            n <= len(rows),
+            f"{self.name} has only {len(rows)} {split} problems; {n} were asked for.",
+        )
+        random.Random(f"{self.name}/{split}/{seed}").shuffle(rows)
+        return [self._of_mine(problem) for problem in rows[:n]]
+
+    def _of_mine(self, problem: Problem) -> Problem:
+        return Problem(problem.id, problem.prompt, problem.answer, problem.info, self)
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        if not text.strip():
+            return SILENT
+        return self.verdict_of(problem, text)
+
+    def step_ends(self, pieces: Sequence[str], prompt_len: int) -> list[int]:
+        return self.cut(pieces, prompt_len)
+
+
+def _filled(column: Column, row: Row, number: int) -> Any:
+    """What a column, a text with columns in braces, or a function makes of a row."""
+    if callable(column):
+        try:
+            return column(row)
+        # A user's code, which may do anything; its row is told.
+        except Exception as error:
+            raise MechRewardError(f"row {number}: {type(error).__name__}: {error}") from error
+    of_kind("a column", column, str)
+    if column in row:
+        return row[column]
+    try:
+        parts = list(string.Formatter().parse(column))
+    except ValueError:  # a brace that is not closed: no text with columns
+        parts = []
+    if not any(field is not None for _, field, _, _ in parts):
+        return entry(row, column, number)
+    filled = ""
+    for text, field, _, _ in parts:
+        filled += text
+        if field is not None:
+            filled += str(entry(row, field, number))
+    return filled
