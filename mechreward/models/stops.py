@@ -9,9 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Bool, Int
 
-from mechreward.models.text import decode, pieces
-
-BROKEN = "\ufffd"  # what a part of a character decodes to
+from mechreward.models.text import BROKEN, decode, pieces
 
 _texts: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
 

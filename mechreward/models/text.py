@@ -13,6 +13,8 @@ from jinja2 import TemplateError
 from mechreward.base.errors import MechRewardError, require
 from mechreward.tasks.base import Prompt
 
+BROKEN = "\ufffd"  # what a part of a character decodes to
+
 
 def encode(model: Any, prompt: Prompt | Int[torch.Tensor, " pos"]) -> Int[torch.Tensor, " pos"]:
     """Token ids of a prompt.
@@ -39,6 +41,31 @@ def pieces(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> lis
     """The text of every token by itself."""
     words = _tokenizer(model)
     return [words.decode([int(token)]) for token in tokens]
+
+
+def joined_pieces(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> list[str]:
+    """The text of every token, such that all together are the decoded text.
+
+    A character whose bytes are shared by several tokens is the last one's; the others have less, or
+    nothing.
+    """
+    words = _tokenizer(model)
+    ids = [int(token) for token in tokens]
+    texts = pieces(model, ids)
+    if "".join(texts) == words.decode(ids):
+        return texts
+    texts = []
+    # A token is read behind the one before it, whose text is taken off: spaces depend on it.
+    start = done = 0
+    for end in range(1, len(ids) + 1):
+        before = words.decode(ids[start:done])
+        text = words.decode(ids[start:end])
+        if text.endswith(BROKEN) and end < len(ids):
+            texts.append("")
+            continue
+        texts.append(text[len(before) :])
+        start, done = done, end
+    return texts
 
 
 def decode(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> str:

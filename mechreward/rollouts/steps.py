@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from mechreward.base.errors import shown
 from mechreward.base.limit import TimeUp, within
-from mechreward.models.text import eos_ids, pieces
+from mechreward.models.text import eos_ids, joined_pieces
 from mechreward.tasks import Task
 
 
@@ -48,7 +48,7 @@ def step_ends(
     """
     last = len(tokens) - 1
     whole = (prompt_len - 1, last)
-    text = pieces(model, tokens)
+    text = joined_pieces(model, tokens)
     try:
         given = within(task.seconds, lambda: task.step_ends(text, prompt_len))
         ends = [index(end) for end in given]

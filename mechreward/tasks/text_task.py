@@ -163,10 +163,17 @@ class TextTask(Task):
             before_turns.append({"role": "assistant", "content": reply})
         return (*before_turns, *turns)
 
+    @property
+    def rows(self) -> list[Problem]:
+        """All problems, split by split."""
+        every = []
+        for part in SPLITS:
+            every += [self._of_mine(problem) for problem in self.known.get(part, ())]
+        return every
+
     def draw(self, rng: random.Random) -> Problem | None:
         """A random row of any split."""
-        every = [problem for part in SPLITS for problem in self.known.get(part, ())]
-        return rng.choice(every)
+        return rng.choice(self.rows)
 
     def problems(self, split: str, n: int, seed: int = 0) -> list[Problem]:
         """The first `n` of a split's rows, in the order that the seed shuffles them to."""

@@ -1,0 +1,226 @@
+"""Answers in other programs' files, as records: our own columns, vLLM's responses, verifiers'
+traces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mechreward.base.errors import MechRewardError, require, shown
+from mechreward.tasks.table import rows_of
+
+
+@dataclass(frozen=True)
+class Record:
+    """One answer, as its file has it; None for what the file does not say.
+
+    Attributes
+    ----------
+    where : str
+        Its place in the file, for messages.
+    problem_id : str
+        The question.
+    prompt : list of int or None
+        Token ids of the prompt.
+    tokens : list of int or None
+        Token ids of the answer.
+    text : str or None
+        The answer, where there are no tokens.
+    logprobs : list of float or None
+        Of each token of the answer.
+    reward : float or None
+        What the producer gave.
+    ended : bool or None
+        Whether it ended by itself.
+    revision, tokenizer : str
+        Of the producer; empty where they are not said.
+    sampling : dict
+        Its settings: temperature, top_p, top_k, stop, max_tokens.
+    """
+
+    where: str
+    problem_id: str
+    prompt: list[int] | None = None
+    tokens: list[int] | None = None
+    text: str | None = None
+    logprobs: list[float] | None = None
+    reward: float | None = None
+    ended: bool | None = None
+    revision: str = ""
+    tokenizer: str = ""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+
+SAMPLING = ("temperature", "top_p", "top_k", "stop", "max_tokens")
+ENDED = {"stop": True, "length": False, "max_tokens": False, "eos": True}
+
+
+def read_records(path: Path) -> list[Record]:
+    """Every answer of a file.
+
+    Its rows are our own columns (`problem_id`, `prompt_token_ids`, `token_ids`, `logprobs`,
+    `reward`, `finish_reason`, `model_revision`, `tokenizer_hash`, and settings of the sampling), or
+    responses of vLLM that were asked for with `return_token_ids` (with a `problem_id`, or in the
+    batch format with its `custom_id`), or verifiers' episodes (`traces.jsonl`).
+
+    Raises
+    ------
+    MechRewardError
+        The file cannot be read, or a row is none of these.
+    """
+    records: list[Record] = []
+    for number, (_, row) in enumerate(rows_of(path), start=1):
+        where = f"{path.name}, row {number}"
+        if "traces" in row:
+            records += _of_episode(row, where)
+        elif "choices" in row or "response" in row:
+            records += _of_response(row, where)
+        else:
+            records.append(_of_columns(row, where))
+    return records
+
+
+def _of_columns(row: Mapping[str, Any], where: str) -> Record:
+    if row.get("problem_id") is None:
+        columns = ", ".join(map(str, row))
+        raise MechRewardError(f"{where} has no problem_id; its columns are {columns}.")
+    return Record(
+        where=where,
+        problem_id=str(row["problem_id"]),
+        prompt=_tokens(row.get("prompt_token_ids"), "prompt_token_ids", where),
+        tokens=_tokens(row.get("token_ids"), "token_ids", where),
+        text=_text(row.get("text"), where),
+        logprobs=_numbers(row.get("logprobs"), where),
+        reward=None if row.get("reward") is None else float(row["reward"]),
+        ended=_ended(row.get("finish_reason")),
+        revision=str(row.get("model_revision") or ""),
+        tokenizer=str(row.get("tokenizer_hash") or ""),
+        sampling=_sampling(row),
+    )
+
+
+def _of_response(row: Mapping[str, Any], where: str) -> Iterator[Record]:
+    """A response of vLLM's server to a completion or a chat, by itself or in a batch's line."""
+    name = row.get("problem_id", row.get("custom_id"))
+    body = row
+    if "response" in row:
+        response = row["response"] or {}
+        body = response.get("body") if isinstance(response, Mapping) else None
+        require(isinstance(body, Mapping), f"{where} holds no response: {shown(row.get('error'))}.")
+    if name is None:
+        raise MechRewardError(
+            f"{where} does not say which problem it answers: add a problem_id to the response."
+        )
+    for choice in body["choices"]:
+        at = f"{where}, choice {choice.get('index', 0)}"
+        prompt = choice.get("prompt_token_ids") or body.get("prompt_token_ids")
+        message = choice.get("message") or {}
+        yield Record(
+            where=at,
+            problem_id=str(name),
+            prompt=_tokens(prompt, "prompt_token_ids", at),
+            tokens=_tokens(choice.get("token_ids"), "token_ids", at),
+            text=_text(choice.get("text", message.get("content")), at),
+            logprobs=_of_choice(choice.get("logprobs"), at),
+            ended=_ended(choice.get("finish_reason")),
+            sampling=_sampling(row.get("sampling") or row),
+        )
+
+
+def _of_choice(logprobs: Any, where: str) -> list[float] | None:
+    """Log-probabilities as completions (`token_logprobs`) and chats (`content`) have them."""
+    if not isinstance(logprobs, Mapping):
+        return None
+    if logprobs.get("token_logprobs") is not None:
+        return _numbers(logprobs["token_logprobs"], where)
+    content = logprobs.get("content")
+    return None if content is None else _numbers([token["logprob"] for token in content], where)
+
+
+def _of_episode(row: Mapping[str, Any], where: str) -> Iterator[Record]:
+    """An episode of verifiers: a trace an agent, of which only single answers can be read."""
+    for number, trace in enumerate(row["traces"]):
+        at = f"{where}, trace {number}"
+        task = trace.get("task") or row.get("task") or {}
+        data = task.get("data") or {}
+        name = next(
+            (entry for entry in (data.get("id"), data.get("name"), task.get("key")) if entry), None
+        )
+        require(name is not None, f"{at} does not say which problem it answers.")
+        nodes = trace.get("nodes") or []
+        chain = [node.get("parent") for node in nodes] == [None, *range(len(nodes) - 1)]
+        sampled = [index for index, node in enumerate(nodes) if node.get("sampled")]
+        require(
+            chain and sampled == [len(nodes) - 1],
+            f"{at} is no single answer to a prompt: traces of several turns cannot be read.",
+        )
+        tokens: list[int] = []
+        mask: list[bool] = []
+        for node in nodes:
+            tokens += node.get("token_ids") or []
+            mask += node.get("mask") or []
+        require(
+            bool(tokens),
+            f"{at} holds no token ids: plain evaluations do not keep them; a run with a renderer "
+            "(as for training) does.",
+        )
+        require(len(mask) == len(tokens), f"{at}: its mask is of another length than its tokens.")
+        begin = mask.index(True) if True in mask else len(mask)
+        # Scaffold behind what was sampled (such as a line break) is no part of the answer.
+        end = len(mask) - mask[::-1].index(True) if True in mask else len(mask)
+        require(all(mask[begin:end]), f"{at}: what was sampled is not in one piece.")
+        call = (trace.get("calls") or [{}])[-1]
+        rewards = trace.get("rewards") or {}
+        scores = [reward for reward in rewards.values() if reward is not None]
+        total = sum(reward["score"] * reward.get("weight", 1.0) for reward in scores)
+        yield Record(
+            where=at,
+            problem_id=str(name),
+            prompt=tokens[:begin],
+            tokens=tokens[begin:end],
+            logprobs=_numbers(nodes[-1].get("logprobs") or None, at),
+            reward=total if scores else None,
+            ended=_ended(call.get("finish_reason")),
+            sampling=_sampling(call.get("sampling") or {}),
+        )
+
+
+def _sampling(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in SAMPLING if row.get(name) is not None}
+
+
+def _ended(reason: Any) -> bool | None:
+    return ENDED.get(str(reason)) if reason is not None else None
+
+
+def _text(value: Any, where: str) -> str | None:
+    require(
+        value is None or isinstance(value, str), f"{where}: its text is {shown(value)}, no text."
+    )
+    return value
+
+
+def _tokens(value: Any, what: str, where: str) -> list[int] | None:
+    if value is None:
+        return None
+    whole = isinstance(value, Sequence) and not isinstance(value, str)
+    for token in value if whole else ():
+        whole = whole and isinstance(token, int) and not isinstance(token, bool) and token >= 0
+    require(whole, f"{where}: {what} are whole numbers from 0; {shown(value)} was read.")
+    return list(value)
+
+
+def _numbers(value: Any, where: str) -> list[float] | None:
+    if value is None:
+        return None
+    numbers = []
+    for entry in value:
+        require(
+            isinstance(entry, int | float) and math.isfinite(entry),
+            f"{where}: a log-probability is {shown(entry)}.",
+        )
+        numbers.append(float(entry))
+    return numbers

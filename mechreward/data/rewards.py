@@ -1,0 +1,106 @@
+"""Rewards from elsewhere as verifiers: functions that TRL takes, and tasksets of verifiers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mechreward.base.errors import MechRewardError, require, shown
+from mechreward.tasks.answers import Check
+from mechreward.tasks.base import Problem
+from mechreward.tasks.text_task import TextTask
+
+
+def trl_reward(function: Callable[..., Any], *, conversation: bool = False) -> Check:
+    """A reward function as TRL's trainers take it, as `verify=` of a `TextTask`.
+
+    It is called with one prompt and one completion, and with the columns of the problem's row as
+    lists of one. A reward of 1 is right.
+
+    Parameters
+    ----------
+    function : callable
+        `function(prompts, completions, **columns) -> list of float`.
+    conversation : bool, default False
+        Whether completions are lists of chat messages, as for conversational data, and not texts.
+    """
+
+    def check(problem: Problem, text: str) -> float | None:
+        completion: Any = [{"role": "assistant", "content": text}] if conversation else text
+        prompt: Any = problem.prompt
+        columns = {name: [value] for name, value in problem.info.get("columns", {}).items()}
+        rewards = function(prompts=[prompt], completions=[completion], **columns)
+        require(
+            isinstance(rewards, list | tuple) and len(rewards) == 1,
+            f"a reward function returns a list with a reward for each completion; "
+            f"{shown(rewards)} was returned for one.",
+        )
+        require(rewards[0] is not None, "the reward function gives None: not its kind of problem.")
+        return float(rewards[0])
+
+    return check
+
+
+def taskset(tasks: Any, **options: Any) -> TextTask:
+    """A taskset of verifiers (v1) as a task: single answers, scored by its reward functions.
+
+    Parameters
+    ----------
+    tasks : verifiers.v1.Taskset, or an iterable of its tasks
+        Those without tools, containers and judges.
+    **options
+        Of `TextTask`: `max_tokens`, `steps`, `name`.
+
+    Raises
+    ------
+    MechRewardError
+        verifiers is not installed, or a task that needs more than a text to be scored.
+    """
+    try:
+        from verifiers import v1
+    except ImportError as error:
+        raise MechRewardError("a taskset needs verifiers: pip install verifiers.") from error
+    rows = []
+    known: dict[int, Any] = {}
+    loaded: Iterable[Any] = tasks
+    for number, task in enumerate(loaded):
+        data = task.data
+        require(
+            not task.NEEDS_CONTAINER and data.image is None,
+            f"task {number} needs a container; only tasks scored by the text alone can be taken.",
+        )
+        messages = [{"role": "user", "content": data.prompt_text}]
+        if data.system_prompt:
+            messages.insert(0, {"role": "system", "content": data.system_prompt})
+        known[number] = task
+        rows.append({"question": messages, "answer": f"row {number}"})
+
+    def check(problem: Problem, text: str) -> float:
+        task = known[problem.info["row"]]
+        return asyncio.run(_score(v1, task, problem, text))
+
+    return TextTask(rows, verify=check, **options)
+
+
+async def _score(v1: Any, task: Any, problem: Problem, text: str) -> float:
+    """What the task's rewards give to a trace that holds the answer alone."""
+    nodes = []
+    messages = [*problem.prompt, {"role": "assistant", "content": text}]
+    for number, message in enumerate(messages):
+        parent = number - 1 if number else None
+        last = number == len(messages) - 1
+        nodes.append({"parent": parent, "message": message, "sampled": last})
+    record = {
+        "task": {"type": type(task).__name__, "data": task.data.model_dump()},
+        "agent": {"config": {}},
+        "nodes": nodes,
+    }
+    trace = v1.Trace.model_validate(record)
+    await task.score(trace)
+    unscored = [name for name, reward in trace.rewards.items() if reward is None]
+    require(
+        bool(trace.rewards) and not unscored,
+        f"its rewards cannot be had from the text alone ({', '.join(unscored) or 'none'}).",
+    )
+    return float(trace.reward)
