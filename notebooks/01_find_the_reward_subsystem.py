@@ -46,10 +46,10 @@ print(task.problems("train", 1)[0].prompt)
 # boundary `k` times under the same policy: V-hat is the share that ends correct.
 
 # %%
-runs = mr.sample(model, task.problems("train", 80), seed=0, what=None)
-values = mr.estimate(model, runs, k=16, what=None)
-test_runs = mr.sample(model, task.problems("test", 60), seed=0, what=None)
-test_values = mr.estimate(model, test_runs, k=16, what=None)
+runs = mr.sample(model, task.problems("train", 80), seed=0, progress=False)
+values = mr.estimate(model, runs, k=16, progress=False)
+test_runs = mr.sample(model, task.problems("test", 60), seed=0, progress=False)
+test_values = mr.estimate(model, test_runs, k=16, progress=False)
 print(runs)
 print(values, values.reliability())
 delta = values.delta[values.is_step]
@@ -109,7 +109,7 @@ SVG(pruning_curve(net, "spearman"))
 # the same random numbers, the damage meter.
 
 # %%
-effect = mr.ablate(model, task.problems("test", 60, seed=2), value, random_draws=2, what=None)
+effect = mr.ablate(model, task.problems("test", 60, seed=2), value, random_draws=2, progress=False)
 print(effect)
 summary = effect.summary("zero")
 assert summary["draws"] == 19

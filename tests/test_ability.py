@@ -153,7 +153,7 @@ def test_a_site_is_there_with_its_width_or_says_why_not(case):
             site = Site(layer, kind)
             if kind.removeprefix("resid_") not in possible:
                 with pytest.raises(MechRewardError, match=f"no site {site}: .*this layer has"):
-                    record(model, rollouts_of(model), [site], what=None)
+                    record(model, rollouts_of(model), [site], progress=False)
                 continue
             assert site.check(model) is site
             hook = (site.hook, lambda x, hook, site=site: seen.__setitem__(str(site), x))
@@ -220,7 +220,7 @@ def test_rollouts_are_those_of_huggingface_or_refused(case):
 def test_rollouts_of_elsewhere_are_recorded(case):
     _, _, model, _ = case
     site = Site(1, "resid_pre")
-    acts = record(model, rollouts_of(model), site, rows="tokens", what=None)[site]
+    acts = record(model, rollouts_of(model), site, rows="tokens", progress=False)[site]
     with torch.no_grad():
         wanted = model.run_with_cache(TEXT[None])[1][site.hook][0]
     torch.testing.assert_close(acts.x, wanted, atol=1e-5, rtol=1e-5)
@@ -231,7 +231,7 @@ def test_units_of_experts_are_refused_and_the_stream_is_not(tmp_path: Path):
     with pytest.raises(MechRewardError, match=r"no site 0\.mlp: its MLP is a mixture of experts"):
         all_sites(model)
     with pytest.raises(MechRewardError, match=r"this layer has 0\.resid_pre, 0\.resid_mid, 0\.r"):
-        find(model, tiny.Even(), "mlp", what=None)
+        find(model, tiny.Even(), "mlp", progress=False)
     assert len(all_sites(model, ("resid_post",))) == 2
     with pytest.raises(MechRewardError, match=r"reads 0\.resid_post has no W_in"):
         weight_magnitude(model, Site(0, "resid_post"))  # attention alone would be half of it
@@ -263,16 +263,16 @@ def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def measured(model: Any) -> list[torch.Tensor]:
     """What every verb that runs the model gives."""
     problems = tiny.Even().problems("train", 3)
-    runs = sample(model, problems, seed=3, what=None)
+    runs = sample(model, problems, seed=3, progress=False)
     clean = TEXT
     corrupted = TEXT.flip(0)
     sites = [Site(0, "resid_post")]
     sweep = patching_sweep(
-        model, clean, corrupted, sites, logit_difference(7, 90), positions=[3], what=None
+        model, clean, corrupted, sites, logit_difference(7, 90), positions=[3], progress=False
     )
     return [
         *(run.tokens for run in runs),
-        record(model, runs, "1.mlp", what=None)["1.mlp"].x,
+        record(model, runs, "1.mlp", progress=False)["1.mlp"].x,
         torch.from_numpy(surface(model, runs)),
         CleanText(model, runs).logprobs,
         forward_arms(model, TEXT, [()]),

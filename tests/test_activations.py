@@ -24,7 +24,7 @@ from mechreward.rollouts.sample import sample
 
 @pytest.fixture(scope="module")
 def runs(tiny_model):
-    runs = sample(tiny_model, tiny.Even().problems("test", 6), k=2, seed=3, what=None)
+    runs = sample(tiny_model, tiny.Even().problems("test", 6), k=2, seed=3, progress=False)
     assert len({len(run.tokens) for run in runs}) > 2
     assert len({run.steps for run in runs}) > 2
     return runs
@@ -62,7 +62,7 @@ def by_hand(cache, run, site: Site, rows: str) -> tuple[torch.Tensor, list[int],
 def test_record_is_run_with_cache_of_each_trajectory_alone(tiny_model, runs, alone, rows, batch):
     sites = all_sites(tiny_model, tuple(HOOKS))
     assert len(sites) == 8
-    recording = record(tiny_model, runs, sites, rows=rows, batch=batch, what=None)
+    recording = record(tiny_model, runs, sites, rows=rows, batch=batch, progress=False)
     assert list(recording) == [str(site) for site in sites]
     for site in sites:
         acts = recording[site]
@@ -84,7 +84,7 @@ def test_record_is_run_with_cache_of_each_trajectory_alone(tiny_model, runs, alo
 
 def test_the_site_may_be_written_in_any_form_and_is_read_back_in_any(tiny_model, runs):
     few = runs.subset([0, 1])
-    recording = record(tiny_model, few, "1.mlp", what=None)
+    recording = record(tiny_model, few, "1.mlp", progress=False)
     assert len(recording) == 1
     assert recording["1.mlp"] is recording[Site(1, "mlp")] is recording[Site(1, "mlp").hook]
     with pytest.raises(
@@ -102,8 +102,8 @@ def test_an_intervention_is_seen_at_its_site_and_after_it_but_not_before(tiny_mo
         return out
 
     sites = ["0.resid_mid", at, "1.resid_post"]
-    clean = record(tiny_model, few, sites, rows="tokens", what=None)
-    seen = record(tiny_model, few, sites, rows="tokens", hooks=[(at.hook, sevens)], what=None)
+    clean = record(tiny_model, few, sites, rows="tokens", progress=False)
+    seen = record(tiny_model, few, sites, rows="tokens", hooks=[(at.hook, sevens)], progress=False)
     assert torch.equal(seen["0.resid_mid"].x, clean["0.resid_mid"].x)
     assert (seen[at].x[:, 4] == 7).all()
     rest = [i for i in range(seen[at].width) if i != 4]
@@ -129,7 +129,9 @@ def test_no_hook_is_left_when_an_intervention_raises(tiny_model, runs):
         raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError, match="in the middle"):
-        record(tiny_model, runs, "1.resid_post", hooks=[(Site(0, "mlp").hook, broken)], what=None)
+        record(
+            tiny_model, runs, "1.resid_post", hooks=[(Site(0, "mlp").hook, broken)], progress=False
+        )
     assert tiny.no_hooks_left(tiny_model)
 
 
@@ -143,14 +145,14 @@ def test_layers_after_the_last_site_are_not_run(tiny_model, runs, site, firings)
         fired.append(tuple(tensor.shape))
 
     with tiny_model.hooks(fwd_hooks=[(Site(1, "resid_mid").hook, count)]):
-        record(tiny_model, runs, site, what=None)
+        record(tiny_model, runs, site, progress=False)
     assert len(fired) == firings
     assert tiny.no_hooks_left(tiny_model)
 
 
 def test_recording_needs_no_gradient_and_shares_nothing(tiny_model, runs):
     both = record(
-        tiny_model, runs.subset([0]), ["0.resid_post", "1.resid_pre"], rows="tokens", what=None
+        tiny_model, runs.subset([0]), ["0.resid_post", "1.resid_pre"], rows="tokens", progress=False
     )
     first, second = both["0.resid_post"].x, both["1.resid_pre"].x
     assert not first.requires_grad
@@ -182,13 +184,13 @@ def test_what_cannot_be_recorded_is_told_in_one_line(tiny_model, runs, call, tol
 def test_runs_of_another_model_are_refused(tiny_model, runs, part):
     foreign = replace(runs, model_id=replace(runs.model_id, name="stranger", **{part: "other"}))
     with pytest.raises(MechRewardError, match=rf"made on stranger \({part} other\)") as error:
-        record(tiny_model, foreign, "1.resid_post", what=None)
+        record(tiny_model, foreign, "1.resid_post", progress=False)
     assert "\n" not in str(error.value)
 
 
 def test_no_runs_are_refused(tiny_model, runs):
     with pytest.raises(MechRewardError, match="no trajectories were given"):
-        record(tiny_model, runs.subset([]), "1.resid_post", what=None)
+        record(tiny_model, runs.subset([]), "1.resid_post", progress=False)
 
 
 def test_rms_by_hand():
@@ -198,7 +200,7 @@ def test_rms_by_hand():
 
 
 def test_file_round_trip(tmp_path, tiny_model, runs):
-    acts = record(tiny_model, runs, "1.mlp", rows="steps", what=None)["1.mlp"]
+    acts = record(tiny_model, runs, "1.mlp", rows="steps", progress=False)["1.mlp"]
     back = Activations.load(acts.save(tmp_path / "deep" / "acts.safetensors"))
     assert torch.equal(back.x, acts.x)
     for name in ("trajectory", "position", "step"):
@@ -244,9 +246,13 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path):
 
 def test_what_outgrows_memory_goes_to_disk_and_is_the_same(tiny_model, runs, tmp_path):
     sites = ["0.mlp", "1.resid_post"]
-    inside = record(tiny_model, runs, sites, rows="tokens", what=None)
-    outside = record(tiny_model, runs, sites, rows="tokens", budget=100, store=tmp_path, what=None)
-    again = record(tiny_model, runs, sites, rows="tokens", budget=100, store=tmp_path, what=None)
+    inside = record(tiny_model, runs, sites, rows="tokens", progress=False)
+    outside = record(
+        tiny_model, runs, sites, rows="tokens", budget=100, store=tmp_path, progress=False
+    )
+    again = record(
+        tiny_model, runs, sites, rows="tokens", budget=100, store=tmp_path, progress=False
+    )
     for site in sites:
         for one in (outside[site], again[site]):
             torch.testing.assert_close(one.x, inside[site].x, atol=1e-6, rtol=1e-6)
@@ -284,7 +290,7 @@ def test_a_stopped_recording_goes_on_where_it_was(tiny_model, runs, tmp_path, mo
     monkeypatch.setattr(activations, "forward", count)
     whole = record(tiny_model, runs, "1.resid_post", **about)["1.resid_post"]
     assert passes == [3] * 4 and len(runs) == 12
-    inside = record(tiny_model, runs, "1.resid_post", rows="tokens", what=None)["1.resid_post"]
+    inside = record(tiny_model, runs, "1.resid_post", rows="tokens", progress=False)["1.resid_post"]
     # Other batches round otherwise.
     torch.testing.assert_close(whole.x, inside.x, atol=1e-5, rtol=1e-5)
     assert len(list(tmp_path.iterdir())) == 1
@@ -299,19 +305,19 @@ def test_a_stop_before_the_labels_are_written_leaves_none_of_them_zero(
     with monkeypatch.context() as patch:
         patch.setattr(np, "memmap", stop)
         with pytest.raises(KeyboardInterrupt):
-            record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, what=None)
+            record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, progress=False)
     assert list(tmp_path.glob(".*.part")), "the header is there, the labels are not"
-    again = record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, what=None)["0.mlp"]
-    inside = record(tiny_model, runs, "0.mlp", what=None)["0.mlp"]
+    again = record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, progress=False)["0.mlp"]
+    inside = record(tiny_model, runs, "0.mlp", progress=False)["0.mlp"]
     for key in ("trajectory", "position", "step"):
         assert getattr(again, key).tolist() == getattr(inside, key).tolist()
 
 
 def test_other_rollouts_do_not_resume_or_replace_a_recording(tiny_model, runs, tmp_path):
-    record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, what=None)
+    record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, progress=False)
     before = (tmp_path / "0.mlp.states.safetensors").read_bytes()
     with pytest.raises(MechRewardError, match="holds another recording"):
-        record(tiny_model, runs.subset([0, 1]), "0.mlp", budget=0, store=tmp_path, what=None)
+        record(tiny_model, runs.subset([0, 1]), "0.mlp", budget=0, store=tmp_path, progress=False)
     assert (tmp_path / "0.mlp.states.safetensors").read_bytes() == before
 
 
@@ -321,14 +327,14 @@ def test_too_much_for_memory_or_disk_is_told_before_anything_runs(
     with pytest.raises(
         MechRewardError, match=r"more than the budget of 0.00 GB: name a folder with store="
     ):
-        record(tiny_model, runs, "0.mlp", budget=1000, what=None)
-    kept = record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, what=None)["0.mlp"]
+        record(tiny_model, runs, "0.mlp", budget=1000, progress=False)
+    kept = record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, progress=False)["0.mlp"]
 
     def full(handle, start, size):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(MechRewardError, match=r"needs .* GB and the disk has .* GB left"):
-        record(tiny_model, runs, "1.mlp", budget=0, store=tmp_path, what=None)
+        record(tiny_model, runs, "1.mlp", budget=0, store=tmp_path, progress=False)
     assert torch.equal(Activations.load(tmp_path / "0.mlp.states.safetensors").x, kept.x)
     assert len(list(tmp_path.iterdir())) == 1, "nothing half done is left"

@@ -148,9 +148,9 @@ def test_the_packages_own_verbs_are_passes_like_any_other(tiny_model):
     problems = tiny.Even().problems("test", 6)
     change, at = steer(on(tiny_model), PUSH), (3, 6, 7)
     with attach(tiny_model, change, at=at):
-        attached = sample(tiny_model, problems, seed=1, batch=2, what=None)
-    (edited,) = sample_arms(tiny_model, problems, [(change.edit(at),)], seed=1, what=None)
-    clean = sample(tiny_model, problems, seed=1, what=None)
+        attached = sample(tiny_model, problems, seed=1, batch=2, progress=False)
+    (edited,) = sample_arms(tiny_model, problems, [(change.edit(at),)], seed=1, progress=False)
+    clean = sample(tiny_model, problems, seed=1, progress=False)
     assert [run.tokens.tolist() for run in attached] == [run.tokens.tolist() for run in edited]
     assert [run.tokens.tolist() for run in attached] != [run.tokens.tolist() for run in clean]
 
@@ -161,8 +161,10 @@ def test_every_operation_is_the_same_attached_and_as_an_edit(tiny_model, number:
     takes the edits."""
     problems, change = tiny.Even().problems("test", 5), every(tiny_model, SITE)[number]
     with attach(tiny_model, change):
-        attached = sample(tiny_model, problems, seed=1, batch=2, what=None)
-    edited, clean = sample_arms(tiny_model, problems, [(change.edit(),), ()], seed=1, what=None)
+        attached = sample(tiny_model, problems, seed=1, batch=2, progress=False)
+    edited, clean = sample_arms(
+        tiny_model, problems, [(change.edit(),), ()], seed=1, progress=False
+    )
     assert [run.tokens.tolist() for run in attached] == [run.tokens.tolist() for run in edited]
     for one, other in zip(attached, edited, strict=True):
         torch.testing.assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=0)

@@ -59,7 +59,7 @@ def test_one_long_text_stands_alone_and_equal_ones_share():
 @pytest.fixture(scope="module")
 def runs(tiny_model) -> Rollouts:
     """Fifteen short trajectories and one of 230 tokens, first of all."""
-    short = sample(tiny_model, tiny.Even().problems("test", 15), seed=3, what=None)
+    short = sample(tiny_model, tiny.Even().problems("test", 15), seed=3, progress=False)
     run = short[0]
     tokens = torch.cat([run.tokens, run.tokens.repeat(30)])[:230]
     long = replace(run, problem_id="long", tokens=tokens, prompt_len=200, step_ends=(199, 209, 229))
@@ -78,7 +78,7 @@ def test_a_long_trajectory_pads_nobody(tiny_model, runs, monkeypatch):
 
     monkeypatch.setattr(LeanPass, "replay", counting)
     sites = all_sites(tiny_model, tuple(HOOKS))
-    recording = record(tiny_model, runs, sites, rows="tokens", what=None)
+    recording = record(tiny_model, runs, sites, rows="tokens", progress=False)
     texts = sum(len(run.tokens) for run in runs)
     assert sum(rows * length for rows, length in passes) < 1.5 * texts, "the fast pass, few padded"
     assert (1, 230) in passes
@@ -142,10 +142,10 @@ def test_the_fast_pass_is_the_models_own(tiny_model, runs, site, monkeypatch):
         return tensor + 0.25
 
     for hooks in ([], [(Site(0, "resid_post").hook, shift)]):
-        fast = record(tiny_model, runs, site, rows="tokens", hooks=hooks, what=None)[site].x
+        fast = record(tiny_model, runs, site, rows="tokens", hooks=hooks, progress=False)[site].x
         with monkeypatch.context() as patch:
             patch.setattr(LeanPass, "fits", lambda model: False)
-            own = record(tiny_model, runs, site, rows="tokens", hooks=hooks, what=None)[site].x
+            own = record(tiny_model, runs, site, rows="tokens", hooks=hooks, progress=False)[site].x
         assert torch.equal(fast, own), "every operation is the model's own"
 
 
@@ -153,5 +153,5 @@ def test_a_hook_elsewhere_takes_the_models_own_pass(tiny_model, runs, monkeypatc
     fired = []
     monkeypatch.setattr(activations, "LeanPass", None)  # not even asked
     hooks = [("blocks.0.attn.hook_z", lambda tensor, hook: fired.append(tensor.shape))]
-    record(tiny_model, runs.subset([1, 2]), "1.mlp", hooks=hooks, what=None)
+    record(tiny_model, runs.subset([1, 2]), "1.mlp", hooks=hooks, progress=False)
     assert fired and tiny.no_hooks_left(tiny_model)

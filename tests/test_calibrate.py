@@ -196,7 +196,7 @@ def test_values_drawn_from_their_law_have_the_rows_and_mean_of_estimates(data):
 
     few = data.runs.subset(range(3))
     real, law = (
-        estimate(data.plant.model, few, k=2, what=None),
+        estimate(data.plant.model, few, k=2, progress=False),
         drawn(few, data.plant.truth.values(few)[0], 2, 0),
     )
     for name in ("trajectory", "step", "reward", "group", "live"):

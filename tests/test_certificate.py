@@ -68,7 +68,7 @@ def test_a_planted_value_set_passes_every_claim():
     here = plant("value")
     problems = deal(here.task, {"train": 40, "test": 60, "n": 30, "seed": 1}).steered
     assert numbers["accuracy"] == np.mean(
-        mr.sample(here.model, problems, seed=1, what=None).rewards
+        mr.sample(here.model, problems, seed=1, progress=False).rewards
     )
     assert numbers["draws_run"] == numbers["draws"] == 99
     assert numbers["p_rank"]["reward"] == 0.01
@@ -133,10 +133,10 @@ def test_suspects_hold_the_decoy():
 def test_answers_are_those_of_sample(tiny_model):
     problems = tiny.Even().problems("test", 6)
     neurons = mr.NeuronSet(
-        mr.Site(1, "mlp"), (1, 5), 48, mr.sample(tiny_model, problems, what=None).model_id
+        mr.Site(1, "mlp"), (1, 5), 48, mr.sample(tiny_model, problems, progress=False).model_id
     )
     edits = [(), (mr.zero(neurons).edit(),)]
-    runs = sample_arms(tiny_model, problems, edits, seed=4, what=None)
+    runs = sample_arms(tiny_model, problems, edits, seed=4, progress=False)
     states = beginnings(tiny_model, problems)
     found = answer(
         tiny_model, [(s, e, ("answer", 4, s.problem.id, 0)) for e in edits for s in states]
@@ -150,7 +150,7 @@ def test_answers_are_those_of_sample(tiny_model):
 def test_back_is_counted_where_it_is_said():
     here = plant("value")
     problems = here.task.problems("test", 30)
-    runs = mr.sample(here.model, problems, seed=3, what=None)
+    runs = mr.sample(here.model, problems, seed=3, progress=False)
     said = ["back" in here.model.tokenizer.decode(run.tokens[run.prompt_len :]) for run in runs]
     found = answer(
         here.model,
@@ -162,11 +162,11 @@ def test_back_is_counted_where_it_is_said():
 @cache
 def rows():
     here = plant("value")
-    runs = mr.sample(here.model, here.task.problems("train", 20), what=None)
-    values = mr.estimate(here.model, runs, k=4, what=None)
+    runs = mr.sample(here.model, here.task.problems("train", 20), progress=False)
+    values = mr.estimate(here.model, runs, k=4, progress=False)
     site = "1.resid_post"
-    tokens = mr.record(here.model, runs, site, rows="tokens", what=None)[site]
-    return runs, values, mr.record(here.model, runs, site, what=None)[site], tokens
+    tokens = mr.record(here.model, runs, site, rows="tokens", progress=False)[site]
+    return runs, values, mr.record(here.model, runs, site, progress=False)[site], tokens
 
 
 def test_every_control_is_pushed_as_far_as_the_set():

@@ -212,7 +212,9 @@ def test_a_sweep_is_run_with_hooks_one_by_one(model):
     clean, corrupted = TOKENS
     metric = logit_difference(7, 90)
     sites = [str(Site(layer, kind)) for layer in (0, 1) for kind in HOOKS]
-    sweep = patching_sweep(model, clean, corrupted, sites, metric, positions=[1, 2, 6], what=None)
+    sweep = patching_sweep(
+        model, clean, corrupted, sites, metric, positions=[1, 2, 6], progress=False
+    )
     _, cache = model.run_with_cache(clean[None])
     for row, site in enumerate(sweep.sites):
         for column, position in enumerate(sweep.positions):
@@ -231,9 +233,9 @@ def test_a_sweep_is_run_with_hooks_one_by_one(model):
 
 @pytest.mark.parametrize("rows", ["states", "steps", "tokens"])
 def test_records_are_run_with_cache(model, rows: Any):
-    runs = sample(model, tiny.Even().problems("train", 6), seed=3, what=None)
+    runs = sample(model, tiny.Even().problems("train", 6), seed=3, progress=False)
     sites = [Site(layer, kind) for layer in (0, 1) for kind in HOOKS]
-    for site, acts in record(model, runs, sites, rows=rows, what=None).items():
+    for site, acts in record(model, runs, sites, rows=rows, progress=False).items():
         hook = Site.parse(site).hook
         for i, run in enumerate(runs):
             cache = model.run_with_cache(run.tokens[None])[1]
@@ -337,11 +339,11 @@ def test_every_architecture_tells_its_positions(architecture):
 def test_an_edit_is_not_seen_by_what_was_caught_before_it(model):
     """resid_post of a layer and resid_pre of the next share their memory: an edit in place would
     reach back."""
-    runs = sample(model, tiny.Even().problems("train", 3), seed=3, what=None)
+    runs = sample(model, tiny.Even().problems("train", 3), seed=3, progress=False)
     hooks = plain_hooks((make(model, Site(1, "resid_pre"), 1),))
     both = ["0.resid_post", "1.resid_pre"]
-    clean = record(model, runs, both, rows="tokens", what=None)
-    edited = record(model, runs, both, rows="tokens", hooks=hooks, what=None)
+    clean = record(model, runs, both, rows="tokens", progress=False)
+    edited = record(model, runs, both, rows="tokens", hooks=hooks, progress=False)
     assert torch.equal(edited["0.resid_post"].x, clean["0.resid_post"].x)
     assert not torch.equal(edited["1.resid_pre"].x, clean["1.resid_pre"].x)
 
@@ -354,8 +356,8 @@ def test_half_precision_is_computed_in_float32_and_given_back(tiny_folder, kind:
     after = (Site(1, "resid_pre").hook, lambda x, hook: seen.append(x.dtype))
     said = generate(model, jobs_of((edit,)), eos=EOS, batch=4, hooks=[after])
     assert set(seen) == {torch.bfloat16} and all(len(one.tokens) for one in said)
-    runs = sample(model, tiny.Even().problems("train", 3), seed=3, what=None)
-    acts = record(model, runs, site, rows="tokens", what=None)[site]
+    runs = sample(model, tiny.Even().problems("train", 3), seed=3, progress=False)
+    acts = record(model, runs, site, rows="tokens", progress=False)[site]
     plain = torch.cat([model.run_with_cache(run.tokens[None])[1][site.hook][0] for run in runs])
     assert acts.x.dtype == torch.float32 and plain.dtype == torch.bfloat16
     torch.testing.assert_close(acts.x, plain.float(), atol=0.05, rtol=0.05)

@@ -78,9 +78,9 @@ def test_whoever_asks_the_model_refuses_copies(tiny_model):
     some = tiny.Even().problems("test", 3)
     neurons = mr.NeuronSet(mr.Site(1, "mlp"), (1,), 48, model_id(tiny_model))
     for asks in (
-        lambda: mr.sample(tiny_model, some * 2, what=None),
+        lambda: mr.sample(tiny_model, some * 2, progress=False),
         lambda: beginnings(tiny_model, some * 2),
-        lambda: mr.ablate(tiny_model, some * 2, neurons, what=None),
+        lambda: mr.ablate(tiny_model, some * 2, neurons, progress=False),
     ):
         with pytest.raises(MechRewardError, match="3 of 6 problems are copies"):
             asks()

@@ -26,8 +26,8 @@ def plant(name):
 @cache
 def seen(name, split="train", n=30):
     here = plant(name)
-    runs = mr.sample(here.model, here.task.problems(split, n), what=None)
-    return runs, mr.estimate(here.model, runs, k=6, what=None)
+    runs = mr.sample(here.model, here.task.problems(split, n), progress=False)
+    return runs, mr.estimate(here.model, runs, k=6, progress=False)
 
 
 def row(rows, **wanted):
@@ -45,7 +45,7 @@ def dependence():
     the kind."""
     here, (runs, values) = plant("value-mlp"), seen("value-mlp")
     dopamine, value = here.truth.dopamine_neurons["1.mlp"], here.truth.value_neurons["0.mlp"]
-    acts = mr.record(here.model, runs, "1.mlp", rows="steps", what=None)["1.mlp"]
+    acts = mr.record(here.model, runs, "1.mlp", rows="steps", progress=False)["1.mlp"]
     others = [i for i in range(96) if i not in value.indices]
     draws = [[replace(value, indices=tuple(others[d : d + 3]))] for d in range(0, 15, 3)]
     about = paper.shared("R10", "planted", "planted", dopamine.site, 0)
@@ -80,7 +80,7 @@ def test_dopamine_dies_with_value_and_not_with_others():
 def test_what_is_zeroed_lies_below():
     here, (runs, values) = plant("value-mlp"), seen("value-mlp")
     dopamine = here.truth.dopamine_neurons["1.mlp"]
-    fit = steps(mr.record(here.model, runs, "1.mlp", rows="steps", what=None)["1.mlp"], values)
+    fit = steps(mr.record(here.model, runs, "1.mlp", rows="steps", progress=False)["1.mlp"], values)
     with pytest.raises(mr.MechRewardError, match="no earlier layer"):
         paper.R10(
             here.model,
@@ -100,8 +100,8 @@ def steerable():
     """The planted model, clean rollouts, activations at tokens and states, which way V goes, and
     the set's push."""
     here, (runs, values) = plant("value"), seen("value")
-    acts = mr.record(here.model, runs, SITE, what=None)[SITE]
-    tokens = mr.record(here.model, runs, SITE, rows="tokens", what=None)
+    acts = mr.record(here.model, runs, SITE, progress=False)[SITE]
+    tokens = mr.record(here.model, runs, SITE, rows="tokens", progress=False)
     toward = np.where(values.live, values.mean, np.nan)
     return here, runs, tokens, acts, toward, own_push(here.truth.value_neurons[SITE], acts, toward)
 

@@ -41,9 +41,9 @@ def plant():
 @cache
 def split(name="train", n=40):
     here = plant()
-    runs = mr.sample(here.model, here.task.problems(name, n), what=None)
+    runs = mr.sample(here.model, here.task.problems(name, n), progress=False)
     return paper.observe(
-        here.model, runs, mr.estimate(here.model, runs, k=6, what=None), [Site.parse(SITE)]
+        here.model, runs, mr.estimate(here.model, runs, k=6, progress=False), [Site.parse(SITE)]
     )
 
 
@@ -100,7 +100,7 @@ def test_controls_get_the_damage_of_the_set_and_are_no_match_for_it():
         paper.shared("R14", "planted", "planted", SITE, 0),
     )
     train, text = split(), CleanText(here.model, split().runs, TEXTS)
-    tokens = mr.record(here.model, train.runs, SITE, rows="tokens", what=None)
+    tokens = mr.record(here.model, train.runs, SITE, rows="tokens", progress=False)
     acts, toward = train.at_states[SITE], np.where(train.values.live, train.values.mean, np.nan)
     token = NeuronSet.of(acts, here.truth.decoys["next_token"], "read, but not for V")
     able = like(push, token, acts, toward, "random")
@@ -185,8 +185,8 @@ def test_other_rankings_stand_beside_the_set_pair_by_pair():
     set's own cost."""
     here, own = plant(), plant().truth.value_neurons[SITE]
     problems = here.task.problems("test", 30)
-    effect = ablate(here.model, problems, own, draws=3, random_draws=1, what=None)
-    acts = mr.record(here.model, split().runs, SITE, rows="tokens", what=None)[SITE]
+    effect = ablate(here.model, problems, own, draws=3, random_draws=1, progress=False)
+    acts = mr.record(here.model, split().runs, SITE, rows="tokens", progress=False)[SITE]
     unread = [NeuronSet.of(acts, here.truth.decoys[name], name) for name in ("length", "length")]
     about = paper.shared("R4", "planted", "planted", SITE, 0)
     sets, ops = {"itself": [own], "unread": unread}, ("zero", "mean")
@@ -249,7 +249,7 @@ def test_other_tasks_are_measured_where_the_model_solves_any():
     problems = here.task.problems("test", 30)
     options = {"draws": 6, "random_draws": 1, "what": None}
     effect = ablate(here.model, here.task.problems("test", 20, 1), own, ops=("zero",), **options)
-    acts = mr.record(here.model, split().runs, SITE, rows="tokens", what=None)[SITE]
+    acts = mr.record(here.model, split().runs, SITE, rows="tokens", progress=False)[SITE]
     about = paper.shared("R4", "planted", "planted", SITE, 0)
     rows = paper.elsewhere(here.model, {"itself": problems}, effect, acts, about)
     base, value = (
@@ -277,7 +277,7 @@ def test_other_tasks_are_measured_where_the_model_solves_any():
     lost = [
         problem
         for problem in problems
-        if not mr.sample(here.model, [problem], what=None).rewards[0]
+        if not mr.sample(here.model, [problem], progress=False).rewards[0]
     ][:4]
     few = paper.elsewhere(here.model, {"lost": lost}, effect, acts, about)
     assert [(row.arm, row.estimate) for row in few] == [("baseline", 0.0)]

@@ -57,7 +57,7 @@ def nothing(dumb, problems) -> Effect:
 
 
 def test_the_baseline_is_sample_alone(dumb, problems, nothing):
-    runs = sample(dumb, problems, seed=5, what=None)
+    runs = sample(dumb, problems, seed=5, progress=False)
     assert nothing.baseline.outcomes.tolist() == runs.rewards
     assert 0 < nothing.baseline.accuracy < 1
     assert nothing.problems == tuple(problem.id for problem in problems)
@@ -88,10 +88,12 @@ def test_neurons_that_nothing_reads_change_nothing(nothing, op):
 
 def test_common_random_numbers(dumb, problems):
     """A change without effect draws the same tokens; one with an effect does not."""
-    clean = sample(dumb, problems, seed=5, what=None)
-    same = sample(dumb, problems, seed=5, hooks=zero(on(dumb, MLP, *DUMB)).fwd_hooks(), what=None)
+    clean = sample(dumb, problems, seed=5, progress=False)
+    same = sample(
+        dumb, problems, seed=5, hooks=zero(on(dumb, MLP, *DUMB)).fwd_hooks(), progress=False
+    )
     other = sample(
-        dumb, problems, seed=5, hooks=zero(on(dumb, MLP, *range(7))).fwd_hooks(), what=None
+        dumb, problems, seed=5, hooks=zero(on(dumb, MLP, *range(7))).fwd_hooks(), progress=False
     )
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(clean, same, strict=True))
     assert not all(torch.equal(a.tokens, b.tokens) for a, b in zip(clean, other, strict=True))
@@ -136,12 +138,12 @@ def test_resampling_is_run_with_the_same_rows_for_every_set(tiny_model, problems
     way."""
     neurons = on(tiny_model, Site(0, "resid_post"), 0, 3, 8, 21)
     found = ablate(tiny_model, problems, neurons, ops=("resample",), seed=2, **FEW)
-    clean = sample(tiny_model, problems, seed=2, what=None)
-    acts = record(tiny_model, clean, neurons.site, rows="tokens", what=None)[neurons.site]
+    clean = sample(tiny_model, problems, seed=2, progress=False)
+    acts = record(tiny_model, clean, neurons.site, rows="tokens", progress=False)[neurons.site]
     for arm in [*found.draws("value", "resample"), *found.draws("matched", "resample")[:2]]:
         chosen = replace(neurons, indices=arm.indices)
         with attach(tiny_model, resample(chosen, acts, seed=2)):
-            runs = sample(tiny_model, problems, seed=2, what=None)
+            runs = sample(tiny_model, problems, seed=2, progress=False)
         assert arm.outcomes.tolist() == runs.rewards
         assert arm.damage["kl"] > 0 and arm.damage["change_norm"] > 0
     assert "resample: accuracy" in str(found)
@@ -155,7 +157,7 @@ def test_kl_and_outcomes_of_one_problem_against_the_plain_model(tiny_model, tiny
     found = ablate(
         tiny_model, problems[:1], on(tiny_model, site, *index), ops=("zero",), seed=2, **FEW
     )
-    (run,) = sample(tiny_model, problems[:1], seed=2, what=None)
+    (run,) = sample(tiny_model, problems[:1], seed=2, progress=False)
 
     def edit(module, arguments, output):
         hidden = (output[0] if isinstance(output, tuple) else output).clone()
@@ -183,7 +185,7 @@ def test_kl_and_outcomes_of_one_problem_against_the_plain_model(tiny_model, tiny
     hooks = zero(found.neurons).fwd_hooks()
     assert (
         own.outcomes.tolist()
-        == sample(tiny_model, problems[:1], seed=2, hooks=hooks, what=None).rewards
+        == sample(tiny_model, problems[:1], seed=2, hooks=hooks, progress=False).rewards
     )
 
 
@@ -371,7 +373,7 @@ def test_no_hook_is_left_after_success_or_failure(monkeypatch, tiny_model, probl
 
 def test_texts_of_any_length_are_read_as_each_alone(tiny_model, tiny_plain, problems):
     """Short texts first, each as plain HuggingFace reads it without padding."""
-    runs = sample(tiny_model, problems, seed=8, what=None)
+    runs = sample(tiny_model, problems, seed=8, progress=False)
     text = CleanText(tiny_model, runs)
     lengths = [len(runs[row].tokens) for rows in text.bins for row in rows]
     assert lengths == sorted(lengths) and lengths[0] < lengths[-1]

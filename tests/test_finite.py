@@ -75,7 +75,7 @@ def test_a_hook_that_divides_by_zero_is_told(tiny_model):
 
     hooks = [(Site(1, "resid_mid").hook, divide)]
     with pytest.raises(MechRewardError, match=r"row 0.*1\.resid_mid is not finite at position 0"):
-        sample(tiny_model, TASK.problems("test", 2), hooks=hooks, what=None)
+        sample(tiny_model, TASK.problems("test", 2), hooks=hooks, progress=False)
 
 
 def break_word(model: Any, word: int) -> None:
@@ -88,17 +88,17 @@ def break_word(model: Any, word: int) -> None:
 def test_one_broken_word_is_told_with_the_first_problem_that_has_it(tiny_folder):
     model = load(tiny_folder)
     problems = TASK.problems("test", 8)
-    runs = sample(model, problems, what=None)
+    runs = sample(model, problems, progress=False)
     # A number that some prompts hold, and no answer.
     said = {int(token) for run in runs for token in run.tokens[run.prompt_len :]}
     word = next(i for i in runs[3].tokens[: runs[3].prompt_len].tolist() if i not in {1, *said})
     holds = [run.problem_id for run in runs if word in run.tokens[: run.prompt_len]]
     break_word(model, word)
     with pytest.raises(MechRewardError, match=r"0\.resid_pre is not finite at position") as caught:
-        sample(model, problems, what=None)
+        sample(model, problems, progress=False)
     assert any(f"problem {name!r}" in str(caught.value) for name in holds)
     with pytest.raises(MechRewardError, match=r"0\.resid_pre is not finite at position"):
-        estimate(model, replace(runs, model_id=model_id(model)), what=None)
+        estimate(model, replace(runs, model_id=model_id(model)), progress=False)
 
 
 def test_logits_alone_are_told_as_logits(tiny_plain):
@@ -141,7 +141,7 @@ def test_temperatures_that_leave_the_range_of_numbers_are_refused(temperature: f
 def test_a_recording_is_looked_at(tiny_folder, rows: Any, site: str):
     """One word of the third text is broken."""
     model = load(tiny_folder)
-    runs = sample(model, TASK.problems("test", 6), what=None)
+    runs = sample(model, TASK.problems("test", 6), progress=False)
     others = {int(token) for i in (0, 1, 3, 4, 5) for token in runs[i].tokens}
     run = runs[2]
     place = next(i for i, token in enumerate(run.tokens.tolist()) if token not in others)
@@ -152,7 +152,7 @@ def test_a_recording_is_looked_at(tiny_folder, rows: Any, site: str):
     runs = replace(runs, model_id=model_id(model))
     told = f"problem {run.problem_id!r} (row 2): {site} is not finite at position {at}:"
     with pytest.raises(MechRewardError, match=re.escape(told)):
-        record(model, runs, site, rows=rows, what=None)
+        record(model, runs, site, rows=rows, progress=False)
 
 
 def broken_head(folder: Any, word: int) -> Any:
@@ -168,7 +168,7 @@ def broken_head(folder: Any, word: int) -> Any:
 def test_logits_of_texts_that_are_read_again_are_looked_at(tiny_folder):
     """The damage meter, the surface of answers, and patches read logits without sampling."""
     whole = load(tiny_folder)
-    runs = sample(whole, TASK.problems("test", 3), what=None)
+    runs = sample(whole, TASK.problems("test", 3), progress=False)
     model = broken_head(tiny_folder, 7)
     runs = replace(runs, model_id=model_id(model))
     first = runs[0]
@@ -184,7 +184,7 @@ def test_logits_of_texts_that_are_read_again_are_looked_at(tiny_folder):
 def test_a_token_that_is_ruled_out_is_no_error(tiny_folder):
     """Minus infinity: it never comes, and adds nothing to entropy or KL."""
     model = load(tiny_folder)
-    runs = sample(model, TASK.problems("test", 3), what=None)
+    runs = sample(model, TASK.problems("test", 3), progress=False)
     word = next(w for w in range(3, len(WORDS)) if all(w not in run.tokens for run in runs))
 
     def rule_out(logits: torch.Tensor, hook: Any) -> torch.Tensor:
@@ -195,7 +195,7 @@ def test_a_token_that_is_ruled_out_is_no_error(tiny_folder):
     with model.hooks(fwd_hooks=[("unembed.hook_out", rule_out)]):
         assert np.isfinite(surface(model, runs)).all()
         text = CleanText(model, runs)
-        acts = record(model, runs, "1.mlp", rows="tokens", what=None)["1.mlp"]
+        acts = record(model, runs, "1.mlp", rows="tokens", progress=False)["1.mlp"]
         meter = text.compare(zero(NeuronSet.of(acts, [1], "one")), acts)
     assert np.isneginf(text.logprobs[:, word].numpy()).all()
     assert np.isfinite(meter["kl"]) and meter["kl"] > 0

@@ -81,9 +81,9 @@ def problems(how: str, n: int = 4, bad: int = 1) -> list[Problem]:
 def test_a_failure_is_named_with_its_problem_and_the_other_rollouts_are_kept(tiny_model, how: str):
     asked = problems(how)
     whole = [Problem(each.id, each.prompt, each.answer, {}, tiny.Even()) for each in asked]
-    wanted = mr.sample(tiny_model, whole, k=2, seed=3, what=None)
+    wanted = mr.sample(tiny_model, whole, k=2, seed=3, progress=False)
     with pytest.warns(VerifierWarning) as told:
-        runs = mr.sample(tiny_model, asked, k=2, seed=3, what=None)
+        runs = mr.sample(tiny_model, asked, k=2, seed=3, progress=False)
     assert [run.tokens.tolist() for run in runs] == [run.tokens.tolist() for run in wanted]
     assert [run.verdict for run in runs][:6] == [run.verdict for run in wanted][:6]
     for run in runs.trajectories[6:]:
@@ -100,9 +100,9 @@ def test_a_failure_is_named_with_its_problem_and_the_other_rollouts_are_kept(tin
 def test_values_and_interventions_judge_alike(tiny_model, how: str):
     asked = problems(how)
     with pytest.warns(VerifierWarning):
-        runs = mr.sample(tiny_model, asked, what=None)
+        runs = mr.sample(tiny_model, asked, progress=False)
     with pytest.warns(VerifierWarning, match="count as unverifiable"):
-        values = estimate(tiny_model, runs, k=2, what=None)
+        values = estimate(tiny_model, runs, k=2, progress=False)
     assert len(values.mean) == sum(run.steps + 1 for run in runs)
     jobs = [(state, (), ("x", n)) for n, state in enumerate(beginnings(tiny_model, asked))]
     with pytest.warns(VerifierWarning):
@@ -144,7 +144,7 @@ def test_a_verifier_is_tried_before_anything_is_sampled(tiny_model, monkeypatch)
 
     asked = Bool().problems("test", 2)
     with pytest.raises(MechRewardError, match="no Verdict but False") as error:
-        mr.sample(tiny_model, asked, what=None)
+        mr.sample(tiny_model, asked, progress=False)
     assert repr(asked[0].id) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -253,7 +253,7 @@ def test_a_model_that_says_special_tokens_is_read_as_it_speaks(tiny_model):
     weight = tiny.huggingface().lm_head.weight[WORDS.index("<bos>")].detach()
     bias += 40 * weight / weight.norm()
     hooks = [(site.hook, lambda tensor, hook: tensor + bias)]
-    runs = mr.sample(tiny_model, [problem], hooks=hooks, what=None)
+    runs = mr.sample(tiny_model, [problem], hooks=hooks, progress=False)
     said = [WORDS[token] for token in runs[0].tokens[runs[0].prompt_len :]]
     assert "<bos>" in said
     assert read[-1].replace("\n", " \n ").split() == [w for w in said if w not in ("<eos>", "\n")]
@@ -263,7 +263,7 @@ def test_a_model_that_says_special_tokens_is_read_as_it_speaks(tiny_model):
 def test_a_sound_verifier_warns_of_nothing(tiny_model):
     with warnings.catch_warnings():
         warnings.simplefilter("error", VerifierWarning)
-        mr.sample(tiny_model, tiny.Even().problems("test", 3), what=None)
+        mr.sample(tiny_model, tiny.Even().problems("test", 3), progress=False)
 
 
 class Cuts(tiny.Even):
@@ -301,11 +301,11 @@ def stall(pieces: Any, prompt_len: int) -> Any:
 )
 def test_steps_that_cannot_be_cut_cost_their_answer_alone(tiny_model, give: Any, why: str):
     drawn = tiny.Even().problems("test", 4)
-    wanted = mr.sample(tiny_model, drawn, k=2, seed=3, what=None)
+    wanted = mr.sample(tiny_model, drawn, k=2, seed=3, progress=False)
     task = Cuts("".join(str(drawn[3].prompt).split()), give)
     asked = [Problem(each.id, each.prompt, each.answer, {}, task) for each in drawn]
     with pytest.warns(StepWarning) as told:
-        runs = mr.sample(tiny_model, asked, k=2, seed=3, what=None)
+        runs = mr.sample(tiny_model, asked, k=2, seed=3, progress=False)
     assert [run.tokens.tolist() for run in runs] == [run.tokens.tolist() for run in wanted]
     assert [run.step_ends for run in runs][:6] == [run.step_ends for run in wanted][:6]
     for run in runs.trajectories[6:]:

@@ -46,17 +46,17 @@ def one_line(call: Callable[[], object], *words: str) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tiny_model):
-    return mr.sample(tiny_model, PROBLEMS, what=None)
+    return mr.sample(tiny_model, PROBLEMS, progress=False)
 
 
 @pytest.fixture(scope="module")
 def values(tiny_model, runs):
-    return mr.estimate(tiny_model, runs, k=2, what=None)
+    return mr.estimate(tiny_model, runs, k=2, progress=False)
 
 
 @pytest.fixture(scope="module")
 def recording(tiny_model, runs):
-    return mr.record(tiny_model, runs, ["0.mlp", "1.resid_post"], what=None)
+    return mr.record(tiny_model, runs, ["0.mlp", "1.resid_post"], progress=False)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def identity(model: Any) -> Any:
 
 
 def test_numpys_whole_numbers_are_sizes_and_can_be_kept(tiny_model, tmp_path: Path, runs):
-    same = mr.sample(tiny_model, PROBLEMS, k=np.int64(1), seed=np.int64(0), what=None)
+    same = mr.sample(tiny_model, PROBLEMS, k=np.int64(1), seed=np.int64(0), progress=False)
     again = mr.Rollouts.load(same.save(tmp_path / "runs"), EVEN)
     assert [run.tokens.tolist() for run in again] == [run.tokens.tolist() for run in runs]
     assert type(whole("k", np.int32(3))) is int
@@ -284,7 +284,7 @@ def probe_of(neurons: mr.NeuronSet) -> Any:
     ids=lambda value: type(value).__name__,
 )
 def test_texts_are_no_problems(tiny_model, never, given: Any, words: tuple[str, ...]):
-    one_line(lambda: mr.sample(tiny_model, given, what=None), *words)
+    one_line(lambda: mr.sample(tiny_model, given, progress=False), *words)
 
 
 def test_a_name_or_a_bare_model_is_no_model(tiny_plain, never, runs):
@@ -383,7 +383,7 @@ def test_all_else_that_is_kept_of_a_problem_is_told_too(tiny_model, never):
 
 def test_info_that_json_can_hold_comes_back(tiny_model, tmp_path: Path):
     info = {"a": [1, 2.5, None, True, {"b": "c"}], "difficulty": 2}
-    made_runs = mr.sample(tiny_model, [replace(PROBLEMS[0], info=info)], what=None)
+    made_runs = mr.sample(tiny_model, [replace(PROBLEMS[0], info=info)], progress=False)
     back = mr.Rollouts.load(made_runs.save(tmp_path / "runs"), EVEN)
     assert back.problems[0].info == info
 
@@ -405,8 +405,8 @@ def test_confidence_does_without_difficulty(tiny_model):
     probe = mr.ValueProbe("mc", "linear").fit_examples(made.planted(30))
     scores = []
     for asked in (problems, bare):
-        answers = mr.sample(tiny_model, asked, what=None)
-        acts = mr.record(tiny_model, answers, "1.resid_post", what=None)["1.resid_post"]
+        answers = mr.sample(tiny_model, asked, progress=False)
+        acts = mr.record(tiny_model, answers, "1.resid_post", progress=False)["1.resid_post"]
         scores.append(confidence(probe, acts, answers))
     full, less = scores
     assert set(full) - set(less) == {"difficulty"}

@@ -33,34 +33,36 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(tiny_model):
-    return sample(tiny_model, tiny.Even().problems("test", 12), seed=1, what=None)
+    return sample(tiny_model, tiny.Even().problems("test", 12), seed=1, progress=False)
 
 
 def test_rollouts_are_recorded_on_another_model_that_has_their_tokens(tiny_model, base, runs):
     with pytest.raises(MechRewardError, match=ASKED):
-        record(base, runs, "1.mlp", what=None)
-    acts = record(base, runs, "1.mlp", rows="tokens", other_model=True, what=None)["1.mlp"]
+        record(base, runs, "1.mlp", progress=False)
+    acts = record(base, runs, "1.mlp", rows="tokens", other_model=True, progress=False)["1.mlp"]
     assert acts.model_id.weights != runs.model_id.weights
     with torch.no_grad():
         _, cache = base.run_with_cache(runs[0].tokens[None])
     here = acts.x[acts.trajectory == 0]
     torch.testing.assert_close(here, cache[acts.site.hook][0], atol=2e-5, rtol=1e-4)
-    mine = record(tiny_model, runs, "1.mlp", other_model=True, what=None)["1.mlp"]
-    plain = record(tiny_model, runs, "1.mlp", what=None)["1.mlp"]
+    mine = record(tiny_model, runs, "1.mlp", other_model=True, progress=False)["1.mlp"]
+    plain = record(tiny_model, runs, "1.mlp", progress=False)["1.mlp"]
     assert torch.equal(mine.x, plain.x), "the same model may be called another"
     run = runs[0]
     strange = replace(run, tokens=run.tokens.clone().index_fill(0, torch.tensor([2]), 10_000))
     foreign = replace(runs, trajectories=(strange, *runs.trajectories[1:]))
     with pytest.raises(MechRewardError, match="hold token 10000; base has tokens 0 to"):
-        record(base, foreign, "1.mlp", other_model=True, what=None)
+        record(base, foreign, "1.mlp", other_model=True, progress=False)
 
 
 def test_a_probe_reads_another_model_where_asked(tiny_model, base, runs):
-    values = estimate(tiny_model, runs, k=2, what=None)
-    own = record(tiny_model, runs, "1.mlp", what=None)["1.mlp"]
-    other = record(base, runs, "1.mlp", other_model=True, what=None)["1.mlp"]
-    steps = record(tiny_model, runs, "1.mlp", rows="steps", what=None)["1.mlp"]
-    steps_of_other = record(base, runs, "1.mlp", rows="steps", other_model=True, what=None)["1.mlp"]
+    values = estimate(tiny_model, runs, k=2, progress=False)
+    own = record(tiny_model, runs, "1.mlp", progress=False)["1.mlp"]
+    other = record(base, runs, "1.mlp", other_model=True, progress=False)["1.mlp"]
+    steps = record(tiny_model, runs, "1.mlp", rows="steps", progress=False)["1.mlp"]
+    steps_of_other = record(base, runs, "1.mlp", rows="steps", other_model=True, progress=False)[
+        "1.mlp"
+    ]
     for probe, mine, theirs in (
         (ValueProbe("mc", "linear").fit(own, values), own, other),
         (DopamineProbe(shape="linear").fit(steps, values), steps, steps_of_other),

@@ -59,8 +59,8 @@ def test_R1_reads_good_from_bad_answers_to_one_problem(tiny_model):
     from mechreward.experiments.value_probe import within_problems
 
     site, problems = Site(1, "resid_post"), tiny.Even().problems("test", 12, 0)
-    runs = mr.sample(tiny_model, problems, k=4, seed=1, what=None)
-    acts = mr.record(tiny_model, runs, site, what=None)[site]
+    runs = mr.sample(tiny_model, problems, k=4, seed=1, progress=False)
+    acts = mr.record(tiny_model, runs, site, progress=False)[site]
     x = acts.x.numpy()
     probe = ValueProbe("mc", "linear").fit_examples(made.planted(40, width=x.shape[1], seed=0))
     row = one(within_problems(ABOUT, "value", probe, (runs, acts)), metric="auroc_within")
@@ -273,12 +273,12 @@ def test_steps_are_standardised_over_the_tokens_of_their_own_answer_by_hand():
 
 @pytest.fixture(scope="module")
 def rollouts(tiny_model):
-    return mr.sample(tiny_model, tiny.Even().problems("train", 20), what=None)
+    return mr.sample(tiny_model, tiny.Even().problems("train", 20), progress=False)
 
 
 def test_R5_is_what_running_each_set_alone_gives(tiny_model, rollouts):
     site = Site(1, "resid_post")
-    acts = mr.record(tiny_model, rollouts, site, what=None)[site]
+    acts = mr.record(tiny_model, rollouts, site, progress=False)[site]
     sets = {
         name: mr.NeuronSet.of(acts, indices, name)
         for name, indices in {"mc": [1, 2, 3], "td": [3, 4, 5], "terminal": [5, 6, 7]}.items()
@@ -287,7 +287,7 @@ def test_R5_is_what_running_each_set_alone_gives(tiny_model, rollouts):
     rows = paper.R5(tiny_model, problems, sets, ABOUT)
     alone = {
         name: np.array(
-            mr.sample(tiny_model, problems, hooks=mr.zero(s).fwd_hooks(), what=None).rewards
+            mr.sample(tiny_model, problems, hooks=mr.zero(s).fwd_hooks(), progress=False).rewards
         )
         for name, s in sets.items()
     }

@@ -55,7 +55,7 @@ def one_by_one(
 @pytest.mark.parametrize("batch", [3, 64])
 @torch.no_grad()
 def test_every_cell_is_a_run_of_its_own(tiny_model, batch: int):
-    sweep = patching_sweep(tiny_model, CLEAN, OTHER, SITES, METRIC, batch=batch, what=None)
+    sweep = patching_sweep(tiny_model, CLEAN, OTHER, SITES, METRIC, batch=batch, progress=False)
     wanted = one_by_one(tiny_model, [(p, p) for p in range(7)], slice(None), OTHER)
     np.testing.assert_allclose(sweep.metric, wanted, atol=1e-4, rtol=1e-4)
     ends = [
@@ -71,11 +71,11 @@ def test_every_cell_is_a_run_of_its_own(tiny_model, batch: int):
 def test_what_must_be_0_and_what_must_be_1(tiny_model):
     """The embedding of a token that both runs share says nothing new; the last state of the last
     layer is all."""
-    sweep = patching_sweep(tiny_model, CLEAN, OTHER, SITES, METRIC, what=None)
+    sweep = patching_sweep(tiny_model, CLEAN, OTHER, SITES, METRIC, progress=False)
     np.testing.assert_allclose(sweep.effect[0, [0, 1, 3, 4, 6]], 0, atol=1e-4)
     np.testing.assert_allclose(sweep.effect[4], [0, 0, 0, 0, 0, 0, 1], atol=1e-4)
     assert abs(sweep.effect[0, 2]) > 1e-3
-    back = patching_sweep(tiny_model, OTHER, CLEAN, SITES, METRIC, what=None)
+    back = patching_sweep(tiny_model, OTHER, CLEAN, SITES, METRIC, progress=False)
     np.testing.assert_allclose([back.clean, back.corrupted], [sweep.corrupted, sweep.clean])
 
 
@@ -86,7 +86,7 @@ def test_a_set_of_residual_neurons_at_every_layer_and_pairs_of_positions(tiny_mo
     neurons = NeuronSet(Site(0, "resid_post"), (3, 9, 20), 32, model_id(tiny_model), (), "by hand")
     residual = [site for site in SITES if "mlp" not in site]
     sweep = patching_sweep(
-        tiny_model, CLEAN, short, residual, METRIC, positions=pairs, neurons=neurons, what=None
+        tiny_model, CLEAN, short, residual, METRIC, positions=pairs, neurons=neurons, progress=False
     )
     wanted = one_by_one(tiny_model, pairs, [3, 9, 20], short)[[0, 1, 4]]
     np.testing.assert_allclose(sweep.metric, wanted, atol=1e-4, rtol=1e-4)
@@ -98,7 +98,7 @@ def test_half_precision(tiny_folder):
     from mechreward.models.load import load
 
     model = load(tiny_folder, dtype=torch.bfloat16)
-    sweep = patching_sweep(model, CLEAN, OTHER, "1.resid_post", METRIC, what=None)
+    sweep = patching_sweep(model, CLEAN, OTHER, "1.resid_post", METRIC, progress=False)
     np.testing.assert_allclose(sweep.effect[0], [0, 0, 0, 0, 0, 0, 1], atol=1e-6)
 
 
@@ -139,10 +139,10 @@ def test_what_it_refuses_and_that_nothing_is_left(tiny_model):
     ]
     for told, arguments, more in calls:
         with pytest.raises(MechRewardError, match=told) as error:
-            patching_sweep(tiny_model, *arguments, what=None, **more)
+            patching_sweep(tiny_model, *arguments, progress=False, **more)
         assert "\n" not in str(error.value)
     with pytest.raises(RuntimeError, match="in the metric"):
-        patching_sweep(tiny_model, CLEAN, OTHER, SITES, broken, what=None)
+        patching_sweep(tiny_model, CLEAN, OTHER, SITES, broken, progress=False)
     assert tiny.no_hooks_left(tiny_model)
 
 

@@ -35,7 +35,7 @@ def plant(name):
 @cache
 def runs_of(name, n=150):
     here = plant(name)
-    return mr.sample(here.model, here.task.problems("test", n), what=None)
+    return mr.sample(here.model, here.task.problems("test", n), progress=False)
 
 
 @cache
@@ -111,8 +111,8 @@ def test_half_of_the_carriers_and_those_of_turning_back_change_accuracy_exactly(
     here = plant(name)
     neurons = suspects(here)
     assert len(neurons) == 3 and here.truth.used
-    runs = mr.sample(here.model, here.task.problems("train", 20), what=None)
-    acts = mr.record(here.model, runs, neurons.site, what=None)[neurons.site]
+    runs = mr.sample(here.model, here.task.problems("train", 20), progress=False)
+    acts = mr.record(here.model, runs, neurons.site, progress=False)[neurons.site]
     push = steer(neurons, acts, toward=here.truth.values(runs)[0])
     problems = here.task.problems("test", 100)
     for strength, (low, high) in ((-1, least), (1, most)):
@@ -133,7 +133,7 @@ def test_the_process_is_rich_enough():
 @pytest.mark.parametrize("name", ["value", "null"])
 def test_estimates_agree_with_the_truth_within_their_binomial_error(name):
     runs = runs_of(name, 60).subset(range(6))
-    values = mr.estimate(plant(name).model, runs, k=64, seed=3, what=None)
+    values = mr.estimate(plant(name).model, runs, k=64, seed=3, progress=False)
     v, delta = plant(name).truth.values(runs)
     assert np.array_equal(v[~values.live], values.reward[~values.live])
     z = ((values.mean - v) / np.sqrt(np.maximum(v * (1 - v), 1e-9) / 64))[values.live]
@@ -152,8 +152,8 @@ def test_planted_neurons_carry_v_and_delta(name):
     runs, truth = runs_of(name, 60), plant(name).truth
     v, delta = truth.values(runs)
     sites = [*RESID, "0.mlp", "1.mlp", "2.mlp"]
-    states = mr.record(plant(name).model, runs, sites, rows="states", what=None)
-    steps = mr.record(plant(name).model, runs, sites, rows="steps", what=None)
+    states = mr.record(plant(name).model, runs, sites, rows="states", progress=False)
+    steps = mr.record(plant(name).model, runs, sites, rows="steps", progress=False)
     seen = {"V": 0, "delta": 0}
     for site in sites:
         for what, neurons, acts, y in (
@@ -181,7 +181,7 @@ def test_nothing_else_knows_the_state(name):
 def test_value_can_be_read_but_from_no_coordinate():
     runs, truth = runs_of("rotated", 150), plant("rotated").truth
     v, _ = truth.values(runs)
-    acts = mr.record(plant("rotated").model, runs, "0.resid_post", what=None)["0.resid_post"]
+    acts = mr.record(plant("rotated").model, runs, "0.resid_post", progress=False)["0.resid_post"]
     x, y = acts.x.double().numpy()[live(runs)], v[live(runs)]
     x = x[:, x.std(0) > 1e-6]
     r = np.corrcoef(np.column_stack([x, y]), rowvar=False)[-1, :-1]
@@ -193,7 +193,7 @@ def test_value_can_be_read_but_from_no_coordinate():
 def test_redundant_value_is_in_more_than_half_of_the_coordinates():
     runs, truth = runs_of("redundant", 150), plant("redundant").truth
     v, _ = truth.values(runs)
-    acts = mr.record(plant("redundant").model, runs, "2.resid_post", what=None)["2.resid_post"]
+    acts = mr.record(plant("redundant").model, runs, "2.resid_post", progress=False)["2.resid_post"]
     x = columns(truth.value_neurons["2.resid_post"], acts)[live(runs)]
     r = [abs(np.corrcoef(column, v[live(runs)])[0, 1]) for column in x.T]
     assert len(r) == 37 and min(r) > 0.3 and max(r) < 0.95
@@ -201,7 +201,9 @@ def test_redundant_value_is_in_more_than_half_of_the_coordinates():
 
 def test_decoys_are_what_they_are_called():
     here, runs = plant("value"), runs_of("value", 60)
-    acts = mr.record(here.model, runs, "2.resid_post", rows="tokens", what=None)["2.resid_post"]
+    acts = mr.record(here.model, runs, "2.resid_post", rows="tokens", progress=False)[
+        "2.resid_post"
+    ]
     at = {name: acts.x[:, where[0]].double().numpy() for name, where in here.truth.decoys.items()}
     median = acts.rms().median().item()
     np.testing.assert_allclose(at["length"], 8 / (acts.position + 1), rtol=1e-4)
@@ -243,7 +245,7 @@ def test_zeroing_does_what_dynamic_programming_says(name, site, k):
     neurons = here.truth.value_neurons[site]
     change = mr.zero(replace(neurons, indices=neurons.indices[:k]))
     expected, before = here.truth.accuracy(problems, change), here.truth.accuracy(problems)
-    found = mr.sample(here.model, problems, hooks=change.fwd_hooks(), what=None)
+    found = mr.sample(here.model, problems, hooks=change.fwd_hooks(), progress=False)
     assert (
         abs(np.mean(found.rewards) - expected)
         < 4 * np.sqrt(expected * (1 - expected) / 400) + 0.003
@@ -269,9 +271,11 @@ def test_mean_ablation_has_an_exact_effect_too():
     neurons = replace(
         (all_of := here.truth.value_neurons["2.resid_post"]), indices=all_of.indices[:1]
     )
-    acts = mr.record(here.model, runs, "2.resid_post", rows="tokens", what=None)["2.resid_post"]
+    acts = mr.record(here.model, runs, "2.resid_post", rows="tokens", progress=False)[
+        "2.resid_post"
+    ]
     problems, change = here.task.problems("test", 400), mr.mean(neurons, acts)
-    found = mr.sample(here.model, problems, hooks=change.fwd_hooks(), what=None)
+    found = mr.sample(here.model, problems, hooks=change.fwd_hooks(), progress=False)
     assert abs(np.mean(found.rewards) - here.truth.accuracy(problems, change)) < 0.1
 
 
@@ -280,7 +284,7 @@ def test_not_one_token_changes_where_value_is_encoded_but_not_read(what):
     here, runs = plant("encoded"), runs_of("encoded", 150)
     change = mr.zero(getattr(here.truth, what)["2.resid_post"])
     found = mr.sample(
-        here.model, here.task.problems("test", 150), hooks=change.fwd_hooks(), what=None
+        here.model, here.task.problems("test", 150), hooks=change.fwd_hooks(), progress=False
     )
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(runs, found, strict=True))
     assert not here.truth.used and plant("value").truth.used
@@ -292,7 +296,10 @@ def test_next_token_neurons_change_words_and_no_outcome():
         here.truth.value_neurons["2.resid_post"], indices=here.truth.decoys["next_token"]
     )
     found = mr.sample(
-        here.model, here.task.problems("test", 150), hooks=mr.zero(neurons).fwd_hooks(), what=None
+        here.model,
+        here.task.problems("test", 150),
+        hooks=mr.zero(neurons).fwd_hooks(),
+        progress=False,
     )
     assert found.rewards == runs.rewards
     assert sum(torch.equal(a.tokens, b.tokens) for a, b in zip(runs, found, strict=True)) < 15
@@ -301,14 +308,14 @@ def test_next_token_neurons_change_words_and_no_outcome():
 def test_dopamine_needs_value():
     here, runs = plant("value-mlp"), runs_of("value-mlp", 60)
     neurons = here.truth.dopamine_neurons["1.mlp"]
-    kept = mr.record(here.model, runs, "1.mlp", rows="steps", what=None)["1.mlp"]
+    kept = mr.record(here.model, runs, "1.mlp", rows="steps", progress=False)["1.mlp"]
     lost = mr.record(
         here.model,
         runs,
         "1.mlp",
         rows="steps",
         hooks=mr.zero(here.truth.value_neurons["0.mlp"]).fwd_hooks(),
-        what=None,
+        progress=False,
     )["1.mlp"]
     assert columns(neurons, kept).std(0).min() > 0.1 and np.abs(columns(neurons, lost)).max() < 1e-3
 
@@ -453,7 +460,7 @@ def test_the_verbs_take_a_planted_model():
     here = plant("value")
     effect = mr.ablate(
         here.model, here.task.problems("test", 40), here.truth.value_neurons["2.resid_post"],
-        ops=["zero"], draws=4, random_draws=2, what=None,
+        ops=["zero"], draws=4, random_draws=2, progress=False,
     )  # fmt: skip
     assert effect.summary("zero")["accuracy"].estimate < 0.05 < np.mean(effect.baseline.outcomes)
     sinks = {here.truth.decoys[name][0] for name in ("massive", "sink")}

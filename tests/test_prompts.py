@@ -121,13 +121,13 @@ def test_prompts_of_every_kind_give_the_same_answers_and_come_back_from_a_file(
     text = "from 3 8\nto"
     ids = encode(model, text).tolist()
     problems = [problem(prompt) for prompt in (text, ids, ASKED)]
-    runs = [sample(model, [one], k=3, what=None) for one in problems]
+    runs = [sample(model, [one], k=3, progress=False) for one in problems]
     for one, run in zip(problems, runs, strict=True):
         assert [r.tokens.tolist() for r in run] == [r.tokens.tolist() for r in runs[0]]
         back = Rollouts.load(run.save(tmp_path / "runs"), TASK)
         assert back.problems == run.problems and len({one, *back.problems}) == 1
-        values = estimate(model, back, k=2, what=None)
-        assert values.mean.tolist() == estimate(model, runs[0], k=2, what=None).mean.tolist()
+        values = estimate(model, back, k=2, progress=False)
+        assert values.mean.tolist() == estimate(model, runs[0], k=2, progress=False).mean.tolist()
 
 
 @pytest.mark.unchecked
@@ -153,13 +153,13 @@ def test_what_is_no_prompt_is_refused_with_its_problem(tiny_folder: Path, prompt
     model = load(tiny_folder)
     model.tokenizer.chat_template = CHAT
     with pytest.raises(MechRewardError, match=f"problem 'p1': .*{told}") as caught:
-        sample(model, [problem(prompt)], what=None)
+        sample(model, [problem(prompt)], progress=False)
     assert "\n" not in str(caught.value)
 
 
 def test_messages_need_a_template(tiny_model):
     with pytest.raises(MechRewardError, match=r"problem 'p1': .* set tokenizer\.chat_template"):
-        sample(tiny_model, [problem(ASKED)], what=None)
+        sample(tiny_model, [problem(ASKED)], progress=False)
 
 
 # Refused before any work
@@ -196,17 +196,17 @@ def test_bad_prompts_are_refused_by_problem(tiny_model, idle, prompt: Any, told:
 
 
 def test_values_are_refused_by_problem_too(tiny_model, monkeypatch: pytest.MonkeyPatch):
-    runs = sample(tiny_model, GOOD, what=None)
+    runs = sample(tiny_model, GOOD, progress=False)
     spoiled = runs[1].tokens.clone()
     spoiled[0] = len(WORDS)
     object.__setattr__(runs[1], "tokens", spoiled)
     monkeypatch.setattr(fast_pass.LeanPass, "prefill", lambda *_: pytest.fail("it was run"))
     with pytest.raises(MechRewardError, match=f"problem {GOOD[1].id!r}.*vocabulary"):
-        estimate(tiny_model, runs, k=2, what=None)
+        estimate(tiny_model, runs, k=2, progress=False)
 
 
 def test_what_just_fits_is_run(tiny_model):
-    (run,) = sample(tiny_model, [problem([5] * 240)], what=None)
+    (run,) = sample(tiny_model, [problem([5] * 240)], progress=False)
     assert run.prompt_len == 240
 
 
@@ -267,7 +267,7 @@ def vars_of(plain: Any) -> dict[str, Any]:
 
 def test_every_end_stops_a_rollout_as_in_huggingface(ended):
     model, plain = ended
-    runs = sample(model, TASK.problems("test", 12), policy=Policy(temperature=0.0), what=None)
+    runs = sample(model, TASK.problems("test", 12), policy=Policy(temperature=0.0), progress=False)
     for run in runs:
         prompt = run.tokens[None, : run.prompt_len]
         theirs = plain.generate(
@@ -283,7 +283,7 @@ def test_every_end_stops_a_rollout_as_in_huggingface(ended):
 
 
 def test_no_answer_goes_on_behind_an_end(ended):
-    runs = sample(ended[0], TASK.problems("test", 12), k=4, what=None)
+    runs = sample(ended[0], TASK.problems("test", 12), k=4, progress=False)
     for run in runs:
         said = run.tokens[run.prompt_len :].tolist()
         assert not {EOS, LINE} & set(said[:-1])

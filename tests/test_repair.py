@@ -21,10 +21,10 @@ LAST = Site.parse("3.resid_post")
 @cache
 def seen():
     model = mr.load("countdown-base")
-    runs = mr.sample(model, mr.tasks.Countdown().problems("train", 16), what=None)
-    values = mr.estimate(model, runs, k=2, what=None)
+    runs = mr.sample(model, mr.tasks.Countdown().problems("train", 16), progress=False)
+    values = mr.estimate(model, runs, k=2, progress=False)
     sites = [f"{layer}.resid_post" for layer in range(4)] + ["1.mlp"]
-    return model, runs, values, mr.record(model, runs, sites, what=None)
+    return model, runs, values, mr.record(model, runs, sites, progress=False)
 
 
 @cache
@@ -77,11 +77,11 @@ def test_nothing_is_undone_where_later_layers_do_not_look():
     """The planted value coordinate that is only encoded: nothing reads it, so its change is carried
     on as it is."""
     here = mr.testbed.planted("encoded")
-    runs = mr.sample(here.model, here.task.problems("train", 20), what=None)
-    values = mr.estimate(here.model, runs, k=4, what=None)
+    runs = mr.sample(here.model, here.task.problems("train", 20), progress=False)
+    values = mr.estimate(here.model, runs, k=4, progress=False)
     last = Site(here.model.cfg.n_layers - 1, "resid_post")
     own = here.truth.value_neurons["1.resid_post"]
-    acts = mr.record(here.model, runs, str(last), what=None)[str(last)]
+    acts = mr.record(here.model, runs, str(last), progress=False)[str(last)]
     few = mr.ValueProbe("mc", "linear").fit(acts, values)
     found = restored(here.model, runs, mr.scale(own, 3.0), {last: few})[last]
     assert found.estimate == pytest.approx(0, abs=1e-3)

@@ -48,12 +48,12 @@ def assert_same(ours: Rollouts, theirs: Rollouts) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tiny_model) -> Rollouts:
-    return sample(tiny_model, PROBLEMS, k=4, seed=3, what=None)
+    return sample(tiny_model, PROBLEMS, k=4, seed=3, progress=False)
 
 
 @pytest.fixture(scope="module")
 def values(tiny_model, runs) -> Values:
-    return estimate(tiny_model, runs, k=9, what=None)
+    return estimate(tiny_model, runs, k=9, progress=False)
 
 
 # Rollouts
@@ -67,13 +67,13 @@ def test_the_fixture_has_every_kind_of_answer(runs):
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_same_answers_for_any_batch(tiny_model, runs, batch: int):
-    assert_same(sample(tiny_model, PROBLEMS, k=4, seed=3, batch=batch, what=None), runs)
+    assert_same(sample(tiny_model, PROBLEMS, k=4, seed=3, batch=batch, progress=False), runs)
 
 
 def test_same_answers_in_any_company(tiny_model, runs):
-    alone = sample(tiny_model, PROBLEMS[4:5], k=2, seed=3, what=None)
+    alone = sample(tiny_model, PROBLEMS[4:5], k=2, seed=3, progress=False)
     assert_same(alone, runs.subset([16, 17]))
-    other = sample(tiny_model, PROBLEMS, k=4, seed=4, what=None)
+    other = sample(tiny_model, PROBLEMS, k=4, seed=4, progress=False)
     assert [run.tokens.tolist() for run in other] != [run.tokens.tolist() for run in runs]
 
 
@@ -116,7 +116,12 @@ def test_groups_rewards_subset_and_repr(runs):
 def test_hooks_change_the_policy_and_use_the_same_random_numbers(tiny_model, runs):
     hook = Site(1, "resid_post").hook
     idle = sample(
-        tiny_model, PROBLEMS, k=4, seed=3, hooks=[(hook, lambda tensor, hook: tensor)], what=None
+        tiny_model,
+        PROBLEMS,
+        k=4,
+        seed=3,
+        hooks=[(hook, lambda tensor, hook: tensor)],
+        progress=False,
     )
     assert_same(idle, runs)
     mute = sample(
@@ -125,7 +130,7 @@ def test_hooks_change_the_policy_and_use_the_same_random_numbers(tiny_model, run
         k=4,
         seed=3,
         hooks=[(hook, lambda tensor, hook: tensor * 0)],
-        what=None,
+        progress=False,
     )
     assert [run.tokens.tolist() for run in mute] != [run.tokens.tolist() for run in runs]
     assert tiny.no_hooks_left(tiny_model)
@@ -146,7 +151,7 @@ def test_what_cannot_be_sampled(tiny_model):
 @pytest.mark.parametrize("name", ["countdown", "chain", "paths"])
 def test_bundled_tasks_come_back_from_a_file_with_their_task(tiny_model, tmp_path: Path, name: str):
     problems = tasks.get(name).problems("test", 2)
-    runs = sample(tiny_model, problems, k=2, policy=Policy(0.7, 0.9), what=None)
+    runs = sample(tiny_model, problems, k=2, policy=Policy(0.7, 0.9), progress=False)
     back = Rollouts.load(runs.save(tmp_path / "runs"))
     assert_same(back, runs)
     for old, new in zip(runs.problems, back.problems, strict=True):
@@ -228,8 +233,8 @@ def test_deltas_by_hand_and_telescoping(runs, values):
 
 def test_a_deterministic_policy_has_the_value_of_its_outcome(tiny_model):
     for temperature, top_p in ((0.0, 1.0), (1.0, 1e-6)):
-        runs = sample(tiny_model, PROBLEMS, policy=Policy(temperature, top_p), what=None)
-        values = estimate(tiny_model, runs, k=3, what=None)
+        runs = sample(tiny_model, PROBLEMS, policy=Policy(temperature, top_p), progress=False)
+        values = estimate(tiny_model, runs, k=3, progress=False)
         assert len(set(runs.rewards)) == 2
         assert np.array_equal(values.mean, values.reward)
         assert np.abs(values.delta[values.is_step]).max() <= 1.1e-5
@@ -239,7 +244,7 @@ def test_a_deterministic_policy_has_the_value_of_its_outcome(tiny_model):
 def test_neither_batch_nor_company_changes_a_value(
     tiny_model, runs, values, batch: int, chosen: list[int]
 ):
-    few = estimate(tiny_model, runs.subset(chosen), k=9, batch=batch, what=None)
+    few = estimate(tiny_model, runs.subset(chosen), k=9, batch=batch, progress=False)
     rows = np.concatenate([np.flatnonzero(values.trajectory == number) for number in chosen])
     assert np.array_equal(few.first, values.first[rows]) and np.array_equal(
         few.second, values.second[rows]
@@ -248,7 +253,7 @@ def test_neither_batch_nor_company_changes_a_value(
 
 def test_pieces_join_to_the_whole(tiny_model, runs, values):
     pieces_ = [
-        estimate(tiny_model, runs.subset(part), k=9, what=None)
+        estimate(tiny_model, runs.subset(part), k=9, progress=False)
         for part in (range(8), range(8, 12), range(12, 24))
     ]
     whole = Values.join(pieces_)
@@ -262,9 +267,9 @@ def test_pieces_join_to_the_whole(tiny_model, runs, values):
 def test_more_continuations_begin_with_the_fewer_and_seeds_differ(tiny_model, runs, values):
     few = runs.subset(range(8))
     rows = values.trajectory < 8
-    more = estimate(tiny_model, few, k=18, what=None)
+    more = estimate(tiny_model, few, k=18, progress=False)
     assert np.array_equal(more.first, values.successes[rows])
-    other = estimate(tiny_model, few, k=9, seed=1, what=None)
+    other = estimate(tiny_model, few, k=9, seed=1, progress=False)
     assert not np.array_equal(other.first, values.first[rows])
 
 
@@ -272,11 +277,11 @@ def test_more_continuations_begin_with_the_fewer_and_seeds_differ(tiny_model, ru
 def test_values_agree_with_answers_of_huggingface_generate(tiny_model, tiny_plain, policy: Policy):
     """Every state of two answers. Four states a policy at 4.5 standard errors: a right estimate
     with other seeds would fail less than once in 10,000."""
-    runs = sample(tiny_model, PROBLEMS[:3], k=3, seed=1, policy=policy, what=None)
+    runs = sample(tiny_model, PROBLEMS[:3], k=3, seed=1, policy=policy, progress=False)
     longest = sorted(range(len(runs)), key=lambda i: runs[i].steps)[-2:]
     runs = runs.subset(longest)
     k, n, row, spread = 200, 400, 0, []
-    values = estimate(tiny_model, runs, k=k, batch=512, what=None)
+    values = estimate(tiny_model, runs, k=k, batch=512, progress=False)
     torch.manual_seed(0)
     for run, problem in zip(runs, runs.problems, strict=True):
         for step, end in enumerate(run.step_ends[:-1]):
@@ -322,7 +327,7 @@ def test_reliability(values, tiny_model, runs):
     assert abs(noise.reliability()["value"]) < 0.2
     both = np.mean(made.delta_halves(), axis=0)  # k is even: delta is the mean of its halves
     np.testing.assert_allclose(both, made.delta, atol=1e-12)
-    one = estimate(tiny_model, runs.subset([0]), k=1, what=None)
+    one = estimate(tiny_model, runs.subset([0]), k=1, progress=False)
     with pytest.raises(MechRewardError, match="halves need k >= 2"):
         one.reliability()
 
@@ -401,7 +406,7 @@ def test_the_continuation_limit_is_what_is_left(tiny_model, runs, monkeypatch: p
 
     value_generate = value.generate
     monkeypatch.setattr(value, "generate", spy)
-    estimate(tiny_model, runs, k=2, what=None)
+    estimate(tiny_model, runs, k=2, progress=False)
     wanted = [
         (end + 1, run.prompt_len + TASK.max_tokens - end - 1)
         for run in runs

@@ -99,9 +99,9 @@ def test_an_immediate_end_of_sequence_cannot_be_read(tiny_model):
         return logits
 
     (name,) = [name for name in tiny_model.hook_dict if name == "unembed.hook_out"]
-    runs = mr.sample(tiny_model, problems, hooks=[(name, end_at_once)], what=None)
+    runs = mr.sample(tiny_model, problems, hooks=[(name, end_at_once)], progress=False)
     assert {run.length for run in runs} == {1}
-    clean = outcomes(tiny_model, mr.sample(tiny_model, problems, what=None))
+    clean = outcomes(tiny_model, mr.sample(tiny_model, problems, progress=False))
     meter = outcomes(tiny_model, runs).damage(clean)
     assert meter["parse_rate"] == 0 and meter["premature_rate"] == 1 and meter["length"] == 1
     assert not outcomes(tiny_model, runs).sound.any()

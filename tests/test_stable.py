@@ -132,7 +132,7 @@ def test_strange_recipes_are_refused(change: dict, said: str, chosen: mr.NeuronS
 
 def test_activations_of_another_site_are_refused(plant, chosen: mr.NeuronSet, states):
     runs, values, _ = states
-    other = mr.record(plant.model, runs, "0.resid_post", what=None)["0.resid_post"]
+    other = mr.record(plant.model, runs, "0.resid_post", progress=False)["0.resid_post"]
     with pytest.raises(mr.MechRewardError, match=r"activations are of 0\.resid_post"):
         find_again(chosen, other, values)
 
@@ -193,7 +193,7 @@ def test_repeats_without_anything_to_learn_leave_it_open(tiny_model):
     task = Never()
     problems = [task.problems("train", 4, seed) for seed in range(2)]
     width = tiny_model.cfg.d_model
-    runs = mr.sample(tiny_model, problems[0], what=None)
+    runs = mr.sample(tiny_model, problems[0], progress=False)
     site = mr.Site.parse("0.resid_post")
     recipe = Recipe("value", {"shape": "linear"}, "states", 1 / width, "L1", choice(site, [1]))
     neurons = mr.NeuronSet(site, (1,), width, runs.model_id, recipe=recipe)

@@ -13,7 +13,7 @@ from mechreward.probing.surface import FEATURES, increment, surface
 
 
 def test_features_of_every_state(tiny_model, tiny_plain):
-    runs = mr.sample(tiny_model, tiny.Even().problems("test", 6), k=2, what=None)
+    runs = mr.sample(tiny_model, tiny.Even().problems("test", 6), k=2, progress=False)
     found = dict(zip(FEATURES, surface(tiny_model, runs, batch=5).T, strict=True))
     row = 0
     for run in runs:
@@ -63,6 +63,6 @@ def test_refusals(tiny_model):
     x, read, _ = rows(0, 1.0)
     with pytest.raises(MechRewardError, match="all answers are right"):
         increment((x, read, np.ones(600, int)), rows(1, 1.0), np.arange(600))
-    runs = mr.sample(tiny_model, tiny.Even().problems("test", 2), what=None)
+    runs = mr.sample(tiny_model, tiny.Even().problems("test", 2), progress=False)
     with pytest.raises(MechRewardError, match="no trajectories"):
         surface(tiny_model, runs.subset([]))

@@ -1,4 +1,8 @@
-"""Progress bars, silent where nobody asked for one."""
+"""Progress bars, silent where nobody asked for one.
+
+`progress` is one word everywhere: False shows nothing, True a bar under the verb's own title, and
+a text is the title.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,27 @@ from tqdm.auto import tqdm
 from mechreward.base.plain import visible
 
 
-def progress(
-    what: str | None, unit: str, items: Iterable[Any] | None = None, **options: Any
+def named(progress: bool | str, title: str) -> bool | str:
+    """The progress of a verb whose own title is `title`."""
+    return title if progress is True else progress
+
+
+def under(progress: bool | str, name: str) -> bool | str:
+    """The progress of a part of what is under way: its name stands behind the whole's title."""
+    return named(progress, name) if isinstance(progress, bool) else f"{progress}: {name}"
+
+
+def bar(
+    progress: bool | str, title: str, unit: str, items: Iterable[Any] | None = None, **options: Any
 ) -> tqdm:
     """A tqdm bar.
 
     Parameters
     ----------
-    what
-        The bar's title. None shows no bar, and neither does TQDM_DISABLE in the environment.
+    progress
+        Whether there is one, or its title. There is none where TQDM_DISABLE is in the environment.
+    title
+        If `progress` is True.
     unit
         What is counted, in the singular.
     items
@@ -28,13 +44,13 @@ def progress(
     **options
         Passed on to tqdm.
     """
-    silent = what is None or bool(os.environ.get("TQDM_DISABLE"))
-    title = what and visible(what)
-    return tqdm(items, desc=title, unit=unit, disable=silent, mininterval=0.5, **options)
+    silent = progress is False or bool(os.environ.get("TQDM_DISABLE"))
+    shown = visible(str(named(progress, title)))
+    return tqdm(items, desc=shown, unit=unit, disable=silent, mininterval=0.5, **options)
 
 
-def tell(what: str | None, text: str) -> None:
-    """One line above the bars, on standard error; none where `progress` would show no bar for want
-    of a title."""
-    if what is not None:
-        tqdm.write(visible(f"{what}: {text}"), file=sys.stderr)
+def tell(progress: bool | str, title: str, text: str) -> None:
+    """One line above the bars, on standard error; none where `bar` would show no bar for want of a
+    title."""
+    if progress is not False:
+        tqdm.write(visible(f"{named(progress, title)}: {text}"), file=sys.stderr)

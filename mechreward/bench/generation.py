@@ -131,7 +131,7 @@ def p4(ground: Ground) -> list[Contest]:
         return float(len(rows))
 
     def ours() -> float:
-        estimate(model, runs, k=k, batch=size, what=None)
+        estimate(model, runs, k=k, batch=size, progress=False)
         return float(len(states) * k)
 
     def parity() -> Parity:

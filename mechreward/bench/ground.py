@@ -122,7 +122,7 @@ class Ground:
         self.problems = self.task.problems("test", self.sizes.problems, self.seed)
         self.prompts = [encode(self.model, problem.prompt) for problem in self.problems]
         self.ragged = self._ragged()
-        self.runs = sample(self.model, self.problems, seed=self.seed, what=None)
+        self.runs = sample(self.model, self.problems, seed=self.seed, progress=False)
         layers = range(min(self.model.cfg.n_layers, self.sizes.sites))
         self.sites = [Site(layer, "resid_post") for layer in layers]
 

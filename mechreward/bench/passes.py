@@ -97,8 +97,8 @@ def p6(ground: Ground) -> list[Contest]:
     """Activations written and read, against the bare numbers in one file."""
     model = ground.model
     site = ground.sites[-1]
-    every = record(model, ground.runs, site, rows="tokens", what=None)[site]
-    few = record(model, ground.runs, site, rows="states", what=None)[site]
+    every = record(model, ground.runs, site, rows="tokens", progress=False)[site]
+    few = record(model, ground.runs, site, rows="states", progress=False)[site]
     wanted = ground.sizes.megabytes * 2**20
     times = max(1, ceil(wanted / (every.x.numel() * 4)))
     labels = {

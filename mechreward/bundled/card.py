@@ -71,7 +71,7 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
                 k=k,
                 policy=Policy(0.0 if mode == "greedy" else 1.0),
                 seed=7,
-                what=f"{name} {task_name} {split} {mode}",
+                progress=f"{name} {task_name} {split} {mode}",
             )
             accuracy = stats.cluster_bootstrap(
                 np.mean, np.array(runs.rewards, float), np.array(runs.groups), span=(0, 1)
@@ -93,14 +93,18 @@ def _values(model: Any, task: tasks.Task) -> dict[str, Any]:
     """Spread of V-hat and delta on validation problems, and how many have mixed outcomes."""
     problems = task.problems("validation", 120, seed=8)
     values = estimate(
-        model, sample(model, problems, seed=8, what=None), k=32, seed=8, what=f"values {task.name}"
+        model,
+        sample(model, problems, seed=8, progress=False),
+        k=32,
+        seed=8,
+        progress=f"values {task.name}",
     )
     delta, owner = values.delta[values.is_step], values.group[values.is_step]
     large = stats.cluster_bootstrap(
         np.mean, (np.abs(delta) > 0.3).astype(float), owner, span=(0, 1)
     )
     runs = sample(
-        model, task.problems("validation", 100, seed=9), k=16, seed=9, what=f"mixed {task.name}"
+        model, task.problems("validation", 100, seed=9), k=16, seed=9, progress=f"mixed {task.name}"
     )
     back = model.tokenizer.convert_tokens_to_ids("back")
     rewards = np.array(runs.rewards).reshape(-1, 16)

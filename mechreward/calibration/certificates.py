@@ -96,7 +96,7 @@ def certificate_verdicts(
     neurons = suspects(plant)
     if whole:
         neurons = replace(neurons, recipe=recipe(neurons))
-        certificate = certify(model, task, neurons, seed=seed, what=None, **sizes)
+        certificate = certify(model, task, neurons, seed=seed, progress=False, **sizes)
         return verdicts(certificate.claims)
     problems = deal(task, {**sizes, "seed": seed})
     runs, values, activations = sample_states(
@@ -106,7 +106,7 @@ def certificate_verdicts(
         sizes["k"],
         seed,
         policy=None,
-        what=None,
+        progress=False,
     )
     _, held_values, held_acts = sample_states(
         model, problems.read, neurons.site, sizes["k"], seed, policy=None, what=None
@@ -199,8 +199,8 @@ def suspects(plant: PlantedModel, k: int = 3) -> NeuronSet:
         return replace(neurons, indices=decoys["level"], how=how)
     one_of("plant with a decoy of its own", plant.name, ("sink", "large", "length"))
     problems = plant.task.problems("train", 20, plant.seed)
-    runs = sample(plant.model, problems, seed=plant.seed, what=None)
-    tokens = record(plant.model, runs, site, rows="tokens", what=None)[site]
+    runs = sample(plant.model, problems, seed=plant.seed, progress=False)
+    tokens = record(plant.model, runs, site, rows="tokens", progress=False)[site]
     (decoy, *_) = decoys[plant.name]
     passed_over = {decoy}
     for name in ("massive", "begin", "end"):  # the same in every plant

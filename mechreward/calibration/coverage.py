@@ -17,7 +17,7 @@ from scipy.stats import binom, multinomial
 from mechreward import stats
 from mechreward.base import streams
 from mechreward.base.errors import one_of, require
-from mechreward.base.progress import progress
+from mechreward.base.progress import bar
 from mechreward.calibration.cases import CASES
 from mechreward.calibration.data import RESID, gather
 from mechreward.calibration.rows import PROCESS, calibration_row
@@ -92,7 +92,7 @@ def covered(
     interval: Callable[[int], Interval],
     true: float,
     runs: int,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> tuple[Interval, dict[str, int]]:
     """How often an interval holds the truth.
 
@@ -102,8 +102,8 @@ def covered(
         Of the number of a run, to its interval.
     true : float
     runs : int
-    what : str, optional
-        Title of the progress bar; none if not given.
+    progress : bool or str, default False
+        Whether a bar is shown, or its title.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def covered(
     require(runs >= 1, f"runs must be at least 1; {runs} was given.")
     held = 0
     counts = {"above": 0, "below": 0, "unbounded": 0}
-    for run in progress(what, "run", range(runs), leave=False):
+    for run in bar(progress, "coverage", "run", range(runs), leave=False):
         bounds = interval(run)
         if np.isnan(bounds.low):
             counts["unbounded"] += 1

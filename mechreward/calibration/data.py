@@ -37,12 +37,12 @@ class Data:
 
     def states(self, site: str) -> Examples:
         """Activations [row width] of a site at every state that goes on, with V-hat."""
-        activations = record(self.plant.model, self.runs, site, what=None)[site]
+        activations = record(self.plant.model, self.runs, site, progress=False)[site]
         return states(activations, self.values)
 
     def steps(self, site: str) -> Examples:
         """Activations [row width] of a site over every step, with its TD error."""
-        activations = record(self.plant.model, self.runs, site, rows="steps", what=None)[site]
+        activations = record(self.plant.model, self.runs, site, rows="steps", progress=False)[site]
         return steps(activations, self.values)
 
 
@@ -74,12 +74,12 @@ def gather(
     Data
     """
     problems = plant.task.problems(split, n, seed)
-    runs = sample(plant.model, problems, seed=seed, what=None)
+    runs = sample(plant.model, problems, seed=seed, progress=False)
     if exact:
         v, _ = plant.truth.values(runs)
         values = drawn(runs, v, k, seed)
     else:
-        values = estimate(plant.model, runs, k=k, seed=seed, what=None)
+        values = estimate(plant.model, runs, k=k, seed=seed, progress=False)
     return Data(plant, runs, values)
 
 

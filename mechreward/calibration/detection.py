@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from mechreward import stats, tasks
 from mechreward.base import streams
 from mechreward.base.errors import one_of, require
-from mechreward.base.progress import progress
+from mechreward.base.progress import bar
 from mechreward.calibration.data import RESID, TOP, drawn
 from mechreward.calibration.rows import calibration_row
 from mechreward.experiments.rows import Row
@@ -132,18 +132,18 @@ def null_pool(
     one_of("kind of neuron", kind, RANKINGS)
     twin = planted("null", seed)
     problem_set = twin.task.problems("train", problems, seed)
-    runs = sample(twin.model, problem_set, k=per, seed=seed, what=None)
+    runs = sample(twin.model, problem_set, k=per, seed=seed, progress=False)
     others = walks(4 * len(runs), streams.rng("detection: other answers", seed))
     rng = streams.rng("detection: V-hat", seed)
     v = others.v[: sum(len(run.step_ends) for run in runs)]
     values = drawn(runs, v, k, seed)
     if kind == "value":
-        acts = record(twin.model, runs, RESID, what=None)[RESID]
+        acts = record(twin.model, runs, RESID, progress=False)[RESID]
         data = states(acts, values)
         acts = only(acts, values.live)
         target = v[values.live]
     else:
-        acts = record(twin.model, runs, RESID, rows="steps", what=None)[RESID]
+        acts = record(twin.model, runs, RESID, rows="steps", progress=False)[RESID]
         data = steps(acts, values)
         target = others.delta(others.v)[: len(data)]
         v_hat = rng.binomial(k, others.v) / k
@@ -192,17 +192,17 @@ def model_pool(
     model = load(name)
     task = tasks.Countdown()
     problem_set = task.problems("train", problems, seed)
-    runs = sample(model, problem_set, k=per, seed=seed, what=None)
-    values = estimate(model, runs, k=k, seed=seed, what=f"detection limit: values of {name}")
+    runs = sample(model, problem_set, k=per, seed=seed, progress=False)
+    values = estimate(model, runs, k=k, seed=seed, progress=f"detection limit: values of {name}")
     nothing = np.zeros_like(values.second)
     second_half = replace(values, first=values.second, second=nothing, k=k // 2)
     if kind == "value":
-        acts = record(model, runs, site, what=None)[site]
+        acts = record(model, runs, site, progress=False)[site]
         data = states(acts, second_half)
         acts = only(acts, values.live)
         target = values.halves()[0][values.live]
     else:
-        acts = record(model, runs, site, rows="steps", what=None)[site]
+        acts = record(model, runs, site, rows="steps", progress=False)[site]
         data = steps(acts, second_half)
         target = values.delta_halves()[0][values.is_step]
     reliability = stats.spearman(target, data.y)
@@ -355,6 +355,6 @@ def detection(
                 if name in RANKINGS[pool.kind] and problems <= available:
                     cells.append((pool, name, problems, per))
     rows = []
-    for cell in progress("detection limits", "cell", cells):
+    for cell in bar(True, "detection limits", "cell", cells):
         rows.append(detection_limit(*cell, repeats=repeats))
     return rows

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from mechreward import stats
 from mechreward.base.errors import one_of, require
-from mechreward.base.progress import progress
+from mechreward.base.progress import bar
 from mechreward.calibration.data import RESID, TOP, Data, gather
 from mechreward.calibration.rows import calibration_row
 from mechreward.causal.effect import Effect, ablate
@@ -103,7 +103,7 @@ def plants(name: str, seeds: int, sizes: CalibrationSizes) -> list[Row]:
     one_of("plant with a planted set", name, VALUE_SITES)
     require(seeds >= 1, f"seeds must be at least 1; {seeds} was given.")
     samples = []
-    for seed in progress(f"rollouts and values: {name}", "seed", range(seeds)):
+    for seed in bar(True, f"rollouts and values: {name}", "seed", range(seeds)):
         plant = planted(name, seed)
         samples.append(gather(plant, "train", sizes.train, sizes.k, seed))
     return recall(samples) + use(samples, sizes)
@@ -160,7 +160,7 @@ def value_rankings(data: Data, site: str) -> Scores:
     """
     model = data.plant.model
     fit = data.states(site)
-    every_token = record(model, data.runs, site, rows="tokens", what=None)[site]
+    every_token = record(model, data.runs, site, rows="tokens", progress=False)[site]
     fit_tokens = tokens(every_token, data.values)
     scores: Scores = {}
     for shape in SHAPES:
@@ -368,7 +368,7 @@ def ablated(data: Data, sizes: CalibrationSizes) -> Effect:
         draws=sizes.draws,
         random_draws=1,
         seed=seed,
-        what=None,
+        progress=False,
     )
 
 
@@ -479,7 +479,7 @@ def evidence_by_seed(
     """`evidence` of one plant, a seed each, on V-hat of its exact law; `what` titles the bar."""
     require(len(seeds) > 0, f"seeds must be at least 1; {len(seeds)} was given.")
     by_seed = []
-    for seed in progress(f"{what}: {name}", "seed", seeds):
+    for seed in bar(True, f"{what}: {name}", "seed", seeds):
         plant = planted(name, seed)
         train = gather(plant, "train", sizes.train, sizes.k, seed, exact=True)
         test = gather(plant, "test", sizes.test, sizes.k, seed, exact=True)

@@ -14,7 +14,7 @@ from mechreward import stats
 from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
 from mechreward.base.files import nulled, read_json, write_json
 from mechreward.base.plain import in_cell, in_markdown, visible
-from mechreward.base.progress import tell
+from mechreward.base.progress import tell, under
 from mechreward.causal import claims as judge
 from mechreward.causal.cause import causal
 from mechreward.causal.intervene import mean, zero
@@ -210,7 +210,7 @@ def certify(
     pairs: int = 60,
     policy: Policy | None = None,
     avoid: Collection[str] = (),
-    what: str | None = "certificate",
+    progress: bool | str = True,
 ) -> Certificate:
     """Hold a set of value neurons against every control, and say what may be claimed of it.
 
@@ -244,8 +244,8 @@ def certify(
         How tokens are drawn; the model's own distribution if None.
     avoid : collection of str, default ()
         Problems not to be taken, by `causal.material.key_of`: such as were measured before.
-    what : str or None, default "certificate"
-        Beginning of the titles of progress bars; None for none.
+    progress : bool or str, default True
+        Whether a bar is shown, or its title.
 
     Returns
     -------
@@ -269,10 +269,10 @@ def certify(
     )
     problems = deal(task, sizes, neurons.by_recipe, avoid)
     runs, values, acts = sample_states(
-        model, problems.fit, neurons.site, k, seed, policy, _say(what, "train")
+        model, problems.fit, neurons.site, k, seed, policy, under(progress, "train")
     )
     held_runs, held_values, held_acts = sample_states(
-        model, problems.read, neurons.site, k, seed, policy, _say(what, "test")
+        model, problems.read, neurons.site, k, seed, policy, under(progress, "test")
     )
     fit, held = states(acts, values), states(held_acts, held_values)
     chosen = np.array(neurons.indices)
@@ -288,7 +288,7 @@ def certify(
         draws=draws,
         seed=seed,
         policy=policy,
-        what=what,
+        progress=progress,
     )
     patching = patched(
         model,
@@ -300,13 +300,13 @@ def certify(
         pairs=pairs,
         k=k,
         seed=seed,
-        what=_say(what, "patching"),
+        progress=under(progress, "patching"),
     )
     enough = judge.sufficient(patching, k, seed)
     found = None
     if neurons.by_recipe:
         found = found_again(
-            model, neurons, problems.again, k, seed, policy, _say(what, "found again")
+            model, neurons, problems.again, k, seed, policy, under(progress, "found again")
         )
     claims = (
         judge.decodable(read),
@@ -347,7 +347,7 @@ def by_steering(
     draws: int = 99,
     seed: int = 0,
     policy: Policy | None = None,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> tuple[Claim, Claim, list[NeuronSet]]:
     """The claims causal and specific, and the first few matched sets that do not read V-hat.
 
@@ -364,7 +364,7 @@ def by_steering(
     p_reads : float
         Of the set's reading on held-out problems, as `evidence` has it. The training split, on
         which the set may have been chosen, would flatter it.
-    draws, seed, policy, what
+    draws, seed, policy, progress
         As in `certify`.
 
     Returns
@@ -372,7 +372,7 @@ def by_steering(
     (Claim, Claim, list of NeuronSet)
         Causal, specific, and at most five of those sets.
     """
-    tokens = record(model, runs, neurons.site, rows="tokens", what=None)[neurons.site]
+    tokens = record(model, runs, neurons.site, rows="tokens", progress=False)[neurons.site]
     toward = np.where(values.live, values.mean, np.nan)
     push = own_push(neurons, acts, toward)
     fit = states(acts, values)
@@ -390,7 +390,8 @@ def by_steering(
     base = float(np.mean(runs.rewards))
     see = stats.detectable_effect(n, base, alpha=LEVEL)
     tell(
-        what,
+        progress,
+        "certificate",
         f"accuracy {base:.2f} on train; "
         f"with n={n} problems {stats.can_see(see, 'contrast')} at {LEVEL}",
     )
@@ -407,7 +408,7 @@ def by_steering(
         level=LEVEL,
         seed=seed,
         policy=policy,
-        what=what,
+        progress=progress,
     )
     error = float(np.mean([control.error for control in controls])) if controls else math.nan
     cause = causal(trial, seed, error, p_reads)
@@ -441,23 +442,3 @@ def neutral_pushes(
         if len(neutral) >= draws or len(pushes) < asked or asked >= MOST_DRAWN * draws:
             return neutral[:draws], read_too
         asked *= 2
-
-
-def _say(what: str | None, part: str) -> str | None:
-    return what and f"{what}: {part}"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(item)}" for key, item in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_short, value)) or "none"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _back(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _back(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_back(item) for item in value]
-    return math.nan if value is None else value

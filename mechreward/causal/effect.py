@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from mechreward import stats
 from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
 from mechreward.base.files import read_json, write_json
-from mechreward.base.progress import progress, tell
+from mechreward.base.progress import bar, tell, under
 from mechreward.causal.controls import MATCHED, Control, matched, random, sinks
 from mechreward.causal.intervene import OPS, Intervention, mean, resample, zero
 from mechreward.models.ability import evaluation
@@ -223,7 +223,7 @@ def ablate(
     random_draws: int = 5,
     seed: int = 0,
     policy: Policy | None = None,
-    what: str | None = "ablation",
+    progress: bool | str = True,
 ) -> Effect:
     """Ablate `neurons` at every position while the model answers `problems`, beside every control.
 
@@ -240,7 +240,7 @@ def ablate(
         draws: matched sets (default 19).
         random_draws: random sets of each kind (default 5).
         policy: how tokens are drawn and where answers end; None (default) for its defaults.
-        what: title of the progress bars; None for none.
+        progress: whether bars are shown, or their title (default False).
 
     Raises:
         MechRewardError: a set of another model, no problems, one problem twice, an unknown
@@ -255,14 +255,15 @@ def ablate(
     for op in ops:
         one_of("operation", op, ABLATIONS)
     zero(neurons).check(model)
-    clean = sample(model, problems, seed=seed, policy=policy, what=what and f"{what}: baseline")
-    acts = record(model, clean, neurons.site, rows="tokens", what=None)[neurons.site]
+    clean = sample(model, problems, seed=seed, policy=policy, progress=under(progress, "baseline"))
+    acts = record(model, clean, neurons.site, rows="tokens", progress=False)[neurons.site]
     unchanged = outcomes(model, clean)
     damage = unchanged.damage(unchanged)
     baseline = Arm("baseline", "", 0, (), np.array(clean.rewards), damage)
     see = stats.detectable_effect(len(clean), baseline.accuracy)
     tell(
-        what,
+        progress,
+        "ablation",
         f"accuracy {baseline.accuracy:.2f}; "
         f"with n={len(clean)} problems {stats.can_see(see, 'drop')}",
     )
@@ -271,12 +272,14 @@ def ablate(
     for op in ops:
         for control in sets:
             pairs.append((control, ABLATIONS[op](control.neurons, acts, seed)))
-    title = what and f"{what}: {len(pairs)} sets"
+    title = under(progress, f"{len(pairs)} sets")
     edits = [(change.edit(),) for _, change in pairs]
     answers = answer_arms(model, problems, edits, seed, policy, title)
     text = CleanText(model, clean)
     arms = []
-    for number, (control, change) in enumerate(progress(what and f"{what}: damage", "set", pairs)):
+    for number, (control, change) in enumerate(
+        bar(under(progress, "damage"), "damage", "set", pairs)
+    ):
         meter = answers[number].damage(unchanged) | text.compare(change, acts)
         arms.append(_arm(control, change, answers[number].reward, meter))
     ids = tuple(run.problem_id for run in clean)

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from mechreward.base.files import digest
+from mechreward.base.progress import under
 from mechreward.base.streams import stream
 from mechreward.models.engine import Policy
 from mechreward.models.site import Site
@@ -110,10 +111,10 @@ def sample_states(
     k: int,
     seed: int,
     policy: Policy | None = None,
-    what: str | None = None,
+    progress: bool | str = False,
     rows: Any = "states",
 ) -> tuple[Rollouts, Values, Activations]:
     """Rollouts of problems, their values, and the activations of their states."""
-    runs = sample(model, problems, seed=seed, policy=policy, what=what)
-    values = estimate(model, runs, k=k, seed=seed, what=what and f"{what} values")
-    return runs, values, record(model, runs, site, rows=rows, what=None)[site]
+    runs = sample(model, problems, seed=seed, policy=policy, progress=progress)
+    values = estimate(model, runs, k=k, seed=seed, progress=under(progress, "values"))
+    return runs, values, record(model, runs, site, rows=rows, progress=False)[site]

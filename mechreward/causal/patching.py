@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import read_json, write_json
 from mechreward.base.plain import visible
-from mechreward.base.progress import progress
+from mechreward.base.progress import bar
 from mechreward.causal.intervene import patch
 from mechreward.causal.reference import absolute
 from mechreward.models.ability import evaluation
@@ -169,7 +169,7 @@ def patching_sweep(
     positions: Sequence[int] | Sequence[tuple[int, int]] | None = None,
     neurons: NeuronSet | None = None,
     batch: int = 64,
-    what: str | None = "patching",
+    progress: bool | str = True,
 ) -> PatchingSweep:
     """Patch every site and position alone: the clean run's activations there and nowhere else.
 
@@ -200,8 +200,8 @@ def patching_sweep(
         layers, an MLP set has its own site only. None patches all neurons.
     batch : int, default 64
         Rows run at once.
-    what : str or None, default "patching"
-        Title of the progress bar; None for none.
+    progress : bool or str, default True
+        Whether a bar is shown, or its title.
 
     Returns
     -------
@@ -231,15 +231,15 @@ def patching_sweep(
     )
     values = forward(model, [clean], wanted, max(site.layer for site in wanted) + 1)
     table = np.zeros((len(wanted), len(pairs)))
-    bar = progress(what, "patch", total=table.size)
-    with bar:
+    counter = bar(progress, "patching", "patch", total=table.size)
+    with counter:
         for row, (site, chosen) in enumerate(zip(wanted, sets, strict=True)):
             state = values[site][0][:, list(chosen.indices)]
             arms = [(patch(chosen, state[source]).edit([target]),) for source, target in pairs]
             for start in range(0, len(arms), batch):
                 part = forward_arms(model, corrupted, arms[start : start + batch]).float()
                 table[row, start : start + len(part)] = [float(metric(logits)) for logits in part]
-                bar.update(len(part))
+                counter.update(len(part))
     words = f"{len(neurons)} neurons ({neurons.how})" if neurons else "all neurons"
     sources, targets = (tuple(side) for side in zip(*pairs, strict=True))
     return PatchingSweep(tuple(wanted), targets, sources, table, ends[0], ends[1], words, identity)

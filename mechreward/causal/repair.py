@@ -72,8 +72,8 @@ def restored(
             f"the probe at {site} is not linear: direct and total would not add up.",
         )
     sites = [behind, *probes]
-    clean = record(model, runs, sites, what=None)
-    after = record(model, runs, sites, hooks=change.fwd_hooks(), what=None)
+    clean = record(model, runs, sites, progress=False)
+    after = record(model, runs, sites, hooks=change.fwd_hooks(), progress=False)
     moved = after[str(behind)].x - clean[str(behind)].x
     group = np.array(runs.groups)[clean[str(behind)].trajectory]
     found = {}

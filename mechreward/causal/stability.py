@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechreward.base.errors import MechRewardError
+from mechreward.base.progress import under
 from mechreward.base.streams import stream
 from mechreward.causal.material import sample_states
 from mechreward.models.engine import Policy
@@ -51,7 +52,7 @@ def found_again(
     k: int,
     seed: int = 0,
     policy: Policy | None = None,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> FoundAgain:
     """Look for a set anew, once on every list of problems.
 
@@ -72,8 +73,8 @@ def found_again(
         Of answers, continuations and probes.
     policy : Policy or None, default None
         How tokens are drawn; the model's own distribution if None.
-    what : str or None, default None
-        Beginning of the titles of progress bars; None for none.
+    progress : bool or str, default False
+        Whether a bar is shown, or its title.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def found_again(
     ious, chances, fault = [], [], ""
     for repeat, some in enumerate(problems):
         other = stream("found again", seed, repeat)
-        title = what and f"{what} {repeat + 1} of {len(problems)}"
+        title = under(progress, f"again, {repeat + 1} of {len(problems)}")
         _, values, acts = sample_states(
             model, some, neurons.site, k, other, policy, title, neurons.recipe.rows
         )

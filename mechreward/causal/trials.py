@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from mechreward import stats
 from mechreward.base import streams
 from mechreward.base.errors import require
+from mechreward.base.progress import under
 from mechreward.causal.effect import CleanText
 from mechreward.causal.intervene import Intervention, patch
 from mechreward.causal.steering import Push
@@ -146,7 +147,7 @@ def steered(
     level: float = 0.01,
     seed: int = 0,
     policy: Policy | None = None,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> Steered:
     """Steer by one unit both ways, beside matched sets, rivals, ablations, and controls
     strengthened to the same KL.
@@ -162,12 +163,12 @@ def steered(
             damage meter.
         level: of the rank and of the test (default .01).
         policy: how tokens are drawn and where answers end; None (default) for its defaults.
-        what: title of the progress bars; None (default) for none.
+        progress: whether bars are shown, or their title (default False).
     """
 
     def run(arms: list[tuple[Edit, ...]], title: str) -> Answers:
         """[arm problem]"""
-        return answer_arms(model, problems, arms, seed, policy, what and f"{what}: {title}")
+        return answer_arms(model, problems, arms, seed, policy, under(progress, title))
 
     text = CleanText(model, clean)
     sizes, factors = _at_the_kl_of(push, [*rivals, *controls[:STRONGER]], text, tokens)
@@ -250,7 +251,7 @@ def patched(
     k: int = 16,
     seed: int = 0,
     back: bool = False,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> Patched | None:
     """Put what a high-V state has into a low-V one, at its last position, and let the model go on
     `k` times.
@@ -266,7 +267,7 @@ def patched(
         k: continuations of each state (default 16).
         back: whether to put what the low one has into the high one instead; `low` of what comes
             back is then V-hat of the high state.
-        what: title of the progress bar; None (default) for none.
+        progress: whether bars are shown, or their title (default False).
 
     Returns:
         None if there are fewer than two pairs of either kind.
@@ -284,7 +285,7 @@ def patched(
     sets = [None, neurons, whole, *controls]
     source = _States(runs, values, acts, k, seed)
     jobs = source.jobs("high", far, sets) + source.jobs("like", near, [None, neurons])
-    answers = answer(model, jobs, policy=runs.policy, what=what).shaped(-1, k)
+    answers = answer(model, jobs, policy=runs.policy, progress=progress).shaped(-1, k)
     size = len(sets) * len(far)
     table = rates(answers[:size]).reshape(-1, len(far))
     before, after = rates(answers[size:]).reshape(2, -1)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
-from mechreward.base.progress import progress, tell
+from mechreward.base.progress import bar, tell
 from mechreward.data.records import Record, read_records
 from mechreward.models.ability import evaluation
 from mechreward.models.bins import length_bins
@@ -75,7 +75,7 @@ def read_rollouts(
     logprobs: Literal["before", "after"] | None = None,
     text: bool = False,
     batch: int = 64,
-    what: str | None = "replay",
+    progress: bool | str = True,
 ) -> Rollouts:
     """Read answers that another program sampled, as rollouts of this model.
 
@@ -101,8 +101,8 @@ def read_rollouts(
         a count where that gives another text.
     batch : int, default 64
         Answers replayed at once.
-    what : str or None, default "replay"
-        Title of the progress bar; None for none.
+    progress : bool or str, default True
+        Whether a bar is shown, or its title.
 
     Returns
     -------
@@ -140,10 +140,10 @@ def read_rollouts(
     if logprobs is not None:
         one_of("kind of log-probability", logprobs, ("before", "after"))
     rollouts, records = _rollouts(model, records, known, policy, identity, notes)
-    rollouts, tempered = _replayed(model, rollouts, batch, what)
+    rollouts, tempered = _replayed(model, rollouts, batch, progress)
     distance = _compare(records, rollouts, tempered, logprobs)
     if distance is not None:
-        tell(what, str(distance))
+        tell(progress, "replay", str(distance))
         if distance.mean > FAR:
             notes.append(f"{distance}: another model, or another policy, made them")
     for note in notes:
@@ -329,7 +329,7 @@ def _rollouts(
 
 @torch.no_grad()
 def _replayed(
-    model: Any, runs: Rollouts, batch: int, what: str | None
+    model: Any, runs: Rollouts, batch: int, progress: bool | str
 ) -> tuple[Rollouts, list[Float[torch.Tensor, " gen"]]]:
     """The rollouts with this model's log-probabilities, and those at the policy's temperature."""
     lean = LeanPass(model, exact=True) if LeanPass.fits(model) else None
@@ -343,7 +343,7 @@ def _replayed(
             f"{row_name(number, run.problem_id)} holds token {largest}; "
             f"the model has tokens 0 to {words - 1}.",
         )
-    with progress(what, "answer", total=len(runs)) as bar:
+    with bar(progress, "replay", "answer", total=len(runs)) as counter:
         for numbers in length_bins([len(run.tokens) for run in runs], batch):
             rows = [runs[number].tokens for number in numbers]
             tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device_of(model))
@@ -362,7 +362,7 @@ def _replayed(
                 trajectories[number] = replace(run, logprobs=scores)
                 scaled = own / (runs.policy.temperature or 1.0)
                 tempered[number] = scaled.log_softmax(-1).gather(1, answer)[:, 0]
-            bar.update(len(numbers))
+            counter.update(len(numbers))
     return replace(runs, trajectories=tuple(trajectories)), tempered
 
 

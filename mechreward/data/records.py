@@ -105,11 +105,12 @@ def _of_columns(row: Mapping[str, Any], where: str) -> Record:
 def _of_response(row: Mapping[str, Any], where: str) -> Iterator[Record]:
     """A response of vLLM's server to a completion or a chat, by itself or in a batch's line."""
     name = row.get("problem_id", row.get("custom_id"))
-    body = row
+    body: Any = row
     if "response" in row:
-        response = row["response"] or {}
+        response = row["response"]
         body = response.get("body") if isinstance(response, Mapping) else None
-        require(isinstance(body, Mapping), f"{where} holds no response: {shown(row.get('error'))}.")
+        if not isinstance(body, Mapping):
+            raise MechRewardError(f"{where} holds no response: {shown(row.get('error'))}.")
     if name is None:
         raise MechRewardError(
             f"{where} does not say which problem it answers: add a problem_id to the response."

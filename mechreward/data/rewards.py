@@ -58,7 +58,7 @@ def taskset(tasks: Any, **options: Any) -> TextTask:
         verifiers is not installed, or a task that needs more than a text to be scored.
     """
     try:
-        from verifiers import v1
+        from verifiers import v1  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MechRewardError("a taskset needs verifiers: pip install verifiers.") from error
     rows = []

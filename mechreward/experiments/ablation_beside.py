@@ -11,6 +11,7 @@ import numpy as np
 
 from mechreward import stats
 from mechreward.base.errors import require
+from mechreward.base.progress import under
 from mechreward.base.streams import rng
 from mechreward.causal.controls import matched
 from mechreward.causal.effect import ABLATIONS, Effect
@@ -55,7 +56,7 @@ def other_rankings(
     sets: Mapping[str, Sequence[NeuronSet]],
     acts: Activations,
     setting: Setting,
-    what: str | None = None,
+    progress: bool | str = False,
     ops: Sequence[str] = ("zero",),
 ) -> list[Row]:
     """R4, other rankings: the same ablations of sets of other rankings, on the problems of the
@@ -81,7 +82,7 @@ def other_rankings(
     for op in ops:
         for draws in sets.values():
             edits += _edits(op, draws, acts, setting)
-    answers = answer_arms(model, problems, edits, setting["seed"], what=what)
+    answers = answer_arms(model, problems, edits, setting["seed"], progress=progress)
     clean = answers[0]
     rows = []
     start = 1
@@ -99,7 +100,7 @@ def elsewhere(
     effect: Effect,
     acts: Activations,
     setting: Setting,
-    what: str | None = None,
+    progress: bool | str = False,
     ops: Sequence[str] = ("zero",),
 ) -> list[Row]:
     """R4, side effects: accuracy on other tasks under the same ablations, beside the first `FEW`
@@ -124,12 +125,16 @@ def elsewhere(
         if base.mean() < LEAST:
             continue
         for op in ops:
-            title = what and f"{what}: {name}"
+            title = under(progress, name)
             edits = _set_and_controls(effect, op, acts, setting)
-            answers = answer_arms(model, problems, edits[: 1 + FEW], setting["seed"], what=title)
+            answers = answer_arms(
+                model, problems, edits[: 1 + FEW], setting["seed"], progress=title
+            )
             reward = answers.reward
             if stats.mcnemar(base, reward[0]) <= SEEN and len(edits) > 1 + FEW:
-                more = answer_arms(model, problems, edits[1 + FEW :], setting["seed"], what=title)
+                more = answer_arms(
+                    model, problems, edits[1 + FEW :], setting["seed"], progress=title
+                )
                 reward = np.concatenate([reward, more.reward])
             on_task = detail | Detail(op=op)
             rows += _elsewhere_rows(problems, base, reward, setting, on_task)
@@ -172,7 +177,7 @@ def repair(
             continue
         probe = ValueProbe("mc", "mlp").fit(train.at_states[str(site)], train.values)
         neurons = select(probe, share)
-        tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
+        tokens = record(model, train.runs, site, rows="tokens", progress=False)[str(site)]
         controls = matched(neurons, tokens, draws, setting["seed"])
         others = [control.neurons for control in controls]
         rows += _repair_rows(model, test, neurons, others, later, at_site(setting, site))
@@ -195,7 +200,7 @@ def rivals(
     """
     site = own.site
     fit = train.states(site)
-    tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
+    tokens = record(model, train.runs, site, rows="tokens", progress=False)[str(site)]
     noise = shuffled(fit, rng("ablation: shuffled targets", seed))
     scores = {
         "next_token": next_token(tokens, train.runs),

@@ -7,6 +7,7 @@ from typing import Any
 
 from mechreward import tasks
 from mechreward.base.errors import of_kind, one_of, require, whole
+from mechreward.base.progress import under
 from mechreward.experiments.layers import choose, layers
 from mechreward.experiments.split import Split, observe, shared
 from mechreward.models.load import load
@@ -56,7 +57,7 @@ def find(
     train: int = 80,
     validation: int = 30,
     k: int = 16,
-    what: str | None = "choice",
+    progress: bool | str = True,
 ) -> NeuronSet:
     """Value neurons of one kind: R3 on the validation split chooses layer and share, the paper's
     probe on the training split chooses the neurons. Test problems are never seen.
@@ -65,7 +66,7 @@ def find(
         kind: "resid_post" (default) or "mlp".
         train, validation: problems of each split (default 80 and 30).
         k: continuations of each state (default 16).
-        what: title of the progress bars (default "choice"); None for none.
+        progress: whether bars are shown, or their title (default True).
 
     Raises:
         MechRewardError: an unknown kind, a size that is no whole number from 1 on, or nothing to
@@ -80,9 +81,9 @@ def find(
 
     def split(name: str, number: int) -> Split:
         problems = task.problems(name, number, seed)
-        title = what and f"{what}: {name}"
-        runs = sample(model, problems, seed=seed, what=title)
-        values = estimate(model, runs, k=k, seed=seed, what=title and f"{title} values")
+        title = under(progress, name)
+        runs = sample(model, problems, seed=seed, progress=title)
+        values = estimate(model, runs, k=k, seed=seed, progress=title and f"{title} values")
         return observe(model, runs, values, sites)
 
     fit = split("train", train)

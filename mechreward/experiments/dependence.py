@@ -54,7 +54,7 @@ def zeroed_below(
         if site.kind == later.kind and site.layer < later.layer:
             below.append(site)
     require(len(below) > 0, f"no layer lies below the dopamine neurons of {later}.")
-    tokens = record(model, train.runs, below, rows="tokens", what=None)
+    tokens = record(model, train.runs, below, rows="tokens", progress=False)
     value = []
     controls = []
     for site in below:
@@ -107,7 +107,7 @@ def dependence(
         hooks = []
         for neurons in sets:
             hooks += zero(neurons).check(model).fwd_hooks()
-        acts = record(model, runs, dopamine.site, rows="steps", hooks=hooks, what=None)
+        acts = record(model, runs, dopamine.site, rows="steps", hooks=hooks, progress=False)
         data = steps(acts[dopamine.site], values)
         return probe.predict(data.x[:, index]), data
 

@@ -46,7 +46,7 @@ def share_dose(
     problems: Sequence[Problem],
     sets: Mapping[float, Sequence[Push]],
     setting: Setting,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> list[Row]:
     """R14, dose over the share of neurons: zeroed, and steered by one unit up and down, on shared
     problems with common random numbers.
@@ -59,7 +59,7 @@ def share_dose(
 
     Args:
         sets: share -> the set's push, and then those of its matched sets (`by_share`).
-        what: title of the progress bars; None (default) for none.
+        progress: whether bars are shown, or their title (default False).
     """
     seed = setting["seed"]
     ids = np.array([problem.id for problem in problems])
@@ -71,7 +71,7 @@ def share_dose(
             edits.append((zero(push.neurons).edit(),))
             edits.append((push.by(-1).edit(),))
             edits.append((push.by(1).edit(),))
-        answers = answer_arms(model, problems, edits, seed, what=what)
+        answers = answer_arms(model, problems, edits, seed, progress=progress)
         return answers.shaped(len(pushes), len(OPS), len(problems))
 
     base = answer_arms(model, problems, [()], seed)[0]
@@ -103,7 +103,7 @@ def same_damage(
     runs: Rollouts,
     tokens: Mapping[str, Activations],
     strength: int | float = 2,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> list[Row]:
     """R14 at matched damage: accuracy steered up minus down, on shared problems with common random
     numbers, of each set and of the first `CURVE` draws of each control, made as much stronger as
@@ -117,7 +117,7 @@ def same_damage(
     Args:
         pushes, runs, tokens: as for `steering`; a set comes before its controls.
         strength: of the set, and of a control that does as much damage as it is (default 2).
-        what: title of the progress bars; None (default) for none.
+        progress: whether bars are shown, or their title (default False).
     """
     text = CleanText(model, runs, TEXTS)
     rows = []
@@ -133,7 +133,7 @@ def same_damage(
         if not able:
             continue
         answers = answer_arms(
-            model, problems, _down_and_up(able, strength), setting["seed"], runs.policy, what
+            model, problems, _down_and_up(able, strength), setting["seed"], runs.policy, progress
         )
         reward = answers.shaped(len(able), 2, -1).reward
         here = at_site(setting, draws[0].neurons.site)
@@ -162,7 +162,7 @@ def by_share(
     """R14's dose by share: for each, the best neurons of a probe's ranking with their way up, then
     `draws` (default 19) sets matched in rms at the displacement of that. Of shares that come to as
     many neurons the first is kept."""
-    tokens = record(model, train.runs, site, rows="tokens", what=None)[str(site)]
+    tokens = record(model, train.runs, site, rows="tokens", progress=False)[str(site)]
     acts = train.at_states[str(site)]
     sets = {}
     sizes = set()

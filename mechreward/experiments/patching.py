@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechreward import stats
+from mechreward.base.progress import under
 from mechreward.causal.trials import Patched, patched
 from mechreward.experiments.rows import Detail, Row, Setting, at_site, over_draws, row_of
 from mechreward.experiments.split import Split
@@ -27,7 +28,7 @@ def both_patched(
     *,
     pairs: int = 30,
     k: int = 4,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> list[Row]:
     """R14, patching: a set's activations of a high-V state into a low-V one of the same problem and
     back, and between states of equal V, of one problem where there are two
@@ -44,7 +45,7 @@ def both_patched(
         sets: arm -> the set and its matched sets.
         pairs: pairs of states at most (default 30).
         k: continuations of each (default 4).
-        what: title of the progress bars; None (default) for none.
+        progress: whether bars are shown, or their title (default False).
     """
     seed = setting["seed"]
 
@@ -52,18 +53,18 @@ def both_patched(
         neurons: NeuronSet,
         controls: Sequence[NeuronSet],
         back: bool,
-        title: str | None,
+        title: bool | str,
     ) -> Patched | None:
         return patched(
             model, test.runs, test.values, test.at_states[str(neurons.site)], neurons, controls,
-            pairs=pairs, k=k, seed=seed, back=back, what=title,
+            pairs=pairs, k=k, seed=seed, back=back, progress=title,
         )  # fmt: skip
 
     rows = []
     for arm, (neurons, controls) in sets.items():
         here = at_site(setting, neurons.site)
         for back, source, goal in ((False, "high", "low"), (True, "low", "high")):
-            title = what and f"{what}: {arm}, {source} into {goal}"
+            title = under(progress, f"{arm}, {source} into {goal}")
             trial = put(neurons, controls[:PATCHED], back, title)
             if trial is None or trial.same < 2:
                 continue

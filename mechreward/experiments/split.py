@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechreward import stats
+from mechreward.base.progress import under
 from mechreward.experiments.rows import Detail, Row, Setting, row_of, rows_of
 from mechreward.models.site import Site
 from mechreward.probing.activations import Recording, record
@@ -63,19 +64,17 @@ def observe(
     runs: Rollouts,
     values: Values,
     sites: Sequence[Site],
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> Split:
     """Replay `runs` once for states, once for steps, and once for the surface.
 
     Args:
         sites: where activations are recorded.
-        what: title of the progress bars; None (default) for none.
+        progress: whether bars are shown, or their title (default False).
     """
-    titles = [
-        f"{what}: activations {rows}" if what else None for rows in ("at states", "over steps")
-    ]
-    at_states = record(model, runs, list(sites), rows="states", what=titles[0])
-    over_steps = record(model, runs, list(sites), rows="steps", what=titles[1])
+    titles = [under(progress, f"activations {rows}") for rows in ("at states", "over steps")]
+    at_states = record(model, runs, list(sites), rows="states", progress=titles[0])
+    over_steps = record(model, runs, list(sites), rows="steps", progress=titles[1])
     return Split(runs, values, at_states, over_steps, surface(model, runs))
 
 

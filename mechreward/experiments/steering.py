@@ -56,7 +56,7 @@ def steering(
     places: Sequence[str] = PLACES,
     k: int = 4,
     states: int = 24,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> list[Row]:
     """R14: steer each set by every strength, up and down, and see what it should move.
 
@@ -85,13 +85,14 @@ def steering(
         places: positions that sets are steered at (default all, early, late).
         k: continuations of each state (default 4).
         states: at most so many (default 24).
-        what: title of the progress bars; None (default) for none.
+        progress: whether bars are shown, or their title (default False).
     """
-    trial = Trial.of(model, problems, runs, setting["seed"], k, states, what)
+    trial = Trial.of(model, problems, runs, setting["seed"], k, states, progress)
     base = trial.answers([()])[0]
     see = stats.detectable_effect(len(problems), float(base.reward.mean()))
     tell(
-        what,
+        progress,
+        "steering",
         f"accuracy {base.reward.mean():.2f}; "
         f"with n={len(problems)} problems {stats.can_see(see, 'change')}",
     )
@@ -128,7 +129,9 @@ def steering_arms(
     (`matched`, `matched_dopamine`), and `randoms` beside the value neurons, all at the displacement
     of the set they stand for. Also the activations at every token of the training rollouts, at both
     sites."""
-    tokens = record(model, train.runs, list({value.site, dopamine.site}), rows="tokens", what=None)
+    tokens = record(
+        model, train.runs, list({value.site, dopamine.site}), rows="tokens", progress=False
+    )
     at_value = tokens[str(value.site)]
     states = train.at_states[str(value.site)]
     push = own_push(value, states, train.toward)

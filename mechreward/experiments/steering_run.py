@@ -109,7 +109,7 @@ class Trial:
     seed: int
     k: int
     policy: Policy
-    what: str | None
+    progress: bool | str
 
     @classmethod
     def of(
@@ -120,7 +120,7 @@ class Trial:
         seed: int,
         k: int,
         states: int,
-        what: str | None,
+        progress: bool | str,
     ) -> Trial:
         """From clean `runs`, of which the first `states` of more than one step are gone on with."""
         middle = int(np.median([(run.prompt_len + len(run.tokens)) / 2 for run in runs]))
@@ -133,7 +133,9 @@ class Trial:
             if run.steps > 1:
                 halves.append(state_of(runs, number, max(1, run.steps // 2)))
         positions = {"all": None, "early": range(middle), "late": range(middle, longest)}
-        return cls(model, problems, halves[:states], positions, longest, seed, k, runs.policy, what)
+        return cls(
+            model, problems, halves[:states], positions, longest, seed, k, runs.policy, progress
+        )
 
     @property
     def ids(self) -> np.ndarray:
@@ -147,7 +149,7 @@ class Trial:
 
     def answers(self, edits: Sequence[tuple[Edit, ...]]) -> Answers:
         """[arm problem] from the beginning."""
-        return answer_arms(self.model, self.problems, edits, self.seed, self.policy, self.what)
+        return answer_arms(self.model, self.problems, edits, self.seed, self.policy, self.progress)
 
     def steered(
         self,
@@ -173,7 +175,7 @@ class Trial:
                     edits = (change.edit(range(len(state.tokens) - 1, self.longest)),)
                 for draw in range(self.k):
                     jobs.append((state, edits, (self.seed, "onward", number, draw)))
-        answers = answer(self.model, jobs, policy=self.policy, what=self.what)
+        answers = answer(self.model, jobs, policy=self.policy, progress=self.progress)
         return rates(answers.shaped(len(changes), -1, self.k))
 
 

@@ -24,7 +24,7 @@ def targets(
     problems: Sequence[Problem],
     sets: Mapping[str, NeuronSet],
     setting: Setting,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> list[Row]:
     """R5: zero the set that each target's probe chose, on shared problems with shared random
     numbers.
@@ -35,14 +35,14 @@ def targets(
 
     Args:
         sets: by target, of one site and size.
-        what: title of the progress bar; None (default) for none.
+        progress: whether bars are shown, or their title (default False).
     """
     seed = setting["seed"]
     arms: list[tuple[Edit, ...]] = [()]
     for neurons in sets.values():
         change = zero(neurons).check(model)
         arms.append((change.edit(),))
-    reward = answer_arms(model, problems, arms, seed, what=what).reward
+    reward = answer_arms(model, problems, arms, seed, progress=progress).reward
     outcomes = dict(zip(("baseline", *sets), reward, strict=True))
 
     rows = []

@@ -144,7 +144,7 @@ def _probes(fit: Examples, over_tokens: Examples | None) -> list[tuple[str, Any,
 
 def _read_by(model: Any, split: Split, site: Site) -> Examples:
     """States of a split as another model reads the same answers."""
-    acts = record(model, split.runs, site, other_model=True, what=None)[site]
+    acts = record(model, split.runs, site, other_model=True, progress=False)[site]
     return states(acts, split.values)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from mechreward.base import streams
 from mechreward.base.errors import require
-from mechreward.base.progress import progress
+from mechreward.base.progress import bar
 from mechreward.models.ability import evaluation
 from mechreward.models.bins import length_bins
 from mechreward.models.cache import Pair, RowCache
@@ -42,7 +42,7 @@ def generate(
     batch: int = 256,
     hooks: Hooks = (),
     capture: Capture | None = None,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> list[Continuation]:
     """Run every job; results come in the order of the jobs.
 
@@ -63,8 +63,8 @@ def generate(
     capture : Capture or None, default None
         What to catch meanwhile, edits and hooks included. The last token of every job, which
         nothing needs to be drawn after, is then run as well.
-    what : str or None, default None
-        Title of a progress bar; None for none.
+    progress : bool or str, default False
+        Whether a bar is shown, or its title.
 
     Returns
     -------
@@ -92,12 +92,12 @@ def generate(
     readers = run.catcher.hooks() if run.catcher else []
     if not hooks and LeanPass.fits(model):
         run.lean = LeanPass(model, changes, readers)
-    bar = progress(what, "rollout", total=len(jobs))
+    counter = bar(progress, "rollouts", "rollout", total=len(jobs))
     longest = max(job.length + job.max_new for job in jobs)
-    with bar, evaluation(model, longest), _hooked(model, [*changes, *readers]):
+    with counter, evaluation(model, longest), _hooked(model, [*changes, *readers]):
         while len(run.done) < len(jobs) or run.leaving:
             run.refill()
-            bar.update(run.step())
+            counter.update(run.step())
     run.edits.check()
     continuations = [run.done[number] for number in range(len(jobs))]
     if run.catcher is None:

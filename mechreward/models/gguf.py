@@ -87,7 +87,7 @@ def _read(path: Path) -> tuple[Any, Any]:
             raise
         why = " ".join(str(error).split())
         raise MechRewardError(f"cannot read the GGUF file {path}: {why}") from error
-    config = read.config
+    config: Any = read.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     # A fresh one: the model that was read still counts as quantised, and refuses to be saved.

@@ -131,7 +131,7 @@ def model_id(model: Any) -> ModelId:
 
 def _words_of(model: Any) -> str:
     """Hash over the tokenizer's vocabulary; empty without one."""
-    words = getattr(model, "tokenizer", None)
+    words: Any = getattr(model, "tokenizer", None)
     vocabulary = words.get_vocab() if hasattr(words, "get_vocab") else {}
     entries = sorted(vocabulary.items(), key=lambda entry: entry[1])
     return digest(*(f"{number} {token}" for token, number in entries)) if entries else ""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
 from mechreward.base.files import digest, read_tensors, write_tensors
 from mechreward.base.plain import visible
-from mechreward.base.progress import progress
+from mechreward.base.progress import bar
 from mechreward.models.ability import evaluation
 from mechreward.models.bins import length_bins
 from mechreward.models.capture import ROWS
@@ -164,7 +164,7 @@ def record(
     other_model: bool = False,
     budget: int | float = 4e9,
     store: Path | str | None = None,
-    what: str | None = "activations",
+    progress: bool | str = True,
 ) -> Recording:
     """Replay trajectories and keep the activations at some sites.
 
@@ -196,8 +196,8 @@ def record(
     store : Path or str or None, default None
         Folder of those files. Stopped and called again without hooks, a recording goes on where it
         was.
-    what : str or None, default "activations"
-        Title of the progress bar; None for none.
+    progress : bool or str, default True
+        Whether a bar is shown, or its title.
 
     Returns
     -------
@@ -246,8 +246,8 @@ def record(
     stop = max(site.layer for site in wanted) + 1
     left = [number for number in range(len(runs)) if number not in over]
     lean = _lean(model, hooks)
-    bar = progress(what, "trajectory", total=len(runs), initial=len(over))
-    with filled(files.values()), bar:
+    counter = bar(progress, "activations", "trajectory", total=len(runs), initial=len(over))
+    with filled(files.values()), counter:
         for numbers in length_bins([len(runs[number].tokens) for number in left], batch):
             chosen = [left[number] for number in numbers]
             texts = [runs[number].tokens for number in chosen]
@@ -259,7 +259,7 @@ def record(
                     into[begins[i] : begins[i + 1]] = x_row
                 if site in files:
                     files[site].wrote(chosen, int(counts[chosen].sum()))
-            bar.update(len(chosen))
+            counter.update(len(chosen))
     parts: dict[str, Activations] = {}
     for site in wanted:
         if files:

@@ -118,7 +118,7 @@ def answer(
     *,
     policy: Policy | None = None,
     batch: int = 256,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> Answers:
     """Go on from each job's state under its edits, with the random numbers of its key.
 
@@ -129,7 +129,7 @@ def answer(
         jobs: (state, edits, key) of each answer.
         policy: how tokens are drawn and where answers end; None (default) for its defaults.
         batch: rows decoded at once (default 256).
-        what: title of the progress bar; None (default) for none.
+        progress: whether bars are shown, or their title (default False).
 
     Returns:
         `[job]`
@@ -149,7 +149,7 @@ def answer(
         id_ = state.problem.id
         wanted.append(Job(state.tokens, length, limit - begun, key, edits, id_, begun))
     continuations = generate(
-        model, wanted, eos=eos_ids(model), policy=policy, batch=batch, what=what
+        model, wanted, eos=eos_ids(model), policy=policy, batch=batch, progress=progress
     )
     problems, texts = [], []
     for (state, _, _), continuation in zip(jobs, continuations, strict=True):
@@ -174,7 +174,7 @@ def answer_arms(
     arms: Sequence[tuple[Edit, ...]],
     seed: int = 0,
     policy: Policy | None = None,
-    what: str | None = None,
+    progress: bool | str = False,
 ) -> Answers:
     """Answers [arm problem] from the beginning, under each arm's edits, with common random numbers.
 
@@ -186,7 +186,7 @@ def answer_arms(
     for edits in arms:
         for state in states:
             jobs.append((state, edits, answer_key(seed, state.problem)))
-    return answer(model, jobs, policy=policy, what=what).shaped(len(arms), len(states))
+    return answer(model, jobs, policy=policy, progress=progress).shaped(len(arms), len(states))
 
 
 def outcomes(model: Any, runs: Rollouts) -> Answers:

@@ -28,7 +28,7 @@ def sample(
     policy: Policy | None = None,
     batch: int = 256,
     hooks: Hooks = (),
-    what: str | None = "rollouts",
+    progress: bool | str = True,
 ) -> Rollouts:
     """Let the model answer problems, and verify the answers.
 
@@ -51,8 +51,8 @@ def sample(
         Rows decoded at once.
     hooks : sequence of (str, function), default ()
         TransformerLens `(name, fn)` pairs that stay on, such as an intervention (see `causal`).
-    what : str or None, default "rollouts"
-        Title of the progress bar; None for none.
+    progress : bool or str, default True
+        Whether a bar is shown, or its title.
 
     Returns
     -------
@@ -69,7 +69,15 @@ def sample(
         are not finite.
     """
     (runs,) = sample_arms(
-        model, problems, [()], k=k, seed=seed, policy=policy, batch=batch, hooks=hooks, what=what
+        model,
+        problems,
+        [()],
+        k=k,
+        seed=seed,
+        policy=policy,
+        batch=batch,
+        hooks=hooks,
+        progress=progress,
     )
     return runs
 
@@ -108,7 +116,7 @@ def sample_arms(
     policy: Policy | None = None,
     batch: int = 256,
     hooks: Hooks = (),
-    what: str | None = "rollouts",
+    progress: bool | str = True,
 ) -> list[Rollouts]:
     """The same problems with the same random numbers under each arm's edits, all arms in one batch.
 
@@ -130,8 +138,8 @@ def sample_arms(
         Rows decoded at once.
     hooks : sequence of (str, function), default ()
         TransformerLens `(name, fn)` pairs that stay on, such as an intervention (see `causal`).
-    what : str or None, default "rollouts"
-        Title of the progress bar; None for none.
+    progress : bool or str, default True
+        Whether a bar is shown, or its title.
 
     Returns
     -------
@@ -165,7 +173,7 @@ def sample_arms(
             key = answer_key(seed, problem, number)
             jobs.append(Job(prompt, len(prompt), limit, key, edits, problem.id))
     answers = generate(
-        model, jobs, eos=eos_ids(model), policy=policy, batch=batch, hooks=hooks, what=what
+        model, jobs, eos=eos_ids(model), policy=policy, batch=batch, hooks=hooks, progress=progress
     )
     owners = tuple(problem for problem, _, _ in asked)
     texts = [decode(model, answer.tokens) for answer in answers]

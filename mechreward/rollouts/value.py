@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from mechreward import stats
 from mechreward.base.errors import MechRewardError, of_kind, require, whole
 from mechreward.base.files import read_tensors, write_tensors
+from mechreward.base.progress import named
 from mechreward.models.engine import Job, generate
 from mechreward.models.identity import model_id
 from mechreward.models.text import decode, eos_ids
@@ -209,7 +210,7 @@ def estimate(
     k: int = 32,
     seed: int = 0,
     batch: int = 256,
-    what: str | None = "values",
+    progress: bool | str = True,
 ) -> Values:
     """V-hat of every state: continuations from every step boundary, under the runs' own policy.
 
@@ -228,8 +229,8 @@ def estimate(
         Part of the key of every continuation.
     batch : int, default 256
         Rows decoded at once.
-    what : str or None, default "values"
-        Title of the progress bar; None for none.
+    progress : bool or str, default True
+        Whether a bar is shown, or its title.
 
     Returns
     -------
@@ -272,7 +273,12 @@ def estimate(
                     rows.append(len(states))
             states.append((number, step, run.reward, group))
     continuations = generate(
-        model, jobs, eos=eos_ids(model), policy=runs.policy, batch=batch, what=what
+        model,
+        jobs,
+        eos=eos_ids(model),
+        policy=runs.policy,
+        batch=batch,
+        progress=named(progress, "values"),
     )
     problems, texts = [], []
     for i, (job, row) in enumerate(zip(jobs, rows, strict=True)):

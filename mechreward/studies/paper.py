@@ -223,5 +223,5 @@ def _home(study: Study, site: Site, share: float) -> Home:
         select(probe, share),
         train.states(site),
         test.states(site),
-        record(study.model, train.runs, site, rows="tokens", what=None)[site],
+        record(study.model, train.runs, site, rows="tokens", progress=False)[site],
     )

@@ -105,7 +105,7 @@ def effect(study: Study, kind: str) -> Effect:
             draws=plan.draws,
             random_draws=plan.random_draws,
             seed=plan.seed,
-            what=f"ablating {len(neurons)} {kind} neurons",
+            progress=f"ablating {len(neurons)} {kind} neurons",
         )
 
     return study.kept(f"effect-{kind}.json", Effect, make)
@@ -117,13 +117,13 @@ def probes(study: Study) -> list[Row]:
     seed = stream("several answers", study.plan.seed)
 
     def answers() -> Rollouts:
-        return sample(study.model, problems, k=4, seed=seed, what="four answers each")
+        return sample(study.model, problems, k=4, seed=seed, progress="four answers each")
 
     def make(kind: str) -> list[Row]:
         site = _site(study, kind)
         train, validation, test = study.splits.values()
         runs = study.kept("several.rollouts.safetensors", Rollouts, answers, task=study.task)
-        several = (runs, record(study.model, runs, site, what=None)[site])
+        several = (runs, record(study.model, runs, site, progress=False)[site])
         return experiments.value_probe(
             train,
             validation,
@@ -238,8 +238,8 @@ def R7(study: Study) -> list[Row]:
         site = _site(study, "resid_post")
         plan = study.plan
         problems = plan.problems(study.task, "confidence")
-        runs = sample(study.model, problems, seed=plan.seed, what="confidence: rollouts")
-        acts = record(study.model, runs, site, what=None)[site]
+        runs = sample(study.model, problems, seed=plan.seed, progress="confidence: rollouts")
+        acts = record(study.model, runs, site, progress=False)[site]
         setting = _setting(study, "R7", site)
         return experiments.confidence_at_start(fitted(study, site), acts, runs, setting)
 
@@ -312,7 +312,7 @@ def certificate(study: Study) -> list[Row]:
         def make(kind: str = kind) -> Certificate:
             neurons = value_set(study, kind)
             title = f"certificate of {kind} neurons"
-            return certify(study.model, study.task, neurons, seed=study.plan.seed, what=title)
+            return certify(study.model, study.task, neurons, seed=study.plan.seed, progress=title)
 
         kept: Certificate = study.kept(f"certificate-{kind}.json", Certificate, make)
         setting = _setting(study, "certificate", kept.neurons.site)
@@ -388,13 +388,13 @@ def _both_directions(study: Study, kind: str) -> list[Row]:
     clean: dict[str, Any] = {"runs": train.runs, "tokens": tokens}
     neurons = f"{kind} neurons"
     rows = experiments.steering(
-        model, problems, pushes, setting, **clean, what=f"{neurons} steered"
+        model, problems, pushes, setting, **clean, progress=f"{neurons} steered"
     )
     rows += experiments.same_damage(
-        model, problems, pushes, setting, **clean, what=f"{kind} at one KL"
+        model, problems, pushes, setting, **clean, progress=f"{kind} at one KL"
     )
     rows += experiments.share_dose(model, problems, shares, setting, f"{neurons}, by share")
-    rows += experiments.both_patched(model, test, sets, setting, what=f"{neurons} patched")
+    rows += experiments.both_patched(model, test, sets, setting, progress=f"{neurons} patched")
     return rows
 
 
@@ -423,4 +423,4 @@ def _over_kinds(study: Study, name: str, make: Callable[[str], list[Row]]) -> li
 
 def _tokens(study: Study, name: str, site: Site) -> Activations:
     """Activations at every token of a split's rollouts."""
-    return record(study.model, study.splits[name].runs, site, rows="tokens", what=None)[site]
+    return record(study.model, study.splits[name].runs, site, rows="tokens", progress=False)[site]

@@ -161,7 +161,7 @@ class Study:
 
         def make() -> Rollouts:
             problems = self.plan.problems(self.task, name)
-            return sample(self.model, problems, seed=self.plan.seed, what=f"{name}: rollouts")
+            return sample(self.model, problems, seed=self.plan.seed, progress=f"{name}: rollouts")
 
         return self.kept(f"{name}.rollouts.safetensors", Rollouts, make, task=self.task)
 
@@ -171,12 +171,12 @@ class Study:
         number = len(self.rollouts(name))
         for start in range(0, number, SHARD):
             rows = range(start, min(start + SHARD, number))
-            what = f"{name}: values {start + 1}-{rows.stop} of {number}"
+            title = f"{name}: values {start + 1}-{rows.stop} of {number}"
 
-            def make(rows: range = rows, what: str = what) -> Values:
+            def make(rows: range = rows, title: str = title) -> Values:
                 plan = self.plan
                 part = self.rollouts(name).subset(rows)
-                return estimate(self.model, part, k=plan.k, seed=plan.seed, what=what)
+                return estimate(self.model, part, k=plan.k, seed=plan.seed, progress=title)
 
             shards.append(self.kept(f"{name}.values-{start:04d}.safetensors", Values, make))
         return Values.join(shards)

@@ -8,7 +8,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require, whole
 
@@ -130,9 +130,9 @@ class Task(ABC):
         `step_ends`. A single call into compiled code is not stopped before it returns.
     """
 
-    name: ClassVar[str]
-    max_tokens: ClassVar[int]
-    seconds: ClassVar[float] = 10.0
+    name: str
+    max_tokens: int
+    seconds: float = 10.0
 
     @abstractmethod
     def draw(self, rng: random.Random) -> Problem | None:

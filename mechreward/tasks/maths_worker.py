@@ -6,7 +6,7 @@ import sys
 
 def main() -> None:
     """Answer until there are no more questions."""
-    from math_verify import parse, verify
+    from math_verify import parse, verify  # pyright: ignore[reportMissingImports]
 
     print(json.dumps(["ready", ""]), flush=True)
     for line in sys.stdin:

@@ -60,6 +60,8 @@ class TextTask(Task):
         A column with train, validation or test. None: the data's own splits, or by the prompt's
         hash (70%, 10%, 20%). Where the data has training rows but none for validation, a tenth of
         the former is held out for it.
+    difficulty : str or None, default None
+        A column with a number: a surface baseline for confidence.
     seconds : float, default 10.0
         Limit of one verification.
 
@@ -84,6 +86,7 @@ class TextTask(Task):
         name: str | None = None,
         max_tokens: int = 512,
         split: str | None = None,
+        difficulty: str | None = None,
         seconds: float = 10.0,
     ) -> None:
         stem = Path(rows).stem if isinstance(rows, str | Path) else "text"
@@ -95,7 +98,7 @@ class TextTask(Task):
         self.chat = system is not None if chat is None else chat
         self.cut = cut_of(steps)
         self.known: dict[str, list[Problem]] = {part: [] for part in SPLITS}
-        answers = self._read(rows_of(rows), prompt, answer, split)
+        answers = self._read(rows_of(rows), prompt, answer, split, difficulty)
         self.verdict_of = verifier(verify, answers, seconds)
         self.check()
 
@@ -105,6 +108,7 @@ class TextTask(Task):
         prompt: Column,
         answer: Column,
         split: str | None,
+        difficulty: str | None,
     ) -> dict[str, str]:
         """Sort the rows into splits; returns the answer of every row by the row's name."""
         answers = {}
@@ -113,7 +117,11 @@ class TextTask(Task):
             gold = str(_filled(answer, row, number)).strip()
             require(gold != "", f"row {number}: its answer is empty.")
             text = self._prompt(_filled(prompt, row, number))
-            info = {"row": number}
+            info: dict[str, Any] = {"row": number}
+            if difficulty is not None:
+                info["difficulty"] = finite(
+                    f"difficulty of row {number}", entry(row, difficulty, number)
+                )
             problem = Problem("", text, gold, info)
             problem = Problem(f"{self.name} {digest(problem.question)}", text, gold, info)
             before = seen.setdefault(problem.id, problem)
