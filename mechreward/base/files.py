@@ -102,7 +102,7 @@ def held(path: Path, wait: bool = True) -> Iterator[None]:
                 f"another process is writing {path}: wait until it has finished, or name another "
                 "folder.",
             )
-            tell(str(path), "another process is making this; waiting for it")
+            tell(True, str(path), "another process is making this; waiting for it")
             lock.acquire()
     try:
         yield

@@ -442,3 +442,19 @@ def neutral_pushes(
         if len(neutral) >= draws or len(pushes) < asked or asked >= MOST_DRAWN * draws:
             return neutral[:draws], read_too
         asked *= 2
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_short, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _back(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _back(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_back(item) for item in value]
+    return math.nan if value is None else value

@@ -40,7 +40,7 @@ class Gym(Task):
 
     def __init__(self, data_set: str, max_tokens: int = 512, **config: Any) -> None:
         try:
-            import reasoning_gym
+            import reasoning_gym  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise MechRewardError(
                 "this task needs reasoning-gym: pip install reasoning-gym."

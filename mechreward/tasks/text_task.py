@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
+from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require, whole
 from mechreward.base.files import digest
 from mechreward.tasks.answers import Check, verifier
 from mechreward.tasks.base import (
