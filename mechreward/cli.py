@@ -16,43 +16,34 @@ import typer
 from mechreward.base.errors import NOTHING_LOST, MechRewardError, one_of, require
 from mechreward.base.plain import visible
 from mechreward.bench.ground import BenchSizes
-from mechreward.experiments.plan import PAPER, Plan, asked, experiment_list
+from mechreward.experiments.plan import CERTIFY, PAPER, Plan, asked, experiment_list
+from mechreward.experiments.subject import Subject, home_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 MAIN_JOB = Plan()
 SIZES = BenchSizes()
 STOPPED = 130  # exit code after Ctrl-C
-CERTIFY: dict[str, Any] = {  # sizes of `certify` if not given
-    "kind": "resid_post",
-    "seed": 0,
-    "train": 80,
-    "validation": 30,
-    "test": 80,
-    "k": 16,
-    "n": 200,
-    "draws": 99,
-    "pairs": 60,
-}
-
 # Options of several commands.
 MODELS = (
-    "A bundled model, a model folder, owner/model on the hub, or planted-NAME: the truth is known."
+    "A bundled model, smollm2, a model folder, a GGUF file, owner/model on the hub, or "
+    "planted-NAME: the truth is known."
 )
 Model = Annotated[str, typer.Option(help=MODELS)]
-Game = Annotated[
-    str | None,
-    typer.Option(help="A bundled task; countdown, or a planted model's own, if not given."),
-]
+TASK_NAMES = (
+    "A bundled task, a file of questions (.jsonl, .csv, .parquet), or FILE.py:NAME; the model's "
+    "own if not given."
+)
+Game = Annotated[str | None, typer.Option(help=TASK_NAMES)]
 Out = Annotated[Path, typer.Option(help="Folder for everything the run writes.")]
 Docs = Annotated[Path | None, typer.Option(help="Write the results as a page of Markdown too.")]
 
 
-def with_options_for(parameter: str) -> Callable[[Callable], Callable]:
+def with_options_for(parameter: str, given: bool = False) -> Callable[[Callable], Callable]:
     """Give a command one option for every field of the dataclass that its `parameter` takes.
 
     Defaults are those of the parameter's default; help travels with the fields
     (`mechreward.base.options`). A field whose name the command declares itself is no option, and
-    keeps its default.
+    keeps its default. Where only what was `given` matters, the command gets a dictionary of that.
     """
 
     def decorate(command: Callable) -> Callable:
@@ -61,21 +52,30 @@ def with_options_for(parameter: str) -> Callable[[Callable], Callable]:
         types = get_type_hints(type(default))
         options = {}
         for field in fields(default):
-            if field.name not in signature.parameters:
-                options[field.name] = inspect.Parameter(
-                    field.name,
-                    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                    default=typer.Option(getattr(default, field.name), **field.metadata),
-                    annotation=types[field.name],
-                )
+            if field.name in signature.parameters:
+                continue
+            value, kind, about = getattr(default, field.name), types[field.name], field.metadata
+            if given:
+                about = {**about, "show_default": "" if value is None else str(value)}
+                value, kind = None, kind | None
+            options[field.name] = inspect.Parameter(
+                field.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=typer.Option(value, **about),
+                annotation=kind,
+            )
         parameters = []
         for name, declared in signature.parameters.items():
             parameters += options.values() if name == parameter else [declared]
 
         @wraps(command)
-        def with_options(**given: Any) -> None:
-            chosen = {name: given.pop(name) for name in options}
-            command(**given, **{parameter: replace(default, **chosen)})
+        def with_options(**arguments: Any) -> None:
+            chosen = {name: arguments.pop(name) for name in options}
+            if given:
+                asked_for = {name: value for name, value in chosen.items() if value is not None}
+                command(**arguments, **{parameter: asked_for})
+            else:
+                command(**arguments, **{parameter: replace(default, **chosen)})
 
         shown = signature.replace(parameters=parameters)
         with_options.__signature__ = shown  # pyright: ignore[reportAttributeAccessIssue]
@@ -100,7 +100,6 @@ def demo(
 ) -> None:
     """Find value and dopamine neurons, ablate them beside every control, and write results.json and
     report.html."""
-    from mechreward.experiments.choice import home_of
     from mechreward.experiments.rows import Results
     from mechreward.report.study_page import write
     from mechreward.studies.paper import demo as run_demo
@@ -129,7 +128,7 @@ def paper(
         str | None,
         typer.Option(help="One model instead of the bundled ones, or planted-NAME."),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="One bundled task.")] = None,
+    task: Annotated[str | None, typer.Option(help=TASK_NAMES)] = None,
     out: Annotated[
         Path,
         typer.Option(help="Folder: one run for each model and task, and results.json."),
@@ -141,7 +140,6 @@ def paper(
     ] = None,
 ) -> None:
     """Repeat the paper's experiments with all their controls, on bundled models or your own."""
-    from mechreward.experiments.choice import home_of
     from mechreward.experiments.rows import Results
     from mechreward.report.findings.rules import findings
     from mechreward.report.results_page import write_page
@@ -161,38 +159,17 @@ def paper(
         _say(f"page: {write_page(results, docs, again)}")
 
 
-def _size(name: str, what: str) -> Any:
-    """An option of `certify`: None where it was not given, so that a registered run can tell."""
-    return typer.Option(help=what, show_default=str(CERTIFY[name]))
-
-
 @app.command()
+@with_options_for("given", given=True)
 def certify(
     out: Annotated[
         Path, typer.Option(help="Folder for certificate.json and certificate.md.")
     ] = Path("runs/certificate"),
-    model: Annotated[str | None, typer.Option(help=MODELS, show_default=MAIN_JOB.model)] = None,
-    task: Game = None,
     neurons: Annotated[
         Path | None,
         typer.Option(help="A NeuronSet's JSON; if not given, one is chosen and kept too."),
     ] = None,
-    kind: Annotated[str | None, _size("kind", "What to choose among: resid_post or mlp.")] = None,
-    seed: Annotated[int | None, _size("seed", "Of problems, answers and draws.")] = None,
-    train: Annotated[int | None, _size("train", "Problems to fit on.")] = None,
-    validation: Annotated[
-        int | None,
-        _size("validation", "Problems to choose layer and share on, if a set is chosen."),
-    ] = None,
-    test: Annotated[
-        int | None, _size("test", "Problems whose states are read and patched.")
-    ] = None,
-    k: Annotated[int | None, _size("k", "Continuations for each state's value.")] = None,
-    n: Annotated[int | None, _size("n", "Test problems for steering.")] = None,
-    draws: Annotated[
-        int | None, _size("draws", "Matched sets and other nulls; fewer than 99 cannot pass.")
-    ] = None,
-    pairs: Annotated[int | None, _size("pairs", "Pairs of states for patching.")] = None,
+    given: Any = CERTIFY,
     register: Annotated[
         Path | None,
         typer.Option(
@@ -211,49 +188,46 @@ def certify(
     to run to settle it."""
     from mechreward.causal.registration import Registration
     from mechreward.causal.registration import register as write_down
-    from mechreward.experiments.choice import KINDS, by_name
+    from mechreward.experiments.choice import KINDS
     from mechreward.probing.neurons import NeuronSet
     from mechreward.studies.certified import certify_in, certify_registered
 
     require(not out.is_file(), f"{out} is a file; --out names a folder.")
     require(not (register and registered), "give --register or --registered, not both.")
-    given: dict[str, Any] = {
-        "model": model,
-        "task": task,
-        "kind": kind,
-        "seed": seed,
-        "train": train,
-        "validation": validation,
-        "test": test,
-        "k": k,
-        "n": n,
-        "draws": draws,
-        "pairs": pairs,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
     chosen = NeuronSet.load(neurons) if neurons else None
     if registered:
         registration = Registration.load(registered)
         _as_registered(registration, given)
         same = chosen is None or chosen.to_json() == registration.neurons.to_json()
         require(same, f"{neurons} is not the set that was registered.")
-        loaded, game = by_name(registration.model, registration.task, registration.sizes["seed"])
-        certificate, page = certify_registered(out, loaded, game, registration)
+        subject = Subject(**registration.subject)
+        model, task = subject.open(registration.sizes["seed"])
+        certificate, page = certify_registered(out, model, task, registration, subject.policy)
     else:
-        sizes: dict[str, Any] = CERTIFY | given
-        name = str(sizes.pop("model", MAIN_JOB.model))
-        among, choice = sizes.pop("kind"), sizes.pop("validation")
-        one_of("kind of neuron", among, KINDS)
+        plan = replace(CERTIFY, **given)
+        if "task" not in given:
+            plan = replace(plan, task=home_of(plan.model))
+        one_of("kind of neuron", plan.kind, KINDS)
         if register:
             require(chosen is not None, "--register needs --neurons FILE: to choose is to measure.")
-            for option in ("kind", "validation"):
+            for option in ("kind", "validation", "layers"):
                 require(option not in given, f"--{option} chooses a set: --neurons names one.")
-        loaded, game = by_name(name, sizes.pop("task", None), sizes["seed"])
+        model, task = plan.open(plan.seed)
         if register and chosen is not None:
-            made = write_down(name, loaded, game, chosen, sizes)
+            made = write_down(plan.subject, model, task, chosen, plan.sizes)
             _say(f"registered: {made.save(register)}, hash {made.hash}")
             return
-        certificate, page = certify_in(out, loaded, game, chosen, sizes, among, choice)
+        certificate, page = certify_in(
+            out,
+            model,
+            task,
+            chosen,
+            plan.sizes,
+            plan.kind,
+            plan.validation,
+            layers=plan.layer_numbers(model),
+            policy=plan.policy,
+        )
     _say(str(certificate))
     _say(f"page: {page}")
 
@@ -343,7 +317,7 @@ def _say(text: str) -> None:
 
 def _as_registered(registration: Any, given: dict[str, Any]) -> None:
     """Refuse options that were given and are not what was registered."""
-    about = {"model": registration.model, "task": registration.task, **registration.sizes}
+    about = {**registration.subject, **registration.sizes}
     for name, value in given.items():
         was = about.get(name, "nothing of the kind")
         require(value == was, f"--{name} {value} was given; registered was {was}.")

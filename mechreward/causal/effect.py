@@ -76,6 +76,7 @@ class Effect:
         arms: every set under every operation.
         problems: their ids.
         sinks: sink or massive neurons of the site.
+        policy: how answers were drawn.
     """
 
     neurons: NeuronSet
@@ -84,6 +85,7 @@ class Effect:
     problems: tuple[str, ...] = field(repr=False)
     sinks: tuple[int, ...]
     seed: int
+    policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
         copies = len(self.problems) - len(set(self.problems))
@@ -179,6 +181,7 @@ class Effect:
             "how": self.neurons.how,
             "sinks": self.sinks,
             "seed": self.seed,
+            "policy": asdict(self.policy),
             "problems": self.problems,
             "baseline": _json_of_arm(self.baseline),
             "arms": [_json_of_arm(arm) for arm in self.arms],
@@ -206,6 +209,7 @@ class Effect:
                 tuple(data["problems"]),
                 tuple(data["sinks"]),
                 data["seed"],
+                Policy(**data["policy"]),
             )
         except MechRewardError:
             raise
@@ -240,7 +244,7 @@ def ablate(
         draws: matched sets (default 19).
         random_draws: random sets of each kind (default 5).
         policy: how tokens are drawn and where answers end; None (default) for its defaults.
-        progress: whether bars are shown, or their title (default False).
+        progress: whether bars are shown, or their title (default True).
 
     Raises:
         MechRewardError: a set of another model, no problems, one problem twice, an unknown
@@ -283,7 +287,7 @@ def ablate(
         meter = answers[number].damage(unchanged) | text.compare(change, acts)
         arms.append(_arm(control, change, answers[number].reward, meter))
     ids = tuple(run.problem_id for run in clean)
-    return Effect(neurons, baseline, tuple(arms), ids, sinks(acts), seed)
+    return Effect(neurons, baseline, tuple(arms), ids, sinks(acts), seed, clean.policy)
 
 
 class CleanText:

@@ -31,8 +31,9 @@ class Registration:
 
     Attributes
     ----------
-    model : str
-        As `load` takes it; its weights are those of `neurons.model_id`.
+    subject : dict of str
+        What commands are told of model, task and policy (`experiments.subject.Subject`); the
+        weights are those of `neurons.model_id`.
     task : str
         The task's name.
     problems : str
@@ -49,7 +50,7 @@ class Registration:
         When, in UTC.
     """
 
-    model: str
+    subject: dict[str, Any]
     task: str
     problems: str
     neurons: NeuronSet
@@ -92,7 +93,7 @@ class Registration:
         try:
             neurons = NeuronSet.from_json(data["neurons"], f"{path} is a damaged registration")
             made = cls(
-                data["model"],
+                dict(data["subject"]),
                 data["task"],
                 data["problems"],
                 neurons,
@@ -129,14 +130,14 @@ class Registration:
 
 
 def register(
-    name: str, model: Any, task: Task, neurons: NeuronSet, sizes: dict[str, Any]
+    subject: dict[str, Any], model: Any, task: Task, neurons: NeuronSet, sizes: dict[str, Any]
 ) -> Registration:
     """A registration, made now; nothing is measured.
 
     Parameters
     ----------
-    name : str
-        What `load` takes for the model.
+    subject : dict of str
+        What commands are told of model, task and policy.
     model : TransformerBridge or HookedTransformer
         The one the set belongs to.
     task : Task
@@ -154,7 +155,7 @@ def register(
     sizes = certificate.check(model, neurons, **sizes)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Registration(
-        name,
+        subject,
         task.name,
         known_by(task, sizes["seed"]),
         neurons,

@@ -82,7 +82,7 @@ def other_rankings(
     for op in ops:
         for draws in sets.values():
             edits += _edits(op, draws, acts, setting)
-    answers = answer_arms(model, problems, edits, setting["seed"], progress=progress)
+    answers = answer_arms(model, problems, edits, setting["seed"], effect.policy, progress=progress)
     clean = answers[0]
     rows = []
     start = 1
@@ -117,7 +117,7 @@ def elsewhere(
     """
     rows = []
     for name, problems in others.items():
-        clean = answer_arms(model, problems, [()], setting["seed"])[0]
+        clean = answer_arms(model, problems, [()], setting["seed"], effect.policy)[0]
         base = clean.reward
         accuracy = stats.proportion(int(base.sum()), len(base))
         detail = Detail(on=name)
@@ -128,12 +128,12 @@ def elsewhere(
             title = under(progress, name)
             edits = _set_and_controls(effect, op, acts, setting)
             answers = answer_arms(
-                model, problems, edits[: 1 + FEW], setting["seed"], progress=title
+                model, problems, edits[: 1 + FEW], setting["seed"], effect.policy, title
             )
             reward = answers.reward
             if stats.mcnemar(base, reward[0]) <= SEEN and len(edits) > 1 + FEW:
                 more = answer_arms(
-                    model, problems, edits[1 + FEW :], setting["seed"], progress=title
+                    model, problems, edits[1 + FEW :], setting["seed"], effect.policy, title
                 )
                 reward = np.concatenate([reward, more.reward])
             on_task = detail | Detail(op=op)

@@ -1,16 +1,16 @@
-"""A value set chosen as the experiments choose it, without a run's folder; and any model and task
-by name."""
+"""A value set chosen as the experiments choose it, without a run's folder."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from mechreward import tasks
-from mechreward.base.errors import of_kind, one_of, require, whole
+from mechreward.base.errors import of_kind, one_of, whole
 from mechreward.base.progress import under
-from mechreward.experiments.layers import choose, layers
+from mechreward.experiments.layers import choose
+from mechreward.experiments.layers import layers as by_layer
 from mechreward.experiments.split import Split, observe, shared
-from mechreward.models.load import load
+from mechreward.models.policy import Policy
 from mechreward.models.site import all_sites
 from mechreward.probing.neurons import NeuronSet, select
 from mechreward.probing.probe import ValueProbe
@@ -19,33 +19,6 @@ from mechreward.rollouts.value import estimate
 from mechreward.tasks import Task
 
 KINDS = ("resid_post", "mlp")
-PLANTED = "planted-"
-
-
-def home_of(model: str) -> str:
-    """The task that a model is put to if none is named: a planted model's own, Countdown for all
-    others."""
-    return "planted" if model.startswith(PLANTED) else "countdown"
-
-
-def by_name(model: str, task: str | None = None, seed: int = 0) -> tuple[Any, Task]:
-    """Model and task by name: anything `load` takes with a bundled task (Countdown by default), or
-    `planted-NAME` (`testbed.planted`, of this seed) with its own.
-
-    Raises:
-        MechRewardError: no such model or task, or another task for a planted model.
-    """
-    if model.startswith(PLANTED):
-        from mechreward.testbed import planted
-
-        require(
-            task in (None, "planted"),
-            f"a planted model has a task of its own; leave out --task {task}.",
-        )
-        made = planted(model.removeprefix(PLANTED), seed)
-        return made.model, made.task
-    game = tasks.get(task or home_of(model))
-    return load(model), game
 
 
 def find(
@@ -57,6 +30,8 @@ def find(
     train: int = 80,
     validation: int = 30,
     k: int = 16,
+    layers: Sequence[int] | None = None,
+    policy: Policy | None = None,
     progress: bool | str = True,
 ) -> NeuronSet:
     """Value neurons of one kind: R3 on the validation split chooses layer and share, the paper's
@@ -66,6 +41,8 @@ def find(
         kind: "resid_post" (default) or "mlp".
         train, validation: problems of each split (default 80 and 30).
         k: continuations of each state (default 16).
+        layers: those to choose from (default all).
+        policy: how answers are drawn (default the model's own distribution).
         progress: whether bars are shown, or their title (default True).
 
     Raises:
@@ -77,18 +54,18 @@ def find(
     seed = whole("seed", seed)
     for name, size in {"train": train, "validation": validation, "k": k}.items():
         whole(name, size, 1)
-    sites = all_sites(model, (kind,))
+    sites = all_sites(model, (kind,), layers)
 
     def split(name: str, number: int) -> Split:
         problems = task.problems(name, number, seed)
         title = under(progress, name)
-        runs = sample(model, problems, seed=seed, progress=title)
-        values = estimate(model, runs, k=k, seed=seed, progress=title and f"{title} values")
+        runs = sample(model, problems, seed=seed, policy=policy, progress=title)
+        values = estimate(model, runs, k=k, seed=seed, progress=under(title, "values"))
         return observe(model, runs, values, sites)
 
     fit = split("train", train)
     setting = shared("R3", str(model.cfg.model_name), task.name, "", seed)
-    rows = layers(fit, split("validation", validation), sites, setting)
+    rows = by_layer(fit, split("validation", validation), sites, setting)
     site, share = choose(rows, kind)
     probe = ValueProbe("mc", "mlp").fit(fit.at_states[str(site)], fit.values)
     return select(probe, share)

@@ -26,6 +26,7 @@ from mechreward.experiments.rows import (
 )
 from mechreward.experiments.split import SEEN, Split
 from mechreward.experiments.steering_run import BESIDE, CURVE
+from mechreward.models.policy import Policy
 from mechreward.models.row_edits import Edit
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
@@ -47,6 +48,7 @@ def share_dose(
     sets: Mapping[float, Sequence[Push]],
     setting: Setting,
     progress: bool | str = False,
+    policy: Policy | None = None,
 ) -> list[Row]:
     """R14, dose over the share of neurons: zeroed, and steered by one unit up and down, on shared
     problems with common random numbers.
@@ -60,6 +62,7 @@ def share_dose(
     Args:
         sets: share -> the set's push, and then those of its matched sets (`by_share`).
         progress: whether bars are shown, or their title (default False).
+        policy: how answers are drawn (default the model's own distribution).
     """
     seed = setting["seed"]
     ids = np.array([problem.id for problem in problems])
@@ -71,10 +74,10 @@ def share_dose(
             edits.append((zero(push.neurons).edit(),))
             edits.append((push.by(-1).edit(),))
             edits.append((push.by(1).edit(),))
-        answers = answer_arms(model, problems, edits, seed, progress=progress)
+        answers = answer_arms(model, problems, edits, seed, policy, progress)
         return answers.shaped(len(pushes), len(OPS), len(problems))
 
-    base = answer_arms(model, problems, [()], seed)[0]
+    base = answer_arms(model, problems, [()], seed, policy)[0]
     accuracy = stats.proportion(int(base.reward.sum()), len(problems))
     rows = [row_of(setting, "baseline", "accuracy_zeroed", accuracy, Detail(share=0.0))]
     for share, pushes in sets.items():

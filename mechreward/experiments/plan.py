@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from shlex import quote
+from typing import Any
 
 from mechreward.base.errors import MechRewardError, require, unknown_name
 from mechreward.base.options import option
 from mechreward.experiments.rows import Results
+from mechreward.experiments.subject import Subject
 from mechreward.tasks import Problem, Task
 
 HOME = ("model", "task")
@@ -35,18 +38,10 @@ ALL = "all"  # every experiment of the paper, which has no certificates
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Subject):
     """Everything a run depends on. Counts are problems; every field but the model and the task is
-    an option of `mechreward demo` and `mechreward paper` with the help it carries.
+    an option of `mechreward demo` and `mechreward paper` with the help it carries."""
 
-    Attributes
-    ----------
-    model, task
-        Names, as `mechreward demo` takes them.
-    """
-
-    model: str = "countdown-rl"
-    task: str = "countdown"
     seed: int = option(0)
     train: int = option(80, "Problems to fit probes on.")
     validation: int = option(30, "Problems to choose layer and share on.")
@@ -84,6 +79,37 @@ class Plan:
             raise MechRewardError(f"{error} (These are {sizes}.)") from None
         return problems[start : start + size]
 
+
+@dataclass(frozen=True)
+class CertifyPlan(Subject):
+    """Everything that `mechreward certify` depends on, but for the set; each an option with the
+    help it carries."""
+
+    model: str = option("countdown-rl", "As for demo.")
+    task: str = option("countdown", "As for demo.")
+    kind: str = option("resid_post", "What to choose among: resid_post or mlp.")
+    seed: int = option(0, "Of problems, answers and draws.")
+    train: int = option(80, "Problems to fit on.")
+    validation: int = option(30, "Problems to choose layer and share on, if a set is chosen.")
+    test: int = option(80, "Problems whose states are read and patched.")
+    k: int = option(16, "Continuations for each state's value.")
+    n: int = option(200, "Test problems for steering.")
+    draws: int = option(99, "Matched sets and other nulls; fewer than 99 cannot pass.")
+    pairs: int = option(60, "Pairs of states for patching.")
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        """What of it is the subject."""
+        return {field.name: getattr(self, field.name) for field in fields(Subject)}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Keywords of `certify`."""
+        names = ("seed", "train", "test", "k", "n", "draws", "pairs")
+        return {name: getattr(self, name) for name in names}
+
+
+CERTIFY = CertifyPlan()
 
 # What `mechreward paper` runs where it is not told otherwise; `demo` runs `Plan()`.
 PAPER = Plan(
@@ -166,13 +192,13 @@ def command(plan: Plan, names: Sequence[str] = ()) -> str:
         Ids of the paper's experiments, on the home of the plan; the main job if there are none.
     """
     if names:
-        home = [f"--model {plan.model} --task {plan.task}"]
+        home = [f"--model {quote(plan.model)} --task {quote(plan.task)}"]
         return " ".join(["mechreward paper", *names, *home, *sizes(plan, PAPER)])
     words = ["mechreward demo --out DIR"]
     default = Plan()
     for key in HOME:
         if getattr(plan, key) != getattr(default, key):
-            words.append(f"--{key} {getattr(plan, key)}")
+            words.append(f"--{key} {quote(getattr(plan, key))}")
     return " ".join(words + sizes(plan, default))
 
 
@@ -181,7 +207,7 @@ def sizes(plan: Plan, default: Plan) -> list[str]:
     words = []
     for key, value in asdict(plan).items():
         if key not in HOME and value != getattr(default, key):
-            words.append(f"--{key.replace('_', '-')} {value}")
+            words.append(f"--{key.replace('_', '-')} {quote(str(value))}")
     return words
 
 
@@ -205,7 +231,7 @@ def repeat(names: Sequence[str], homes: Sequence[tuple[str, str]], plan: Plan) -
             words = ["mechreward paper", *names]
             for key, value in zip(HOME, only, strict=True):
                 if value is not None:
-                    words.append(f"--{key} {value}")
+                    words.append(f"--{key} {quote(value)}")
             return " ".join(words + sizes(plan, PAPER))
     return f"mechreward.studies.paper.reproduce({list(names)}, 'DIR', {list(homes)}, {plan})"
 

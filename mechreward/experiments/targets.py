@@ -10,6 +10,7 @@ import numpy as np
 from mechreward import stats
 from mechreward.causal.intervene import zero
 from mechreward.experiments.rows import Detail, Row, Setting, bare, row_of
+from mechreward.models.policy import Policy
 from mechreward.models.row_edits import Edit
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.overlap import overlap
@@ -25,6 +26,7 @@ def targets(
     sets: Mapping[str, NeuronSet],
     setting: Setting,
     progress: bool | str = False,
+    policy: Policy | None = None,
 ) -> list[Row]:
     """R5: zero the set that each target's probe chose, on shared problems with shared random
     numbers.
@@ -36,13 +38,14 @@ def targets(
     Args:
         sets: by target, of one site and size.
         progress: whether bars are shown, or their title (default False).
+        policy: how answers are drawn (default the model's own distribution).
     """
     seed = setting["seed"]
     arms: list[tuple[Edit, ...]] = [()]
     for neurons in sets.values():
         change = zero(neurons).check(model)
         arms.append((change.edit(),))
-    reward = answer_arms(model, problems, arms, seed, progress=progress).reward
+    reward = answer_arms(model, problems, arms, seed, policy, progress).reward
     outcomes = dict(zip(("baseline", *sets), reward, strict=True))
 
     rows = []

@@ -122,15 +122,20 @@ class Site:
         return int(width or mlp.W_out.shape[0])
 
 
-def all_sites(model: Any, kinds: tuple[str, ...] = ("resid_post", "mlp")) -> list[Site]:
-    """Every layer's sites of the given kinds, layer by layer.
+def all_sites(
+    model: Any,
+    kinds: tuple[str, ...] = ("resid_post", "mlp"),
+    layers: Iterable[int] | None = None,
+) -> list[Site]:
+    """Every layer's sites of the given kinds, layer by layer; of some layers alone, if they are
+    given.
 
     Raises
     ------
     MechRewardError
         As `Site.check`.
     """
-    layers = range(model.cfg.n_layers)
+    layers = range(model.cfg.n_layers) if layers is None else list(layers)
     return _checked(model, [Site(layer, kind) for layer in layers for kind in kinds])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mechreward.causal.certificate import Certificate, certify
 from mechreward.causal.material import deal
 from mechreward.causal.registration import Registration, measured, remember
 from mechreward.experiments.choice import find
+from mechreward.models.policy import Policy
 from mechreward.probing.neurons import NeuronSet
 from mechreward.studies.folder import PLAN
 from mechreward.tasks import Task
@@ -27,6 +29,9 @@ def certify_in(
     sizes: dict[str, Any],
     kind: str = "resid_post",
     validation: int = 30,
+    *,
+    layers: Sequence[int] | None = None,
+    policy: Policy | None = None,
 ) -> tuple[Certificate, Path]:
     """Certify a set, and keep certificate and page.
 
@@ -44,6 +49,10 @@ def certify_in(
         What to choose among, if a set is chosen.
     validation : int, default 30
         Problems to choose layer and share on, if a set is chosen.
+    layers : sequence of int or None, default None
+        Those to choose from, if a set is chosen; None: all.
+    policy : Policy or None, default None
+        How answers are drawn; the model's own distribution if None.
 
     Returns
     -------
@@ -57,14 +66,19 @@ def certify_in(
             size = {"train": sizes["train"], "validation": validation}
             for split, n in size.items():
                 remember(out, task.problems(split, n, seed))
-            neurons = find(model, task, kind, seed=seed, k=sizes["k"], **size)
+            how: dict[str, Any] = {"k": sizes["k"], "layers": layers, "policy": policy}
+            neurons = find(model, task, kind, seed=seed, **how, **size)
             neurons.save(out / "neurons.json")
         remember(out, deal(task, sizes, neurons.by_recipe).all)
-        return _kept(out / "certificate", certify(model, task, neurons, **sizes))
+        return _kept(out / "certificate", certify(model, task, neurons, policy=policy, **sizes))
 
 
 def certify_registered(
-    out: Path, model: Any, task: Task, registration: Registration
+    out: Path,
+    model: Any,
+    task: Task,
+    registration: Registration,
+    policy: Policy | None = None,
 ) -> tuple[Certificate, Path]:
     """Certify what was registered, on problems that were never measured in this folder.
 
@@ -76,6 +90,8 @@ def certify_registered(
         What the registration names.
     registration : Registration
         What is run.
+    policy : Policy or None, default None
+        How answers are drawn, as it was registered.
 
     Returns
     -------
@@ -103,7 +119,7 @@ def certify_registered(
         avoid = measured(out)
         problems = deal(task, sizes, neurons.by_recipe, avoid)
         remember(out, problems.all)
-        certificate = certify(model, task, neurons, avoid=avoid, **sizes)
+        certificate = certify(model, task, neurons, avoid=avoid, policy=policy, **sizes)
         mark = {
             "hash": registration.hash,
             "made": registration.made,

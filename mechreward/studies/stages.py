@@ -105,6 +105,7 @@ def effect(study: Study, kind: str) -> Effect:
             draws=plan.draws,
             random_draws=plan.random_draws,
             seed=plan.seed,
+            policy=plan.policy,
             progress=f"ablating {len(neurons)} {kind} neurons",
         )
 
@@ -117,7 +118,9 @@ def probes(study: Study) -> list[Row]:
     seed = stream("several answers", study.plan.seed)
 
     def answers() -> Rollouts:
-        return sample(study.model, problems, k=4, seed=seed, progress="four answers each")
+        policy = study.plan.policy
+        title = "four answers each"
+        return sample(study.model, problems, k=4, seed=seed, policy=policy, progress=title)
 
     def make(kind: str) -> list[Row]:
         site = _site(study, kind)
@@ -213,7 +216,7 @@ def R5(study: Study) -> list[Row]:
         problems = study.plan.problems(study.task, "ablated")
         title = f"{kind}: zeroing the set of each target"
         setting = _setting(study, "R5", site)
-        return experiments.targets(study.model, problems, sets, setting, title)
+        return experiments.targets(study.model, problems, sets, setting, title, study.plan.policy)
 
     return _over_kinds(study, "R5", make)
 
@@ -238,7 +241,8 @@ def R7(study: Study) -> list[Row]:
         site = _site(study, "resid_post")
         plan = study.plan
         problems = plan.problems(study.task, "confidence")
-        runs = sample(study.model, problems, seed=plan.seed, progress="confidence: rollouts")
+        title = "confidence: rollouts"
+        runs = sample(study.model, problems, seed=plan.seed, policy=plan.policy, progress=title)
         acts = record(study.model, runs, site, progress=False)[site]
         setting = _setting(study, "R7", site)
         return experiments.confidence_at_start(fitted(study, site), acts, runs, setting)
@@ -312,7 +316,15 @@ def certificate(study: Study) -> list[Row]:
         def make(kind: str = kind) -> Certificate:
             neurons = value_set(study, kind)
             title = f"certificate of {kind} neurons"
-            return certify(study.model, study.task, neurons, seed=study.plan.seed, progress=title)
+            plan = study.plan
+            return certify(
+                study.model,
+                study.task,
+                neurons,
+                seed=plan.seed,
+                policy=plan.policy,
+                progress=title,
+            )
 
         kept: Certificate = study.kept(f"certificate-{kind}.json", Certificate, make)
         setting = _setting(study, "certificate", kept.neurons.site)
@@ -393,7 +405,9 @@ def _both_directions(study: Study, kind: str) -> list[Row]:
     rows += experiments.same_damage(
         model, problems, pushes, setting, **clean, progress=f"{kind} at one KL"
     )
-    rows += experiments.share_dose(model, problems, shares, setting, f"{neurons}, by share")
+    rows += experiments.share_dose(
+        model, problems, shares, setting, f"{neurons}, by share", plan.policy
+    )
     rows += experiments.both_patched(model, test, sets, setting, progress=f"{neurons} patched")
     return rows
 

@@ -11,7 +11,7 @@ from typing import Any
 from mechreward import experiments as paper
 from mechreward.base.errors import require, whole
 from mechreward.experiments import Split
-from mechreward.experiments.choice import KINDS, by_name
+from mechreward.experiments.choice import KINDS
 from mechreward.experiments.plan import Plan, command
 from mechreward.experiments.rows import Row, Setting
 from mechreward.models.identity import ModelId, model_id
@@ -99,9 +99,10 @@ class Study:
             f"{out} is not empty and holds no run of mechreward ({strangers}); "
             "name another folder.",
         )
-        model, task = by_name(plan.model, plan.task, plan.seed)
+        model, task = plan.open(plan.seed)
         _check(plan, task)
-        all_sites(model, KINDS)  # a model that lacks one is refused here
+        # A model that lacks a site is refused here.
+        all_sites(model, KINDS, plan.layer_numbers(model))
         identity = model_id(model)
         wanted = {"plan": asdict(plan), "model_id": asdict(identity)}
         if folder.begun and overwrite:
@@ -127,7 +128,7 @@ class Study:
     @property
     def sites(self) -> list[Site]:
         """Every site whose neurons are looked at."""
-        return all_sites(self.model, KINDS)
+        return all_sites(self.model, KINDS, self.plan.layer_numbers(self.model))
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -161,7 +162,8 @@ class Study:
 
         def make() -> Rollouts:
             problems = self.plan.problems(self.task, name)
-            return sample(self.model, problems, seed=self.plan.seed, progress=f"{name}: rollouts")
+            plan, title = self.plan, f"{name}: rollouts"
+            return sample(self.model, problems, seed=plan.seed, policy=plan.policy, progress=title)
 
         return self.kept(f"{name}.rollouts.safetensors", Rollouts, make, task=self.task)
 

@@ -1,0 +1,79 @@
+"""A task by what the command line can say of it: a name, a file of questions, a class in a file."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from mechreward.base.errors import MechRewardError, require, unknown_name
+from mechreward.base.files import digest
+from mechreward.tasks import TASKS, get
+from mechreward.tasks.base import Task
+from mechreward.tasks.table import FILES
+from mechreward.tasks.text_task import TextTask
+
+
+def task_of(
+    name: str,
+    *,
+    verify: str = "number",
+    prompt: str = "question",
+    answer: str = "answer",
+    steps: str = "lines",
+) -> Task:
+    """A task by name.
+
+    Parameters
+    ----------
+    name : str
+        A bundled task, a file of questions (.jsonl, .json, .csv, .parquet), or `FILE.py:NAME`: a
+        task, or a class of tasks, in a Python file, which is run.
+    verify, prompt, answer, steps : str
+        As for `TextTask`, of a file of questions.
+
+    Raises
+    ------
+    MechRewardError
+        None of these.
+    """
+    if name in TASKS:
+        return get(name)
+    path, _, inside = name.rpartition(":")
+    if path.endswith(".py"):
+        return _of_code(Path(path).expanduser(), inside)
+    if name.endswith(FILES):
+        return TextTask(name, prompt, answer, verify, steps)
+    hint = f"{', '.join(TASKS)}; a file of questions ends in {', '.join(FILES)}"
+    if name.endswith(".py"):
+        raise MechRewardError(f"{name} is code: say which task of it, as {name}:MyTask.")
+    raise MechRewardError(unknown_name("task", name, TASKS, hint))
+
+
+def _of_code(path: Path, name: str) -> Task:
+    """A task from a file of the user's own, who asked for it to be run."""
+    require(path.is_file(), f"there is no file {path}.")
+    module_name = f"mechreward_task_{digest(str(path.resolve()))}"
+    spec = spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise MechRewardError(f"{path} cannot be run.")
+    module = module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, name, None)
+        if isinstance(found, type) and issubclass(found, Task):
+            found = found()
+    # A user's code, which may do anything.
+    except (Exception, SystemExit) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MechRewardError(f"{path} fails: {why}") from error
+    if not isinstance(found, Task):
+        tasks = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, Task) or (isinstance(value, type) and issubclass(value, Task))
+        ]
+        there = ", ".join(key for key in tasks if key != "Task") or "none"
+        raise MechRewardError(f"{path} has no task {name!r}; tasks there: {there}.")
+    return found
