@@ -15,6 +15,9 @@ from tqdm.auto import tqdm
 
 from mechreward.base.plain import visible
 
+FIRST = 2.0  # seconds of a first batch, from which the rest is foreseen (our choice)
+LONG = 30.0  # seconds from which it is told
+
 
 def named(progress: bool | str, title: str) -> bool | str:
     """The progress of a verb whose own title is `title`."""
@@ -24,6 +27,35 @@ def named(progress: bool | str, title: str) -> bool | str:
 def under(progress: bool | str, name: str) -> bool | str:
     """The progress of a part of what is under way: its name stands behind the whole's title."""
     return named(progress, name) if isinstance(progress, bool) else f"{progress}: {name}"
+
+
+class _Bar(tqdm):
+    """Says once, from its first batch, how long it will take, if that is long."""
+
+    told = False
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Move by `n`."""
+        shown = super().update(n)
+        if self.disable or self.told or not self.total or not self.n:
+            return shown
+        spent = self.format_dict["elapsed"]
+        if spent < FIRST:
+            return shown
+        self.told = True
+        left = spent * (self.total - self.n) / self.n
+        if left > LONG:
+            tqdm.write(f"{self.desc}: about {duration(left)} to go", file=sys.stderr)
+        return shown
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: "40 s", "12 min", "1.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def bar(
@@ -46,7 +78,7 @@ def bar(
     """
     silent = progress is False or bool(os.environ.get("TQDM_DISABLE"))
     shown = visible(str(named(progress, title)))
-    return tqdm(items, desc=shown, unit=unit, disable=silent, mininterval=0.5, **options)
+    return _Bar(items, desc=shown, unit=unit, disable=silent, mininterval=0.5, **options)
 
 
 def tell(progress: bool | str, title: str, text: str) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from mechreward.base.errors import MechRewardError, require
 from mechreward.base.files import nulled, read_json, write_json
+from mechreward.base.frames import Framed
 from mechreward.stats import Interval
 
 SCHEMA = 1
@@ -174,7 +175,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Results:
+class Results(Framed):
     """What `results.json` holds. `manifest` keeps versions, seeds, model and weight hash, git
     state, timings."""
 

@@ -79,7 +79,9 @@ class Subject:
             answer=self.answer,
             steps=self.steps,
         )
-        place: dict[str, Any] = {"device_map": AUTO} if self.device == AUTO else {"device": self.device}
+        place: dict[str, Any] = (
+            {"device_map": AUTO} if self.device == AUTO else {"device": self.device}
+        )
         model = load(
             self.model,
             adapter=self.adapter,

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 
 from mechreward import stats
 from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require, shown
 from mechreward.base.files import read_json, write_json
+from mechreward.base.frames import Framed
 from mechreward.base.plain import visible
 from mechreward.models.identity import ModelId
 from mechreward.models.site import Site
@@ -24,7 +26,7 @@ from mechreward.rollouts.value import Values
 
 
 @dataclass(frozen=True, repr=False)
-class NeuronSet:
+class NeuronSet(Framed):
     """Some neurons of one site of one model.
 
     `&`, `|` and `-` need the same site and model, and give sets without scores, direction and
@@ -85,6 +87,19 @@ class NeuronSet:
             unique,
             "neuron indices must be sorted and without repeats; make sets with NeuronSet.of.",
         )
+
+    def frame(self) -> pd.DataFrame:
+        """A line a neuron: its number, score and direction, NaN where these are not known."""
+        nothing = (float("nan"),) * len(self.indices)
+        columns = {
+            "model": self.model_id.name,
+            "site": str(self.site),
+            "neuron": self.indices,
+            "score": self.scores or nothing,
+            "direction": self.direction or nothing,
+            "how": self.how,
+        }
+        return pd.DataFrame(columns)
 
     @classmethod
     def of(cls, acts: Activations, indices: Any, how: str, scores: Any = None) -> NeuronSet:

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
 from mechreward import tasks
 from mechreward.base.errors import MechRewardError, of_kind, require, shown
 from mechreward.base.files import read_tensors, write_tensors
+from mechreward.base.frames import Framed
 from mechreward.base.plain import visible
 from mechreward.models.engine import Policy
 from mechreward.models.identity import ModelId
@@ -95,7 +97,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class Rollouts:
+class Rollouts(Framed):
     """A sequence of trajectories of one model and policy.
 
     Attributes
@@ -158,6 +160,36 @@ class Rollouts:
         under several ids is one problem."""
         known: dict[str, int] = {}
         return [known.setdefault(problem.question, len(known)) for problem in self.problems]
+
+    def frame(self) -> pd.DataFrame:
+        """A line an answer, with the columns that `read_rollouts` takes: token ids of prompt and
+        answer, log-probabilities, reward, and how it was drawn."""
+        lines = []
+        for run, problem in zip(self.trajectories, self.problems, strict=True):
+            line = {
+                "problem_id": run.problem_id,
+                "sample": run.sample,
+                "prompt_token_ids": run.tokens[: run.prompt_len].tolist(),
+                "token_ids": run.tokens[run.prompt_len :].tolist(),
+                "logprobs": run.logprobs.tolist(),
+                "reward": run.reward,
+                "outcome": run.verdict.outcome,
+                "reason": run.verdict.reason,
+                "finish_reason": "stop" if run.ended else "length",
+                "answer": problem.answer,
+                "steps": run.steps,
+                "length": run.length,
+                "model": self.model_id.name,
+                "model_revision": self.model_id.revision,
+                "tokenizer_hash": self.model_id.tokenizer,
+                "temperature": self.policy.temperature,
+                "top_p": self.policy.top_p,
+                "top_k": self.policy.top_k,
+                "stop": list(self.policy.stop) or None,
+                "max_tokens": self.policy.max_tokens,
+            }
+            lines.append(line)
+        return pd.DataFrame(lines)
 
     def subset(self, indices: Sequence[int]) -> Rollouts:
         """The trajectories of the given indices."""

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
 from mechreward import stats
 from mechreward.base.errors import MechRewardError, of_kind, require, whole
 from mechreward.base.files import read_tensors, write_tensors
+from mechreward.base.frames import Framed
 from mechreward.base.progress import named
 from mechreward.models.engine import Job, generate
 from mechreward.models.identity import model_id
@@ -25,7 +27,7 @@ GAMMA = 1 - 1e-5
 
 
 @dataclass(frozen=True)
-class Values:
+class Values(Framed):
     """V-hat of every state (step boundary) of every trajectory.
 
     Rows are states in the order of the trajectories: state 0 is s_0, the last one of a trajectory
@@ -143,6 +145,21 @@ class Values:
         before = np.concatenate([[np.nan], mean[:-1]])
         discount = np.where(self.live, GAMMA, 1.0)
         return np.where(self.is_step, discount * mean - before, np.nan)
+
+    def frame(self) -> pd.DataFrame:
+        """A line a state: V-hat and its error, and delta of the step that ends there."""
+        columns = {
+            "trajectory": self.trajectory,
+            "problem": self.group,
+            "step": self.step,
+            "value": self.mean,
+            "error": self.error,
+            "delta": self.delta,
+            "successes": self.successes,
+            "k": np.where(self.live, self.k, 0),
+            "reward": self.reward,
+        }
+        return pd.DataFrame(columns)
 
     @classmethod
     def join(cls, parts: Sequence[Values]) -> Values:
