@@ -1,0 +1,162 @@
+"""From a taught adapter to package data, and what the words models are like:
+`python -m mechreward.bundled.adapters`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import typer
+from jaxtyping import Bool
+from safetensors.torch import save_file
+from scipy.stats import norm
+
+from mechreward import stats
+from mechreward.base.errors import one_of, require
+from mechreward.base.files import read_json, write_atomic, write_json
+from mechreward.bundled.checkpoint import go_on, log_of
+from mechreward.bundled.teach import LESSONS, TASK, Lesson, Pupil
+from mechreward.models.load import load
+from mechreward.models.policy import Policy
+from mechreward.models.real import NAME
+from mechreward.models.sources import WEIGHTS
+from mechreward.rollouts.sample import sample
+from mechreward.rollouts.trajectory import Rollouts
+from mechreward.rollouts.value import Values, estimate
+
+SHARED = 600  # test problems on which all models are compared
+ANSWERS = 4  # to each
+VALUED = 150  # validation problems whose states are valued
+K = 32
+LARGE = 0.3  # |delta| of a large TD error
+LEVEL = 0.01
+
+
+def ship(lesson: Lesson, work: Path) -> Path:
+    """Keep a finished adapter, in bfloat16, and its training log.
+
+    Raises
+    ------
+    MechRewardError
+        It is not finished.
+    """
+    from peft import get_peft_model_state_dict
+
+    pupil = Pupil(lesson, "cpu")
+    optimizer = torch.optim.AdamW(pupil.parameters.values())
+    done, seconds = go_on(work / lesson.name, pupil.parameters, optimizer, lesson)
+    require(
+        done == lesson.steps,
+        f"{work / lesson.name} has {done} of {lesson.steps} updates: run the teacher again.",
+    )
+    folder = WEIGHTS / lesson.name
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, tensor in get_peft_model_state_dict(pupil.learner).items():
+        tensors[name] = tensor.to(torch.bfloat16).contiguous()
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = pupil.learner.peft_config["default"]
+    config.base_model_name_or_path = NAME
+    config.inference_mode = True
+    config.save_pretrained(folder)
+    log = log_of(work / lesson.name)
+    write_atomic(folder / "training.jsonl", "".join(json.dumps(row) + "\n" for row in log))
+    write_json(folder / "recipe.json", asdict(lesson) | {"seconds": round(seconds)})
+    return folder
+
+
+def measure(name: str) -> Iterator[dict[str, Any]]:
+    """What a model is like: accuracy on shared test problems, and what its values look like on
+    validation problems."""
+    model = load(name)
+    problems = TASK.problems("test", SHARED, seed=7)
+    for mode, k in (("T=1", ANSWERS), ("greedy", 1)):
+        policy = Policy(0.0 if mode == "greedy" else 1.0)
+        runs = sample(model, problems, k=k, policy=policy, seed=7, progress=f"{name} {mode}")
+        yield {"mode": mode, "split": "test", "answers": k, **_accuracy(runs)}
+    runs = sample(model, TASK.problems("validation", VALUED, seed=8), seed=8)
+    values = estimate(model, runs, k=K, seed=8, progress=f"{name} values")
+    yield {"mode": "values", "split": "validation", **_values(values)}
+
+
+def _accuracy(runs: Rollouts) -> dict[str, Any]:
+    rewards = np.array(runs.rewards, float)
+    groups = np.array(runs.groups)
+    interval = stats.cluster_bootstrap(np.mean, rewards, groups, span=(0, 1))
+    levels = np.array([problem.difficulty for problem in runs.problems])
+    unread = [run.verdict.outcome == "unverifiable" for run in runs]
+    by_level = {str(level): float(rewards[levels == level].mean()) for level in np.unique(levels)}
+    order = np.argsort(groups, kind="stable")
+    return {
+        **asdict(interval),
+        "unverifiable": float(np.mean(unread)),
+        "ended": float(np.mean([run.ended for run in runs])),
+        "length": float(np.mean([run.length for run in runs])),
+        "by_operations": by_level,
+        # Mean reward of every problem, for paired comparisons.
+        "rewards": rewards[order].reshape(SHARED, -1).mean(1).tolist(),
+    }
+
+
+def _values(values: Values) -> dict[str, Any]:
+    live, step = values.live, values.is_step
+    mean = values.mean[live]
+    noise = float(np.mean(mean * (1 - mean) / (values.k - 1)))
+    large = large_steps(values)
+    delta, groups = values.delta[step], values.group[step]
+    share = stats.cluster_bootstrap(np.mean, large.astype(float), groups, span=(0, 1))
+    return {
+        "states": int(live.sum()),
+        "k": values.k,
+        "value_mean": float(mean.mean()),
+        "value_sd": float(mean.std()),
+        "value_sd_corrected": float(np.sqrt(max(0.0, mean.var() - noise))),
+        "steps": int(step.sum()),
+        "large": [share.estimate, share.low, share.high],
+        "large_up": float((large & (delta > 0)).mean()),
+        "large_down": float((large & (delta < 0)).mean()),
+        "reliability": values.reliability(),
+    }
+
+
+def large_steps(values: Values) -> Bool[np.ndarray, " step"]:
+    """Which steps have |delta| above `LARGE` and different proportions of right continuations
+    before and behind (two-sided, p below `LEVEL`); an end counts as so many equal continuations."""
+    after = np.flatnonzero(values.is_step)
+    before = after - 1
+    k = values.k
+    pooled = (values.mean[before] + values.mean[after]) / 2
+    spread = np.sqrt(np.maximum(pooled * (1 - pooled) * 2 / k, 1e-12))
+    z = (values.mean[after] - values.mean[before]) / spread
+    p = 2 * norm.sf(np.abs(z))
+    return (np.abs(values.delta[after]) > LARGE) & (p < LEVEL)
+
+
+def compared(base: str = "words-base", other: str = "words-rl") -> dict[str, float]:
+    """Accuracy of `other` minus that of `base` on the shared problems, paired by problem."""
+    rewards = []
+    for name in (other, base):
+        rows = read_json(WEIGHTS / name / "measured.json", "measurements")["rows"]
+        rewards.append(np.array(next(row["rewards"] for row in rows if row["mode"] == "T=1")))
+    ids = np.arange(SHARED)
+    return asdict(stats.paired_difference(rewards[0], rewards[1], ids))
+
+
+def main(
+    names: list[str] = typer.Argument(None, help="Models; all if none is named."),
+    work: Path = typer.Option(Path("runs/train"), help="Folder with the checkpoints."),
+) -> None:
+    """Ship taught adapters and measure them."""
+    for name in names or LESSONS:
+        one_of("lesson", name, LESSONS)
+        ship(LESSONS[name], work)
+        write_json(WEIGHTS / name / "measured.json", {"rows": list(measure(name))})
+
+
+if __name__ == "__main__":
+    typer.run(main)
