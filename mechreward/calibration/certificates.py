@@ -109,7 +109,7 @@ def certificate_verdicts(
         progress=False,
     )
     _, held_values, held_acts = sample_states(
-        model, problems.read, neurons.site, sizes["k"], seed, policy=None, what=None
+        model, problems.read, neurons.site, sizes["k"], seed, policy=None, progress=False
     )
     fit, held = states(activations, values), states(held_acts, held_values)
     causal, specific, _ = by_steering(
