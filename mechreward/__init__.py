@@ -7,7 +7,9 @@ from mechreward.causal.attach import attach
 from mechreward.causal.certificate import Certificate, certify
 from mechreward.causal.effect import ablate
 from mechreward.causal.intervene import Intervention, mean, patch, resample, scale, steer, zero
+from mechreward.data.external import read_rollouts
 from mechreward.models.load import load
+from mechreward.models.policy import Policy
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, select
@@ -24,6 +26,7 @@ __all__ = [
     "Intervention",
     "MechRewardError",
     "NeuronSet",
+    "Policy",
     "Rollouts",
     "Site",
     "Trajectory",
@@ -37,6 +40,7 @@ __all__ = [
     "mean",
     "paper",
     "patch",
+    "read_rollouts",
     "record",
     "resample",
     "sample",

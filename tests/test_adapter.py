@@ -17,6 +17,7 @@ from mechreward.base.errors import MechRewardError
 from mechreward.bundled.traces import SOLVERS, trace
 from mechreward.bundled.vocabulary import WORDS, tokenizer
 from mechreward.models import load as adapter
+from mechreward.models import sources
 from mechreward.models.identity import ModelId, model_id, randomised
 from mechreward.models.text import decode, encode, eos_ids, pieces
 
@@ -96,8 +97,8 @@ def test_unknown_names_list_the_bundled_and_the_nearest(
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
     (tmp_path / "no model").mkdir()
-    monkeypatch.setattr(adapter, "WEIGHTS", tmp_path)
-    assert adapter.bundled() == ["exploring", "practised"]
+    monkeypatch.setattr(sources, "WEIGHTS", tmp_path)
+    assert sources.bundled() == ["exploring", "practised"]
     with pytest.raises(
         MechRewardError,
         match=r"unknown model 'practiced'; did you mean 'practised'\? Possible: exp",

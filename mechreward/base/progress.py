@@ -34,7 +34,7 @@ class _Bar(tqdm):
 
     told = False
 
-    def update(self, n: float | None = 1) -> bool | None:
+    def update(self, n: int | float | None = 1) -> bool | None:
         """Move by `n`."""
         shown = super().update(n)
         if self.disable or self.told or not self.total or not self.n:

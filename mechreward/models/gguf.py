@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,19 @@ from mechreward.base.errors import MechRewardError
 from mechreward.base.files import held, in_one_line, safe_name
 
 BLOCK = 1 << 20  # bytes read at once
+# What the libraries raise for a damaged file.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    ImportError,
+    RuntimeError,
+    struct.error,
+)
 
 
 def cache() -> Path:
@@ -82,7 +96,7 @@ def _read(path: Path) -> tuple[Any, Any]:
             path.parent, gguf_file=path.name, dtype=torch.float32
         )
         words = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except UNREADABLE as error:
         if isinstance(error, MechRewardError):
             raise
         why = " ".join(str(error).split())

@@ -45,10 +45,8 @@ def no_config(folder: Path) -> str:
     hint = ""
     if inside:
         hint = f" {inside[-1].parent} in it has one."
-    elif (folder / "adapter_config.json").is_file():
-        hint = " It holds an adapter: merge it into its base model and save that."
     elif any(folder.glob("*.gguf")):
-        hint = " Read the GGUF file with transformers (gguf_file=) and save the model."
+        hint = f" Name the GGUF file itself: {next(folder.glob('*.gguf'))}."
     return f"{folder} is no model folder: it has no config.json.{hint}"
 
 
