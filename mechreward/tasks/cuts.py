@@ -78,7 +78,7 @@ def _by_text(pattern: re.Pattern[str]) -> Cut:
         last = len(pieces) - 1
         if ends[-1] == last:
             return ends
-        if whole_text[begin:].strip() or len(ends) == 1:
+        if len(ends) == 1 or "".join(pieces[ends[-1] + 1 :]).strip():
             ends.append(last)
         else:
             ends[-1] = last
