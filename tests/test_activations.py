@@ -175,7 +175,7 @@ def test_recording_needs_no_gradient_and_shares_nothing(tiny_model, runs):
 )
 def test_what_cannot_be_recorded_is_told_in_one_line(tiny_model, runs, call, told):
     with pytest.raises(MechRewardError, match=told) as error:
-        record(tiny_model, runs, **({"sites": "1.resid_post", "what": None} | call))
+        record(tiny_model, runs, **({"sites": "1.resid_post", "progress": False} | call))
     assert "\n" not in str(error.value)
     assert tiny.no_hooks_left(tiny_model)
 
@@ -268,7 +268,7 @@ def test_what_outgrows_memory_goes_to_disk_and_is_the_same(tiny_model, runs, tmp
 def test_a_stopped_recording_goes_on_where_it_was(tiny_model, runs, tmp_path, monkeypatch):
     """Stopped in the middle of its third pass, after rows of two are safe: those trajectories are
     not run again."""
-    about = {"rows": "tokens", "budget": 0, "store": tmp_path, "batch": 3, "what": None}
+    about = {"rows": "tokens", "budget": 0, "store": tmp_path, "batch": 3, "progress": False}
     passes = []
     monkeypatch.setattr(Filling, "FLUSH", 1)
 

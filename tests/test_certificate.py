@@ -32,7 +32,7 @@ from mechreward.stats import Interval
 
 # Smaller than the documented n, with 99 draws all the same: the tests take seconds, the rates take
 # minutes.
-SMALL = {"train": 24, "test": 24, "k": 6, "n": 30, "pairs": 24, "what": None}
+SMALL = {"train": 24, "test": 24, "k": 6, "n": 30, "pairs": 24, "progress": False}
 
 
 @cache

@@ -109,7 +109,7 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
 
 
 def test_unknown_option_is_a_usage_error() -> None:
-    assert call("demo", "--layers", "3").returncode == 2
+    assert call("demo", "--layer", "3").returncode == 2
 
 
 def test_stopped_in_the_middle_and_resumed(tmp_path: Path) -> None:

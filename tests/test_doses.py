@@ -247,7 +247,7 @@ def test_random_weights_read_the_same_answers_and_the_same_values():
 def test_other_tasks_are_measured_where_the_model_solves_any():
     here, own = plant(), plant().truth.value_neurons[SITE]
     problems = here.task.problems("test", 30)
-    options = {"draws": 6, "random_draws": 1, "what": None}
+    options = {"draws": 6, "random_draws": 1, "progress": False}
     effect = ablate(here.model, here.task.problems("test", 20, 1), own, ops=("zero",), **options)
     acts = mr.record(here.model, split().runs, SITE, rows="tokens", progress=False)[SITE]
     about = paper.shared("R4", "planted", "planted", SITE, 0)

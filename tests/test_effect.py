@@ -29,7 +29,7 @@ from mechreward.rollouts.sample import sample
 
 MLP = Site(1, "mlp")
 DUMB = (7, 20)  # MLP units of layer 1 that nothing reads
-FEW = {"draws": 2, "random_draws": 1, "what": None}
+FEW = {"draws": 2, "random_draws": 1, "progress": False}
 
 
 def on(model, site: Site, *indices: int) -> NeuronSet:

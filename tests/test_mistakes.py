@@ -77,7 +77,7 @@ BAD = [2.5, 2.0, "3", None, True, [1], np.float64(2), torch.ones(2)]
 @pytest.mark.parametrize("given", BAD, ids=repr)
 @pytest.mark.parametrize("name", ["k", "seed", "batch"])
 def test_sizes_and_seeds_of_the_verbs_are_whole(tiny_model, runs, never, name: str, given: Any):
-    options = {"what": None, name: given}
+    options = {"progress": False, name: given}
     one_line(lambda: mr.sample(tiny_model, PROBLEMS, **options), name, "whole number", shown(given))
     one_line(lambda: mr.estimate(tiny_model, runs, **options), name, "whole number")
     if name == "batch":
