@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechreward.models import bins, engine
+from mechreward.models import bins, engine, prefill
 from mechreward.models.bins import length_bins
 from mechreward.models.engine import Job, generate
 from mechreward.models.fast_pass import LeanPass
@@ -104,14 +104,17 @@ def test_a_long_prompt_pads_no_prefill(tiny_model, runs, lean: bool, monkeypatch
         shapes.append(tuple(tokens.shape))
 
     if lean:
-        prefill = LeanPass.prefill
-        monkeypatch.setattr(LeanPass, "prefill", lambda self, x: counting(x) or prefill(self, x))
+        first = LeanPass.prefill
+        monkeypatch.setattr(
+            LeanPass, "prefill", lambda self, x, *past: counting(x) or first(self, x, *past)
+        )
     else:
         step = engine.forward_step
         monkeypatch.setattr(LeanPass, "fits", lambda model: False)
-        monkeypatch.setattr(
-            engine, "forward_step", lambda m, x, *rest: counting(x) or step(m, x, *rest)
-        )
+        for module in (engine, prefill):
+            monkeypatch.setattr(
+                module, "forward_step", lambda m, x, *rest: counting(x) or step(m, x, *rest)
+            )
     together = generate(tiny_model, jobs, eos=2)
     assert [one.tokens.tolist() for one in together] == alone
     prefills = [rows * length for rows, length in shapes if length > 1]

@@ -239,9 +239,9 @@ def test_generating_leaves_the_model_as_it_was(tiny_model):
 def test_a_shared_trunk_is_run_once(tiny_model, monkeypatch: pytest.MonkeyPatch):
     prefills, steps, first, later = [], [], engine.LeanPass.prefill, engine.LeanPass.decode
 
-    def prefill(self, tokens):
+    def prefill(self, tokens, *past):
         prefills.append(tuple(tokens.shape))
-        return first(self, tokens)
+        return first(self, tokens, *past)
 
     def decode(self, tokens, mask, cache):
         steps.append(len(tokens))

@@ -10,7 +10,7 @@ from test_conformance import GATED, SHAPE, jobs_of
 from test_edits import make
 from test_engine import EOS
 
-from mechreward.models import engine
+from mechreward.models import engine, prefill
 from mechreward.models.capture import Capture
 from mechreward.models.engine import Continuation, generate
 from mechreward.models.fast_pass import LeanPass
@@ -184,7 +184,8 @@ def test_the_engine_takes_it(tiny_model, monkeypatch: pytest.MonkeyPatch):
     def never(*_: Any) -> Any:
         raise AssertionError("the model's own pass was taken")
 
-    monkeypatch.setattr(engine, "forward_step", never)
+    for module in (engine, prefill):
+        monkeypatch.setattr(module, "forward_step", never)
     generate(tiny_model, jobs_of(), eos=EOS)
 
 

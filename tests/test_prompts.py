@@ -16,7 +16,7 @@ from tokenizers.processors import TemplateProcessing
 
 from mechreward.base.errors import MechRewardError
 from mechreward.bundled.vocabulary import WORDS, tokenizer
-from mechreward.models import engine, fast_pass
+from mechreward.models import engine, fast_pass, prefill
 from mechreward.models.engine import Job, Policy, generate
 from mechreward.models.load import load
 from mechreward.models.text import encode, eos_ids
@@ -170,7 +170,8 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pass may be run."""
     for name in ("prefill", "decode"):
         monkeypatch.setattr(fast_pass.LeanPass, name, lambda *_: pytest.fail("it was run"))
-    monkeypatch.setattr(engine, "forward_step", lambda *_: pytest.fail("it was run"))
+    for module in (engine, prefill):
+        monkeypatch.setattr(module, "forward_step", lambda *_: pytest.fail("it was run"))
 
 
 GOOD = TASK.problems("test", 3)

@@ -6,7 +6,6 @@ batch size nor order changes a result (in float32, up to rounding of the logits)
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,14 +17,14 @@ from mechreward.base import streams
 from mechreward.base.errors import require
 from mechreward.base.progress import bar
 from mechreward.models.ability import evaluation
-from mechreward.models.bins import length_bins
-from mechreward.models.cache import Pair, RowCache
+from mechreward.models.cache import RowCache
 from mechreward.models.capture import Capture, Catcher
 from mechreward.models.fast_pass import LeanPass
 from mechreward.models.finite import not_finite, where_not_finite
 from mechreward.models.jobs import Continuation, Job, Prefix, check_jobs
 from mechreward.models.load import device_of, forward_step
 from mechreward.models.policy import Policy, draw
+from mechreward.models.prefill import Prefixes
 from mechreward.models.row_edits import RowEdits
 from mechreward.models.stops import Stops
 
@@ -87,7 +86,7 @@ def generate(
     if not jobs:
         return []
     ends = frozenset([eos] if isinstance(eos, int) else eos)
-    run = _Run(model, jobs, policy, ends, min(batch, len(jobs)), capture)
+    run = _Run(model, jobs, policy, ends, min(batch, len(jobs)), capture, share=not hooks)
     changes = [*run.edits.hooks(), *hooks]
     readers = run.catcher.hooks() if run.catcher else []
     if not hooks and LeanPass.fits(model):
@@ -123,6 +122,7 @@ class _Run:
         eos: frozenset[int],
         capacity: int,
         capture: Capture | None,
+        share: bool,
     ) -> None:
         self.model = model
         self.jobs = jobs
@@ -131,14 +131,9 @@ class _Run:
         self.capacity = capacity
         device = self.device = device_of(model)
         self.ends = torch.tensor(sorted(eos), dtype=torch.long, device=device)
-        # Of every prefix: its first job, jobs that have not entered, and how far it is needed.
         first: dict[Prefix, int] = {}
-        self.pending = Counter(job.prefix for job in jobs)
-        self.longest: dict[Prefix, int] = {}
         for number, job in enumerate(jobs):
             first.setdefault(job.prefix, number)
-            longest = self.longest.get(job.prefix, 0)
-            self.longest[job.prefix] = max(longest, job.length)
 
         # Jobs of one prefix stay together; long ones first, so that the last rows to run are short.
         def turn(number: int) -> tuple[int, int, int]:
@@ -146,8 +141,8 @@ class _Run:
             return -len(job.trunk), first[job.prefix], number
 
         self.waiting = sorted(range(len(jobs)), key=turn)[::-1]
-        self.prefilled: dict[Prefix, tuple[list[Pair], int]] = {}
         self.edits = RowEdits((job.edits for job in jobs), device)
+        self.prefixes = Prefixes(model, jobs, self.edits, device, share)
         self.lean: LeanPass | None = None
         self.stops: Stops | None = None
         self.catcher: Catcher | None = None
@@ -295,12 +290,15 @@ class _Run:
     def _enter(self, rows: list[int], fresh: list[int]) -> None:
         """Prefill what these jobs need and nobody has prefilled; then each takes its row."""
         jobs = [self.jobs[i] for i in fresh]
-        if any(job.prefix not in self.prefilled for job in jobs):
+        if self.prefixes.lacks(jobs):
             # With what half as many rows will need next: fewer and larger passes, for half as much
             # memory more.
             ahead = self.waiting[: -self.capacity // 2 - 1 : -1]
-            self._prefill([*jobs, *(self.jobs[i] for i in ahead)])
-        self._copy_prefixes(rows, jobs)
+            self.prefixes.run([*jobs, *(self.jobs[i] for i in ahead)], self.lean)
+        if self.cache is None:
+            widest = max(job.length for job in self.jobs) - 1
+            self.cache = RowCache(self.capacity, widest, self.prefixes.shapes(jobs[0]))
+        self.prefixes.enter(self.cache, rows, jobs)
         self.gone = [row for row in self.gone if row not in set(rows)]
         for row, i, job in zip(rows, fresh, jobs, strict=True):
             self.ids[row : row + 1] = [i]
@@ -308,11 +306,7 @@ class _Run:
                 self.catcher.enter(i, row)
             uniforms = streams.rng(*job.key).random(job.max_new)
             self.uniforms[row, : job.max_new] = torch.from_numpy(uniforms)
-            self.pending[job.prefix] -= 1
-            if not self.pending[job.prefix]:
-                del self.prefilled[job.prefix]
-        if self.cache is not None:
-            self.cache.window.rows = len(self.ids)
+        self.cache.window.rows = len(self.ids)
 
         def column(numbers: Sequence[Any]) -> torch.Tensor:
             return torch.tensor(numbers, device=self.device).long()
@@ -323,23 +317,6 @@ class _Run:
         self.codes[rows] = column([self.edits.code(job.edits) for job in jobs])
         self.said[rows] = 0
         self.live[rows] = True
-
-    def _copy_prefixes(self, rows: list[int], jobs: list[Job]) -> None:
-        """Give each row the prefix of its job, out of the pass that prefilled it."""
-        if self.cache is None:
-            layers, _ = self.prefilled[jobs[0].prefix]
-            widest = max(job.length for job in self.jobs) - 1
-            self.cache = RowCache(self.capacity, widest, layers)
-        passes: dict[int, list[tuple[int, Job]]] = {}
-        for row, job in zip(rows, jobs, strict=True):
-            layers, _ = self.prefilled[job.prefix]
-            passes.setdefault(id(layers), []).append((row, job))
-        for members in passes.values():
-            layers, _ = self.prefilled[members[0][1].prefix]
-            places = [row for row, _ in members]
-            sources = [self.prefilled[job.prefix][1] for _, job in members]
-            lengths = [job.length - 1 for _, job in members]
-            self.cache.enter(places, layers, sources, lengths)
 
     def _close_gaps(self) -> None:
         """The last rows move into the places of rows that have ended."""
@@ -365,36 +342,6 @@ class _Run:
             self.ids[place] = self.ids[row]
         del self.ids[n:]
         self.gone = []
-
-    def _prefill(self, jobs: Sequence[Job]) -> None:
-        """Run every new prefix once, right-padded, as far as any job will need it.
-
-        A job's last token is run in its first step.
-        """
-        new = {job.prefix: job for job in jobs if job.prefix not in self.prefilled}
-        waiting = list(new.values())
-        lengths = [max(1, self.longest[prefix] - 1) for prefix in new]
-        for numbers in length_bins(lengths, len(new)):
-            part = [waiting[number] for number in numbers]
-            self._prefill_together(part, [lengths[number] for number in numbers])
-
-    def _prefill_together(self, jobs: Sequence[Job], lengths: Sequence[int]) -> None:
-        """One pass over the beginnings of prefixes, which are about as long as each other."""
-        tokens = torch.zeros(len(jobs), max(lengths), dtype=torch.long)
-        positions = torch.full_like(tokens, -1)
-        for row, (job, length) in enumerate(zip(jobs, lengths, strict=True)):
-            tokens[row, :length] = job.trunk[:length]
-            positions[row, :length] = torch.arange(length)
-        codes = [self.edits.code(job.edits) for job in jobs]
-        rows = torch.tensor(codes).long().to(self.device)
-        self.edits.set(rows, positions.to(self.device))
-        tokens = tokens.to(self.device)
-        if self.lean:
-            layers = self.lean.prefill(tokens)
-        else:
-            _, cache = forward_step(self.model, tokens, torch.ones_like(tokens), None)
-            layers = [(layer.keys, layer.values) for layer in cache.layers]
-        self.prefilled |= {job.prefix: (layers, row) for row, job in enumerate(jobs)}
 
 
 def _hooked(model: Any, hooks: Hooks) -> Any:

@@ -126,20 +126,25 @@ class LeanPass:
             return False
         return not any(map(_watched, inner.modules()))
 
-    def prefill(self, tokens: Int[torch.Tensor, "row pos"]) -> list[Pair]:
+    def prefill(
+        self, tokens: Int[torch.Tensor, "row pos"], past: list[Pair] | None = None
+    ) -> list[Pair]:
         """Keys and values of every layer, `[row head pos head_dim]`, of right-padded rows.
 
-        What comes behind the last layer's keys and values is left out, unless a change sits there:
-        no token needs it.
+        `past` holds those of one row that is in front of every row; they are given back too. What
+        comes behind the last layer's keys and values is left out, unless a change sits there: no
+        token needs it.
         """
         x = self.embedding[tokens]
-        turn = self._turns_of(tokens)
+        turn = self._turns_of(tokens, past[0][0].shape[2] if past else 0)
         last = len(self.linears) - 1
         behind_last = any((last, kind) in self.changes for kind in HOOKS if kind != "resid_pre")
         pairs = []
         for layer in range(len(self.linears)):
             x = _at(self.changes, layer, "resid_pre", x)
             query, key, value = self._heads(layer, x, turn)
+            if past is not None:
+                key, value = _behind_past(past[layer], key, value)
             pairs.append((key, value))
             if layer == last and not behind_last:
                 break
@@ -187,16 +192,22 @@ class LeanPass:
     def _mixed(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> Float[torch.Tensor, "row pos head head_dim"]:
-        """What attention gathers for every head of whole rows."""
+        """What attention gathers for every head of the last positions of rows."""
+        past = key.shape[2] - query.shape[2]
         if self.exact:
             shared = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
             scores = torch.matmul(query, key.transpose(2, 3)) * self.head**-0.5
-            shut = torch.full_like(scores[0, 0], torch.finfo(scores.dtype).min).triu(1)
+            shut = torch.full_like(scores[0, 0], torch.finfo(scores.dtype).min).triu(1 + past)
             weights = (scores + shut).softmax(-1, dtype=torch.float32).to(query.dtype)
             mixed = torch.matmul(weights, value)
         else:
-            mixed = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+            seen = None
+            if past:
+                seen = query.new_ones(query.shape[2], key.shape[2], dtype=torch.bool).tril(past)
+            mixed = scaled_dot_product_attention(
+                query, key, value, seen, is_causal=seen is None, enable_gqa=True
+            )
         return mixed.transpose(1, 2)
 
     def decode(
@@ -230,10 +241,10 @@ class LeanPass:
         x = self._normed(x, self.norm)
         return linear(x, self.unembedding)[:, -1].float()
 
-    def _turns_of(self, rows: torch.Tensor) -> Pair:
-        """Cosines and sines of rows `[row pos ...]` that begin at position 0."""
-        length = rows.shape[1]
-        return self._turn(torch.arange(length, device=rows.device)[None], length)
+    def _turns_of(self, rows: torch.Tensor, begin: int = 0) -> Pair:
+        """Cosines and sines of rows `[row pos ...]` that begin at a position."""
+        end = begin + rows.shape[1]
+        return self._turn(torch.arange(begin, end, device=rows.device)[None], end)
 
     def _turn(self, places: Int[torch.Tensor, "row pos"], reach: int) -> Pair:
         """Cosines and sines `[row pos 1 head_dim]` of places below `reach`.
@@ -296,6 +307,12 @@ class LeanPass:
             spread = wide.square().mean(-1, keepdim=True) + self.config.rms_norm_eps
             return weight * (wide * spread.rsqrt()).to(x.dtype)
         return rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
+
+
+def _behind_past(past: Pair, key: torch.Tensor, value: torch.Tensor) -> Pair:
+    """Keys and values with those of the one row in front of them."""
+    before = [part.expand(len(key), -1, -1, -1) for part in past]
+    return torch.cat((before[0], key), 2), torch.cat((before[1], value), 2)
 
 
 def _norms(named: dict[str, torch.Tensor], layer: int) -> dict[str, torch.Tensor]:
