@@ -17,12 +17,14 @@ from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.rollouts.value import Values, estimate
+from mechreward.studies.forecast import Forecast, forecast
 
 __version__ = "0.1.0"
 __all__ = [
     "Activations",
     "Certificate",
     "DopamineProbe",
+    "Forecast",
     "Intervention",
     "MechRewardError",
     "NeuronSet",
@@ -36,6 +38,7 @@ __all__ = [
     "attach",
     "certify",
     "estimate",
+    "forecast",
     "load",
     "mean",
     "paper",

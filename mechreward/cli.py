@@ -15,6 +15,7 @@ import typer
 
 from mechreward.base.errors import NOTHING_LOST, MechRewardError, one_of, require
 from mechreward.base.plain import visible
+from mechreward.base.progress import duration
 from mechreward.bench.ground import BenchSizes
 from mechreward.experiments.plan import CERTIFY, PAPER, Plan, asked, experiment_list
 from mechreward.experiments.subject import Subject, home_of
@@ -36,6 +37,12 @@ TASK_NAMES = (
 Game = Annotated[str | None, typer.Option(help=TASK_NAMES)]
 Out = Annotated[Path, typer.Option(help="Folder for everything the run writes.")]
 Docs = Annotated[Path | None, typer.Option(help="Write the results as a page of Markdown too.")]
+Forecast = Annotated[
+    bool,
+    typer.Option(
+        "--forecast", help="Run a short trial alone, and say what the run would do and cost."
+    ),
+]
 
 
 def with_options_for(parameter: str, given: bool = False) -> Callable[[Callable], Callable]:
@@ -97,6 +104,7 @@ def demo(
     task: Game = None,
     plan: Plan = MAIN_JOB,
     overwrite: Annotated[bool, typer.Option(help="Start the run in this folder anew.")] = False,
+    forecast: Forecast = False,
 ) -> None:
     """Find value and dopamine neurons, ablate them beside every control, and write results.json and
     report.html."""
@@ -106,6 +114,11 @@ def demo(
     from mechreward.studies.study import Study
 
     plan = replace(plan, model=model, task=task or home_of(model))
+    if forecast:
+        from mechreward.studies.forecast import of_plan
+
+        _say(str(of_plan(plan)))
+        return
     study = Study.open(plan, out, overwrite, say=_say)
     results = run_demo(study)
     with study.folder.bound("results.json"):
@@ -138,6 +151,7 @@ def paper(
         Path | None,
         typer.Option(help="Write the results as a page of Markdown with its pictures too."),
     ] = None,
+    forecast: Forecast = False,
 ) -> None:
     """Repeat the paper's experiments with all their controls, on bundled models or your own."""
     from mechreward.experiments.rows import Results
@@ -149,6 +163,9 @@ def paper(
     if not homes:
         own = model or MAIN_JOB.model
         homes = [(own, task or home_of(own))]
+    if forecast:
+        _foresee(names, homes, plan)
+        return
     results = reproduce(names, out, homes, plan, say=_say)
     for name, where in homes:
         _say(f"{name} on {where}")
@@ -183,6 +200,7 @@ def certify(
             help="Run what such a file says, on problems that were never measured in this folder."
         ),
     ] = None,
+    forecast: Forecast = False,
 ) -> None:
     """Certify a set: decodable, sparse, causal, specific, sufficient, stable; pass, fail, or what
     to run to settle it."""
@@ -194,6 +212,10 @@ def certify(
 
     require(not out.is_file(), f"{out} is a file; --out names a folder.")
     require(not (register and registered), "give --register or --registered, not both.")
+    require(
+        not (forecast and (register or registered)),
+        "--forecast goes with neither --register nor --registered.",
+    )
     chosen = NeuronSet.load(neurons) if neurons else None
     if registered:
         registration = Registration.load(registered)
@@ -208,6 +230,11 @@ def certify(
         if "task" not in given:
             plan = replace(plan, task=home_of(plan.model))
         one_of("kind of neuron", plan.kind, KINDS)
+        if forecast:
+            from mechreward.studies.forecast import of_certificate
+
+            _say(str(of_certificate(plan, chosen is not None)))
+            return
         if register:
             require(chosen is not None, "--register needs --neurons FILE: to choose is to measure.")
             for option in ("kind", "validation", "layers"):
@@ -321,6 +348,22 @@ def _as_registered(registration: Any, given: dict[str, Any]) -> None:
     for name, value in given.items():
         was = about.get(name, "nothing of the kind")
         require(value == was, f"--{name} {value} was given; registered was {was}.")
+
+
+def _foresee(names: list[str], homes: list[tuple[str, str]], plan: Plan) -> None:
+    """What experiments on several homes would do and cost."""
+    from mechreward.experiments.plan import experiment_ids
+    from mechreward.studies.forecast import of_plan
+    from mechreward.studies.paper import in_order
+
+    wanted = in_order(experiment_ids(names))
+    least = most = 0.0
+    for model, task in homes:
+        one = of_plan(replace(plan, model=model, task=task), wanted)
+        _say(str(one))
+        least, most = least + one.seconds[0], most + one.seconds[1]
+    if len(homes) > 1:
+        _say(f"all of them, one after the other: {duration(least)} to {duration(most)}")
 
 
 def _tell(found: list[str], missed: list[str]) -> None:

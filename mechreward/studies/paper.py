@@ -90,7 +90,7 @@ def reproduce(
     """
     names = experiment_ids(names)
     plan = plan or Plan()
-    wanted = _wanted(names)
+    wanted = in_order(names)
     require(bool(wanted), f"no experiment was named; there are {experiment_list()}, and {ALL}.")
     require(
         BETWEEN not in names or len(homes) > 1,
@@ -129,8 +129,8 @@ def reproduce(
     return results
 
 
-def _wanted(names: Sequence[str]) -> list[str]:
-    """The experiments that `names` ask for, in the order they run."""
+def in_order(names: Sequence[str]) -> list[str]:
+    """The experiments that ids ask for, in the order they run."""
     wanted = []
     for name in (*EXPERIMENTS, BETWEEN):
         if name in names or (ALL in names and name != "certificate"):
