@@ -248,11 +248,9 @@ def test_what_outgrows_memory_goes_to_disk_and_is_the_same(tiny_model, runs, tmp
     sites = ["0.mlp", "1.resid_post"]
     inside = record(tiny_model, runs, sites, rows="tokens", progress=False)
     outside = record(
-        tiny_model, runs, sites, rows="tokens", budget=100, store=tmp_path, progress=False
+        tiny_model, runs, sites, rows="tokens", budget=100, out=tmp_path, progress=False
     )
-    again = record(
-        tiny_model, runs, sites, rows="tokens", budget=100, store=tmp_path, progress=False
-    )
+    again = record(tiny_model, runs, sites, rows="tokens", budget=100, out=tmp_path, progress=False)
     for site in sites:
         for one in (outside[site], again[site]):
             torch.testing.assert_close(one.x, inside[site].x, atol=1e-6, rtol=1e-6)
@@ -305,19 +303,19 @@ def test_a_stop_before_the_labels_are_written_leaves_none_of_them_zero(
     with monkeypatch.context() as patch:
         patch.setattr(np, "memmap", stop)
         with pytest.raises(KeyboardInterrupt):
-            record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, progress=False)
+            record(tiny_model, runs, "0.mlp", budget=0, out=tmp_path, progress=False)
     assert list(tmp_path.glob(".*.part")), "the header is there, the labels are not"
-    again = record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, progress=False)["0.mlp"]
+    again = record(tiny_model, runs, "0.mlp", budget=0, out=tmp_path, progress=False)["0.mlp"]
     inside = record(tiny_model, runs, "0.mlp", progress=False)["0.mlp"]
     for key in ("trajectory", "position", "step"):
         assert getattr(again, key).tolist() == getattr(inside, key).tolist()
 
 
 def test_other_rollouts_do_not_resume_or_replace_a_recording(tiny_model, runs, tmp_path):
-    record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, progress=False)
+    record(tiny_model, runs, "0.mlp", budget=0, out=tmp_path, progress=False)
     before = (tmp_path / "0.mlp.states.safetensors").read_bytes()
     with pytest.raises(MechRewardError, match="holds another recording"):
-        record(tiny_model, runs.subset([0, 1]), "0.mlp", budget=0, store=tmp_path, progress=False)
+        record(tiny_model, runs.subset([0, 1]), "0.mlp", budget=0, out=tmp_path, progress=False)
     assert (tmp_path / "0.mlp.states.safetensors").read_bytes() == before
 
 
@@ -325,16 +323,16 @@ def test_too_much_for_memory_or_disk_is_told_before_anything_runs(
     tiny_model, runs, tmp_path, monkeypatch
 ):
     with pytest.raises(
-        MechRewardError, match=r"more than the budget of 0.00 GB: name a folder with store="
+        MechRewardError, match=r"more than the budget of 0.00 GB: name a folder with out="
     ):
         record(tiny_model, runs, "0.mlp", budget=1000, progress=False)
-    kept = record(tiny_model, runs, "0.mlp", budget=0, store=tmp_path, progress=False)["0.mlp"]
+    kept = record(tiny_model, runs, "0.mlp", budget=0, out=tmp_path, progress=False)["0.mlp"]
 
     def full(handle, start, size):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(MechRewardError, match=r"needs .* GB and the disk has .* GB left"):
-        record(tiny_model, runs, "1.mlp", budget=0, store=tmp_path, progress=False)
+        record(tiny_model, runs, "1.mlp", budget=0, out=tmp_path, progress=False)
     assert torch.equal(Activations.load(tmp_path / "0.mlp.states.safetensors").x, kept.x)
     assert len(list(tmp_path.iterdir())) == 1, "nothing half done is left"

@@ -24,6 +24,7 @@ from mechreward.causal.steering import Push, matched_pushes, overlap_with, own_p
 from mechreward.causal.trials import patched, steered
 from mechreward.causal.verdict import CLAIMS, LEVEL, Claim
 from mechreward.models.engine import Policy
+from mechreward.models.shards import kept_in
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.evidence import evidence, follows, reading_p
 from mechreward.probing.neurons import NeuronSet
@@ -210,6 +211,7 @@ def certify(
     pairs: int = 60,
     policy: Policy | None = None,
     avoid: Collection[str] = (),
+    out: Path | str | None = None,
     progress: bool | str = True,
 ) -> Certificate:
     """Hold a set of value neurons against every control, and say what may be claimed of it.
@@ -244,6 +246,8 @@ def certify(
         How tokens are drawn; the model's own distribution if None.
     avoid : collection of str, default ()
         Problems not to be taken, by `causal.material.key_of`: such as were measured before.
+    out : Path or str or None, default None
+        Folder that keeps what is generated, shard by shard: stopped and called again, it goes on.
     progress : bool or str, default True
         Whether a bar is shown, or its title.
 
@@ -268,46 +272,47 @@ def certify(
         model, neurons, seed=seed, train=train, test=test, k=k, n=n, draws=draws, pairs=pairs
     )
     problems = deal(task, sizes, neurons.by_recipe, avoid)
-    runs, values, acts = sample_states(
-        model, problems.fit, neurons.site, k, seed, policy, under(progress, "train")
-    )
-    held_runs, held_values, held_acts = sample_states(
-        model, problems.read, neurons.site, k, seed, policy, under(progress, "test")
-    )
-    fit, held = states(acts, values), states(held_acts, held_values)
-    chosen = np.array(neurons.indices)
-    read = evidence(fit, held, chosen, draws=draws, further=further(held_runs), seed=seed)
-    cause, special, others = by_steering(
-        model,
-        problems.steered,
-        neurons,
-        runs,
-        values,
-        acts,
-        p_reads=read.few.p,
-        draws=draws,
-        seed=seed,
-        policy=policy,
-        progress=progress,
-    )
-    patching = patched(
-        model,
-        held_runs,
-        held_values,
-        held_acts,
-        neurons,
-        others,
-        pairs=pairs,
-        k=k,
-        seed=seed,
-        progress=under(progress, "patching"),
-    )
-    enough = judge.sufficient(patching, k, seed)
-    found = None
-    if neurons.by_recipe:
-        found = found_again(
-            model, neurons, problems.again, k, seed, policy, under(progress, "found again")
+    with kept_in(out):
+        runs, values, acts = sample_states(
+            model, problems.fit, neurons.site, k, seed, policy, under(progress, "train")
         )
+        held_runs, held_values, held_acts = sample_states(
+            model, problems.read, neurons.site, k, seed, policy, under(progress, "test")
+        )
+        fit, held = states(acts, values), states(held_acts, held_values)
+        chosen = np.array(neurons.indices)
+        read = evidence(fit, held, chosen, draws=draws, further=further(held_runs), seed=seed)
+        cause, special, others = by_steering(
+            model,
+            problems.steered,
+            neurons,
+            runs,
+            values,
+            acts,
+            p_reads=read.few.p,
+            draws=draws,
+            seed=seed,
+            policy=policy,
+            progress=progress,
+        )
+        patching = patched(
+            model,
+            held_runs,
+            held_values,
+            held_acts,
+            neurons,
+            others,
+            pairs=pairs,
+            k=k,
+            seed=seed,
+            progress=under(progress, "patching"),
+        )
+        enough = judge.sufficient(patching, k, seed)
+        found = None
+        if neurons.by_recipe:
+            found = found_again(
+                model, neurons, problems.again, k, seed, policy, under(progress, "found again")
+            )
     claims = (
         judge.decodable(read),
         judge.sparse(read),

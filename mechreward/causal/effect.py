@@ -25,6 +25,7 @@ from mechreward.models.fast_pass import LeanPass
 from mechreward.models.finite import check_logits, row_name
 from mechreward.models.identity import ModelId
 from mechreward.models.load import device_of
+from mechreward.models.shards import kept_in
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet
@@ -227,6 +228,7 @@ def ablate(
     random_draws: int = 5,
     seed: int = 0,
     policy: Policy | None = None,
+    out: Path | str | None = None,
     progress: bool | str = True,
 ) -> Effect:
     """Ablate `neurons` at every position while the model answers `problems`, beside every control.
@@ -244,6 +246,8 @@ def ablate(
         draws: matched sets (default 19).
         random_draws: random sets of each kind (default 5).
         policy: how tokens are drawn and where answers end; None (default) for its defaults.
+        out: folder that keeps what is generated, shard by shard: stopped and called again, it goes
+            on (default None).
         progress: whether bars are shown, or their title (default True).
 
     Raises:
@@ -259,7 +263,8 @@ def ablate(
     for op in ops:
         one_of("operation", op, ABLATIONS)
     zero(neurons).check(model)
-    clean = sample(model, problems, seed=seed, policy=policy, progress=under(progress, "baseline"))
+    title = under(progress, "baseline")
+    clean = sample(model, problems, seed=seed, policy=policy, out=out, progress=title)
     acts = record(model, clean, neurons.site, rows="tokens", progress=False)[neurons.site]
     unchanged = outcomes(model, clean)
     damage = unchanged.damage(unchanged)
@@ -278,7 +283,8 @@ def ablate(
             pairs.append((control, ABLATIONS[op](control.neurons, acts, seed)))
     title = under(progress, f"{len(pairs)} sets")
     edits = [(change.edit(),) for _, change in pairs]
-    answers = answer_arms(model, problems, edits, seed, policy, title)
+    with kept_in(out):
+        answers = answer_arms(model, problems, edits, seed, policy, title)
     text = CleanText(model, clean)
     arms = []
     for number, (control, change) in enumerate(

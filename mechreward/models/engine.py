@@ -6,6 +6,7 @@ batch size nor order changes a result (in float32, up to rounding of the logits)
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,7 +16,8 @@ import torch
 
 from mechreward.base import streams
 from mechreward.base.errors import require
-from mechreward.base.progress import bar
+from mechreward.base.progress import bar, under
+from mechreward.models import shards
 from mechreward.models.ability import evaluation
 from mechreward.models.cache import RowCache
 from mechreward.models.capture import Capture, Catcher
@@ -44,6 +46,9 @@ def generate(
     progress: bool | str = False,
 ) -> list[Continuation]:
     """Run every job; results come in the order of the jobs.
+
+    Under `models.shards.kept_in` they are kept shard by shard, unless hooks, whose effect no name
+    can tell, or a capture belong to them.
 
     Parameters
     ----------
@@ -86,6 +91,38 @@ def generate(
     if not jobs:
         return []
     ends = frozenset([eos] if isinstance(eos, int) else eos)
+    place = shards.place()
+    if place is None or hooks or capture is not None:
+        return _generate(model, jobs, ends, policy, batch, hooks, capture, progress)
+    kept = shards.Shards(place.folder, model, policy, ends)
+    size = shards.SHARD * batch
+    answers = []
+    for start in range(0, len(jobs), size):
+        part = jobs[start : start + size]
+        known = kept.load(part)
+        if known is None:
+            title = progress
+            if len(jobs) > size:
+                title = under(progress, f"{start + 1}-{start + len(part)} of {len(jobs)}")
+            began = time.perf_counter()
+            known = _generate(model, part, ends, policy, batch, (), None, title)
+            if time.perf_counter() - began >= place.least:
+                kept.save(part, known)
+        answers += known
+    return answers
+
+
+def _generate(
+    model: Any,
+    jobs: Sequence[Job],
+    ends: frozenset[int],
+    policy: Policy,
+    batch: int,
+    hooks: Hooks,
+    capture: Capture | None,
+    progress: bool | str,
+) -> list[Continuation]:
+    """Run these jobs together."""
     run = _Run(model, jobs, policy, ends, min(batch, len(jobs)), capture, share=not hooks)
     changes = [*run.edits.hooks(), *hooks]
     readers = run.catcher.hooks() if run.catcher else []

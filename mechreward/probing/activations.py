@@ -163,7 +163,7 @@ def record(
     hooks: Hooks = (),
     other_model: bool = False,
     budget: int | float = 4e9,
-    store: Path | str | None = None,
+    out: Path | str | None = None,
     progress: bool | str = True,
 ) -> Recording:
     """Replay trajectories and keep the activations at some sites.
@@ -191,10 +191,10 @@ def record(
         Whether another model than the one that made the runs may read them, such as its base; it
         has to have their tokens. The activations are then of that model.
     budget : float, default 4000000000.0
-        Bytes of activations to hold in memory. More than that goes to files `SITE.ROWS.safetensors`
-        in the folder `store`, mapped into memory when read.
-    store : Path or str or None, default None
-        Folder of those files. Stopped and called again without hooks, a recording goes on where it
+        Bytes of activations to hold in memory; more needs `out`.
+    out : Path or str or None, default None
+        Folder of files `SITE.ROWS.safetensors`, which are filled as the recording goes on and
+        mapped into memory when read. Stopped and called again without hooks, it goes on where it
         was.
     progress : bool or str, default True
         Whether a bar is shown, or its title.
@@ -208,7 +208,7 @@ def record(
     ------
     MechRewardError
         Unknown site, layer, or kind of rows; runs of another model that was not asked for, or of
-        other tokens; no runs; hooks of another kind; batch < 1; more than `budget` and no `store`,
+        other tokens; no runs; hooks of another kind; batch < 1; more than `budget` and no `out`,
         or no room on its disk; activations that are not finite.
     """
     identity = model_id(model)
@@ -227,19 +227,19 @@ def record(
     width = {site: site.width(model) for site in wanted}
     size = 4 * total * sum(width.values())
     files: dict[Site, Filling] = {}
-    if size <= budget:
+    if out is None and size <= budget:
         x = {site: torch.empty(total, width[site]) for site in wanted}
     else:
         require(
-            store is not None,
+            out is not None,
             f"these activations take {size / 1e9:.2f} GB, more than the budget of "
-            f"{budget / 1e9:.2f} GB: name a folder with store=, record fewer sites or rows, "
+            f"{budget / 1e9:.2f} GB: name a folder with out=, record fewer sites or rows, "
             "or raise budget=.",
         )
         source = digest(*(run.tokens.numpy().tobytes() for run in runs))
         for site in wanted:
             about = _about(site, rows, identity) | {"source": source}
-            path = Path(str(store)) / f"{site}.{rows}.safetensors"
+            path = Path(str(out)) / f"{site}.{rows}.safetensors"
             files[site] = Filling(path, width[site], _columns(labels), about, resume=not hooks)
         x = {site: file.x for site, file in files.items() if not file.complete}
     over = set.intersection(*(file.done for file in files.values())) if files else set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from mechreward.models.checks import check_hooks
 from mechreward.models.engine import Hooks, Job, Policy, generate
 from mechreward.models.identity import model_id
 from mechreward.models.row_edits import Edit
+from mechreward.models.shards import kept_in
 from mechreward.models.text import decode, encode, eos_ids
 from mechreward.rollouts.steps import step_ends, warn_of
 from mechreward.rollouts.trajectory import Rollouts, Trajectory, check_distinct, task_of
@@ -28,6 +30,7 @@ def sample(
     policy: Policy | None = None,
     batch: int = 256,
     hooks: Hooks = (),
+    out: Path | str | None = None,
     progress: bool | str = True,
 ) -> Rollouts:
     """Let the model answer problems, and verify the answers.
@@ -51,6 +54,9 @@ def sample(
         Rows decoded at once.
     hooks : sequence of (str, function), default ()
         TransformerLens `(name, fn)` pairs that stay on, such as an intervention (see `causal`).
+    out : Path or str or None, default None
+        Folder that keeps what is generated, shard by shard: stopped and called again, it goes on.
+        Not with `hooks`, whose effect nothing can tell apart.
     progress : bool or str, default True
         Whether a bar is shown, or its title.
 
@@ -68,17 +74,23 @@ def sample(
         with the task's limit, or has tokens outside the vocabulary. Later, likewise: logits that
         are not finite.
     """
-    (runs,) = sample_arms(
-        model,
-        problems,
-        [()],
-        k=k,
-        seed=seed,
-        policy=policy,
-        batch=batch,
-        hooks=hooks,
-        progress=progress,
+    require(
+        out is None or not hooks,
+        "answers under hooks cannot be kept: nothing tells one hook from another. Leave out= away, "
+        "or use an Intervention with sample_arms.",
     )
+    with kept_in(out):
+        (runs,) = sample_arms(
+            model,
+            problems,
+            [()],
+            k=k,
+            seed=seed,
+            policy=policy,
+            batch=batch,
+            hooks=hooks,
+            progress=progress,
+        )
     return runs
 
 

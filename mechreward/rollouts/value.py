@@ -19,6 +19,7 @@ from mechreward.base.frames import Framed
 from mechreward.base.progress import named
 from mechreward.models.engine import Job, generate
 from mechreward.models.identity import model_id
+from mechreward.models.shards import kept_in
 from mechreward.models.text import decode, eos_ids
 from mechreward.rollouts.trajectory import Rollouts, task_of
 from mechreward.tasks.judge import check_problems, judge
@@ -227,6 +228,7 @@ def estimate(
     k: int = 32,
     seed: int = 0,
     batch: int = 256,
+    out: Path | str | None = None,
     progress: bool | str = True,
 ) -> Values:
     """V-hat of every state: continuations from every step boundary, under the runs' own policy.
@@ -246,6 +248,8 @@ def estimate(
         Part of the key of every continuation.
     batch : int, default 256
         Rows decoded at once.
+    out : Path or str or None, default None
+        Folder that keeps what is generated, shard by shard: stopped and called again, it goes on.
     progress : bool or str, default True
         Whether a bar is shown, or its title.
 
@@ -289,14 +293,15 @@ def estimate(
                     )
                     rows.append(len(states))
             states.append((number, step, run.reward, group))
-    continuations = generate(
-        model,
-        jobs,
-        eos=eos_ids(model),
-        policy=runs.policy,
-        batch=batch,
-        progress=named(progress, "values"),
-    )
+    with kept_in(out):
+        continuations = generate(
+            model,
+            jobs,
+            eos=eos_ids(model),
+            policy=runs.policy,
+            batch=batch,
+            progress=named(progress, "values"),
+        )
     problems, texts = [], []
     for i, (job, row) in enumerate(zip(jobs, rows, strict=True)):
         number = states[row][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from mechreward.base.errors import require
@@ -14,8 +15,9 @@ from mechreward.causal.material import deal
 from mechreward.causal.registration import Registration, measured, remember
 from mechreward.experiments.choice import find
 from mechreward.models.policy import Policy
+from mechreward.models.shards import kept_in
 from mechreward.probing.neurons import NeuronSet
-from mechreward.studies.folder import PLAN
+from mechreward.studies.folder import PARTS, PLAN, WORTH
 from mechreward.tasks import Task
 
 NAME = "certificate.json"  # held by whoever certifies in the folder
@@ -60,7 +62,8 @@ def certify_in(
         And its page.
     """
     # Held from the beginning: a folder that cannot be written is told before the work.
-    with held(out / NAME, wait=False):
+    parts = out / f".{NAME}{PARTS}"
+    with held(out / NAME, wait=False), kept_in(parts, WORTH):
         if neurons is None:
             seed = sizes["seed"]
             size = {"train": sizes["train"], "validation": validation}
@@ -70,7 +73,9 @@ def certify_in(
             neurons = find(model, task, kind, seed=seed, **how, **size)
             neurons.save(out / "neurons.json")
         remember(out, deal(task, sizes, neurons.by_recipe).all)
-        return _kept(out / "certificate", certify(model, task, neurons, policy=policy, **sizes))
+        kept = _kept(out / "certificate", certify(model, task, neurons, policy=policy, **sizes))
+    rmtree(parts, ignore_errors=True)
+    return kept
 
 
 def certify_registered(

@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from mechreward.base.errors import require
 from mechreward.base.files import digest, held, made_from, read_json, read_seal, write_json
 from mechreward.experiments.rows import Results, Row
+from mechreward.models.shards import kept_in
 
 PLAN = "plan.json"
 RESULTS = "results.json"
+PARTS = ".parts"  # folder with what a stage has generated so far; it goes when the stage is done
+WORTH = 2.0  # seconds of generation that are worth a file (our choice)
 
 # What the stage that is being made has asked of its folder and of others: file -> digest.
 _asked: ContextVar[dict[Path, str] | None] = ContextVar("asked", default=None)
@@ -113,6 +117,8 @@ class Folder:
         for pattern in patterns:
             for path in [*self.path.glob(pattern), *self.path.glob(f".{pattern}.new")]:
                 path.unlink()
+        for parts in self.path.glob(f".*{PARTS}"):
+            rmtree(parts)
         (self.path / PLAN).unlink()
         self.nouns, self.seals, self._digest = {}, {}, None
 
@@ -215,13 +221,16 @@ class Folder:
         """Make a stage, write it with what it asked for, and see that it fits what is there."""
         asked: dict[Path, str] = {}
         token = _asked.set(asked)
+        parts = path.with_name(f".{path.name}{PARTS}")
         try:
-            with self.timed(path.name.removesuffix(".json").removesuffix(".safetensors")):
+            stage = path.name.removesuffix(".json").removesuffix(".safetensors")
+            with self.timed(stage), kept_in(parts, WORTH):
                 made = make()
         finally:
             _asked.reset(token)
         with self.bound(path.name, asked):
             made.save(path)
+        rmtree(parts, ignore_errors=True)
         self.seals[path] = read_seal(path, "kept")
         self._fits(path)
         return made

@@ -223,9 +223,20 @@ def of_plan(plan: Plan, names: Sequence[str] = MAIN) -> Forecast:
         f"{plan.model} on {task.name}",
         parts,
         pace,
-        _memory(model, task, pace, plan.policy, kept * len(sites) + rows * sites[0].width(model)),
+        _memory(
+            model,
+            task,
+            pace,
+            plan.policy,
+            kept * len(sites) + rows * sites[0].width(model),
+        ),
         2 * kept + answers * plan.k,
-        _effect(plan.ablated, pace, "drop", 0.05),
+        _effect(
+            plan.ablated,
+            pace,
+            "drop",
+            0.05,
+        ),
     )
 
 
@@ -311,11 +322,28 @@ def _of_sample(
     model: Any, problems: Sequence[Problem], *, k: int, policy: Policy | None, **_: Any
 ) -> Forecast:
     pace = trial(model, problems, policy)
-    parts = {"answers": work.both(work.Work(answers=len(problems) * k, prompts=len(problems)))}
+    parts = {
+        "answers": work.both(
+            work.Work(
+                answers=len(problems) * k,
+                prompts=len(problems),
+            )
+        )
+    }
     task = problems[0].task
-    memory = _memory(model, task, pace, policy)
+    memory = _memory(
+        model,
+        task,
+        pace,
+        policy,
+    )
     disk = len(problems) * k * (pace.prompt + pace.length) * 2 * FLOAT
-    effect = _effect(len(problems), pace, "change", 0.05)
+    effect = _effect(
+        len(problems),
+        pace,
+        "change",
+        0.05,
+    )
     return Forecast(
         f"{k} answers to each of {len(problems)} problems", parts, pace, memory, disk, effect
     )
@@ -324,12 +352,31 @@ def _of_sample(
 def _of_estimate(model: Any, runs: Rollouts, *, k: int, **_: Any) -> Forecast:
     pace = trial(model, _problems_of(runs), runs.policy)
     states = sum(run.steps for run in runs)
-    parts = {"values": work.both(work.Work(onward=states * k, reads=len(runs)))}
-    memory = _memory(model, runs.problems[0].task, pace, runs.policy)
+    parts = {
+        "values": work.both(
+            work.Work(
+                onward=states * k,
+                reads=len(runs),
+            )
+        )
+    }
+    memory = _memory(
+        model,
+        runs.problems[0].task,
+        pace,
+        runs.policy,
+    )
     p = pace.accuracy
     error = np.sqrt(max(p * (1 - p), 0.04) / k)
     effect = f"V-hat of a state has a standard error of up to {error:.2f} with k={k}"
-    return Forecast(f"values of {states} states", parts, pace, memory, states * 5 * 8.0, effect)
+    return Forecast(
+        f"values of {states} states",
+        parts,
+        pace,
+        memory,
+        states * 5 * 8.0,
+        effect,
+    )
 
 
 def _of_record(model: Any, runs: Rollouts, sites: Any, *, rows: str, **_: Any) -> Forecast:
@@ -339,7 +386,13 @@ def _of_record(model: Any, runs: Rollouts, sites: Any, *, rows: str, **_: Any) -
     count = sum(run.length if rows == "tokens" else run.steps + 1 for run in runs)
     parts = {"reading": work.both(work.Work(reads=len(runs)))}
     size = float(count * width * FLOAT)
-    memory = _memory(model, runs.problems[0].task, pace, runs.policy, size)
+    memory = _memory(
+        model,
+        runs.problems[0].task,
+        pace,
+        runs.policy,
+        size,
+    )
     return Forecast(
         f"activations of {count} {rows} at {len(named)} sites",
         parts,
@@ -365,11 +418,29 @@ def _of_ablate(
     ops = [ops] if isinstance(ops, str) else list(ops)
     parts = {"ablations": work.ablation(len(problems), len(ops), draws, random_draws)}
     size = len(problems) * (pace.prompt + pace.length) * neurons.width * FLOAT
-    memory = _memory(model, problems[0].task, pace, policy, size)
+    memory = _memory(
+        model,
+        problems[0].task,
+        pace,
+        policy,
+        size,
+    )
     arms = len(ops) * (1 + draws + 2 * random_draws)
     what = f"{arms} ablations of {len(neurons)} neurons on {len(problems)} problems"
     disk = arms * len(problems) * 3.0
-    return Forecast(what, parts, pace, memory, disk, _effect(len(problems), pace, "drop", 0.05))
+    return Forecast(
+        what,
+        parts,
+        pace,
+        memory,
+        disk,
+        _effect(
+            len(problems),
+            pace,
+            "drop",
+            0.05,
+        ),
+    )
 
 
 def _of_certify(
@@ -392,10 +463,28 @@ def _certificate(
 ) -> Forecast:
     width = Site(0, "resid_post").width(model)
     rows = sizes["train"] * (pace.prompt + pace.length)
-    memory = _memory(model, task, pace, policy, rows * width * FLOAT)
+    memory = _memory(
+        model,
+        task,
+        pace,
+        policy,
+        rows * width * FLOAT,
+    )
     what = f"certificate of a set on {task.name}, n={sizes['n']}, {sizes['draws']} draws"
-    effect = _effect(sizes["n"], pace, "contrast", LEVEL)
-    return Forecast(what, parts, pace, memory, 2.0**20, effect)
+    effect = _effect(
+        sizes["n"],
+        pace,
+        "contrast",
+        LEVEL,
+    )
+    return Forecast(
+        what,
+        parts,
+        pace,
+        memory,
+        2.0**20,
+        effect,
+    )
 
 
 VERBS: dict[Callable[..., Any], Callable[..., Forecast]] = {

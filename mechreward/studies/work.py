@@ -106,7 +106,10 @@ def both(work: Work) -> Span:
 
 def arms(count: int | float, problems: int) -> Work:
     """All problems answered under so many edits; every arm reads the prompts for itself."""
-    return Work(answers=count * problems, prompts=count * problems)
+    return Work(
+        answers=count * problems,
+        prompts=count * problems,
+    )
 
 
 def valued(problems: int | float, k: int, states: int | float) -> Work:
@@ -119,21 +122,48 @@ def valued(problems: int | float, k: int, states: int | float) -> Work:
 def splits(sizes: Sizes) -> Span:
     """Rollouts, values and activations of a study, and the choice of layers."""
     problems = sizes.train + sizes.validation + sizes.test
-    return both(valued(problems, sizes.k, sizes.states) + Work(fits=_grid(sizes)))
+    return both(
+        valued(
+            problems,
+            sizes.k,
+            sizes.states,
+        )
+        + Work(fits=_grid(sizes))
+    )
 
 
 def ablation(problems: int, ops: int, draws: int, random_draws: int) -> Span:
     """`ablate`: the baseline, then a set and its controls under every operation; the damage meter
     reads a few clean answers under each."""
     count = ops * (1 + draws + 2 * random_draws)
-    meter = Work(reads=problems + min(CLEAN, problems) * (1 + count))
-    return both(arms(1, problems) + arms(count, problems) + meter)
+    meter = Work(
+        reads=problems + min(CLEAN, problems) * (1 + count),
+    )
+    return both(
+        arms(
+            1,
+            problems,
+        )
+        + arms(
+            count,
+            problems,
+        )
+        + meter
+    )
 
 
 def certificate(sizes: Mapping[str, int], states: int | float, again: bool) -> dict[str, Span]:
     """The stages of `certify`; `again` says whether the set is looked for again."""
     train, test, k, n = (sizes[name] for name in ("train", "test", "k", "n"))
-    parts = {"states": both(valued(train + test, k, states))}
+    parts = {
+        "states": both(
+            valued(
+                train + test,
+                k,
+                states,
+            )
+        )
+    }
     # The model as it is, the set, its rivals, two ablations, and matched sets, some of them twice.
     few = min(FIRST, sizes["draws"])
     least = 1 + 2 + 2 * RIVALS + 2 + 2 * few
@@ -141,16 +171,33 @@ def certificate(sizes: Mapping[str, int], states: int | float, again: bool) -> d
     meters = 2 * (1 + RIVALS + STRONGER)
     texts = min(CLEAN, train)
     parts["steering"] = (
-        arms(least, n) + Work(reads=texts * (1 + meters) + train),
-        arms(most, n)
+        arms(
+            least,
+            n,
+        )
+        + Work(reads=texts * (1 + meters) + train),
+        arms(
+            most,
+            n,
+        )
         + Work(reads=texts * (1 + meters + 2 * SEARCHES * (RIVALS + STRONGER)) + train),
     )
     # States as they are, with the set, the whole site and matched sets; and like states, twice.
     pairs = min(sizes["pairs"], test)
-    parts["patching"] = Work(), Work(onward=pairs * k * (3 + FIRST + 2), reads=2 * pairs)
+    parts["patching"] = (
+        Work(),
+        Work(
+            onward=pairs * k * (3 + FIRST + 2),
+            reads=2 * pairs,
+        ),
+    )
     if again:
         half = ceil(train / 2)
-        found = valued(REPEATS * half, k, states) + Work(fits=REPEATS)
+        found = valued(
+            REPEATS * half,
+            k,
+            states,
+        ) + Work(fits=REPEATS)
         parts["found again"] = both(found)
     return parts
 
@@ -158,20 +205,39 @@ def certificate(sizes: Mapping[str, int], states: int | float, again: bool) -> d
 def finding(train: int, validation: int, k: int, states: int | float, sites: int) -> Span:
     """A set is chosen: layer and share on validation."""
     fits = Work(fits=sites * (1 + len(SHARES)) + 1)
-    return both(valued(train + validation, k, states) + fits)
+    return both(
+        valued(
+            train + validation,
+            k,
+            states,
+        )
+        + fits
+    )
 
 
 def _value_probe(sizes: Sizes) -> Span:
     kinds = len(KINDS)
-    several = Work(answers=4 * sizes.test, prompts=sizes.test, reads=kinds * 4 * sizes.test)
-    others = Work(reads=kinds * (2 * sizes.train + sizes.test), fits=kinds * 8)
+    several = Work(
+        answers=4 * sizes.test,
+        prompts=sizes.test,
+        reads=kinds * 4 * sizes.test,
+    )
+    others = Work(
+        reads=kinds * (2 * sizes.train + sizes.test),
+        fits=kinds * 8,
+    )
     return both(several + others)
 
 
 def _pruning(sizes: Sizes) -> Span:
     """Of both shapes of probe."""
     fits = 2 * len(KINDS) * _curve(sizes)
-    return both(Work(reads=len(KINDS) * sizes.train, fits=fits))
+    return both(
+        Work(
+            reads=len(KINDS) * sizes.train,
+            fits=fits,
+        )
+    )
 
 
 def _curve(sizes: Sizes) -> int:
@@ -193,38 +259,82 @@ def _ablation(sizes: Sizes) -> Span:
     _, own = ablation(sizes.ablated, len(OPS), sizes.draws, sizes.random_draws)
     kinds = len(KINDS)
     every = [(own, own)] * kinds
-    every += [both(arms(1 + RANKINGS, sizes.ablated) + Work(fits=1))] * kinds
+    every += [
+        both(
+            arms(
+                1 + RANKINGS,
+                sizes.ablated,
+            )
+            + Work(fits=1)
+        )
+    ] * kinds
     if sizes.task in GAMES:
-        few = arms(2 + min(FEW, sizes.draws), sizes.ablated)
-        most = arms(2 + sizes.draws, sizes.ablated)
+        few = arms(
+            2 + min(FEW, sizes.draws),
+            sizes.ablated,
+        )
+        most = arms(
+            2 + sizes.draws,
+            sizes.ablated,
+        )
         every += [(few, most)] * (kinds * (len(GAMES) - 1))
     layers = sizes.sites / kinds - 1
     repair = []
     for controls in (min(FEW, sizes.draws), sizes.draws):
         reads = layers * ((1 + controls) * sizes.test + sizes.train)
-        repair.append(Work(reads=reads, fits=2 * layers))
+        repair.append(
+            Work(
+                reads=reads,
+                fits=2 * layers,
+            )
+        )
     every += [(repair[0], repair[1])] * kinds
     return total(every)
 
 
 def _targets(sizes: Sizes) -> Span:
     count = 1 + len(TARGETS) + 1
-    one = arms(count, sizes.ablated) + Work(fits=count - 1, reads=sizes.train)
+    one = arms(
+        count,
+        sizes.ablated,
+    ) + Work(
+        fits=count - 1,
+        reads=sizes.train,
+    )
     return total([both(one)] * len(KINDS))
 
 
 def _next_token(sizes: Sizes) -> Span:
-    return both(Work(reads=len(KINDS) * sizes.train, fits=len(KINDS)))
+    return both(
+        Work(
+            reads=len(KINDS) * sizes.train,
+            fits=len(KINDS),
+        )
+    )
 
 
 def _confidence(sizes: Sizes) -> Span:
-    return both(arms(1, sizes.confidence) + Work(reads=sizes.confidence, fits=1))
+    return both(
+        arms(
+            1,
+            sizes.confidence,
+        )
+        + Work(
+            reads=sizes.confidence,
+            fits=1,
+        )
+    )
 
 
 def _td_error(sizes: Sizes) -> Span:
     refits = _curve(sizes) + sizes.sites / len(KINDS)
     reads = len(KINDS) * (sizes.train + sizes.test)
-    return both(Work(reads=reads, fits=len(KINDS) * refits))
+    return both(
+        Work(
+            reads=reads,
+            fits=len(KINDS) * refits,
+        )
+    )
 
 
 def _single_neuron(sizes: Sizes) -> Span:
@@ -234,11 +344,21 @@ def _single_neuron(sizes: Sizes) -> Span:
 def _dependence(sizes: Sizes) -> Span:
     layers = sizes.sites / len(KINDS)
     reads = len(KINDS) * sizes.test * (1 + sizes.draws)
-    return both(Work(reads=reads, fits=len(KINDS) * (2 * layers - 1)))
+    return both(
+        Work(
+            reads=reads,
+            fits=len(KINDS) * (2 * layers - 1),
+        )
+    )
 
 
 def _transfer(sizes: Sizes) -> Span:
-    return both(Work(reads=3 * len(KINDS) * (sizes.train + sizes.test), fits=2 * len(KINDS)))
+    return both(
+        Work(
+            reads=3 * len(KINDS) * (sizes.train + sizes.test),
+            fits=2 * len(KINDS),
+        )
+    )
 
 
 def _steering(sizes: Sizes) -> Span:
@@ -250,19 +370,41 @@ def _steering(sizes: Sizes) -> Span:
     middles = min(MIDDLES, sizes.train)
     onward = ONWARD * middles * (1 + 2 * strengths + 4 * tried + 4 * sizes.random_draws)
     meters = 2 * strengths + 4 * tried + 4 * sizes.random_draws
-    steering = Work(onward=onward, reads=min(CLEAN, sizes.train) * (1 + meters) + 3 * sizes.train)
+    steering = Work(
+        onward=onward,
+        reads=min(CLEAN, sizes.train) * (1 + meters) + 3 * sizes.train,
+    )
     damage = (2 * 2 * (1 + tried), 2 * 2 * (1 + sizes.draws))
     searches = Work(reads=TEXTS * 2 * SEARCHES * 4 * tried)
     doses = len(DOSES) * len(DOSED)
     share = (1 + doses * (1 + tried), 1 + doses * (1 + sizes.draws))
-    least = arms(few + damage[0] + share[0], sizes.steered) + steering
-    upper = arms(most + damage[1] + share[1], sizes.steered) + steering + searches
+    least = (
+        arms(
+            few + damage[0] + share[0],
+            sizes.steered,
+        )
+        + steering
+    )
+    upper = (
+        arms(
+            most + damage[1] + share[1],
+            sizes.steered,
+        )
+        + steering
+        + searches
+    )
     pairs = min(PAIRS, sizes.test)
     # Two sets both ways: states as they are, with the set, the whole site and matched sets; and
     # like states, twice. How many pairs there are, the values say.
     rows = 2 * 2 * ONWARD * pairs
-    few_pairs = Work(onward=rows / 2 * (5 + min(PATCHED, sizes.draws)), reads=2 * pairs)
-    patching = Work(onward=rows * (5 + sizes.draws), reads=4 * pairs)
+    few_pairs = Work(
+        onward=rows / 2 * (5 + min(PATCHED, sizes.draws)),
+        reads=2 * pairs,
+    )
+    patching = Work(
+        onward=rows * (5 + sizes.draws),
+        reads=4 * pairs,
+    )
     return total([(least + few_pairs, upper + patching)] * len(KINDS))
 
 
