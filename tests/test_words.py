@@ -13,7 +13,7 @@ from mechreward.base.errors import MechRewardError
 from mechreward.tasks import Words, get
 from mechreward.tasks.base import UNFINISHED, Problem, split_of
 from mechreward.tasks.judge import as_said
-from mechreward.tasks.words import LARGEST, solution
+from mechreward.tasks.words import LARGEST
 
 PROBLEMS = Words().problems("train", 400)
 
@@ -92,7 +92,7 @@ def test_a_reader_of_the_english_finds_every_answer():
 
 def test_every_line_follows_from_the_text_and_from_lines_before_it():
     for problem in PROBLEMS:
-        *lines, last = solution(problem).split("\n")
+        *lines, last = Words().solve(problem).split("\n")
         known = Counter(int(n) for n in re.findall(r"\d+", story(problem)))
         before = set()
         for line in lines:
@@ -179,7 +179,7 @@ def test_any_text_gets_a_verdict(text: str):
 
 def test_every_solution_is_right_and_every_other_number_wrong():
     for problem in PROBLEMS[:60]:
-        text = solution(problem)
+        text = Words().solve(problem)
         assert Words().verify(problem, text).reward == 1
         for number in range(int(problem.answer) - 3, int(problem.answer) + 4):
             spoiled = f"{text.rpartition(' ')[0]} {number}"

@@ -28,7 +28,7 @@ from mechreward.models.real import NAME, fetch
 from mechreward.models.sources import WEIGHTS
 from mechreward.models.text import decode, encode
 from mechreward.tasks.base import Problem, split_of
-from mechreward.tasks.words import Words, solution
+from mechreward.tasks.words import Words
 
 TASK = Words()
 VALIDATED = 150  # validation problems that a checkpoint is tried on
@@ -205,7 +205,7 @@ def imitate(
     problems = draw_problems(lesson, step)
     rows = []
     for problem in problems:
-        answer = pupil.tokenizer(solution(problem), add_special_tokens=False).input_ids
+        answer = pupil.tokenizer(TASK.solve(problem), add_special_tokens=False).input_ids
         rows.append((pupil.prompt(problem).tolist(), [[*answer, pupil.tokenizer.eos_token_id]]))
     total = sum(len(answer) for _, (answer,) in rows)
     loss = 0.0

@@ -6,6 +6,7 @@ from mechreward.tasks.chain import Chain
 from mechreward.tasks.countdown import Countdown
 from mechreward.tasks.lines import LineTask
 from mechreward.tasks.paths import Paths
+from mechreward.tasks.validation import validate
 from mechreward.tasks.words import Words
 
 # What the models of some hundred words play.
@@ -47,4 +48,5 @@ __all__ = [
     "Verdict",
     "Words",
     "get",
+    "validate",
 ]

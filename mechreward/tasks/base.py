@@ -163,6 +163,13 @@ class Task(ABC):
             nothing, `UNFINISHED` for one that holds no answer yet.
         """
 
+    def solve(self, problem: Problem) -> str:
+        """A right answer as a model may write it: what `tasks.validate` holds the verifier to.
+
+        The gold answer alone, where a task says nothing else.
+        """
+        return problem.answer
+
     def check(self) -> None:
         """Raise MechRewardError for a task without a name, or without limits that are positive."""
         kind = type(self).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
+from mechreward.base.errors import require
 from mechreward.tasks.base import SILENT, UNFINISHED, Problem, Task, Verdict
 
 
@@ -104,6 +105,17 @@ class LineTask(Task):
         if not text.strip():
             return SILENT
         return self.play(problem, text)[2] or UNFINISHED
+
+    def solve(self, problem: Problem) -> str:
+        """The line, of those a solver might try, from which the goal can still be reached, until
+        the game is over; then the answer."""
+        state, lines = self.start(problem), []
+        while self.answer(problem, state) is None:
+            good = [m for m in self.moves(problem, state) if self.reachable(problem, m.state)]
+            require(bool(good), f"problem {problem.id!r} has no solution from {state}.")
+            lines.append(good[0].line)
+            state = good[0].state
+        return "\n".join([*lines, f"answer {problem.answer}"])
 
     def _judge(self, problem: Problem, stack: list[Any], given: str) -> Verdict:
         if any(state is None for state in stack):

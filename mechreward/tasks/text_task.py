@@ -100,6 +100,7 @@ class TextTask(Task):
         self.known: dict[str, list[Problem]] = {part: [] for part in SPLITS}
         answers = self._read(rows_of(rows), prompt, answer, split, difficulty)
         self.verdict_of = verifier(verify, answers, seconds)
+        self.gold = "\\boxed{{{}}}" if verify == "math" else "{}"  # how an answer is written
         self.check()
 
     def _read(
@@ -202,6 +203,9 @@ class TextTask(Task):
         if not text.strip():
             return SILENT
         return self.verdict_of(problem, text)
+
+    def solve(self, problem: Problem) -> str:
+        return f"Answer: {self.gold.format(problem.answer)}"
 
     def step_ends(self, pieces: Sequence[str], prompt_len: int) -> list[int]:
         return self.cut(pieces, prompt_len)

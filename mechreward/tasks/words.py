@@ -100,11 +100,10 @@ class Words(Task):
         right = int(numbers[0].replace(",", "")) == int(problem.answer)
         return Verdict("correct") if right else Verdict("incorrect", f"answered {said[-1]!r}")
 
-
-def solution(problem: Problem) -> str:
-    """The answer to a problem of `Words` as it is to be written."""
-    lines = [str(Operation(*line)) for line in problem.info["operations"]]
-    return "\n".join([*lines, f"Answer: {problem.answer}"])
+    def solve(self, problem: Problem) -> str:
+        """A line for each operation, then the answer."""
+        lines = [str(Operation(*line)) for line in problem.info["operations"]]
+        return "\n".join([*lines, f"Answer: {problem.answer}"])
 
 
 class _Story:
