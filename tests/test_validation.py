@@ -82,7 +82,7 @@ FAULTS = {
     "anything": "those of other problems are not: 0 of 60",
     "any line": "nor without their last line: 0 of 60",
     "silence": "gold answers are right: 60 of 60",
-    "copies": "prompts are distinct: 57 of 60; 'again' has the prompt of",
+    "copies": "prompts are distinct: 56 of 60; 'again' has the prompt of",
     "one split": "no two splits share one: 0 of 3",
     "steps": "steps are cut: 0 of 60; ",
     "raises": "ZeroDivisionError: of steps",
