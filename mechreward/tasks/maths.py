@@ -37,12 +37,12 @@ class Maths:
     """
 
     def __init__(self, seconds: float) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
         require(
             find_spec("math_verify") is not None,
             "verify='math' needs math-verify: pip install 'math-verify[antlr4_13_2]'.",
         )
         self.seconds = seconds
-        self.process: subprocess.Popen[bytes] | None = None
 
     def ask(self, gold: str, text: str) -> tuple[str, str]:
         """Compare a text with the gold answer.

@@ -1,7 +1,10 @@
 """Runs math-verify for `maths.Maths`: a question a line, an answer a line."""
 
 import json
+import re
 import sys
+
+POWER = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([-+]?\d+)(?!\w)")
 
 
 def main() -> None:
@@ -12,9 +15,10 @@ def main() -> None:
     for line in sys.stdin:
         question = json.loads(line)
         # Its own time limits are off: the process that asks has one.
-        gold = parse(f"${question['gold']}$", parsing_timeout=None)
-        gold = gold or parse(question["gold"], parsing_timeout=None)
-        given = parse(question["text"], parsing_timeout=None)
+        wanted, text = in_powers(question["gold"]), in_powers(question["text"])
+        gold = parse(f"${wanted}$", parsing_timeout=None)
+        gold = gold or parse(wanted, parsing_timeout=None)
+        given = parse(text, parsing_timeout=None)
         said = str(given[-1]) if given else ""
         if not gold:
             outcome = "gold"
@@ -23,6 +27,11 @@ def main() -> None:
         else:
             outcome = "equal" if verify(gold, given, timeout_seconds=None) else "other"
         print(json.dumps([outcome, said]), flush=True)
+
+
+def in_powers(text: str) -> str:
+    """`8e30`, which math-verify reads as letters, as a power of ten."""
+    return POWER.sub(r"\1 \\times 10^{\2}", text)
 
 
 if __name__ == "__main__":

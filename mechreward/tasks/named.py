@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mechreward.base.errors import MechRewardError, require, unknown_name
 from mechreward.base.files import digest
-from mechreward.tasks import TASKS, get
+from mechreward.tasks import DATA_SETS, TASKS, Gym, data_set, get
 from mechreward.tasks.base import Task
 from mechreward.tasks.table import FILES
 from mechreward.tasks.text_task import TextTask
@@ -27,8 +27,10 @@ def task_of(
     Parameters
     ----------
     name : str
-        A bundled task, a file of questions (.jsonl, .json, .csv, .parquet), or `FILE.py:NAME`: a
-        task, or a class of tasks, in a Python file, which is run.
+        A bundled task; one of the paper's data sets, from the hub (`math500`) or a local copy
+        (`math500:FILE.jsonl`); a data set of reasoning-gym (`gym:NAME`); a file of questions
+        (.jsonl, .json, .csv, .parquet); or `FILE.py:NAME`: a task, or a class of tasks, in a Python
+        file, which is run.
     verify, prompt, answer, steps : str
         As for `TextTask`, of a file of questions.
 
@@ -37,17 +39,22 @@ def task_of(
     MechRewardError
         None of these.
     """
-    if name in TASKS:
+    if name in (*TASKS, *DATA_SETS):
         return get(name)
+    kind, _, which = name.partition(":")
+    if kind in DATA_SETS and which:
+        return data_set(kind, copy=which)
+    if kind == "gym" and which:
+        return Gym(which)
     path, _, inside = name.rpartition(":")
     if path.endswith(".py"):
         return _of_code(Path(path).expanduser(), inside)
     if name.endswith(FILES):
         return TextTask(name, prompt, answer, verify, steps)
-    hint = f"{', '.join(TASKS)}; a file of questions ends in {', '.join(FILES)}"
+    hint = f"{', '.join([*TASKS, *DATA_SETS])}; a file of questions ends in {', '.join(FILES)}"
     if name.endswith(".py"):
         raise MechRewardError(f"{name} is code: say which task of it, as {name}:MyTask.")
-    raise MechRewardError(unknown_name("task", name, TASKS, hint))
+    raise MechRewardError(unknown_name("task", name, [*TASKS, *DATA_SETS], hint))
 
 
 def _of_code(path: Path, name: str) -> Task:

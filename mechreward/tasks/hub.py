@@ -60,13 +60,18 @@ def _choices(row: Row) -> str:
     return "\n".join(lines)
 
 
+def _behind_hashes(row: Row) -> str:
+    """The number of a worked answer of GSM8K."""
+    return str(row["answer"]).rpartition("####")[2].strip()
+
+
 DATA_SETS: Mapping[str, DataSet] = {
     "gsm8k": DataSet(
         "openai/gsm8k",
         "main",
         "e53f048856ff4f594e959d75785d2c2d37b678ee",
         "question",
-        "answer",
+        _behind_hashes,
         "number",
         max_tokens=1024,
     ),
@@ -166,7 +171,7 @@ def _rows(source: DataSet, name: str, copy: str | Path | None) -> Any:
 
     try:
         if copy is not None:
-            rows = datasets.load_dataset(str(copy), source.config)
+            rows = datasets.load_dataset(str(copy))
         else:
             rows = datasets.load_dataset(source.path, source.config, revision=source.revision)
     # `datasets` raises whatever its file systems and parsers do.
