@@ -87,6 +87,8 @@ def load(
     if kind == "hooked":
         hooked_class()
         require(device_map is None, 'kind="hooked" lies on one device: give device=.')
+    if device_map is None:
+        _check_device(device)
     source = find(name, adapter, revision)
     plain = Plain(reads=check, adapter=source.adapter)
     place: dict[str, Any] = {"device": device} if device_map is None else {"device_map": device_map}
@@ -107,6 +109,16 @@ def load(
     if about:
         warnings.warn(f"{source.name}: {about}.", stacklevel=2)
     return model
+
+
+def _check_device(device: str) -> None:
+    """Raise MechRewardError for a device that this machine, or this build of torch, lacks."""
+    try:
+        torch.zeros(1, device=device)
+    # torch raises whatever its back ends do, assertions among them.
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise MechRewardError(f"the device {device!r} cannot be used here: {why}") from error
 
 
 @torch.no_grad()
