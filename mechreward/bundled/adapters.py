@@ -19,6 +19,7 @@ from scipy.stats import norm
 from mechreward import stats
 from mechreward.base.errors import one_of, require
 from mechreward.base.files import read_json, write_atomic, write_json
+from mechreward.bundled.card import log_table
 from mechreward.bundled.checkpoint import go_on, log_of
 from mechreward.bundled.teach import LESSONS, TASK, Lesson, Pupil
 from mechreward.models.load import load
@@ -78,10 +79,11 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
     for mode, k in (("T=1", ANSWERS), ("greedy", 1)):
         policy = Policy(0.0 if mode == "greedy" else 1.0)
         runs = sample(model, problems, k=k, policy=policy, seed=7, progress=f"{name} {mode}")
-        yield {"mode": mode, "split": "test", "answers": k, **_accuracy(runs)}
+        about = {"task": TASK.name, "split": "test", "mode": mode, "answers": k}
+        yield about | _accuracy(runs)
     runs = sample(model, TASK.problems("validation", VALUED, seed=8), seed=8)
     values = estimate(model, runs, k=K, seed=8, progress=f"{name} values")
-    yield {"mode": "values", "split": "validation", **_values(values)}
+    yield {"task": TASK.name, "split": "validation", **_values(values)}
 
 
 def _accuracy(runs: Rollouts) -> dict[str, Any]:
@@ -117,9 +119,9 @@ def _values(values: Values) -> dict[str, Any]:
         "value_sd": float(mean.std()),
         "value_sd_corrected": float(np.sqrt(max(0.0, mean.var() - noise))),
         "steps": int(step.sum()),
-        "large": [share.estimate, share.low, share.high],
-        "large_up": float((large & (delta > 0)).mean()),
-        "large_down": float((large & (delta < 0)).mean()),
+        "large_delta": [share.estimate, share.low, share.high],
+        "delta_up": float((large & (delta > 0)).mean()),
+        "delta_down": float((large & (delta < 0)).mean()),
         "reliability": values.reliability(),
     }
 
@@ -142,9 +144,101 @@ def compared(base: str = "words-base", other: str = "words-rl") -> dict[str, flo
     rewards = []
     for name in (other, base):
         rows = read_json(WEIGHTS / name / "measured.json", "measurements")["rows"]
-        rewards.append(np.array(next(row["rewards"] for row in rows if row["mode"] == "T=1")))
+        rewards.append(np.array(next(row["rewards"] for row in rows if row.get("mode") == "T=1")))
     ids = np.arange(SHARED)
     return asdict(stats.paired_difference(rewards[0], rewards[1], ids))
+
+
+def card() -> list[str]:
+    """Lines of the card of every adapter that is shipped, from its log and measurements."""
+    shipped = [name for name in LESSONS if (WEIGHTS / name / "measured.json").exists()]
+    if not shipped:
+        return []
+    lines = [
+        "# The words models",
+        "",
+        "LoRA adapters on all linear layers of SmolLM2-135M-Instruct (Apache-2.0; `make real`), "
+        "shipped in bfloat16 and merged at load. Every figure is that of the rounded adapter.",
+        "Training data: random word problems of the training split only. "
+        "Retrain with `python -m mechreward.bundled.teach`.",
+        f"Accuracy on {SHARED} test problems, the same for all models; at T=1 {ANSWERS} answers to "
+        "each. Intervals are bootstraps over problems.",
+        "",
+    ]
+    for name in shipped:
+        lines += _section(name)
+    if {"words-base", "words-rl"} <= set(shipped):
+        gap = compared()
+        span = f"{gap['estimate']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+        lines += [
+            f"Accuracy of `words-rl` minus that of `words-base` at T=1, paired by problem: {span}.",
+            "",
+        ]
+    return lines
+
+
+def _section(name: str) -> list[str]:
+    folder = WEIGHTS / name
+    recipe = read_json(folder / "recipe.json", "recipe")
+    rows = read_json(folder / "measured.json", "measurements")["rows"]
+    how = "supervised on right solutions"
+    updates = f"{recipe['steps']} updates of {recipe['batch']} problems"
+    if recipe["samples"]:
+        how = "group-relative policy gradient on verified reward"
+        updates += f" with {recipe['samples']} answers each"
+    lines = [
+        f"## {name}",
+        "",
+        f"{how}, from `{recipe['parent']}`; rank {recipe['rank']}; {updates}, "
+        f"learning rate {recipe['learning_rate']:g}, seed {recipe['seed']}; "
+        f"{recipe['seconds'] / 60:.0f} minutes on 2 CPU cores.",
+        "",
+        *log_table(folder),
+        "",
+        "| sampling | accuracy [95%] | problems | unverifiable | ended | mean length "
+        "| by operations |",
+        "|" + " --- |" * 7,
+    ]
+    for row in rows:
+        if "mode" in row:
+            lines.append(_accuracy_line(row))
+    lines += [
+        "",
+        "| V-hat sd without noise (mean) | steps with abs(delta) > .3 at p < .01 [95%] | up | down "
+        "| reliability V, delta | states, K |",
+        "|" + " --- |" * 6,
+    ]
+    for row in rows:
+        if "mode" not in row:
+            lines.append(_values_line(row))
+    return [*lines, ""]
+
+
+def _accuracy_line(row: dict[str, Any]) -> str:
+    levels = [f"{level}: {share:.2f}" for level, share in row["by_operations"].items()]
+    cells = [
+        row["mode"],
+        f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+        str(row["n"]),
+        f"{row['unverifiable']:.3f}",
+        f"{row['ended']:.3f}",
+        f"{row['length']:.1f}",
+        ", ".join(levels),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _values_line(row: dict[str, Any]) -> str:
+    reliability = row["reliability"]
+    cells = [
+        f"{row['value_sd_corrected']:.3f} ({row['value_mean']:.2f})",
+        "{:.3f} [{:.3f}, {:.3f}]".format(*row["large_delta"]),
+        f"{row['delta_up']:.3f}",
+        f"{row['delta_down']:.3f}",
+        f"{reliability['value']:.2f}, {reliability['delta']:.2f}",
+        f"{row['states']}, {row['k']}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def main(

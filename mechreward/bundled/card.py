@@ -1,9 +1,9 @@
-"""From checkpoint to package data, and the model card: `python -m mechreward.bundled.card`."""
+"""From checkpoint to package data, and the models' card: `python -m mechreward.bundled.card`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -134,14 +134,9 @@ def _mixed(rows: np.ndarray) -> np.ndarray:
     return (rows.mean(1) > 0) & (rows.mean(1) < 1)
 
 
-def card(names: Iterable[str]) -> str:
-    """The model card in Markdown, from the logs and measurements in the package."""
+def card() -> list[str]:
+    """Lines of the model card in Markdown, from the logs and measurements in the package."""
     lines = [
-        "# The bundled models",
-        "",
-        "Written by `python -m mechreward.bundled.card` from the training logs and measurements in",
-        "`mechreward/models/weights/*/`. Retrain with `python -m mechreward.bundled.train`.",
-        "",
         f"Qwen2 architecture, {ARCHITECTURE['num_hidden_layers']} layers, "
         f"d_model {ARCHITECTURE['hidden_size']}, d_mlp {ARCHITECTURE['intermediate_size']}, "
         f"{ARCHITECTURE['vocab_size']} words; shipped in float16, used in float32.",
@@ -153,15 +148,15 @@ def card(names: Iterable[str]) -> str:
         "accuracy falls as n nears the size of the split.",
         "",
     ]
-    for name in names:
-        lines += _section(name)
-    return "\n".join(lines) + "\n"
+    for name in RECIPES:
+        if (WEIGHTS / name / "recipe.json").exists():
+            lines += _section(name)
+    return lines
 
 
 def _section(name: str) -> list[str]:
     folder = WEIGHTS / name
     recipe = read_json(folder / "recipe.json", "recipe")
-    log = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
     measured = folder / "measured.json"
     rows = read_json(measured, "measurements")["rows"] if measured.exists() else []
     kind = (
@@ -178,12 +173,7 @@ def _section(name: str) -> list[str]:
         f"seed {recipe['seed']}; {recipe['seconds'] / 60:.0f} minutes on 2 CPU cores, "
         "shared with other work.",
     ]
-    keys = [key for key in log[0] if key != "step"]
-    shown = [log[round(i)] for i in np.linspace(0, len(log) - 1, min(9, len(log)))]
-    lines += ["", f"| step | {' | '.join(keys)} |", "|" + " --- |" * (len(keys) + 1)]
-    lines += [
-        f"| {row['step']:.0f} | {' | '.join(f'{row[key]:.3g}' for key in keys)} |" for row in shown
-    ]
+    lines += ["", *log_table(folder)]
     if not rows:
         beginning = (
             "A beginning only: its log is kept, its weights are not bundled. "
@@ -232,6 +222,18 @@ def _section(name: str) -> list[str]:
     return [*lines, ""]
 
 
+def log_table(folder: Path) -> list[str]:
+    """At most nine rows of a training log."""
+    log = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
+    keys = [key for key in log[0] if key != "step"]
+    lines = [f"| step | {' | '.join(keys)} |", "|" + " --- |" * (len(keys) + 1)]
+    for number in np.linspace(0, len(log) - 1, min(9, len(log))):
+        row = log[round(number)]
+        cells = [f"{row[key]:.3g}" for key in keys]
+        lines.append(f"| {row['step']:.0f} | {' | '.join(cells)} |")
+    return lines
+
+
 def _shares(tasks: list[tuple[str, float]]) -> str:
     return ", ".join(f"{name} {share:.3g}" for name, share in tasks)
 
@@ -239,14 +241,12 @@ def _shares(tasks: list[tuple[str, float]]) -> str:
 def main(
     names: list[str] = typer.Argument(None, help="Models; all that are trained if none is named."),
     work: Path = typer.Option(Path("runs/train"), help="Folder with the checkpoints."),
-    out: Path = typer.Option(Path("docs/models.md"), help="Where the card goes."),
 ) -> None:
-    """Ship trained checkpoints, measure them, and write the model card."""
+    """Ship trained checkpoints and measure them."""
     for name in names or RECIPES:
         ship(name, work)
         if name in SHIPPED:
             write_json(WEIGHTS / name / "measured.json", {"rows": list(measure(name))})
-    write_atomic(out, card(name for name in RECIPES if (WEIGHTS / name / "recipe.json").exists()))
 
 
 if __name__ == "__main__":
