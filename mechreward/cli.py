@@ -134,7 +134,7 @@ def paper(
     names: Annotated[
         list[str],
         typer.Argument(
-            help=f"Experiments by name or id: {experiment_list()}; all is all but the last."
+            help=f"Experiments by name or id: {experiment_list()}; all is all but the last two."
         ),
     ],
     model: Annotated[

@@ -8,6 +8,7 @@ The paper does not number its experiments; R1 to R14 are ours, and aliases of th
 | R2 | few neurons are enough | `pruning` | `pruning.py` |
 | R3 | over layers | `layers`, `choose` | `layers.py` |
 | R4 | they are causal | `ablation` | `ablation.py` |
+| | the same at every layer | `ablation_by_layer` | `ablation_by_layer.py` |
 | | beside other rankings, on other tasks, and self-repair | `other_rankings`, `elsewhere`, \
 `repair` | `ablation_beside.py` |
 | R5 | the probe's target matters | `targets` | `targets.py` |
@@ -29,6 +30,7 @@ A function may have the name of its file: `from mechreward.experiments.pruning i
 
 from mechreward.experiments.ablation import ablation, mlp_neurons
 from mechreward.experiments.ablation_beside import elsewhere, other_rankings, repair, rivals
+from mechreward.experiments.ablation_by_layer import ablation_by_layer
 from mechreward.experiments.certificate import claim_rows
 from mechreward.experiments.choice import find
 from mechreward.experiments.confidence import confidence_at_start
@@ -79,6 +81,7 @@ __all__ = [
     "Home",
     "Split",
     "ablation",
+    "ablation_by_layer",
     "best_dopamine",
     "both_patched",
     "by_share",

@@ -32,9 +32,11 @@ EXPERIMENT_IDS = {
     "transfer": "R12",
     "mlp_units": "R13",
     "steering": "R14",
+    "ablation_by_layer": "ablation_by_layer",
     "certificate": "certificate",
 }
-ALL = "all"  # every experiment of the paper, which has no certificates
+ALL = "all"  # every experiment of the paper but those apart
+APART = ("ablation_by_layer", "certificate")  # long, and asked for by name
 
 
 @dataclass(frozen=True)

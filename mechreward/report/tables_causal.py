@@ -57,6 +57,45 @@ def ablations(results: Results) -> Table:
     )
 
 
+def by_layer(results: Results) -> Table:
+    """The top 1% of every layer zeroed."""
+    rows = lacking(results.where(experiment="ablation_by_layer"), "draw")
+    by_place = pivot(rows, "site", "detail.op")
+    lines = []
+    for (site, _), cells in by_place.items():
+        without = cells.get(("value", "accuracy"))
+        if without is None:
+            continue
+        before = by_place.get((site, ""), {}).get(("baseline", "accuracy"))
+        change = cells.get(("value", "change"))
+        controls = [cells.get((arm, "accuracy")) for arm in ("matched", "random")]
+        texts = [cell(row, without.n) for row in (before, without, change, *controls)]
+        rank = f"{without.detail['rank']} of {without.detail['draws'] + 1}"
+        kl = cells.get(("value", "kl"))
+        beside = cells.get(("matched", "kl"))
+        meters = [NONE if row is None else interval(row, small) for row in (kl, beside)]
+        lines.append([site, *texts, rank, p_of(without, "p_holm"), *meters, str(without.n)])
+    return Table(
+        "The top 1% of every layer zeroed (the paper's Table 2 has layers 2 to 5, without matched "
+        "sets). p: McNemar's, after Holm over all lines. KL in nats per token on clean text; of "
+        "matched sets the mean, between the lowest and the highest.",
+        (
+            "at",
+            "accuracy before",
+            "without value",
+            "change",
+            "without matched",
+            "without random",
+            "rank",
+            "p",
+            "KL",
+            "KL of matched",
+            "n",
+        ),
+        lines,
+    )
+
+
 def damage(results: Results) -> Table:
     """R4: the damage meter of every ablation."""
     rows = [row for row in results.where(experiment="R4") if row.metric in ("kl", *METER)]
@@ -279,7 +318,7 @@ def patched(results: Results) -> Table:
     )
 
 
-TABLES = (ablations, damage, rankings, other_tasks, targets, below, same_damage, patched)
+TABLES = (ablations, by_layer, damage, rankings, other_tasks, targets, below, same_damage, patched)
 
 
 def _sets(row: Row) -> str:

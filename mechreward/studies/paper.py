@@ -16,6 +16,7 @@ from mechreward.experiments import Home
 from mechreward.experiments.choice import KINDS
 from mechreward.experiments.plan import (
     ALL,
+    APART,
     BUNDLED,
     Plan,
     experiment_ids,
@@ -37,7 +38,7 @@ MAIN_JOB = (probes, R2, R3, ablation, R7, R8)
 CHOICE = "R3"  # chooses the layers, which all else needs
 BETWEEN = "R12"  # compares homes with each other
 COPIED = "R13"  # made of the rows of others
-LONG = ("R14", "R4", "certificate")  # the longest first
+LONG = ("R14", "ablation_by_layer", "R4", "certificate")  # the longest first
 FLUSHED = partial(print, flush=True)
 
 
@@ -133,7 +134,7 @@ def in_order(names: Sequence[str]) -> list[str]:
     """The experiments that ids ask for, in the order they run."""
     wanted = []
     for name in (*EXPERIMENTS, BETWEEN):
-        if name in names or (ALL in names and name != "certificate"):
+        if name in names or (ALL in names and name not in APART):
             wanted.append(name)
     return wanted
 

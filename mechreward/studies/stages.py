@@ -11,6 +11,7 @@ from mechreward.base.streams import stream
 from mechreward.causal.certificate import Certificate, certify
 from mechreward.causal.effect import Effect, ablate
 from mechreward.experiments import Split
+from mechreward.experiments.ablation_by_layer import OP, TOP
 from mechreward.experiments.choice import KINDS
 from mechreward.experiments.rows import Detail, Row, Setting
 from mechreward.models.site import Site
@@ -307,6 +308,13 @@ def R14(study: Study) -> list[Row]:
     return _over_kinds(study, "R14", lambda kind: _both_directions(study, kind))
 
 
+def ablation_by_layer(study: Study) -> list[Row]:
+    """The value set of every layer zeroed."""
+    effects = {str(site): _effect_at(study, site) for site in study.sites}
+    setting = _setting(study, "ablation_by_layer", "")
+    return experiments.ablation_by_layer(effects, setting)
+
+
 def certificate(study: Study) -> list[Row]:
     """The claims about each kind's value set: one row a claim, with the number that decides
     it."""
@@ -345,8 +353,29 @@ EXPERIMENTS: Mapping[str, Callable[[Study], list[Row]]] = {
     "R10": R10,
     "R13": R13,
     "R14": R14,
+    "ablation_by_layer": ablation_by_layer,
     "certificate": certificate,
 }
+
+
+def _effect_at(study: Study, site: Site) -> Effect:
+    """The paper's share of a layer's neurons, zeroed beside their controls, kept."""
+
+    def make() -> Effect:
+        plan = study.plan
+        return ablate(
+            study.model,
+            plan.problems(study.task, "ablated"),
+            select(fitted(study, site), TOP),
+            ops=OP,
+            draws=plan.draws,
+            random_draws=plan.random_draws,
+            seed=plan.seed,
+            policy=plan.policy,
+            progress=f"zeroing value neurons at {site}",
+        )
+
+    return study.kept(f"effect-{site}.json", Effect, make)
 
 
 def _rankings(study: Study, kind: str) -> list[Row]:

@@ -408,6 +408,12 @@ def _steering(sizes: Sizes) -> Span:
     return total([(least + few_pairs, upper + patching)] * len(KINDS))
 
 
+def _by_layer(sizes: Sizes) -> Span:
+    one = ablation(sizes.ablated, 1, sizes.draws, sizes.random_draws)
+    fit = both(Work(fits=1))
+    return total([one, fit] * sizes.sites)
+
+
 def _certificate(sizes: Sizes) -> Span:
     """With the sizes of `certify` itself."""
     own = {"train": 80, "test": 80, "k": 16, "n": 200, "draws": 99, "pairs": 60}
@@ -429,5 +435,6 @@ EXPERIMENTS: Mapping[str, Callable[[Sizes], Span]] = {
     "R12": _transfer,
     "R13": lambda sizes: both(Work()),
     "R14": _steering,
+    "ablation_by_layer": _by_layer,
     "certificate": _certificate,
 }

@@ -50,6 +50,39 @@ def _not_about_value(results: Results, ablation: Row) -> str:
     return ""
 
 
+def by_layer(results: Results, kind: str, name: str) -> list[Finding]:
+    """The paper's Table 2, of every layer that was looked at."""
+    every = results.where(experiment="ablation_by_layer", arm="value", metric="accuracy")
+    rows = of(every, kind)
+    if not rows:
+        return []
+
+    told = []
+    lower = []
+    for row in rows:
+        detail = row.detail
+        layer = row.site.partition(".")[0]
+        change = results.where(
+            experiment="ablation_by_layer", arm="value", metric="change", site=row.site
+        )[0]
+        first = detail["rank"] == 1 and detail["draws"] >= RANKED and detail["matched"]
+        if detail["p_holm"] < LEVEL and first and change.estimate < 0:
+            lower.append(layer)
+        told.append(
+            f"{layer}: {change.interval} (p={detail['p_holm']:.2g}, rank {detail['rank']} of "
+            f"{detail['draws'] + 1})"
+        )
+
+    shown = f"at {', '.join(lower)}" if lower else "at none of these layers"
+    sentence = (
+        f"Zeroing the top 1% {name} costs more accuracy than every set matched in rms {shown}. "
+        f"Change of accuracy by layer, with McNemar's p after Holm over "
+        f"{len(every)} layers and kinds, and the rank among matched sets: "
+        f"{'; '.join(told)} ({cite(results, 'ablation_by_layer', kind)})."
+    )
+    return [Finding(bool(lower), sentence)]
+
+
 def rankings(results: Results, kind: str, name: str) -> list[Finding]:
     """R4: zeroing the value neurons beside zeroing as many of every other ranking."""
     rows = of(results.where(experiment="R4", metric="gap"), kind)
