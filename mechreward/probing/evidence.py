@@ -238,8 +238,7 @@ def held_p(train: Examples, test: Examples, neurons: np.ndarray, seed: int = 0) 
     """`evidence(train, test, neurons, seed=seed).few.p` alone, without all that is held beside."""
     read = _read(ValueProbe("mc", "linear"), train, test, _indices(neurons, train.x.shape[1]))
     rest = Known(test.known, test.group).left_over(np.column_stack([test.y, read]))
-    null = flipped(rest[:, 1], rest[:, 0], test.group, seed=seed)
-    return p_among(association(rest[:, 1], rest[:, 0]), null)
+    return _p_beyond(rest[:, 1], rest[:, 0], test.group, seed)
 
 
 def follows(data: Examples, known: Known | None = None) -> Float[np.ndarray, " width"]:
@@ -299,6 +298,11 @@ def reading_p(
     contributions come together, and p <= .01 came in 13% of made nulls and in 23% of null twins
     with noise for V-hat. Sets that were chosen on these rows look better than they are.
 
+    It is too small where facts have many columns and sets are large beside the problems. Noise that
+    stays alike in a problem, with step, position and prompt length as facts, has p <= .05 in 10%,
+    14%, 17%, 21% of 200 nulls of 40 problems for sets of 1, 3, 8, 16 neurons, and in 7%, 9%, 10% of
+    80 problems for 3, 9, 24. Sets of more neurons than rows have no meaningful p.
+
     Parameters
     ----------
     data : Examples
@@ -355,5 +359,8 @@ def _read(prototype: Probe, fit: Examples, held: Examples, few: np.ndarray) -> n
 def _beyond(a: np.ndarray, b: np.ndarray, group: np.ndarray, seed: int) -> Beyond:
     """The association of two columns that are left, held against flipped signs."""
     score = stats.cluster_bootstrap(association, [a, b], group, seed=seed)
-    null = flipped(a, b, group, seed=seed)
-    return Beyond(score, p_among(score.estimate, null))
+    return Beyond(score, _p_beyond(a, b, group, seed))
+
+
+def _p_beyond(a: np.ndarray, b: np.ndarray, group: np.ndarray, seed: int) -> float:
+    return p_among(association(a, b), flipped(a, b, group, seed=seed))
