@@ -224,7 +224,7 @@ def test_pairs_lie_far_apart_or_close_by():
 def said(rewards: str, ended: bool = True) -> Answers:
     reward = np.array([int(c) for c in rewards])
     yes = np.full(len(reward), True)
-    return Answers(reward, yes, yes & ended, reward + 5, ~yes)
+    return Answers(reward, yes, yes & ended, np.full(len(reward), 5), ~yes)
 
 
 def both(down: Answers, up: Answers) -> Answers:
@@ -276,10 +276,14 @@ def test_cause_needs_rank_and_draws():
     beaten = claims.causal(trial(zeros, ones, draws=(1.0,), planned=99))
     assert beaten.verdict == "fail" and "1 of 1 matched sets" in beaten.reason
     few = claims.causal(trial(zeros, ones, draws=(0.0,) * 19, planned=19))
-    assert few.verdict == "inconclusive" and "reach only p=0.05" in few.reason
-    assert "beyond 19 sets" in few.reason
+    assert few.verdict == "inconclusive" and "this site has 19" in few.reason
+    asked = claims.causal(trial(zeros, ones, draws=(0.0,) * 19, planned=19), asked=19)
+    assert "19 were asked for: run draws=99" in asked.reason
+    some = claims.causal(trial(zeros, ones, draws=(0.0,) * 5, planned=54))
+    assert "this site has 54" in some.reason and "5 sets" not in some.reason
     none = claims.causal(trial(zeros, ones, draws=(), planned=0))
-    assert none.verdict == "inconclusive" and "as many" in none.reason
+    assert none.verdict == "inconclusive" and "this site has 0" in none.reason
+    assert "nan" not in few.reason + none.reason
 
 
 def test_direction_is_told_and_does_not_decide():

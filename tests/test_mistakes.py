@@ -164,7 +164,7 @@ def test_sizes_of_tasks():
 # Sites
 
 
-@pytest.mark.parametrize("given", [3, 3.0, None, ("3", "mlp"), [3, "mlp"]], ids=repr)
+@pytest.mark.parametrize("given", [3, 3.0, None, b"1.mlp", ("3", "mlp"), [3, "mlp"]], ids=repr)
 def test_a_site_is_no_number(tiny_model, runs, recording, never, given: Any):
     one_line(lambda: mr.Site.parse(given), "a site must be Site or str", shown(given), "3.mlp")
     one_line(lambda: recording[given], "a site must be Site or str")

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import mechreward as mr
+from mechreward.base.files import write_json
 from mechreward.causal import claims, registration
 from mechreward.causal.certificate import Certificate
 from mechreward.causal.material import deal, key_of
@@ -97,6 +98,41 @@ def test_it_is_run_once(folder: Path, tmp_path: Path):
             assert made_in(here).read_bytes() == before
             made_in(here).unlink()
             (here / "out" / "certificate.json").unlink()
+
+
+@pytest.mark.parametrize("lost", [["registered-*.md", "measured.json"], ["measured.json"]])
+def test_a_certificate_that_is_there_was_run(folder: Path, tmp_path: Path, lost: list[str]):
+    shutil.copytree(folder, tmp_path / "copy")
+    out = tmp_path / "copy" / "out"
+    for pattern in lost:
+        for path in out.glob(pattern):
+            path.unlink()
+    before = made_in(tmp_path / "copy").read_bytes()
+    done = call("--registered", folder / "plan.json", "--out", out)
+    assert "it is run once" in str(done.exception)
+    assert made_in(tmp_path / "copy").read_bytes() == before
+
+
+def test_a_page_that_cannot_be_written_leaves_a_run(folder: Path, tmp_path: Path):
+    """Its certificate was shown: it is there, and marked."""
+    made = Registration.load(folder / "plan.json")
+    out = tmp_path / "out"
+    (out / f"registered-{made.hash[:8]}.md").mkdir(parents=True)
+    done = call("--registered", folder / "plan.json", "--out", out)
+    assert done.exit_code and (out / f"registered-{made.hash[:8]}.json").exists()
+    assert measured(out, "registrations") == [made.hash]
+    (out / f"registered-{made.hash[:8]}.json").unlink()
+    done = call("--registered", folder / "plan.json", "--out", out)
+    assert "it is run once" in str(done.exception)
+
+
+def test_a_list_of_problems_without_a_seal_was_changed(folder: Path, tmp_path: Path):
+    about = {"kind": "measured", "problems": [], "registrations": []}
+    (tmp_path / "measured.json").write_text(json.dumps(about))
+    with pytest.raises(mr.MechRewardError, match="no seal"):
+        measured(tmp_path)
+    done = call("--registered", folder / "plan.json", "--out", tmp_path)
+    assert "no seal" in str(done.exception)
 
 
 def test_a_folder_of_a_study_is_refused(folder: Path, tmp_path: Path):
@@ -244,6 +280,6 @@ def test_measured_problems_are_kept_together(plant, tmp_path: Path):
     remember(tmp_path, problems[:4])
     remember(tmp_path, problems[2:])
     assert measured(tmp_path) == [key_of(problem) for problem in problems]
-    (tmp_path / "measured.json").write_text('{"kind": "measured", "problems": 3}')
+    write_json(tmp_path / "measured.json", {"kind": "measured", "problems": 3})
     with pytest.raises(mr.MechRewardError, match="no list of measured problems"):
         measured(tmp_path)

@@ -138,6 +138,30 @@ def test_silence_under_steering_is_damage():
     assert found.numbers["damage_up"]["premature_rate"] == 0
 
 
+def test_silence_under_one_steering_alone_is_no_cause():
+    """Up changes nothing, so that the two steerings do not agree: what is left among sound answers
+    tells."""
+    up = answers([0, 1] * 20, [9, 12] * 20)
+    sound = answers([0] * 40, [10] * 40)
+    assert claims.causal(steered(sound, up)).verdict == "pass"
+    for broken in (
+        answers([0] * 40, [1] * 40, parsed=False),
+        answers([0] * 40, [4] * 40),
+        answers([0] * 40, [96] * 40, ended=False),
+    ):
+        found = claims.causal(steered(broken, up))
+        assert found.verdict == "fail" and "damage is the larger part" in found.reason
+        assert found.numbers["contrast"] == 0.5 and found.numbers["net"] == 0
+        assert found.numbers["p_holm_sound"] == {"reward": 1}
+    # Eight right answers become wrong, five of them silent: three alone cannot be told from chance,
+    # and half of the change is not excluded.
+    some = answers([0] * 16 + [0, 1] * 12, [10] * 40)
+    some = replace(some, parsed=np.arange(40) >= 10)
+    found = claims.causal(steered(some, up))
+    assert found.verdict == "inconclusive" and "which is not settled: run n=160" in found.reason
+    assert found.numbers["net"] == pytest.approx(3 / 40)
+
+
 def test_a_short_right_answer_is_no_damage():
     down, up = answers([0] * 20, [10] * 20), answers([1] * 20, [3] * 20)
     assert claims.specific(steered(down, up), PASSED, {}).verdict == "pass"

@@ -11,7 +11,16 @@ import numpy as np
 from mechreward import stats
 from mechreward.causal.controls import MATCHED
 from mechreward.causal.trials import MEASURES, Steered, differs, measured
-from mechreward.causal.verdict import LEVEL, MOVE, Claim, bounded, seen, spread, what_to_run
+from mechreward.causal.verdict import (
+    LEVEL,
+    MOVE,
+    SHARE,
+    Claim,
+    bounded,
+    seen,
+    spread,
+    what_to_run,
+)
 from mechreward.stats import Interval
 
 WORDS = {"reward": "accuracy", "back": "turning back"}  # what the measures are called
@@ -21,7 +30,11 @@ READS = 0.001
 
 
 def causal(
-    trial: Steered, seed: int = 0, error: float = float("nan"), p_reads: float = 0.0
+    trial: Steered,
+    seed: int = 0,
+    error: float = float("nan"),
+    p_reads: float = 0.0,
+    asked: int = 99,
 ) -> Claim:
     """Steering the set one standard deviation toward high V and toward low V makes a difference in
     how many answers are right or, where the task has it, in how many turn back, that damage and
@@ -29,36 +42,43 @@ def causal(
 
     The direction is reported and does not decide: a set that is read only to turn back may do harm
     by it. A change of the same sign shown under both steerings (both 95% intervals on one side of
-    0) is damage, whatever their difference. Zero and mean ablation stand beside it and do not
-    decide, as they need not move V.
+    0) is damage, whatever their difference; so is a difference of which less than half is left
+    where every problem counts as unmoved whose steered answers are not all sound (`Steered.sound`).
+    Zero and mean ablation stand beside it and do not decide, as they need not move V.
 
-    Pass: exact McNemar of up against down p <= .01 after Holm over both measures, and the
-    difference is larger, either way, than that of at least 99 matched sets that do not read V-hat.
-    Where it is the turning back alone, that is said, and the set has to read V-hat on held-out
-    problems too (`p_reads` <= `READS`): neurons may well decide to turn back by something else.
+    Pass: exact McNemar of up against down p <= .01 after Holm over both measures, of all answers
+    and of the sound ones, and the difference is larger, either way, than that of at least 99
+    matched sets that do not read V-hat. Where it is the turning back alone, that is said, and the
+    set has to read V-hat on held-out problems too (`p_reads` <= `READS`): neurons may well decide
+    to turn back by something else.
     Sets that read V-hat, matched ones and the best readers of all others, are no neutral controls:
     where one is not shown to move less, the set is causal and shares that with others. Fail:
     damage, neutral sets that move as much, or a difference of `MOVE` excluded either way.
 
     Sets are matched exactly on what the intervention does, the displacement; on rms as nearly as
     the site allows, and `error` (`causal.controls.Control`) says how nearly. Small sites have no 99
-    sets of equal rms, so that is said and does not decide (our choice).
+    sets of equal rms, so that is said and does not decide (our choice). `asked` draws (default 99)
+    were asked for, of which a site may have fewer.
     """
     measures = [m for m in MEASURES if m == "reward" or measured(trial.own, m).any()]
     p = {measure: differs(trial.own, measure) for measure in measures}
-    holm = dict(zip(p, stats.holm(np.array(list(p.values()))).tolist(), strict=True))
+    holm = _holm(p)
+    among_sound = {measure: differs(trial.own, measure, trial.sound) for measure in measures}
+    sound = _holm(among_sound)
     moves = []
     for measure in measures:
         reads = measure == "reward" or p_reads <= READS
-        moves.append(_move(trial, measure, holm[measure], reads, seed))
+        moves.append(_move(trial, measure, holm[measure], sound[measure], reads, seed))
     base = float(trial.base.reward.mean())
     down, up = measured(trial.own, "reward").mean(-1).tolist()
-    numbers: dict[str, Any] = spread("contrast", moves[0].contrast)
+    numbers: dict[str, Any] = spread("contrast", moves[0].contrast) | spread("net", moves[0].net)
     for move in moves[1:]:
         numbers |= spread(f"{move.measure}_contrast", move.contrast)
+        numbers |= spread(f"{move.measure}_net", move.net)
     numbers |= {
         "p_mcnemar": p,
         "p_holm": holm,
+        "p_holm_sound": sound,
         "p_rank": {move.measure: move.p_rank for move in moves},
         "largest_matched": {move.measure: move.largest for move in moves},
         "readers_that_move_as_far": {move.measure: move.shared for move in moves},
@@ -67,6 +87,7 @@ def causal(
         "detectable": seen(moves[0].contrast),
         "draws_run": trial.draws.shape[1],
         "draws": trial.planned,
+        "draws_asked": asked,
         "rms_match_error": error,
         "accuracy": base,
         "accuracy_down": down,
@@ -76,7 +97,7 @@ def causal(
         numbers[f"accuracy_{op}"] = float(answers.reward.mean())
     reason = f"accuracy {up:.2f} steered up, {down:.2f} down, {base:.2f} as it is"
     # The first measure that settles it, in this order: what passes, what is open, what fails.
-    order = ("pass", "few", "unread", "open", "damage", "others", "excluded")
+    order = ("pass", "few", "unread", "open", "unsound", "damage", "broken", "others", "excluded")
     first = min(moves, key=lambda move: order.index(move.reading))
     numbers["measure"] = first.measure
     reason += (
@@ -92,6 +113,7 @@ class _Move:
 
     measure: str
     contrast: Interval
+    net: Interval  # among sound answers
     p_rank: float
     as_far: int
     largest: float
@@ -99,11 +121,18 @@ class _Move:
     reading: str
 
 
-def _move(trial: Steered, measure: str, p: float, reads: bool, seed: int) -> _Move:
+def _holm(p: dict[str, float]) -> dict[str, float]:
+    return dict(zip(p, stats.holm(np.array(list(p.values()))).tolist(), strict=True))
+
+
+def _move(trial: Steered, measure: str, p: float, p_sound: float, reads: bool, seed: int) -> _Move:
     ids = np.array(trial.problems)
     base = measured(trial.base, measure)
     down, up = measured(trial.own, measure)
     moved = stats.paired_difference(up, down, ids, seed=seed)
+    net = stats.paired_difference(up * trial.sound, down * trial.sound, ids, seed=seed)
+    side = 1 if moved.estimate > 0 else -1
+    left = max(side * net.low, side * net.high)  # the most that sound answers may differ by
     row = MEASURES.index(measure)
     draws, readers = np.abs(trial.draws[row]), np.abs(trial.readers[row])
     as_far = int((draws >= abs(moved.estimate)).sum())
@@ -114,6 +143,10 @@ def _move(trial: Steered, measure: str, p: float, reads: bool, seed: int) -> _Mo
         reading = "excluded" if excluded else "open"
     elif all(c.low > 0 for c in changes) or all(c.high < 0 for c in changes):
         reading = "damage"
+    elif left < SHARE * abs(moved.estimate):
+        reading = "broken"
+    elif p_sound > LEVEL:
+        reading = "unsound"
     elif as_far and rank > LEVEL:
         reading = "others"
     elif rank > LEVEL:
@@ -124,6 +157,7 @@ def _move(trial: Steered, measure: str, p: float, reads: bool, seed: int) -> _Mo
     return _Move(
         measure,
         moved,
+        net,
         rank,
         as_far,
         float(max(draws, default=np.nan)),
@@ -147,17 +181,21 @@ def _causal_claim(
     if move.reading == "damage":
         reason += ": both steerings change it the same way, which is damage."
         return Claim("causal", "fail", reason, numbers)
+    if move.reading in ("broken", "unsound"):
+        left = f"{bounded(move.net)} of it is among answers that can be read and end in their time"
+        if move.reading == "broken":
+            return Claim("causal", "fail", f"{reason}; {left}: damage is the larger part.", numbers)
+        reason += f"; {left}, which is not settled: run n={4 * move.net.n}."
+        return Claim("causal", "inconclusive", reason, numbers)
     if move.reading == "others":
         reason += f"; {move.as_far} of {run} matched sets that do not read V-hat move it as far."
         return Claim("causal", "fail", reason, numbers)
+    if move.reading == "few":
+        return Claim("causal", "inconclusive", reason + _too_few(trial, numbers), numbers)
     reason += f", beyond {run} sets of equal displacement that do not read V-hat"
     if isfinite(error) and error > MATCHED:
         reason += f", rms not matched (error {error:.2f})"
     reason += f" (largest {move.largest:.2f})"
-    if move.reading == "few":
-        reason += f", which reach only p={move.p_rank:.2g}: a pass needs 99, so "
-        reason += "run draws=99, or certify a set for which this site has as many."
-        return Claim("causal", "inconclusive", reason, numbers)
     if move.reading == "unread":
         reason += f"; it is not shown to read V-hat (p={numbers['p_reads']:.2g} on held-out "
         reason += f"problems; {READS} is asked): settle "
@@ -170,3 +208,12 @@ def _causal_claim(
         others = f"{move.shared} of {trial.readers.shape[1]} other sets that read V-hat"
         reason = f"causal, shared: {others} are not shown to move it less; {reason}"
     return Claim("causal", "pass", f"{reason}.", numbers)
+
+
+def _too_few(trial: Steered, numbers: dict[str, Any]) -> str:
+    """Why there are no 99 sets, and what to do: the first few alone were run."""
+    sets, asked = trial.planned, numbers["draws_asked"]
+    text = "; a pass needs 99 sets of equal displacement that do not read V-hat, "
+    if sets < asked:
+        return f"{text}and this site has {sets}: certify another set, or other layers."
+    return f"{text}and {asked} were asked for: run draws=99."

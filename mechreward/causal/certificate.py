@@ -416,7 +416,7 @@ def by_steering(
         progress=progress,
     )
     error = float(np.mean([control.error for control in controls])) if controls else math.nan
-    cause = causal(trial, seed, error, p_reads)
+    cause = causal(trial, seed, error, p_reads, draws)
     cause.numbers.update(displacement=push.norm)
     shared = {arm: overlap_with(push, score) for arm, score in scores.items()}
     special = judge.specific(trial, cause, shared, seed)

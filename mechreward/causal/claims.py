@@ -18,14 +18,22 @@ from mechreward import stats
 from mechreward.causal.cause import causal
 from mechreward.causal.stability import FoundAgain
 from mechreward.causal.trials import FACTORS, Patched, Steered, contrast
-from mechreward.causal.verdict import LEVEL, MOVE, Claim, bounded, seen, spread, what_to_run
+from mechreward.causal.verdict import (
+    LEVEL,
+    MOVE,
+    SHARE,
+    Claim,
+    bounded,
+    seen,
+    spread,
+    what_to_run,
+)
 from mechreward.probing.evidence import Evidence
 from mechreward.stats import Interval
 
 FEWEST = 19  # draws that a rank of .05 needs
 PROBLEMS = 20  # to read: with 15, p <= .01 comes in 4 to 7% of nulls (our choice)
 READ = 0.2  # Spearman with V-hat that is worth having
-SHARE = 0.5  # part of a larger change that has to be the set's own
 
 
 def decodable(evidence: Evidence) -> Claim:
@@ -38,8 +46,8 @@ def decodable(evidence: Evidence) -> Claim:
     problem, the log-probability so far or the length to come (p > .01) is not told apart from that:
     these lie in the future or may be the value itself, so it neither passes nor fails (our choice).
     Fewer than 20 problems settle nothing. What is taken off is smooth in position and prompt
-    length, and adds up: neurons that know a jump of prompt length, or steps of long prompts alone,
-    can pass where V-hat follows the same.
+    length, and adds up: neurons that know a jump of prompt length, steps of long prompts alone, or
+    a counter that begins again, such as position modulo 4, can pass where V-hat follows the same.
     """
     few, p = evidence.few.score, evidence.few.p
     see = seen(few)
@@ -122,9 +130,8 @@ def sparse(evidence: Evidence) -> Claim:
 def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int = 0) -> Claim:
     """What the steering moves is not damage, and no other set moves as much.
 
-    Pass: at least half of the contrast is left when every problem counts as unmoved whose answer
-    cannot be read (silence is not), does not end, or is wrong and ends before any clean answer
-    does; and the contrast exceeds that of the next-token and of the
+    Pass: at least half of the contrast is left when every problem counts as unmoved whose answers
+    are not all sound (`Steered.sound`); and the contrast exceeds that of the next-token and of the
     magnitude-ranked neurons outside the set, at the same displacement, and that of those and of
     three matched sets strengthened to the same KL on clean text. A control that does not do such
     damage at `FACTORS`' largest displacement has no such arm, and that is said.
@@ -132,9 +139,7 @@ def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int
     n, ids = len(trial.problems), np.array(trial.problems)
     measure = cause.numbers.get("measure", "reward")
     each = _forward(contrast(trial.own, measure))
-    early = trial.own.premature(trial.base)
-    sound = (trial.own.sound & ~early).all(0)
-    net = stats.cluster_bootstrap(np.mean, each * sound, ids, seed=seed, span=(-1, 1))
+    net = stats.cluster_bootstrap(np.mean, each * trial.sound, ids, seed=seed, span=(-1, 1))
     kept = net.estimate / each.mean() if each.mean() else float("nan")
     beyond: dict[str, Interval] = {}
     for arm, answers in trial.rivals.items():

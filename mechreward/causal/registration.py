@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mechreward.base.errors import MechRewardError, require
-from mechreward.base.files import digest, read_json, write_json
+from mechreward.base.files import digest, read_json, read_seal, write_json
 from mechreward.causal import cause, certificate, claims, controls, material, trials, verdict
 from mechreward.causal.material import key_of
 from mechreward.probing import evidence
 from mechreward.probing.neurons import NeuronSet
-from mechreward.stats import beyond
+from mechreward.stats import beyond, intervals
 from mechreward.tasks import Problem, Task
 
 MEASURED = "measured.json"
@@ -167,16 +167,19 @@ def register(
 
 
 def thresholds() -> dict[str, float]:
-    """Every level and size that a verdict depends on."""
-    return {
+    """The levels and sizes that verdicts depend on."""
+    at_kl = {f"displacement {n} at one KL": factor for n, factor in enumerate(trials.FACTORS)}
+    return at_kl | {
         "level": verdict.LEVEL,
         "worth moving": verdict.MOVE,
         "worth reading": claims.READ,
-        "share": claims.SHARE,
+        "share": verdict.SHARE,
         "fewest draws": claims.FEWEST,
         "rms matched": controls.MATCHED,
         "readers": certificate.READERS,
-        "largest displacement": trials.FACTORS[-1],
+        "sets at one KL": trials.STRONGER,
+        "gap of a pair": trials.GAP,
+        "like states": trials.ALIKE,
         "smallest gap": evidence.SMALLEST_GAP,
         "smallest Spearman": evidence.SMALLEST_SPEARMAN,
         "shown beyond a fact": evidence.SHOWN,
@@ -185,6 +188,8 @@ def thresholds() -> dict[str, float]:
         "levels": beyond.LEVELS,
         "ridge": beyond.RIDGE,
         "flips": beyond.FLIPS,
+        "flips of a target": evidence.REFITTED,
+        "fewest clusters": intervals.FEW,
         "neutral": certificate.NEUTRAL,
         "reads to turn back": cause.READS,
         "sets drawn at most": certificate.MOST_DRAWN,
@@ -199,11 +204,19 @@ def known_by(task: Task, seed: int) -> str:
 
 def measured(folder: Path | str, what: str = "problems") -> list[str]:
     """`key_of` all problems that were measured in a folder, or the hashes of the `registrations`
-    that were run there."""
+    that were run there.
+
+    Raises
+    ------
+    MechRewardError
+        A list that is damaged, was changed, or bears no seal.
+    """
     path = Path(folder) / MEASURED
     if not path.exists():
         return []
     data = read_json(path, "list of measured problems")
+    sealed = read_seal(path, "list of measured problems")
+    require(bool(sealed), f"{path} was changed: it has no seal, and every such list is written so.")
     keys = data.get(what)
     if data.get("kind") != "measured" or not isinstance(keys, list):
         raise MechRewardError(f"{path} holds no list of measured problems.")

@@ -10,7 +10,7 @@ from math import inf
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mechreward import stats
 from mechreward.base import streams
@@ -79,6 +79,12 @@ class Steered:
     planned: int
     kl: dict[str, float]
     factor: dict[str, float]
+
+    @property
+    def sound(self) -> Bool[np.ndarray, " problem"]:
+        """Whether both steered answers can be read (silence cannot), end by themselves, and are not
+        wrong before any clean answer ends."""
+        return np.all(self.own.sound & ~self.own.premature(self.base), axis=0)
 
 
 def measured(answers: Answers, measure: str) -> Float[np.ndarray, "*row"]:
@@ -416,9 +422,12 @@ def _ranked(
     return draws, damage, bool(open_.any())
 
 
-def differs(answers: Answers, measure: str) -> float:
-    """McNemar's exact p of a measure under strength -1 against +1."""
-    down, up = measured(answers, measure).astype(int)
+def differs(
+    answers: Answers, measure: str, among: Bool[np.ndarray, " problem"] | bool = True
+) -> float:
+    """McNemar's exact p of a measure under strength -1 against +1, of answers [2 problem], of all
+    problems or `among` some."""
+    down, up = measured(answers, measure).astype(int) * among
     return stats.mcnemar(down, up)
 
 

@@ -17,6 +17,7 @@ CLAIMS = ("decodable", "sparse", "causal", "specific", "sufficient", "stable")
 VERDICTS = ("pass", "fail", "inconclusive", "not run")
 LEVEL = 0.01  # of a rank among draws (99 reach it), of sign flips and of steering after Holm
 MOVE = 0.1  # difference in accuracy between steering down and up that is worth having
+SHARE = 0.5  # part of a larger change that has to be the set's own
 
 
 @dataclass(frozen=True)

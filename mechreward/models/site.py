@@ -142,7 +142,7 @@ def all_sites(
 def parse_sites(model: Any, sites: Any) -> list[Site]:
     """One or several sites in any written form, checked against the model, without repeats."""
     listed: list[Any] = [sites]
-    if isinstance(sites, Iterable) and not isinstance(sites, str):
+    if isinstance(sites, Iterable) and not isinstance(sites, (str, bytes)):
         listed = list(sites)
     require(bool(listed), "no site was given; a site is written as in 3.resid_post.")
     return _checked(model, list(dict.fromkeys(Site.parse(site) for site in listed)))

@@ -238,8 +238,7 @@ def held_p(train: Examples, test: Examples, neurons: np.ndarray, seed: int = 0) 
     """`evidence(train, test, neurons, seed=seed).few.p` alone, without all that is held beside."""
     read = _read(ValueProbe("mc", "linear"), train, test, _indices(neurons, train.x.shape[1]))
     rest = Known(test.known, test.group).left_over(np.column_stack([test.y, read]))
-    null = flipped(rest[:, 1], rest[:, 0], test.group, seed=seed)
-    return p_among(association(rest[:, 1], rest[:, 0]), null)
+    return _p_beyond(rest[:, 1], rest[:, 0], test.group, seed)
 
 
 def follows(data: Examples, known: Known | None = None) -> Float[np.ndarray, " width"]:
@@ -299,6 +298,13 @@ def reading_p(
     contributions come together, and p <= .01 came in 13% of made nulls and in 23% of null twins
     with noise for V-hat. Sets that were chosen on these rows look better than they are.
 
+    What the facts tell is taken off every target once more after its signs are flipped, and off the
+    observed one alike: what is left of a target is bound to the facts, and its problems tell of
+    each other by that, which a flip undoes (compare Freedman and Lane 1983 for permutations).
+    Noise that stays alike in a problem, with step, position and prompt length as facts, has
+    p <= .05 in 4 to 6% and p <= .01 in 0 to 1% of 400 nulls of 40 problems, for sets of 1 to 24
+    neurons; without that it had 10 to 28%.
+
     Parameters
     ----------
     data : Examples
@@ -311,7 +317,18 @@ def reading_p(
     Returns
     -------
     array [set]
+        1 for a set of as many neurons as there are rows outside the largest problem: it reads
+        whatever it is fitted to.
+
+    Raises
+    ------
+    MechRewardError
+        Sets that are none, or activations that are NaN or infinite.
     """
+    width = data.x.shape[1]
+    checked = [_indices(np.array(neurons), width) for neurons in sets]
+    finite = bool(np.isfinite(data.x.numpy()).all())
+    require(finite, "activations hold NaN or infinity: leave such rows out.")
     known = Known(data.known, data.group)
     rest = known.left_over(np.column_stack([data.y, data.x.numpy()]))
     y, x = rest[:, :1], rest[:, 1:]
@@ -319,15 +336,19 @@ def reading_p(
     count = len(problems.sizes)
     # A fit is linear in its target, and a flipped target is the sum of what its problems hold, each
     # with a sign: so what each problem adds to the read-out serves all flips.
-    parts = y * (problems.member[:, None] == np.arange(count))
+    parts = known.taken_off(y * (problems.member[:, None] == np.arange(count)))
+    squares = parts.T @ parts
     flips = np.vstack([np.ones(count), signs(count, REFITTED, seed)])
     p_values = []
-    for neurons in sets:
-        few = x[:, list(neurons)]
+    for neurons in checked:
+        if len(neurons) >= len(y) - problems.sizes.max():
+            p_values.append(1.0)
+            continue
+        few = x[:, neurons]
         left = few @ np.linalg.pinv(few.T @ few)
         read = parts - left_out(parts - left @ (few.T @ parts), left, few, data.group)
         together = (flips @ (parts.T @ read) * flips).sum(1)
-        squared = (flips @ (read.T @ read) * flips).sum(1) * np.square(y).sum()
+        squared = (flips @ (read.T @ read) * flips).sum(1) * (flips @ squares * flips).sum(1)
         scores = together / np.where(squared > 0, np.sqrt(squared.clip(0)), np.inf)
         p_values.append(p_among(scores[0], scores[1:]))
     return np.array(p_values, float)
@@ -355,5 +376,8 @@ def _read(prototype: Probe, fit: Examples, held: Examples, few: np.ndarray) -> n
 def _beyond(a: np.ndarray, b: np.ndarray, group: np.ndarray, seed: int) -> Beyond:
     """The association of two columns that are left, held against flipped signs."""
     score = stats.cluster_bootstrap(association, [a, b], group, seed=seed)
-    null = flipped(a, b, group, seed=seed)
-    return Beyond(score, p_among(score.estimate, null))
+    return Beyond(score, _p_beyond(a, b, group, seed))
+
+
+def _p_beyond(a: np.ndarray, b: np.ndarray, group: np.ndarray, seed: int) -> float:
+    return p_among(association(a, b), flipped(a, b, group, seed=seed))

@@ -73,9 +73,11 @@ def certify_in(
             neurons = find(model, task, kind, seed=seed, **how, **size)
             neurons.save(out / "neurons.json")
         remember(out, deal(task, sizes, neurons.by_recipe).all)
-        kept = _kept(out / "certificate", certify(model, task, neurons, policy=policy, **sizes))
+        certificate = certify(model, task, neurons, policy=policy, **sizes)
+        certificate.save(out / NAME)
+        page = _page(out / NAME, certificate)
     rmtree(parts, ignore_errors=True)
-    return kept
+    return certificate, page
 
 
 def certify_registered(
@@ -117,7 +119,8 @@ def certify_registered(
     name = f"registered-{registration.hash[:8]}"
     with held(out / NAME, wait=False):
         require(
-            registration.hash not in measured(out, "registrations"),
+            registration.hash not in measured(out, "registrations")
+            and not (out / f"{name}.json").exists(),
             f"{out} holds the certificate of this registration, {name}.json: it is run once.",
         )
         neurons, sizes = registration.neurons, registration.sizes
@@ -130,12 +133,12 @@ def certify_registered(
             "made": registration.made,
             "passed_over": problems.passed_over,
         }
-        kept = _kept(out / name, replace(certificate, registered=mark))
+        certificate = replace(certificate, registered=mark)
+        certificate.save(out / f"{name}.json")
+        # Before the page: who has the certificate has seen it, whatever becomes of the page.
         remember(out, run=registration.hash)
-        return kept
+        return certificate, _page(out / name, certificate)
 
 
-def _kept(path: Path, certificate: Certificate) -> tuple[Certificate, Path]:
-    """Write certificate and page beside each other."""
-    certificate.save(path.with_suffix(".json"))
-    return certificate, write_atomic(path.with_suffix(".md"), certificate.page())
+def _page(path: Path, certificate: Certificate) -> Path:
+    return write_atomic(path.with_suffix(".md"), certificate.page())
