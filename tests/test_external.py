@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from verifiers import v1
 
 import mechreward as mr
 from mechreward.base.errors import MechRewardError
@@ -125,6 +126,12 @@ def episode(runs: Rollouts, number: int) -> dict[str, Any]:
 def test_traces_of_verifiers(runs: Rollouts, tiny_model, tmp_path: Path):
     rows = [episode(runs, number) for number in range(len(runs))]
     same(quietly(lines(tmp_path / "t.jsonl", rows), tiny_model, PROBLEMS, logprobs="before"), runs)
+    # The same as the installed package writes it.
+    for row in rows:
+        (trace,) = row["traces"]
+        trace |= {"task": row["task"], "agent": {"config": {}}}
+    kept = [json.loads(v1.WireEpisode.model_validate(row).model_dump_json()) for row in rows]
+    same(quietly(lines(tmp_path / "t.jsonl", kept), tiny_model, PROBLEMS, logprobs="before"), runs)
     plain = episode(runs, 0)
     for node in plain["traces"][0]["nodes"]:
         node["token_ids"], node["mask"] = [], []

@@ -11,12 +11,15 @@ from mechreward.tasks.answers import Check
 from mechreward.tasks.base import Problem
 from mechreward.tasks.text_task import TextTask
 
+OWN = ("prompt", "prompts", "completion", "completions")  # arguments that are no columns
+
 
 def trl_reward(function: Callable[..., Any], *, conversation: bool = False) -> Check:
     """A reward function as TRL's trainers take it, as `verify=` of a `TextTask`.
 
     It is called with one prompt and one completion, and with the columns of the problem's row as
-    lists of one. A reward of 1 is right.
+    lists of one; a column `prompt`, `prompts` or `completions` is not passed on, as in TRL. A
+    reward of 1 is right.
 
     Parameters
     ----------
@@ -29,7 +32,9 @@ def trl_reward(function: Callable[..., Any], *, conversation: bool = False) -> C
     def check(problem: Problem, text: str) -> float | None:
         completion: Any = [{"role": "assistant", "content": text}] if conversation else text
         prompt: Any = problem.prompt
-        columns = {name: [value] for name, value in problem.info.get("columns", {}).items()}
+        task: Any = problem.task
+        row = task.columns[problem.id]
+        columns = {name: [value] for name, value in row.items() if name not in OWN}
         rewards = function(prompts=[prompt], completions=[completion], **columns)
         require(
             isinstance(rewards, list | tuple) and len(rewards) == 1,
@@ -42,25 +47,33 @@ def trl_reward(function: Callable[..., Any], *, conversation: bool = False) -> C
     return check
 
 
-def taskset(tasks: Any, **options: Any) -> TextTask:
+def taskset(tasks: Any, answer: str = "answer", **options: Any) -> TextTask:
     """A taskset of verifiers (v1) as a task: single answers, scored by its reward functions.
 
     Parameters
     ----------
     tasks : verifiers.v1.Taskset, or an iterable of its tasks
-        Those without tools, containers and judges.
+        Those without tools, containers and judges, and with an end.
+    answer : str, default "answer"
+        The field of a task's data that holds its gold answer, for `tasks.validate`; the data need
+        not have it.
     **options
         Of `TextTask`: `max_tokens`, `steps`, `name`.
 
     Raises
     ------
     MechRewardError
-        verifiers is not installed, or a task that needs more than a text to be scored.
+        verifiers is not installed, an endless taskset, or a task that needs more than one prompt
+        and one text to be scored.
     """
     try:
         from verifiers import v1  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MechRewardError("a taskset needs verifiers: pip install verifiers.") from error
+    require(
+        getattr(tasks, "bounded", True),
+        "the taskset has no end: give some of it, such as tasks.take(200).",
+    )
     rows = []
     known: dict[int, Any] = {}
     loaded: Iterable[Any] = tasks
@@ -70,11 +83,17 @@ def taskset(tasks: Any, **options: Any) -> TextTask:
             not task.NEEDS_CONTAINER and data.image is None,
             f"task {number} needs a container; only tasks scored by the text alone can be taken.",
         )
-        messages = [{"role": "user", "content": data.prompt_text}]
+        given = data.prompt
+        if isinstance(given, str) or given is None:
+            messages = [{"role": "user", "content": given or ""}]
+        else:
+            messages = [{"role": turn.role, "content": turn.content} for turn in given]
+        texts = all(isinstance(turn["content"], str) and turn["content"] for turn in messages)
+        require(texts, f"task {number} has no prompt of text alone.")
         if data.system_prompt:
             messages.insert(0, {"role": "system", "content": data.system_prompt})
         known[number] = task
-        rows.append({"question": messages, "answer": f"row {number}"})
+        rows.append({"question": messages, "answer": str(getattr(data, answer, number))})
 
     def check(problem: Problem, text: str) -> float:
         task = known[problem.info["row"]]

@@ -98,6 +98,7 @@ class TextTask(Task):
         self.chat = system is not None if chat is None else chat
         self.cut = cut_of(steps)
         self.known: dict[str, list[Problem]] = {part: [] for part in SPLITS}
+        self.columns: dict[str, Row] = {}  # by problem id: what reward functions ask for
         answers = self._read(rows_of(rows), prompt, answer, split, difficulty)
         self.verdict_of = verifier(verify, answers, seconds)
         self.gold = "\\boxed{{{}}}" if verify == "math" else "{}"  # how an answer is written
@@ -136,6 +137,7 @@ class TextTask(Task):
                 part = str(entry(row, split, number))
                 one_of(f"split of row {number}", part, SPLITS)
             self.known[part or split_of(problem.id)].append(problem)
+            self.columns[problem.id] = row
             answers[f"row {number}"] = gold
         if self.known["train"] and not self.known["validation"]:
             self._hold_out()
