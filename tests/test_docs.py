@@ -207,6 +207,9 @@ def test_every_part_of_an_archive_has_its_page(tmp_path: Path) -> None:
     done = write_pages(Archive(Results(manifest, tuple(ROWS[1:3]))), tmp_path)
     assert [path.name for path in done] == ["results.md"]
     assert "Written by `mechreward paper R2`" in done[0].read_text(encoding="utf-8")
+    rows = Results(manifest, tuple(ROWS[1:3]))
+    done = write_pages(Archive(rows, real=rows), tmp_path / "both")
+    assert [path.parent.name for path in done] == ["both", "real"]
     with pytest.raises(MechRewardError, match="the archive holds no results"):
         write_pages(Archive(), tmp_path / "none")
 

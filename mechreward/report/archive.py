@@ -39,12 +39,15 @@ class Archive:
         What `mechreward paper`, `calibrate` and `bench` left in their `results.json`.
     certificates
         Claims that `mechreward certify` tried, as rows of the experiment `certify`.
+    real
+        What `mechreward paper` left for the words models, which are real language models.
     """
 
     paper: Results | None = None
     calibration: Results | None = None
     bench: Results | None = None
     certificates: Results | None = None
+    real: Results | None = None
 
     @property
     def rows(self) -> list[Row]:
@@ -134,6 +137,7 @@ def main(
     calibration: Path | None = typer.Option(None, help="That of `mechreward calibrate`."),
     bench: Path | None = typer.Option(None, help="That of `mechreward bench`."),
     certificate: list[Path] = typer.Option([], help="A certificate.json of `mechreward certify`."),
+    real: Path | None = typer.Option(None, help="results.json of `paper` on the words models."),
     out: Path = typer.Option(FILE, help="The file."),
 ) -> None:
     """Pack the rows of finished runs into one file."""
@@ -143,6 +147,7 @@ def main(
         Results.load(calibration) if calibration else None,
         Results.load(bench) if bench else None,
         certified(certificates) if certificates else None,
+        Results.load(real) if real else None,
     )
     archive.pack(out)
     size = out.stat().st_size / 1e6

@@ -20,7 +20,8 @@ def write_pages(archive: Archive, out: Path | str) -> list[Path]:
     archive
         The rows.
     out
-        Folder for `results.md`, `calibration.md`, `performance.md`, and `pictures/`.
+        Folder for `results.md`, `real/results.md` (the words models), `calibration.md` and
+        `performance.md`, each with a folder `pictures`.
 
     Returns
     -------
@@ -34,9 +35,10 @@ def write_pages(archive: Archive, out: Path | str) -> list[Path]:
     """
     out = Path(out)
     written = []
-    if archive.paper:
-        by = archive.paper.manifest.get("command", "mechreward paper")
-        written.append(write_page(archive.paper, out / "results.md", by))
+    for results, path in ((archive.paper, out), (archive.real, out / "real")):
+        if results:
+            by = results.manifest.get("command", "mechreward paper")
+            written.append(write_page(results, path / "results.md", by))
     if archive.calibration:
         written.append(calibration_page.page(archive.calibration, out / "calibration.md"))
     if archive.bench:
