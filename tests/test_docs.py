@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shlex
 from math import isnan, nan
 from pathlib import Path
 
@@ -42,6 +43,29 @@ def test_the_code_of_a_page_runs(
         exec(compile(block, page, "exec"), names)
 
 
+def test_the_page_of_a_real_model_runs(
+    real_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python and commands, block by block, as somebody types them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    page = "docs/your-model.md"
+    text = (ROOT / page).read_text()
+    names: dict[str, object] = {}
+    kinds = set()
+    for kind, block in re.findall(r"```(python|bash)\n(.*?)```", text, re.DOTALL):
+        kinds.add(kind)
+        if kind == "python":
+            exec(compile(block, page, "exec"), names)
+            continue
+        for line in block.splitlines():
+            command, *words = shlex.split(line)
+            assert command == "mechreward"
+            done = CliRunner().invoke(app, words)
+            assert done.exit_code == 0, done.output
+    assert kinds == {"python", "bash"}
+
+
 def test_ten_lines_are_no_more() -> None:
     (first,) = [
         block for block in blocks("docs/hooks.md") if "attached:" in block and "steered" in block
@@ -50,7 +74,9 @@ def test_ten_lines_are_no_more() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_notebook_runs(path: Path, tmp_path: Path) -> None:
+def test_notebook_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if "words-base" in path.read_text():
+        request.getfixturevalue("real_model")
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
