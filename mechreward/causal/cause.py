@@ -42,15 +42,16 @@ def causal(
 
     The direction is reported and does not decide: a set that is read only to turn back may do harm
     by it. A change of the same sign shown under both steerings (both 95% intervals on one side of
-    0) is damage, whatever their difference; so is a difference of which less than half is left
-    where every problem counts as unmoved whose steered answers are not all sound (`Steered.sound`).
-    Zero and mean ablation stand beside it and do not decide, as they need not move V.
+    0) is damage, whatever their difference; so is a difference of which less than half is left when
+    every problem counts as unmoved of which a steered answer cannot be read, does not end, or is
+    wrong and ends before any clean answer does. Zero and mean ablation stand beside it and do not
+    decide, as they need not move V.
 
-    Pass: exact McNemar of up against down p <= .01 after Holm over both measures, of all answers
-    and of the sound ones, and the difference is larger, either way, than that of at least 99
-    matched sets that do not read V-hat. Where it is the turning back alone, that is said, and the
-    set has to read V-hat on held-out problems too (`p_reads` <= `READS`): neurons may well decide
-    to turn back by something else.
+    Pass: exact McNemar of up against down p <= .01 after Holm over both measures, with those
+    problems and without what they moved, and the difference is larger, either way, than that of at
+    least 99 matched sets that do not read V-hat. Where it is the turning back alone, that is said,
+    and the set has to read V-hat on held-out problems too (`p_reads` <= `READS`): neurons may well
+    decide to turn back by something else.
     Sets that read V-hat, matched ones and the best readers of all others, are no neutral controls:
     where one is not shown to move less, the set is causal and shares that with others. Fail:
     damage, neutral sets that move as much, or a difference of `MOVE` excluded either way.
