@@ -42,10 +42,11 @@ def causal(
 
     The direction is reported and does not decide: a set that is read only to turn back may do harm
     by it. A change of the same sign shown under both steerings (both 95% intervals on one side of
-    0) is damage, whatever their difference; so is a difference of which less than half is left when
-    every problem counts as unmoved of which a steered answer cannot be read, does not end, or is
-    wrong and ends before any clean answer does. Zero and mean ablation stand beside it and do not
-    decide, as they need not move V.
+    0) is damage, whatever their difference; so is a difference that is shown not to be half left
+    (95% interval) when every problem counts as unmoved of which a steered answer cannot be read,
+    does not end, or is wrong and ends before any clean answer does. Where half is not excluded,
+    less of it passes here and is left to `specific`. Zero and mean ablation stand beside it and do
+    not decide, as they need not move V.
 
     Pass: exact McNemar of up against down p <= .01 after Holm over both measures, with those
     problems and without what they moved, and the difference is larger, either way, than that of at

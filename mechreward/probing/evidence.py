@@ -303,7 +303,8 @@ def reading_p(
     each other by that, which a flip undoes (compare Freedman and Lane 1983 for permutations).
     Noise that stays alike in a problem, with step, position and prompt length as facts, has
     p <= .05 in 4 to 6% and p <= .01 in 0 to 1% of 400 nulls of 40 problems, for sets of 1 to 24
-    neurons; without that it had 10 to 28%.
+    neurons; without that it had 10 to 28%. It is no such test of few problems, or where a few have
+    most of the states.
 
     Parameters
     ----------
