@@ -124,7 +124,7 @@ def _holds_a_run(out: Path) -> bool:
 
 def _check_fresh(out: Path, name: str, registration: Registration) -> None:
     """Raise MechRewardError if a folder shows that a registration was run there."""
-    there = any((out / f"{name}{ending}").exists() for ending in (".json", ".md"))
+    there = any((out / f"{name}{ending}").is_file() for ending in (".json", ".md"))
     require(
         not there and registration.hash not in measured(out, "registrations"),
         f"{out} holds the certificate of this registration, {name}.json: it is run once.",
