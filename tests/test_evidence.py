@@ -180,9 +180,11 @@ def test_sets_that_are_none_are_refused(neurons):
 
 def test_broken_activations_are_refused():
     data = beside_facts(0)
+    target = replace(data, y=np.where(np.arange(len(data.y)) == 2, np.inf, data.y))
     data.x[3, 1] = float("nan")
-    with pytest.raises(MechRewardError, match="NaN or infinity"):
-        reading_p(data, [[0]])
+    for broken in (data, target):
+        with pytest.raises(MechRewardError, match="NaN or infinity"):
+            reading_p(broken, [[0]])
 
 
 def test_a_set_that_reads_is_called_a_reader_and_the_others_are_not():
