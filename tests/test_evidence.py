@@ -151,7 +151,7 @@ def beside_facts(seed: int, problems: int = 40, width: int = 24) -> Examples:
 
 def test_large_sets_beside_facts_of_many_columns_keep_the_level():
     """150 nulls for each size: 17 or more at .05 have p = 1e-3 each. Before what the facts tell was
-    taken off the flipped targets too, 24 neurons had 43."""
+    taken off the flipped targets too, 24 neurons had 42."""
     sets = [range(k) for k in (1, 8, 24)]
     p = np.array([reading_p(beside_facts(seed), sets, seed) for seed in range(150)])
     assert ((p <= 0.05).sum(0) < 17).all(), (p <= 0.05).sum(0)
@@ -180,9 +180,11 @@ def test_sets_that_are_none_are_refused(neurons):
 
 def test_broken_activations_are_refused():
     data = beside_facts(0)
+    target = replace(data, y=np.where(np.arange(len(data.y)) == 2, np.inf, data.y))
     data.x[3, 1] = float("nan")
-    with pytest.raises(MechRewardError, match="NaN or infinity"):
-        reading_p(data, [[0]])
+    for broken in (data, target):
+        with pytest.raises(MechRewardError, match="NaN or infinity"):
+            reading_p(broken, [[0]])
 
 
 def test_a_set_that_reads_is_called_a_reader_and_the_others_are_not():

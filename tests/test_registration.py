@@ -100,17 +100,32 @@ def test_it_is_run_once(folder: Path, tmp_path: Path):
             (here / "out" / "certificate.json").unlink()
 
 
-@pytest.mark.parametrize("lost", [["registered-*.md", "measured.json"], ["measured.json"]])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["registered-*.md", "measured.json"],
+        ["measured.json"],
+        ["registered-*.json", "measured.json"],
+    ],
+)
 def test_a_certificate_that_is_there_was_run(folder: Path, tmp_path: Path, lost: list[str]):
     shutil.copytree(folder, tmp_path / "copy")
     out = tmp_path / "copy" / "out"
     for pattern in lost:
         for path in out.glob(pattern):
             path.unlink()
-    before = made_in(tmp_path / "copy").read_bytes()
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     done = call("--registered", folder / "plan.json", "--out", out)
     assert "it is run once" in str(done.exception)
-    assert made_in(tmp_path / "copy").read_bytes() == before
+    for name, content in before.items():
+        assert (out / name).read_bytes() == content
+
+
+def test_a_registration_may_lie_in_its_folder(folder: Path, tmp_path: Path):
+    """Under the name that a study's plan has."""
+    shutil.copy(folder / "plan.json", tmp_path / "plan.json")
+    done = call("--registered", tmp_path / "plan.json", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
 
 
 def test_a_page_that_cannot_be_written_leaves_a_run(folder: Path, tmp_path: Path):

@@ -162,6 +162,62 @@ def test_silence_under_one_steering_alone_is_no_cause():
     assert found.numbers["net"] == pytest.approx(3 / 40)
 
 
+def changed(lost: int, silent: int, n: int = 200, draws: float = 0.0) -> Steered:
+    """Half of the answers are right as they are; down loses so many of these, of which some are
+    silent."""
+    up = answers([0, 1] * (n // 2), [9, 12] * (n // 2))
+    right = np.flatnonzero(up.reward)[:lost]
+    reward = up.reward.copy()
+    reward[right] = 0
+    parsed = np.ones(n, bool)
+    parsed[right[:silent]] = False
+    trial = steered(replace(up, reward=reward, parsed=parsed, length=np.full(n, 10)), up)
+    return replace(trial, draws=np.full((2, 99), draws))
+
+
+@pytest.mark.parametrize(("lost", "silent"), [(40, 28), (30, 22), (20, 12)])
+def test_a_difference_that_is_mostly_damage_is_no_pass(lost: int, silent: int):
+    found = claims.causal(changed(lost, silent))
+    assert found.verdict == "inconclusive" and "which is not settled" in found.reason
+    assert claims.causal(changed(lost, lost // 4)).verdict == "pass"
+
+
+def test_damage_does_not_lift_a_set_over_its_controls():
+    """.30 in all, .15 of it sound; controls move .25."""
+    found = claims.causal(changed(60, 30, draws=0.25))
+    assert found.verdict == "fail" and "matched sets" in found.reason
+    passed = claims.causal(changed(60, 20, draws=0.15))
+    assert passed.verdict == "pass" and "0.20 [" in passed.reason and "can be read" in passed.reason
+
+
+def test_damage_does_not_hide_an_effect():
+    """Up makes 20 wrong answers right, and 20 right ones silent."""
+    n = 200
+    down = answers([0, 1] * (n // 2), [9, 12] * (n // 2))
+    reward, parsed = down.reward.copy(), np.ones(n, bool)
+    reward[np.flatnonzero(down.reward == 0)[:20]] = 1
+    lost = np.flatnonzero(down.reward)[:20]
+    reward[lost], parsed[lost] = 0, False
+    found = claims.causal(steered(down, replace(down, reward=reward, parsed=parsed)))
+    assert found.verdict == "inconclusive" and found.numbers["net"] == pytest.approx(0.1)
+
+
+def test_what_is_damage_is_said_where_another_measure_is_open():
+    up, down = answers([1] * 40, [10] * 40), answers([0] * 40, [1] * 40, parsed=False)
+    turned = np.arange(40) < 3
+    trial = steered(replace(down, back=turned), up)
+    found = claims.causal(trial)
+    assert found.verdict == "inconclusive"
+    assert "what it does to accuracy is damage" in found.reason
+
+
+def test_no_difference_above_1_is_asked_for():
+    up, down = answers([0, 1], [9, 12]), answers([0, 0], [9, 12])
+    assert (
+        "n=2 is too few to see a difference of any size" in claims.causal(steered(down, up)).reason
+    )
+
+
 def test_a_short_right_answer_is_no_damage():
     down, up = answers([0] * 20, [10] * 20), answers([1] * 20, [3] * 20)
     assert claims.specific(steered(down, up), PASSED, {}).verdict == "pass"

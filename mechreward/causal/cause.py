@@ -42,19 +42,23 @@ def causal(
 
     The direction is reported and does not decide: a set that is read only to turn back may do harm
     by it. A change of the same sign shown under both steerings (both 95% intervals on one side of
-    0) is damage, whatever their difference; so is a difference of which less than half is left when
-    every problem counts as unmoved of which a steered answer cannot be read, does not end, or is
-    wrong and ends before any clean answer does. Zero and mean ablation stand beside it and do not
-    decide, as they need not move V.
+    0) is damage, whatever their difference; so is a difference that is shown not to be half left
+    (95% interval) when every problem counts as unmoved of which a steered answer cannot be read,
+    does not end, or is wrong and ends before any clean answer does. An estimate of less than half,
+    where half is not excluded, is open. Zero and mean ablation stand beside it and do not decide,
+    as they need not move V.
 
     Pass: exact McNemar of up against down p <= .01 after Holm over both measures, with those
-    problems and without what they moved, and the difference is larger, either way, than that of at
-    least 99 matched sets that do not read V-hat. Where it is the turning back alone, that is said,
-    and the set has to read V-hat on held-out problems too (`p_reads` <= `READS`): neurons may well
-    decide to turn back by something else.
+    problems and without what they moved, and the difference without it is at least half of the
+    whole, and larger, either way, than the whole one of at least 99 matched sets that do not read
+    V-hat. Where it is the turning back alone, that is said, and the set has to read V-hat on
+    held-out problems too (`p_reads` <= `READS`): neurons may well decide to turn back by something
+    else.
+
     Sets that read V-hat, matched ones and the best readers of all others, are no neutral controls:
-    where one is not shown to move less, the set is causal and shares that with others. Fail:
-    damage, neutral sets that move as much, or a difference of `MOVE` excluded either way.
+    where one is not shown to move less, the set is causal and shares that with others.
+
+    Fail: damage, neutral sets that move as much, or a difference of `MOVE` excluded either way.
 
     Sets are matched exactly on what the intervention does, the displacement; on rms as nearly as
     the site allows, and `error` (`causal.controls.Control`) says how nearly. Small sites have no 99
@@ -105,6 +109,10 @@ def causal(
         f": {WORDS[first.measure]} differs by {bounded(first.contrast)}, n={first.contrast.n}, "
     )
     reason += f"McNemar p={holm[first.measure]:.2g} after Holm"
+    if first.reading == "open":
+        for move in moves:
+            if move.reading in ("damage", "broken"):
+                reason += f"; what it does to {WORDS[move.measure]} is damage"
     return _causal_claim(first, trial, reason, error, numbers)
 
 
@@ -134,19 +142,22 @@ def _move(trial: Steered, measure: str, p: float, p_sound: float, reads: bool, s
     net = stats.paired_difference(up * trial.sound, down * trial.sound, ids, seed=seed)
     side = 1 if moved.estimate > 0 else -1
     left = max(side * net.low, side * net.high)  # the most that sound answers may differ by
+    sound = side * net.estimate
+    # Controls count with all that they move, damage included; the set with what is sound of it.
+    own = min(side * moved.estimate, sound)
     row = MEASURES.index(measure)
     draws, readers = np.abs(trial.draws[row]), np.abs(trial.readers[row])
-    as_far = int((draws >= abs(moved.estimate)).sum())
+    as_far = int((draws >= own).sum())
     rank = (1 + as_far) / (1 + trial.planned)
     changes = [stats.paired_difference(side, base, ids, seed=seed) for side in (down, up)]
     if p > LEVEL:
-        excluded = max(-moved.low, moved.high) < MOVE
+        excluded = max(-moved.low, moved.high, -net.low, net.high) < MOVE
         reading = "excluded" if excluded else "open"
     elif all(c.low > 0 for c in changes) or all(c.high < 0 for c in changes):
         reading = "damage"
     elif left < SHARE * abs(moved.estimate):
         reading = "broken"
-    elif p_sound > LEVEL:
+    elif sound < SHARE * abs(moved.estimate) or p_sound > LEVEL:
         reading = "unsound"
     elif as_far and rank > LEVEL:
         reading = "others"
@@ -182,8 +193,8 @@ def _causal_claim(
     if move.reading == "damage":
         reason += ": both steerings change it the same way, which is damage."
         return Claim("causal", "fail", reason, numbers)
+    left = f"{bounded(move.net)} of it is among answers that can be read and end in their time"
     if move.reading in ("broken", "unsound"):
-        left = f"{bounded(move.net)} of it is among answers that can be read and end in their time"
         if move.reading == "broken":
             return Claim("causal", "fail", f"{reason}; {left}: damage is the larger part.", numbers)
         reason += f"; {left}, which is not settled: run n={4 * move.net.n}."
@@ -193,6 +204,8 @@ def _causal_claim(
         return Claim("causal", "fail", reason, numbers)
     if move.reading == "few":
         return Claim("causal", "inconclusive", reason + _too_few(trial, numbers), numbers)
+    if move.net.estimate != move.contrast.estimate:
+        reason += f", {left}"
     reason += f", beyond {run} sets of equal displacement that do not read V-hat"
     if isfinite(error) and error > MATCHED:
         reason += f", rms not matched (error {error:.2f})"

@@ -303,7 +303,9 @@ def reading_p(
     each other by that, which a flip undoes (compare Freedman and Lane 1983 for permutations).
     Noise that stays alike in a problem, with step, position and prompt length as facts, has
     p <= .05 in 4 to 6% and p <= .01 in 0 to 1% of 400 nulls of 40 problems, for sets of 1 to 24
-    neurons; without that it had 10 to 28%.
+    neurons; without that it had 10 to 28%. Fewer problems, or a few that have most of the states,
+    say less: 15 problems have p <= .05 in 8 to 11%, and 40 of which two have half of the states in
+    14 to 23%.
 
     Parameters
     ----------
@@ -323,12 +325,12 @@ def reading_p(
     Raises
     ------
     MechRewardError
-        Sets that are none, or activations that are NaN or infinite.
+        Sets that are none, or activations or targets that are NaN or infinite.
     """
     width = data.x.shape[1]
     checked = [_indices(np.array(neurons), width) for neurons in sets]
-    finite = bool(np.isfinite(data.x.numpy()).all())
-    require(finite, "activations hold NaN or infinity: leave such rows out.")
+    finite = bool(np.isfinite(data.x.numpy()).all() and np.isfinite(data.y).all())
+    require(finite, "activations or targets hold NaN or infinity: leave such rows out.")
     known = Known(data.known, data.group)
     rest = known.left_over(np.column_stack([data.y, data.x.numpy()]))
     y, x = rest[:, :1], rest[:, 1:]

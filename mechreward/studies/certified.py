@@ -9,7 +9,7 @@ from shutil import rmtree
 from typing import Any
 
 from mechreward.base.errors import require
-from mechreward.base.files import held, write_atomic
+from mechreward.base.files import held, read_json, write_atomic
 from mechreward.causal.certificate import Certificate, certify
 from mechreward.causal.material import deal
 from mechreward.causal.registration import Registration, measured, remember
@@ -113,16 +113,12 @@ def certify_registered(
     """
     registration.check(task)
     require(
-        not (out / PLAN).exists(),
+        not _holds_a_run(out),
         f"{out} holds a run whose problems were measured: name another folder.",
     )
     name = f"registered-{registration.hash[:8]}"
     with held(out / NAME, wait=False):
-        require(
-            registration.hash not in measured(out, "registrations")
-            and not (out / f"{name}.json").exists(),
-            f"{out} holds the certificate of this registration, {name}.json: it is run once.",
-        )
+        _check_fresh(out, name, registration)
         neurons, sizes = registration.neurons, registration.sizes
         avoid = measured(out)
         problems = deal(task, sizes, neurons.by_recipe, avoid)
@@ -134,10 +130,26 @@ def certify_registered(
             "passed_over": problems.passed_over,
         }
         certificate = replace(certificate, registered=mark)
+        _check_fresh(out, name, registration)  # whatever became of the lock meanwhile
         certificate.save(out / f"{name}.json")
         # Before the page: who has the certificate has seen it, whatever becomes of the page.
         remember(out, run=registration.hash)
         return certificate, _page(out / name, certificate)
+
+
+def _holds_a_run(out: Path) -> bool:
+    """Whether a study was run here. A registration may lie here under the name of a plan."""
+    path = out / PLAN
+    return path.exists() and read_json(path, "plan").get("kind") != "registration"
+
+
+def _check_fresh(out: Path, name: str, registration: Registration) -> None:
+    """Raise MechRewardError if a folder shows that a registration was run there."""
+    there = any((out / f"{name}{ending}").is_file() for ending in (".json", ".md"))
+    require(
+        not there and registration.hash not in measured(out, "registrations"),
+        f"{out} holds the certificate of this registration, {name}.json: it is run once.",
+    )
 
 
 def _page(path: Path, certificate: Certificate) -> Path:
