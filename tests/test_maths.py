@@ -9,6 +9,7 @@ import pytest
 
 from mechreward.base.errors import MechRewardError
 from mechreward.tasks import maths
+from mechreward.tasks.judge import judge
 from mechreward.tasks.maths import Maths
 from mechreward.tasks.text_task import TextTask
 
@@ -76,3 +77,38 @@ def test_it_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(maths, "find_spec", lambda name: None)
     with pytest.raises(MechRewardError, match="verify='math' needs math-verify: pip install"):
         Maths(1.0)
+
+
+class Ring(BaseException):
+    """As the alarm of whoever asks."""
+
+
+def test_an_alarm_in_between_leaves_no_answer_behind(monkeypatch: pytest.MonkeyPatch):
+    """The answer that comes late is none to the next question."""
+    asks = Maths(5.0)
+    assert asks.ask("4", "\\boxed{4}")[0] == "equal"
+    read = Maths._line
+
+    def ring(process, question, seconds):
+        read(process, question, 0.0)  # asked, and never read
+        raise Ring
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Maths, "_line", staticmethod(ring))
+        with pytest.raises(Ring):
+            asks.ask("4", "\\boxed{4}")
+    assert asks.ask("4", "\\boxed{5}")[0] == "other"
+    assert asks.ask("4", "\\boxed{4}")[0] == "equal"
+
+
+def test_slow_answers_cost_themselves_alone():
+    """Through the limit that all verifiers have, which is as long."""
+    rows = [{"question": f"{n}?", "answer": str(n)} for n in range(4)]
+    task = TextTask(rows, verify="math", seconds=3.0)
+    slow = "\\boxed{" + "+".join(f"x^{{{n}}}" for n in range(2, 150)) + "}"
+    texts = [slow, "\\boxed{1}", "\\boxed{77}", "\\boxed{3}"]
+    task.verify(task.rows[1], "\\boxed{1}")  # its libraries are read
+    problems = sorted(task.rows, key=lambda problem: problem.answer)
+    verdicts = judge(task, problems, texts, [True] * 4)
+    assert verdicts[0].outcome != "correct"
+    assert [one.outcome for one in verdicts[1:]] == ["correct", "incorrect", "correct"]

@@ -19,12 +19,14 @@ from mechreward.studies.folder import Folder
 TASK = tiny.Even()
 PROBLEMS = TASK.problems("test", 20)
 SITE = "1.resid_post"
+FOLLOWING = shards.following
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shard holds 2 times as many answers as rows decode at once."""
-    monkeypatch.setattr(shards, "SHARD", 2)
+    """Every shard holds 8 answers."""
+    monkeypatch.setattr(shards, "FIRST", 8)
+    monkeypatch.setattr(shards, "following", lambda size, seconds: 8)
 
 
 @pytest.fixture
@@ -77,6 +79,9 @@ def test_sampling_goes_on(tiny_model, tmp_path: Path, calls, monkeypatch):
     assert calls == [8, 8]
     same_runs(plain, again)
     calls.clear()
+    mr.sample(tiny_model, PROBLEMS[5:9], k=2, out=tmp_path, progress=False)
+    assert calls == [], "whatever they were made with"
+    calls.clear()
     same_runs(plain, mr.sample(tiny_model, PROBLEMS, k=2, batch=4, out=tmp_path, progress=False))
     assert calls == []
 
@@ -109,7 +114,7 @@ def test_another_model_makes_its_own(tiny_model, tmp_path: Path, calls):
     mr.sample(tiny_model, PROBLEMS, out=tmp_path, progress=False)
     calls.clear()
     mr.sample(randomised(tiny_model), PROBLEMS, out=tmp_path, progress=False)
-    assert calls == [20]
+    assert calls == [8, 8, 4]
 
 
 def test_edits_are_told_apart(tiny_model, tmp_path: Path, calls):
@@ -140,7 +145,7 @@ def test_values_go_on(tiny_model, tmp_path: Path, calls, monkeypatch):
             mr.estimate(tiny_model, runs, k=4, batch=16, out=tmp_path, progress=False)
     calls.clear()
     kept = mr.estimate(tiny_model, runs, k=4, batch=16, out=tmp_path, progress=False)
-    assert sum(calls) == 4 * plain.live.sum() - 64
+    assert sum(calls) == 4 * plain.live.sum() - 16
     np.testing.assert_array_equal(kept.successes, plain.successes)
 
 
@@ -188,7 +193,7 @@ def test_recordings_go_to_a_folder(tiny_model, tmp_path: Path):
 
 def test_a_shard_that_was_changed_is_refused_by_name(tiny_model, tmp_path: Path):
     mr.sample(tiny_model, PROBLEMS, out=tmp_path, progress=False)
-    (path,) = tmp_path.iterdir()
+    path, *_ = tmp_path.iterdir()
     raw = bytearray(path.read_bytes())
     raw[-3] ^= 1
     path.write_bytes(raw)
@@ -234,3 +239,10 @@ def test_what_is_quickly_made_is_not_kept(tiny_model, tmp_path: Path):
     with shards.kept_in(tmp_path / "parts", least=1e9):
         mr.sample(tiny_model, PROBLEMS, progress=False)
     assert not (tmp_path / "parts").exists()
+
+
+def test_shards_grow_until_they_take_long():
+    assert FOLLOWING(64, 0.1) == 64 * 16
+    assert FOLLOWING(64, 30.0) == 128
+    assert FOLLOWING(64, 600.0) == 6
+    assert FOLLOWING(1, 1e6) == 1

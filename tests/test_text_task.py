@@ -177,6 +177,23 @@ def test_steps_by_hand():
     assert cut("lines", one, 1) == ["a\nb\n\n", "c\n", "d"]
 
 
+def test_a_step_ends_before_the_space_that_belongs_to_the_next_word():
+    """As byte-level tokenizers have it: a word's token begins with its space."""
+    bpe = ["q", "He", " has", " 3", ".", " She", " has", " 4", '."', " Both", " wait", "?"]
+    assert cut("sentences", bpe, 1) == ["He has 3.", ' She has 4."', " Both wait?"]
+    listed = ["q", "First", ":", "\n", " -", " one", "\n", "    ", "code", "\n\n", "  ", "End"]
+    assert cut("lines", listed, 1) == ["First:\n", " - one\n", "    code\n\n", "  End"]
+    assert cut("paragraphs", listed, 1) == ["First:\n - one\n    code\n\n", "  End"]
+
+
+@given(st.lists(st.sampled_from(["a", " b", "\n", " ", "c\n", "\n\n", " \n"]), max_size=14))
+def test_lines_of_any_answer_are_those_of_every_other_task(pieces: list[str]):
+    from mechreward.tasks import Countdown
+
+    text = ["q", *pieces]
+    assert cut_of("lines")(text, 1) == Countdown().step_ends(text, 1)
+
+
 def test_a_token_that_ends_a_step_and_begins_the_next_ends_it():
     assert cut("paragraphs", ["q", "a.", "\n\nb", " c"], 1) == ["a.\n\nb", " c"]
 

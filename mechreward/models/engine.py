@@ -95,21 +95,25 @@ def generate(
     if place is None or hooks or capture is not None:
         return _generate(model, jobs, ends, policy, batch, hooks, capture, progress)
     kept = shards.Shards(place.folder, model, policy, ends)
-    size = shards.SHARD * batch
-    answers = []
-    for start in range(0, len(jobs), size):
-        part = jobs[start : start + size]
-        known = kept.load(part)
-        if known is None:
-            title = progress
-            if len(jobs) > size:
-                title = under(progress, f"{start + 1}-{start + len(part)} of {len(jobs)}")
-            began = time.perf_counter()
-            known = _generate(model, part, ends, policy, batch, (), None, title)
-            if time.perf_counter() - began >= place.least:
-                kept.save(part, known)
-        answers += known
-    return answers
+    names = [kept.name(job) for job in jobs]
+    left = [number for number, name in enumerate(names) if name not in kept.known]
+    size, done = shards.FIRST, 0
+    while done < len(left):
+        part = left[done : done + size]
+        title = progress
+        if len(left) > len(part):
+            title = under(progress, f"{done + 1}-{done + len(part)} of {len(left)}")
+        began = time.perf_counter()
+        some = [jobs[number] for number in part]
+        answers = _generate(model, some, ends, policy, batch, (), None, title)
+        seconds = time.perf_counter() - began
+        own = [names[number] for number in part]
+        kept.known.update(zip(own, answers, strict=True))
+        if seconds >= place.least:
+            kept.save(own, answers)
+        done += len(part)
+        size = shards.following(len(part), seconds)
+    return [kept.known[name] for name in names]
 
 
 def _generate(

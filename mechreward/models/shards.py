@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +19,12 @@ from mechreward.models.jobs import Continuation, Job
 from mechreward.models.policy import Policy
 from mechreward.models.row_edits import Edit
 
-# Answers of a shard, in rows that decode at once: what a stop loses at most. Rows run empty at the
-# end of each, so smaller shards are slower (our choice).
-SHARD = 16
+# A stop loses what was generated since the last shard was written. Shards begin small and grow
+# until one takes about so long; rows run empty at the end of each, so smaller ones are slower (our
+# choice).
+FIRST = 64  # answers
+SECONDS = 60.0
+GROWTH = 16
 
 
 class Place(NamedTuple):
@@ -40,8 +42,8 @@ def kept_in(folder: Path | str | None, least: int | float = 0) -> Iterator[None]
     """What is generated meanwhile is kept in a folder, shard by shard, and taken from there where
     it was generated before.
 
-    The name of a shard is a digest of all that decides it: the model, the policy, prompts, random
-    numbers and edits. So a folder may serve several runs, and nothing in it is ever written over.
+    An answer goes by a digest of all that decides it: the model, the policy, prompt, random numbers
+    and edits. So a folder may serve several runs, and nothing in it is ever written over.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ def place() -> Place | None:
 
 
 class Shards:
-    """The shards of one call.
+    """The answers that are kept of one model and policy.
 
     Parameters
     ----------
@@ -79,65 +81,40 @@ class Shards:
         How tokens are drawn.
     ends : frozenset of int
         The tokens that end a row.
+
+    Raises
+    ------
+    MechRewardError
+        A file is damaged, or was changed.
     """
 
     def __init__(self, folder: Path, model: Any, policy: Policy, ends: frozenset[int]) -> None:
         self.folder = folder
-        self.model = model
-        self.policy = policy
-        self.ends = ends
+        identity = asdict(model_id(model))
+        self.about = digest(json.dumps([identity, asdict(policy), sorted(ends)]))
         self.edits: dict[int, str] = {}
+        self.known: dict[str, Continuation] = {}
+        if folder.exists():
+            for path in sorted(folder.glob(f"answers-{self.about}-*.safetensors")):
+                self.known |= _read(path)
 
-    @cached_property
-    def about(self) -> str:
-        """What all shards have in common."""
-        identity = asdict(model_id(self.model))
-        return json.dumps([identity, asdict(self.policy), sorted(self.ends)])
+    def name(self, job: Job) -> str:
+        """What the answer to a job goes by."""
+        edits = [self._edit(edit) for edit in job.edits]
+        trunk = job.trunk[: job.length].numpy().tobytes()
+        about = json.dumps([job.length, job.max_new, job.begun, list(job.key), edits])
+        return digest(trunk, about)
 
-    def path(self, jobs: Sequence[Job]) -> Path:
-        """The file of these jobs."""
-        parts: list[bytes | str] = [self.about]
-        for job in jobs:
-            edits = [self._edit(edit) for edit in job.edits]
-            parts.append(job.trunk[: job.length].numpy().tobytes())
-            parts.append(json.dumps([job.length, job.max_new, job.begun, list(job.key), edits]))
-        return self.folder / f"answers-{digest(*parts)}.safetensors"
-
-    def load(self, jobs: Sequence[Job]) -> list[Continuation] | None:
-        """What is kept of these jobs, if it is.
-
-        Raises
-        ------
-        MechRewardError
-            The file is damaged, or was changed.
-        """
-        if not self.folder.exists():
-            return None
-        path = self.path(jobs)
-        if not path.exists():
-            return None
-        tensors, _ = read_tensors(path, "answers")
-        lengths = tensors["lengths"].tolist()
-        require(
-            len(lengths) == len(jobs) and sum(lengths) == len(tensors["tokens"]),
-            f"{path} is a damaged answers file: delete it to have it made again.",
-        )
-        answers = []
-        tokens = tensors["tokens"].long().split(lengths)
-        logprobs = tensors["logprobs"].split(lengths)
-        for number, finished in enumerate(tensors["finished"].tolist()):
-            answers.append(Continuation(tokens[number], logprobs[number], finished))
-        return answers
-
-    def save(self, jobs: Sequence[Job], answers: Sequence[Continuation]) -> None:
-        """Keep what these jobs came to."""
+    def save(self, names: Sequence[str], answers: Sequence[Continuation]) -> None:
+        """Keep some answers."""
         tensors = {
             "tokens": torch.cat([answer.tokens for answer in answers]).int(),
             "logprobs": torch.cat([answer.logprobs for answer in answers]).float(),
             "lengths": torch.tensor([len(answer.tokens) for answer in answers]),
             "finished": torch.tensor([answer.finished for answer in answers]),
         }
-        write_tensors(self.path(jobs), tensors, {"kind": "answers"})
+        path = self.folder / f"answers-{self.about}-{digest(*names)}.safetensors"
+        write_tensors(path, tensors, {"kind": "answers", "names": json.dumps(list(names))})
 
     def _edit(self, edit: Edit) -> str:
         """Digest of an edit; edits are shared by many jobs."""
@@ -146,3 +123,25 @@ class Shards:
             where = json.dumps([str(edit.site), edit.at, list(add.shape)])
             self.edits[id(edit)] = digest(where, keep.numpy().tobytes(), add.numpy().tobytes())
         return self.edits[id(edit)]
+
+
+def following(size: int, seconds: float) -> int:
+    """Answers of the next shard, after one of this size took so long."""
+    return max(1, round(size * min(GROWTH, SECONDS / max(seconds, 1e-3))))
+
+
+def _read(path: Path) -> dict[str, Continuation]:
+    """The answers of a shard, by name."""
+    tensors, about = read_tensors(path, "answers")
+    names = json.loads(about["names"])
+    lengths = tensors["lengths"].tolist()
+    require(
+        len(lengths) == len(names) and sum(lengths) == len(tensors["tokens"]),
+        f"{path} is a damaged answers file: delete it to have it made again.",
+    )
+    tokens = tensors["tokens"].long().split(lengths)
+    logprobs = tensors["logprobs"].split(lengths)
+    answers = {}
+    for number, finished in enumerate(tensors["finished"].tolist()):
+        answers[names[number]] = Continuation(tokens[number], logprobs[number], finished)
+    return answers

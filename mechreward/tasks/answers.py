@@ -113,7 +113,8 @@ def check_math(seconds: float) -> Check:
         if outcome == "none":
             return UNFINISHED
         if outcome == "late":
-            return Verdict("unverifiable", f"no verdict of math-verify within {seconds:g} seconds")
+            late = f"no verdict of math-verify within {maths.limit:g} seconds"
+            return Verdict("unverifiable", late)
         if outcome == "gold":
             return Verdict("unverifiable", f"math-verify cannot read the gold answer: {said}")
         return _right(outcome == "equal", f"answered {said[:60]!r}")

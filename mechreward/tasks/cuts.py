@@ -10,7 +10,7 @@ from mechreward.base.errors import MechRewardError, one_of, whole
 
 Cut = Callable[[Sequence[str], int], list[int]]
 
-# What ends a step; a step holds what is behind its last word, up to the next one.
+# What ends a step, with the space behind it.
 ENDS = {
     "lines": re.compile(r"\n\s*"),
     "paragraphs": re.compile(r"\n[^\S\n]*\n\s*"),
@@ -70,8 +70,7 @@ def _by_text(pattern: re.Pattern[str]) -> Cut:
         for match in pattern.finditer(whole_text):
             if not whole_text[begin : match.start()].strip() and match.group().isspace():
                 continue  # no word yet
-            # Up to the last character of the gap: a line break belongs to the step it ends.
-            token = prompt_len + bisect_left(reach, match.end())
+            token = prompt_len + bisect_left(reach, match.start() + _closing(match.group()))
             if token > ends[-1]:
                 ends.append(token)
             begin = match.end()
@@ -85,3 +84,10 @@ def _by_text(pattern: re.Pattern[str]) -> Cut:
         return ends
 
     return cut
+
+
+def _closing(gap: str) -> int:
+    """How much of what ends a step is the step's own: up to its last line break, else up to its
+    last mark. Other space belongs to the next word, whose token holds it."""
+    breaks = gap.rfind("\n") + 1
+    return breaks or len(gap.rstrip())

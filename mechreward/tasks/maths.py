@@ -20,6 +20,8 @@ from mechreward.base.errors import require
 
 WORKER = Path(__file__).with_name("maths_worker.py")
 START = 60.0  # seconds for its libraries to be read
+# Of a limit, so that the process is ended before whoever asked gives up waiting (our choice).
+SHARE = 0.8
 
 
 class Maths:
@@ -28,7 +30,7 @@ class Maths:
     Parameters
     ----------
     seconds : float
-        Limit of an answer.
+        Limit of whoever asks; the process has a little less.
 
     Raises
     ------
@@ -43,6 +45,12 @@ class Maths:
             "verify='math' needs math-verify: pip install 'math-verify[antlr4_13_2]'.",
         )
         self.seconds = seconds
+        self.asked = 0
+
+    @property
+    def limit(self) -> float:
+        """Seconds that the process has for an answer."""
+        return SHARE * self.seconds
 
     def ask(self, gold: str, text: str) -> tuple[str, str]:
         """Compare a text with the gold answer.
@@ -53,13 +61,19 @@ class Maths:
             "equal", "other", "none" (the text has no answer), "gold" (the gold answer cannot be
             read) or "late"; and what was read in the text.
         """
-        process = self._running()
-        question = json.dumps({"gold": gold, "text": text}).encode() + b"\n"
-        line = self._line(process, question, self.seconds)
-        if line is None:
+        self.asked += 1
+        question = {"number": self.asked, "gold": gold, "text": text}
+        try:
+            process = self._running()
+            line = self._line(process, json.dumps(question).encode() + b"\n", self.limit)
+            # An answer that came late would be taken for that to the next question.
+            if line is None or json.loads(line)[0] != self.asked:
+                self.close()
+                return "late", ""
+        except BaseException:  # also an alarm of whoever asks
             self.close()
-            return "late", ""
-        outcome, said = json.loads(line)
+            raise
+        _, outcome, said = json.loads(line)
         return str(outcome), str(said)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ def main() -> None:
     """Answer until there are no more questions."""
     from math_verify import parse, verify  # pyright: ignore[reportMissingImports]
 
-    print(json.dumps(["ready", ""]), flush=True)
+    print(json.dumps([0, "ready", ""]), flush=True)
     for line in sys.stdin:
         question = json.loads(line)
         # Its own time limits are off: the process that asks has one.
@@ -26,7 +26,7 @@ def main() -> None:
             outcome = "none"
         else:
             outcome = "equal" if verify(gold, given, timeout_seconds=0) else "other"
-        print(json.dumps([outcome, said]), flush=True)
+        print(json.dumps([question["number"], outcome, said]), flush=True)
 
 
 def in_powers(text: str) -> str:
