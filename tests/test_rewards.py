@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from trl.rewards import accuracy_reward
 from verifiers import v1
@@ -92,6 +94,26 @@ def test_a_taskset_of_verifiers_is_a_task():
         assert task.verify(problem, f"it is {2 * n + 1}").outcome == "incorrect"
     told = validate(task)
     assert told.passed, str(told)
+
+
+def test_problems_go_by_the_names_of_the_taskset():
+    """So that its traces find them."""
+    named = [Sum(Data(prompt=f"{n}?", answer=str(n), id=f"sum-{n}")) for n in range(30)]
+    task = taskset(named)
+    assert {problem.id for problem in task.rows} == {f"sum-{n}" for n in range(30)}
+    alike = [Sum(Data(prompt=f"{n}?", answer=str(n), name="sum")) for n in range(30)]
+    assert len({problem.id for problem in taskset(alike).rows}) == 30
+
+
+def test_it_is_scored_where_an_event_loop_runs_already():
+    """As in a notebook."""
+    task = taskset([Sum(Data(prompt=f"{n}?", answer=str(n))) for n in range(30)])
+    problem = task.rows[0]
+
+    async def cell() -> int:
+        return task.verify(problem, f"it is {problem.answer}").reward
+
+    assert asyncio.run(cell()) == 1
 
 
 class Boxed(Sum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -16,60 +17,81 @@ Check = Callable[[Problem, str], Any]
 # Between the digits of one number: commas, apostrophes, underscores and spaces that do not break.
 GROUPS = ",'’_\u00a0\u2009\u202f"
 NUMBER = re.compile(
-    r"(?<![\w.])[-+\u2212]?"  # a sign that is no minus between two numbers
-    rf"(?:\d{{1,3}}(?:[{GROUPS}]\d{{3}})+|\d+)?(?:\.\d+)?"
-    r"(?<=\d)(?:[eE][-+]?\d+)?(?:/\d+)?"
+    # A sign that is no minus between two numbers, and no exponent of a unit.
+    r"(?<![\w.^])(?P<sign>[-+\u2212]?)(?:\\?[$\u20ac\u00a3\u00a5\u20b9])?"
+    r"(?:(?P<whole>\d+) (?=\d+/\d))?"  # of a mixed number
+    rf"(?P<number>(?:\d{{1,3}}(?:[{GROUPS}]\d{{3}})+|\d+)?(?:\.\d+)?"
+    r"(?<=\d)(?:[eE][-+]?\d+)?)(?:/(?P<below>\d+))?"
 )
-LABEL = re.compile(r"^\W*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s*", re.IGNORECASE)
+POWER = re.compile(r"\^\s*\{[^{}]*\}")  # of a unit, in TeX
+FRACTION = re.compile(r"(?:(\d)\s*)?\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
+LABEL = re.compile(
+    r"^\W*(?:the\s+)?(?:final\s+)?answer(?:\s+is\b\s*:?|\s*:|(?=\W*$))[\s*]*", re.IGNORECASE
+)
 
 
 def number_of(text: str) -> Fraction | None:
     """The last number of a text, exactly; None if it has none.
 
-    Separators of thousands, a currency or unit around it, a fraction (`3/4`) and an exponent are
-    understood. A percent sign is a unit: 5% is 5.
+    Separators of thousands, a currency or unit around it (`-$5`, `12 m^2`), a fraction (`3/4`, also
+    TeX's), a mixed number (`2 1/2`) and an exponent are understood. A percent sign is a unit: 5%
+    is 5.
     """
+    plain = POWER.sub("", text.replace("{,}", ","))
+    plain = FRACTION.sub(_plain_fraction, plain)
     last = None
-    for match in NUMBER.finditer(text):
-        last = match.group()
+    for match in NUMBER.finditer(plain):
+        last = match
     if last is None:
         return None
-    plain = last.replace("\u2212", "-")
+    above, below, whole = last["number"], last["below"] or "1", last["whole"] or "0"
     for separator in GROUPS:
-        plain = plain.replace(separator, "")
-    above, _, below = plain.partition("/")
-    if below and not int(below):
-        return None
-    if len(above) > 400 or len(below) > 400:  # an exact fraction would take for ever
+        above = above.replace(separator, "")
+    if max(len(above), len(below), len(whole)) > 400:  # an exact fraction would take for ever
         return None
     mantissa, _, exponent = above.lower().partition("e")
-    if exponent and abs(int(exponent)) > 400:
+    if not int(below) or (exponent and abs(int(exponent)) > 400):
         return None
-    return Fraction(mantissa) * Fraction(10) ** int(exponent or 0) / int(below or 1)
+    size = int(whole) + Fraction(mantissa) * Fraction(10) ** int(exponent or 0) / int(below)
+    return -size if last["sign"] in ("-", "\u2212") else size
+
+
+def _plain_fraction(found: re.Match[str]) -> str:
+    """TeX's fraction, behind the digit that stands before it, as people type it."""
+    before = f"{found[1]} " if found[1] else ""
+    return f"{before}{found[2]}/{found[3]}"
 
 
 def last_line(text: str) -> str:
     """The last line that says something, without `Answer:` or the like in front."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return LABEL.sub("", lines[-1]).strip() if lines else ""
+    return LABEL.sub("", lines[-1]).strip("* ") if lines else ""
 
 
 def choice_of(text: str, labels: tuple[str, ...]) -> str | None:
     """The last of the labels (such as A to D) that stands alone in the last line that has one.
 
-    A label in brackets, or behind "answer", counts before one that stands free: `A` is a word too.
+    A label in brackets, alone, or behind "answer", counts before one that stands free: `A` is a
+    word too. Where labels are single letters or digits another one of these is a choice as well, if
+    it does not stand free: no question need have the last of its options as its gold answer.
     """
-    names = "|".join(re.escape(label) for label in labels)
+    free = "|".join(re.escape(label) for label in labels)
+    names = free
+    for others in (string.ascii_uppercase, string.ascii_lowercase, string.digits):
+        if all(len(label) == 1 and label in others for label in labels):
+            names = "|".join(others)
     ways = (
-        rf"answer(?:\s+is)?\W*\b({names})\b",
+        rf"(?i:answer)(?:\s+is)?\W*\b({names})\b",
+        rf"(?i:answer(?:\s+is)?)\W*\b((?i:{free}))\b(?=\W*$)",
         rf"[(\[{{]\s*({names})\s*[)\]}}]",
-        rf"\b({names})\b",
+        rf"^\W*({names})\W*$",
+        rf"\b({free})\b",
     )
     for line in reversed(text.splitlines()):
         for way in ways:
-            found = re.findall(way, line, re.IGNORECASE if way is ways[0] else 0)
+            found = re.findall(way, line)
             if found:
-                return found[-1].upper() if found[-1] not in labels else found[-1]
+                return found[-1].upper() if found[-1].upper() in labels else found[-1]
     return None
 
 
@@ -128,6 +150,8 @@ def from_callable(function: Check) -> Check:
 
     def check(problem: Problem, text: str) -> Any:
         returned = function(problem, text)
+        if getattr(returned, "shape", None) == ():
+            returned = returned.item()  # numpy's, or a tensor
         if isinstance(returned, bool):
             return _right(returned, "verified wrong")
         if isinstance(returned, int | float):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mechreward.base.errors import MechRewardError, require, shown
@@ -93,13 +94,27 @@ def taskset(tasks: Any, answer: str = "answer", **options: Any) -> TextTask:
         if data.system_prompt:
             messages.insert(0, {"role": "system", "content": data.system_prompt})
         known[number] = task
-        rows.append({"question": messages, "answer": str(getattr(data, answer, number))})
+        gold = str(getattr(data, answer, number))
+        rows.append({"id": data.id or data.name, "question": messages, "answer": gold})
+    # What its traces call a problem, where that tells all of them apart.
+    names = {row["id"] for row in rows}
+    column = "id" if len(names) == len(rows) and None not in names else None
 
     def check(problem: Problem, text: str) -> float:
-        task = known[problem.info["row"]]
-        return asyncio.run(_score(v1, task, problem, text))
+        return _alone(_score(v1, known[problem.info["row"]], problem, text))
 
-    return TextTask(rows, verify=check, **options)
+    return TextTask(rows, verify=check, id=column, **options)
+
+
+def _alone(work: Coroutine[Any, Any, float]) -> float:
+    """What a coroutine returns; in a thread of its own where an event loop runs already, as in a
+    notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as one:
+        return one.submit(asyncio.run, work).result()
 
 
 async def _score(v1: Any, task: Any, problem: Problem, text: str) -> float:

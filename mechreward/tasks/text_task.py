@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
-from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require, whole
+from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require, shown, whole
 from mechreward.base.files import digest
 from mechreward.tasks.answers import Check, verifier
 from mechreward.tasks.base import (
@@ -21,7 +23,7 @@ from mechreward.tasks.base import (
     split_of,
 )
 from mechreward.tasks.cuts import cut_of
-from mechreward.tasks.table import Row, entry, rows_of
+from mechreward.tasks.table import SPLIT_NAMES, Row, entry, rows_of
 
 Column = str | Callable[[Row], Any]
 HELD_OUT = 0.1  # share of the training rows that are validation where the data has none
@@ -61,15 +63,18 @@ class TextTask(Task):
         hash (70%, 10%, 20%). Where the data has training rows but none for validation, a tenth of
         the former is held out for it.
     difficulty : str or None, default None
-        A column with a number: a surface baseline for confidence.
+        A column with a number, as in "Level 5" too: a surface baseline for confidence.
+    id : str or None, default None
+        A column with names of the problems, for rollouts from elsewhere that go by them. None: a
+        digest of the prompt.
     seconds : float, default 10.0
         Limit of one verification.
 
     Raises
     ------
     MechRewardError
-        A table that cannot be read, a column that is not there, an answer that cannot be verified,
-        or one prompt with two answers.
+        A table that cannot be read, a column that is not there, an entry that is empty, an answer
+        that cannot be verified, one prompt with two answers, or one id with two prompts.
     """
 
     def __init__(
@@ -87,19 +92,27 @@ class TextTask(Task):
         max_tokens: int = 512,
         split: str | None = None,
         difficulty: str | None = None,
+        id: str | None = None,
         seconds: float = 10.0,
     ) -> None:
         stem = Path(rows).stem if isinstance(rows, str | Path) else "text"
         self.name = name or stem
         self.max_tokens = whole("max_tokens", max_tokens, 1)
         self.seconds = seconds
+        of_kind("system", system, (str, type(None)), "a text, or None for no message")
+        of_kind("chat", chat, (bool, type(None)))
+        require(
+            chat is not False or system is None, "a system message goes with chat, not chat=False."
+        )
         self.system = system
-        self.shots = tuple(shots)
+        self.shots = _pairs(shots)
         self.chat = system is not None if chat is None else chat
         self.cut = cut_of(steps)
         self.known: dict[str, list[Problem]] = {part: [] for part in SPLITS}
+        self.copies = 0  # rows that were there before, prompt and answer
         self.columns: dict[str, Row] = {}  # by problem id: what reward functions ask for
-        answers = self._read(rows_of(rows), prompt, answer, split, difficulty)
+        columns = {"split": split, "difficulty": difficulty, "id": id}
+        answers = self._read(rows_of(rows), prompt, answer, columns)
         self.verdict_of = verifier(verify, answers, seconds)
         self.gold = "\\boxed{{{}}}" if verify == "math" else "{}"  # how an answer is written
         self.check()
@@ -109,34 +122,47 @@ class TextTask(Task):
         rows: Sequence[tuple[str | None, Row]],
         prompt: Column,
         answer: Column,
-        split: str | None,
-        difficulty: str | None,
+        columns: Mapping[str, str | None],
     ) -> dict[str, str]:
         """Sort the rows into splits; returns the answer of every row by the row's name."""
         answers = {}
         seen: dict[str, Problem] = {}
         for number, (part, row) in enumerate(rows):
-            gold = str(_filled(answer, row, number)).strip()
+            given = _filled(answer, row, number)
+            of_kind(f"the answer of row {number}", given, (str, int, float), "a text or a number")
+            gold = str(given).strip()
             require(gold != "", f"row {number}: its answer is empty.")
-            text = self._prompt(_filled(prompt, row, number))
+            asked = _asked(_filled(prompt, row, number), number)
+            text = self._prompt(asked)
             info: dict[str, Any] = {"row": number}
-            if difficulty is not None:
-                info["difficulty"] = finite(
-                    f"difficulty of row {number}", entry(row, difficulty, number)
-                )
+            if columns["difficulty"] is not None:
+                info["difficulty"] = _level(entry(row, columns["difficulty"], number), number)
             problem = Problem("", text, gold, info)
-            problem = Problem(f"{self.name} {digest(problem.question)}", text, gold, info)
+            name = f"{self.name} {digest(problem.question)}"
+            if columns["id"] is not None:
+                name = str(entry(row, columns["id"], number)).strip()
+                require(name not in ("", "None"), f"row {number}: its id is empty.")
+            problem = Problem(name, text, gold, info)
+            if name in seen:
+                require(
+                    seen[name].question == problem.question,
+                    f"row {number} has the id of row {seen[name].info['row']} and another prompt.",
+                )
             before = seen.setdefault(problem.id, problem)
             if before is not problem:
                 require(
                     before.answer == gold,
                     f"row {number} has the prompt of row {before.info['row']} and another answer.",
                 )
+                self.copies += 1
                 continue  # a copy would count as independent
-            if split is not None:
-                part = str(entry(row, split, number))
+            if columns["split"] is not None:
+                part = str(entry(row, columns["split"], number))
+                part = SPLIT_NAMES.get(part, part)
                 one_of(f"split of row {number}", part, SPLITS)
-            self.known[part or split_of(problem.id)].append(problem)
+            # By what is asked alone: whatever else changes, no problem changes its split.
+            asked_alone = Problem("", asked, gold).question
+            self.known[part or split_of(asked_alone)].append(problem)
             self.columns[problem.id] = row
             answers[f"row {number}"] = gold
         if self.known["train"] and not self.known["validation"]:
@@ -213,17 +239,57 @@ class TextTask(Task):
         return self.cut(pieces, prompt_len)
 
 
+def _pairs(shots: Any) -> tuple[tuple[str, str], ...]:
+    """Examples as they were given, if they are pairs of texts."""
+    pairs = []
+    of_kind("shots", shots, (list, tuple), "pairs of question and reply")
+    for pair in shots:
+        good = isinstance(pair, list | tuple) and len(pair) == 2
+        good = good and all(isinstance(text, str) for text in pair)
+        require(good, f"shots are pairs of question and reply, two texts; {shown(pair)} is none.")
+        pairs.append((pair[0], pair[1]))
+    return tuple(pairs)
+
+
+def _asked(given: Any, number: int) -> Any:
+    """A prompt, if it is one."""
+    if isinstance(given, str):
+        require(bool(given.strip()), f"row {number}: its prompt is empty.")
+        return given
+    items = given.tolist() if hasattr(given, "tolist") else given
+    kind = dict if isinstance(items, list | tuple) and items and isinstance(items[0], dict) else int
+    good = isinstance(items, list | tuple) and bool(items)
+    good = good and all(isinstance(item, kind) and not isinstance(item, bool) for item in items)
+    require(
+        good,
+        f"row {number}: a prompt is a text, chat messages or token ids; {shown(given)} was given.",
+    )
+    return items
+
+
+def _level(given: Any, number: int) -> float:
+    """A difficulty: a number, or the only one in a text, as in "Level 5"."""
+    name = f"difficulty of row {number}"
+    if isinstance(given, str):
+        numbers = re.findall(r"\d+(?:\.\d+)?", given)
+        require(len(numbers) == 1, f"{name} must be a number; {shown(given)} was given.")
+        return float(numbers[0])
+    return finite(name, given)
+
+
 def _filled(column: Column, row: Row, number: int) -> Any:
     """What a column, a text with columns in braces, or a function makes of a row."""
     if callable(column):
         try:
-            return column(row)
+            return _there(column(row), f"row {number}: the function's result")
+        except MechRewardError:
+            raise
         # A user's code, which may do anything; its row is told.
         except Exception as error:
             raise MechRewardError(f"row {number}: {type(error).__name__}: {error}") from error
     of_kind("a column", column, str)
     if column in row:
-        return row[column]
+        return _there(row[column], f"row {number}: {column!r}")
     try:
         parts = list(string.Formatter().parse(column))
     except ValueError:  # a brace that is not closed: no text with columns
@@ -234,5 +300,12 @@ def _filled(column: Column, row: Row, number: int) -> Any:
     for text, field, _, _ in parts:
         filled += text
         if field is not None:
-            filled += str(entry(row, field, number))
+            filled += str(_there(entry(row, field, number), f"row {number}: {field!r}"))
     return filled
+
+
+def _there(given: Any, what: str) -> Any:
+    """An entry, if there is one."""
+    missing = given is None or (isinstance(given, float) and isnan(given))
+    require(not missing, f"{what} is empty.")
+    return given
