@@ -58,8 +58,9 @@ def test_our_own_table_comes_back(runs: Rollouts, tiny_model, tmp_path: Path):
     frame = runs.frame()
     frame.to_json(tmp_path / "r.jsonl", orient="records", lines=True)
     runs.to_parquet(tmp_path / "r.parquet")
-    for name in ("r.jsonl", "r.parquet"):
-        again = quietly(tmp_path / name, tiny_model, PROBLEMS, logprobs="before")
+    runs.to_csv(tmp_path / "r.csv")
+    for name in ("r.jsonl", "r.parquet", "r.csv"):
+        again = quietly(tmp_path / name, tiny_model, PROBLEMS)
         same(again, runs)
         values = mr.estimate(tiny_model, again, k=2, progress=False)
         assert len(values.step) > len(runs)
@@ -154,6 +155,13 @@ def test_log_probabilities_after_the_temperature(runs: Rollouts, tiny_model, tmp
         logits = tiny_model(tokens)[0, len(row["prompt_token_ids"]) - 1 : -1] / 0.8
         scores = logits.log_softmax(-1).gather(1, torch.tensor(row["token_ids"])[:, None])
         row["logprobs"] = scores[:, 0].tolist()
+        row["logprobs_are"] = "after"
+    path = lines(tmp_path / "r.jsonl", rows)
+    same(quietly(path, tiny_model, PROBLEMS), runs)
+    with pytest.raises(MechRewardError, match="are after the temperature; before was given"):
+        quietly(path, tiny_model, PROBLEMS, logprobs="before")
+    for row in rows:
+        del row["logprobs_are"]
     path = lines(tmp_path / "r.jsonl", rows)
     same(quietly(path, tiny_model, PROBLEMS, logprobs="after"), runs)
     with pytest.raises(
@@ -276,3 +284,61 @@ def test_tables_of_nouns(runs: Rollouts, tiny_model, tmp_path: Path):
         assert list(again.columns) == list(noun.frame().columns) and len(again) == len(noun.frame())
         assert len(pd.read_csv(noun.to_csv(tmp_path / "noun.csv"))) == len(again)
     assert replace(runs, seed=9).frame().equals(runs.frame())
+
+
+DAMAGED = [
+    {"choices": None},
+    {"choices": "text"},
+    {"choices": ["text"]},
+    {"choices": [{"token_ids": [7, 2], "logprobs": {"content": [{}]}}]},
+    {"response": {"body": {"error": {"message": "too long"}}}},
+    {"traces": None},
+    {"traces": ["text"]},
+    {"traces": [{"task": 5}]},
+    {"reward": "yes"},
+    {"reward": [1]},
+    {"logprobs": 0.5},
+    {"logprobs": ["a", "b"]},
+    {"token_ids": [2**40]},
+    {"token_ids": "7 2"},
+    {"stop": 5},
+    {"temperature": "hot"},
+    {"logprobs_are": "raw"},
+    {"min_p": 0.1},
+    {"repetition_penalty": 1.2},
+]
+
+
+@pytest.mark.parametrize("given", DAMAGED, ids=str)
+def test_a_row_that_holds_something_else_is_named(tiny_model, tmp_path: Path, given):
+    row = {
+        "problem_id": PROBLEMS[0].id,
+        "prompt_token_ids": [1, 5],
+        "token_ids": [7, 2],
+        "temperature": 1.0,
+    }
+    path = lines(tmp_path / "r.jsonl", [row | given])
+    with pytest.raises(MechRewardError, match=r"row 1|temperature") as told:
+        quietly(path, tiny_model, PROBLEMS)
+    assert "\n" not in str(told.value)
+
+
+def test_every_answer_has_to_say_how_it_was_drawn(runs, tiny_model, tmp_path: Path):
+    rows = rows_of(runs)
+    for row in rows[1:]:
+        for name in ("temperature", "top_p", "top_k", "stop", "max_tokens"):
+            row.pop(name)
+    path = lines(tmp_path / "r.jsonl", rows)
+    with pytest.raises(MechRewardError, match="states no temperature in 11 answers"):
+        quietly(path, tiny_model, PROBLEMS)
+    same(quietly(path, tiny_model, PROBLEMS, policy=POLICY), runs)
+
+
+def test_a_revision_that_cannot_be_told_is_said(runs, tiny_model, tmp_path: Path):
+    rows = [row | {"model_revision": "deadbeef"} for row in rows_of(runs)]
+    quietly(lines(tmp_path / "r.jsonl", rows), tiny_model, PROBLEMS)  # log-probabilities tell
+    for row in rows:
+        del row["logprobs"]
+    path = lines(tmp_path / "r.jsonl", rows)
+    with pytest.warns(RolloutsWarning, match="of revision deadbeef, and nothing tells whether"):
+        read_rollouts(path, tiny_model, PROBLEMS, progress=False)

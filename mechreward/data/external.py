@@ -95,7 +95,7 @@ def read_rollouts(
         How the answers were drawn, since V is defined under it; None if the file states it.
     logprobs : {"before", "after"} or None, default None
         Whether the file's log-probabilities are before or after the temperature; needed where it
-        has some and the temperature is not 1.
+        has some, does not say that itself (`logprobs_are`), and the temperature is not 1.
     text : bool, default False
         Whether answers without token ids are read too. They are tokenised again, and dropped with
         a count where that gives another text.
@@ -123,12 +123,14 @@ def read_rollouts(
     """
     identity = model_id(model)
     batch = whole("batch", batch, 1, "answers replayed at once")
+    of_kind("path", path, (str, Path))
     path = Path(path).expanduser()
     records = read_records(path)
     known = _problems(task)
     _check_tokenizer(records, identity)
     policy = _policy_of(records, policy)
     notes: list[str] = []
+    _note_revision(records, identity, notes)
     if text:
         records = _tokenised(model, records, known, notes)
     for record in records:
@@ -137,8 +139,17 @@ def read_rollouts(
             f"{record.where} holds no token ids; text=True tokenises texts again, and drops those "
             "that do not survive it.",
         )
+    kinds = {record.kind for record in records if record.kind}
     if logprobs is not None:
         one_of("kind of log-probability", logprobs, ("before", "after"))
+        require(
+            kinds <= {logprobs},
+            f"the file says that its log-probabilities are {' and '.join(sorted(kinds))} the "
+            f"temperature; {logprobs} was given.",
+        )
+    else:
+        require(len(kinds) < 2, "the file has log-probabilities before and after the temperature.")
+        logprobs = "before" if "before" in kinds else "after" if kinds else None
     rollouts, records = _rollouts(model, records, known, policy, identity, notes)
     rollouts, tempered = _replayed(model, rollouts, batch, progress)
     distance = _compare(records, rollouts, tempered, logprobs)
@@ -174,18 +185,37 @@ def _check_tokenizer(records: Sequence[Record], identity: ModelId) -> None:
         )
 
 
+def _note_revision(records: Sequence[Record], identity: ModelId, notes: list[str]) -> None:
+    """Say where the file names another revision than the model's, or one that cannot be told."""
+    named = sorted({record.revision for record in records if record.revision})
+    if not named or named == [identity.revision]:
+        return
+    said = ", ".join(named[:3])
+    if identity.revision:
+        notes.append(f"its answers are of revision {said}, the model is of {identity.revision}")
+    elif all(record.logprobs is None for record in records):
+        notes.append(
+            f"its answers are of revision {said}, and nothing tells whether the model is: neither "
+            "does the model name one, nor the file log-probabilities"
+        )
+
+
 def _policy_of(records: Sequence[Record], policy: Policy | None) -> Policy:
     """What was given, or what the file says."""
     said = {}
+    silent = 0
     for record in records:
-        if "temperature" in record.sampling:
-            settings = dict(record.sampling)
-            stop = settings.get("stop") or ()
-            settings["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-            top_k = settings.get("top_k")
-            if isinstance(top_k, int) and top_k <= 0:  # how vLLM says that all can be drawn
-                del settings["top_k"]
-            said[str(sorted(settings.items()))] = settings
+        if "temperature" not in record.sampling:
+            silent += 1
+            continue
+        settings = dict(record.sampling)
+        stop = settings.get("stop") or ()
+        of_kind(f"{record.where}: stop", stop, (list, tuple))
+        settings["stop"] = tuple(stop)
+        top_k = settings.get("top_k")
+        if isinstance(top_k, int) and top_k <= 0:  # how vLLM says that all can be drawn
+            del settings["top_k"]
+        said[str(sorted(settings.items()))] = settings
     if policy is not None:
         of_kind("policy", policy, Policy)
         for settings in said.values():
@@ -196,10 +226,12 @@ def _policy_of(records: Sequence[Record], policy: Policy | None) -> Policy:
                     f"the file says {name}={value!r}, the policy that was given {own[name]!r}.",
                 )
         return policy
+    stated = f"{len(said)} different policies"
+    if silent:
+        stated = "no temperature" if not said else f"no temperature in {silent} answers"
     require(
-        len(said) == 1,
-        "the file states "
-        + ("no temperature" if not said else f"{len(said)} different policies")
+        len(said) == 1 and not silent,
+        f"the file states {stated}"
         + ": say how the answers were drawn, as policy=mr.Policy(temperature=1.0), since V is "
         "defined under it.",
     )

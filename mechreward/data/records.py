@@ -3,6 +3,7 @@ traces."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,9 @@ class Record:
         Of the producer; empty where they are not said.
     sampling : dict
         Its settings: temperature, top_p, top_k, stop, max_tokens.
+    kind : str
+        Whether the log-probabilities are before or after the temperature; empty where it is not
+        said.
     """
 
     where: str
@@ -52,9 +56,18 @@ class Record:
     revision: str = ""
     tokenizer: str = ""
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = ""
 
 
 SAMPLING = ("temperature", "top_p", "top_k", "stop", "max_tokens")
+# Settings that a policy does not have, and the values at which they change nothing.
+OTHERS = {
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "length_penalty": (1,),
+}
 ENDED = {"stop": True, "length": False, "max_tokens": False, "eos": True}
 
 
@@ -62,7 +75,8 @@ def read_records(path: Path) -> list[Record]:
     """Every answer of a file.
 
     Its rows are our own columns (`problem_id`, `prompt_token_ids`, `token_ids`, `logprobs`,
-    `reward`, `finish_reason`, `model_revision`, `tokenizer_hash`, and settings of the sampling), or
+    `logprobs_are`, before or after the temperature, `reward`, `finish_reason`, `model_revision`,
+    `tokenizer_hash`, and settings of the sampling), or
     responses of vLLM that were asked for with `return_token_ids` (with a `problem_id`, or in the
     batch format with its `custom_id`), or verifiers' episodes (`traces.jsonl`).
 
@@ -74,13 +88,23 @@ def read_records(path: Path) -> list[Record]:
     records: list[Record] = []
     for number, (_, row) in enumerate(rows_of(path), start=1):
         where = f"{path.name}, row {number}"
-        if "traces" in row:
-            records += _of_episode(row, where)
-        elif "choices" in row or "response" in row:
-            records += _of_response(row, where)
-        else:
-            records.append(_of_columns(row, where))
+        try:
+            records += _of_row(row, where)
+        except MechRewardError:
+            raise
+        # Files of other programs, which may hold anything anywhere.
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise MechRewardError(f"{where} is damaged, or of another form: {why}.") from error
     return records
+
+
+def _of_row(row: Mapping[str, Any], where: str) -> list[Record]:
+    if "traces" in row:
+        return list(_of_episode(row, where))
+    if "choices" in row or "response" in row:
+        return list(_of_response(row, where))
+    return [_of_columns(row, where)]
 
 
 def _of_columns(row: Mapping[str, Any], where: str) -> Record:
@@ -94,11 +118,12 @@ def _of_columns(row: Mapping[str, Any], where: str) -> Record:
         tokens=_tokens(row.get("token_ids"), "token_ids", where),
         text=_text(row.get("text"), where),
         logprobs=_numbers(row.get("logprobs"), where),
-        reward=None if row.get("reward") is None else float(row["reward"]),
+        reward=_number(row.get("reward"), "reward", where),
         ended=_ended(row.get("finish_reason")),
         revision=str(row.get("model_revision") or ""),
         tokenizer=str(row.get("tokenizer_hash") or ""),
-        sampling=_sampling(row),
+        sampling=_sampling(row, where),
+        kind=_kind(row, where),
     )
 
 
@@ -111,6 +136,8 @@ def _of_response(row: Mapping[str, Any], where: str) -> Iterator[Record]:
         body = response.get("body") if isinstance(response, Mapping) else None
         if not isinstance(body, Mapping):
             raise MechRewardError(f"{where} holds no response: {shown(row.get('error'))}.")
+    if "choices" not in body:
+        raise MechRewardError(f"{where} holds no answer: {shown(body.get('error'))}.")
     if name is None:
         raise MechRewardError(
             f"{where} does not say which problem it answers: add a problem_id to the response."
@@ -127,7 +154,8 @@ def _of_response(row: Mapping[str, Any], where: str) -> Iterator[Record]:
             text=_text(choice.get("text", message.get("content")), at),
             logprobs=_of_choice(choice.get("logprobs"), at),
             ended=_ended(choice.get("finish_reason")),
-            sampling=_sampling(row.get("sampling") or row),
+            sampling=_sampling(row.get("sampling") or row, where),
+            kind=_kind(row, where),
         )
 
 
@@ -176,7 +204,10 @@ def _of_episode(row: Mapping[str, Any], where: str) -> Iterator[Record]:
         call = (trace.get("calls") or [{}])[-1]
         rewards = trace.get("rewards") or {}
         scores = [reward for reward in rewards.values() if reward is not None]
-        total = sum(reward["score"] * reward.get("weight", 1.0) for reward in scores)
+        total = 0.0
+        for reward in scores:
+            parts = reward if isinstance(reward, Mapping) else {"score": reward}
+            total += parts["score"] * parts.get("weight", 1.0)
         yield Record(
             where=at,
             problem_id=str(name),
@@ -185,12 +216,67 @@ def _of_episode(row: Mapping[str, Any], where: str) -> Iterator[Record]:
             logprobs=_numbers(nodes[-1].get("logprobs") or None, at),
             reward=total if scores else None,
             ended=_ended(call.get("finish_reason")),
-            sampling=_sampling(call.get("sampling") or {}),
+            sampling=_sampling(call.get("sampling") or {}, at),
         )
 
 
-def _sampling(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in SAMPLING if row.get(name) is not None}
+def _sampling(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings of a policy.
+
+    Raises
+    ------
+    MechRewardError
+        Settings that no policy has: V is defined under how answers are drawn.
+    """
+    for name, neutral in OTHERS.items():
+        value = row.get(name)
+        require(
+            value is None or value in neutral,
+            f"{where} was drawn with {name}={shown(value)}, which no policy here has.",
+        )
+    found = {}
+    for name in SAMPLING:
+        value = row.get(name)
+        if value in (None, "") or (isinstance(value, float) and math.isnan(value)):
+            continue
+        if isinstance(value, str) and name == "stop":
+            value = _listed(value) if value.startswith("[") else (value,)
+        if name != "stop":
+            value = _number(value, name, where)
+        # A column that is empty in places holds fractions.
+        whole = name in ("top_k", "max_tokens") and value == int(value)
+        found[name] = int(value) if whole else value
+    return found
+
+
+def _kind(row: Mapping[str, Any], where: str) -> str:
+    kind = str(row.get("logprobs_are") or "")
+    require(
+        kind in ("", "before", "after"),
+        f"{where}: logprobs_are is {kind!r}: before or after the temperature is possible.",
+    )
+    return kind
+
+
+def _number(value: Any, what: str, where: str) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    require(math.isfinite(number), f"{where}: its {what} is {shown(value)}, no number.")
+    return number
+
+
+def _listed(value: Any) -> Any:
+    """A list, also where a CSV file has it as a text."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return None if value == "" else value
 
 
 def _ended(reason: Any) -> bool | None:
@@ -207,9 +293,13 @@ def _text(value: Any, where: str) -> str | None:
 def _tokens(value: Any, what: str, where: str) -> list[int] | None:
     if value is None:
         return None
+    value = _listed(value)
+    if value is None:
+        return None
     whole = isinstance(value, Sequence) and not isinstance(value, str)
     for token in value if whole else ():
-        whole = whole and isinstance(token, int) and not isinstance(token, bool) and token >= 0
+        whole = whole and isinstance(token, int) and not isinstance(token, bool)
+        whole = whole and 0 <= token < 2**31
     require(whole, f"{where}: {what} are whole numbers from 0; {shown(value)} was read.")
     return list(value)
 
@@ -218,6 +308,11 @@ def _numbers(value: Any, where: str) -> list[float] | None:
     if value is None:
         return None
     numbers = []
+    value = _listed(value)
+    if value is None:
+        return None
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    require(listed, f"{where}: its log-probabilities are {shown(value)}, no list.")
     for entry in value:
         require(
             isinstance(entry, int | float) and math.isfinite(entry),

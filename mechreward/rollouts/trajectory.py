@@ -172,6 +172,7 @@ class Rollouts(Framed):
                 "prompt_token_ids": run.tokens[: run.prompt_len].tolist(),
                 "token_ids": run.tokens[run.prompt_len :].tolist(),
                 "logprobs": run.logprobs.tolist(),
+                "logprobs_are": "before",
                 "reward": run.reward,
                 "outcome": run.verdict.outcome,
                 "reason": run.verdict.reason,
