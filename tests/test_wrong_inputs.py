@@ -151,10 +151,70 @@ CASES: dict[str, Case] = {
         ),
         "is a file; out= names a folder",
     ),
-    "progress that is no title": (
+    "a task that is no task": (
         lambda model, folder: mr.tasks.validate(None),
         "task must be|tasks\\.get makes one of a name",
     ),
+    "a seed that is none": (
+        lambda model, folder: mr.tasks.validate(TextTask(ROWS), seed="x"),
+        "seed",
+    ),
+    "progress that is no title": (
+        lambda model, folder: mr.sample(model, TextTask(ROWS, max_tokens=8).rows[:2], progress=3.5),
+        "progress must be .*False, True or a title",
+    ),
+    "a model that is nothing": (lambda model, folder: mr.load(None), "its name or folder"),
+    "an adapter that is nothing": (
+        lambda model, folder: mr.load("countdown-base", adapter=5),
+        "adapter must be",
+    ),
+    "a precision in words": (
+        lambda model, folder: mr.load("countdown-base", dtype="bfloat16"),
+        r"dtype must be .*such as torch\.bfloat16",
+    ),
+    "several devices": (
+        lambda model, folder: mr.load("countdown-base", device="auto"),
+        "takes device_map='auto'",
+    ),
+    "a temperature that is none": (
+        lambda model, folder: mr.Policy(temperature=True),
+        "temperature",
+    ),
+    "answers kept nowhere": (
+        lambda model, folder: mr.sample(model, TextTask(ROWS).rows[:2], out="", progress=False),
+        "out='' names no folder",
+    ),
+    "answers kept in a number": (
+        lambda model, folder: mr.sample(model, TextTask(ROWS).rows[:2], out=5, progress=False),
+        "out must be",
+    ),
+    "blocks of no size": (
+        lambda model, folder: TextTask(ROWS, steps="blocks:\u00b2"),
+        "says no size",
+    ),
+    "steps in a list": (lambda model, folder: TextTask(ROWS, steps=["lines"]), "steps must be"),
+    "rollouts from nowhere": (
+        lambda model, folder: mr.read_rollouts(None, model, TextTask(ROWS)),
+        "path must be",
+    ),
+    **{
+        f"a forecast of {words}": (
+            lambda model, folder, verb=verb, given=given: mr.forecast(
+                verb, model, *given[0], **given[1]
+            ),
+            words,
+        )
+        for verb, given, words in [
+            (mr.sample, ([TextTask(ROWS)], {}), "problems must be|every problem must be"),
+            (mr.sample, ([None], {}), "problems must be"),
+            (mr.sample, ([TextTask(ROWS).rows[:2]], {"k": 0}), "k counts|k must"),
+            (mr.sample, ([TextTask(ROWS).rows[:2]], {"k": "2"}), "k "),
+            (mr.estimate, ([TextTask(ROWS).rows[:2]], {}), "runs must be"),
+            (mr.ablate, ([TextTask(ROWS).rows[:2], "n.json"], {}), "neurons must be"),
+            (mr.certify, (["words", "n.json"], {}), "neurons must be|task must be"),
+            ([], ([], {}), "a forecast is made of"),
+        ]
+    },
 }
 
 
@@ -175,6 +235,15 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "a policy that is none": (["--top-p", "2"], "top_p must lie in (0, 1]; 2.0 was given"),
     "a task that is none": (["--task", "cuontdown"], "did you mean 'countdown'"),
     "a file that is not there": (["--task", "none.jsonl"], "cannot read none.jsonl"),
+    "a verifier of a task that has its own": (
+        ["--verify", "nonsense"],
+        "--verify is for a file of questions; leave out --verify nonsense for countdown",
+    ),
+    "a chat of a task that has its own": (["--chat"], "--chat is for a file of questions"),
+    "no problems": (["--train", "0"], "train"),
+    "no continuations": (["--k", "0"], "k "),
+    "less than no draws": (["--draws", "-1"], "draws"),
+    "more problems than there are": (["--test", "99999999"], "99999999"),
 }
 
 

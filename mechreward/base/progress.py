@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from mechreward.base.errors import of_kind
 from mechreward.base.plain import visible
 
 FIRST = 2.0  # seconds of a first batch, from which the rest is foreseen (our choice)
@@ -20,7 +21,14 @@ LONG = 30.0  # seconds from which it is told
 
 
 def named(progress: bool | str, title: str) -> bool | str:
-    """The progress of a verb whose own title is `title`."""
+    """The progress of a verb whose own title is `title`.
+
+    Raises
+    ------
+    MechRewardError
+        Something else than False, True or a title.
+    """
+    of_kind("progress", progress, (bool, str), "False, True or a title")
     return title if progress is True else progress
 
 

@@ -208,8 +208,11 @@ def sizes(plan: Plan, default: Plan) -> list[str]:
     """Options for what differs from `default`, but for the model and the task."""
     words = []
     for key, value in asdict(plan).items():
-        if key not in HOME and value != getattr(default, key):
-            words.append(f"--{key.replace('_', '-')} {quote(str(value))}")
+        if key in HOME or value == getattr(default, key):
+            continue
+        name = f"--{key.replace('_', '-')}"
+        for one in value if isinstance(value, list) else [value]:
+            words.append(name if one is True else f"{name} {quote(str(one))}")
     return words
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from mechreward.tasks.named import task_of
 PLANTED = "planted-"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO = "auto"  # the device of a model that needs several
+OF_FILE = ("verify", "prompt", "answer", "steps", "system", "chat")
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,18 @@ class Subject:
     prompt: str = option("question", "A file's column of questions, or a text with {columns}.")
     answer: str = option("answer", "A file's column of gold answers.")
     steps: str = option("lines", "Steps of such answers: lines, paragraphs, sentences, blocks:64.")
+    system: str | None = option(None, "A system message before a file's questions; means --chat.")
+    chat: bool = option(False, "Put a file's questions into the model's chat template.")
     temperature: float = option(1.0, "Of the sampling; 0 is greedy.")
     top_p: float = option(1.0, "Of the sampling.")
     top_k: int | None = option(None, "Of the sampling; all tokens if not given.")
     max_tokens: int | None = option(None, "Limit of an answer; the task's if not given.")
-    stop: str | None = option(None, "A text that ends an answer.")
+    stop: list[str] = option([], "A text that ends an answer; may be given several times.")
 
     @property
     def policy(self) -> Policy:
         """How answers are drawn."""
-        stop = (self.stop,) if self.stop else ()
-        return Policy(self.temperature, self.top_p, self.top_k, stop, self.max_tokens)
+        return Policy(self.temperature, self.top_p, self.top_k, tuple(self.stop), self.max_tokens)
 
     def open(self, seed: int = 0) -> tuple[Any, Task]:
         """Model and task.
@@ -72,13 +74,7 @@ class Subject:
         if self.model.startswith(PLANTED):
             return self._planted(seed)
         one_of("dtype", self.dtype, DTYPES)
-        task = task_of(
-            self.task,
-            verify=self.verify,
-            prompt=self.prompt,
-            answer=self.answer,
-            steps=self.steps,
-        )
+        task = task_of(self.task, **self._of_file())
         place: dict[str, Any] = (
             {"device_map": AUTO} if self.device == AUTO else {"device": self.device}
         )
@@ -90,6 +86,15 @@ class Subject:
             **place,
         )
         return model, task
+
+    def _of_file(self) -> dict[str, Any]:
+        """What is said of a file of questions."""
+        said = {}
+        for field in fields(Subject):
+            value = getattr(self, field.name)
+            if field.name in OF_FILE and value != field.default:
+                said[field.name] = value
+        return said
 
     def _planted(self, seed: int) -> tuple[Any, Task]:
         from mechreward.testbed import planted

@@ -41,7 +41,7 @@ class ModelId:
     adapter : str, default ""
         The last part of the name of what was merged into the weights.
     revision : str, default ""
-        The branch, tag or commit on the hub that was asked for.
+        The commit on the hub, or the branch or tag that was asked for where it is not known.
     """
 
     name: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from transformers.cache_utils import DynamicCache
 
-from mechreward.base.errors import MechRewardError, one_of, require
+from mechreward.base.errors import MechRewardError, of_kind, one_of, require
 from mechreward.models.ability import limits, no_rollouts
 from mechreward.models.hooked import hooked_class, hooked_step, is_hooked, load_hooked
 from mechreward.models.plain import Plain
 from mechreward.models.site import HOOKS, Site, lacking
-from mechreward.models.sources import find
+from mechreward.models.sources import Source, find
 
 # What the libraries raise for a folder that holds no whole model.
 DAMAGED = (
@@ -56,7 +57,8 @@ def load(
         in HuggingFace format, a folder with an adapter whose config names its base model, a GGUF
         file (read once into the user's cache), or `owner/model` on the hub.
     adapter : str, Path or None, default None
-        A LoRA adapter, folder or `owner/name` on the hub, that is merged into the weights.
+        A LoRA adapter, folder or `owner/name` on the hub (`owner/name@revision` for a version of
+        it), that is merged into the weights.
     revision : str or None, default None
         Branch, tag or commit of a model on the hub; None is the newest.
     kind : str, default "bridge"
@@ -84,6 +86,7 @@ def load(
         left over or mis-shaped; other logits; or it cannot be loaded.
     """
     one_of("kind of model", kind, LOADERS)
+    of_kind("dtype", dtype, torch.dtype, "such as torch.bfloat16")
     if kind == "hooked":
         hooked_class()
         require(device_map is None, 'kind="hooked" lies on one device: give device=.')
@@ -104,15 +107,23 @@ def load(
         why = " ".join(str(error).split())
         hint = ' (kind="bridge" may)' if kind == "hooked" else ""
         raise MechRewardError(f"cannot load {what} as {kind}{hint}: {why}") from error
-    model.source = source  # for the model's identity
+    model.source = _as_loaded(source, model)  # for the model's identity
     about = limits(model, silent)
     if about:
         warnings.warn(f"{source.name}: {about}.", stacklevel=2)
     return model
 
 
+def _as_loaded(source: Source, model: Any) -> Source:
+    """The source with the commit that a branch or tag of the hub stood for."""
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    commit = getattr(config, "_commit_hash", None)
+    return replace(source, revision=commit) if commit else source
+
+
 def _check_device(device: str) -> None:
     """Raise MechRewardError for a device that this machine, or this build of torch, lacks."""
+    require(device != "auto", "a model that needs several devices takes device_map='auto'.")
     try:
         torch.zeros(1, device=device)
     # torch raises whatever its back ends do, assertions among them.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 
-from mechreward.base.errors import of_kind, require, whole
+from mechreward.base.errors import finite, of_kind, require, whole
 from mechreward.tasks.base import Task
 
 
@@ -46,8 +46,8 @@ class Policy:
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        of_kind("temperature", self.temperature, (int, float))
-        of_kind("top_p", self.top_p, (int, float))
+        finite("temperature", self.temperature)
+        finite("top_p", self.top_p)
         # Below, logits divided by it may leave the range of numbers (our choice).
         require(
             self.temperature == 0 or 1e-6 <= self.temperature < float("inf"),

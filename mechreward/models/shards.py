@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mechreward.base.errors import require
+from mechreward.base.errors import of_kind, require
 from mechreward.base.files import digest, read_tensors, write_tensors
 from mechreward.models.identity import model_id
 from mechreward.models.jobs import Continuation, Job
@@ -55,6 +55,8 @@ def kept_in(folder: Path | str | None, least: int | float = 0) -> Iterator[None]
     if folder is None:
         yield
         return
+    of_kind("out", folder, (str, Path), "a folder")
+    require(str(folder) != "", "out='' names no folder.")
     require(not Path(folder).is_file(), f"{folder} is a file; out= names a folder.")
     token = _place.set(Place(Path(folder), least))
     try:

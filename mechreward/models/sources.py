@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechreward.base.errors import MechRewardError, require
+from mechreward.base.errors import MechRewardError, of_kind, require
 from mechreward.models.adapter import adapter_folder, base_of, is_adapter
 from mechreward.models.gguf import folder_of
 from mechreward.models.hints import is_hub_name, no_config, no_model
@@ -66,6 +66,9 @@ def find(
     MechRewardError
         There is no such model or adapter, or what is asked for does not go together.
     """
+    of_kind("a model", name, (str, Path), "its name or folder")
+    if adapter is not None:
+        of_kind("adapter", adapter, (str, Path), "its folder, or owner/name")
     called = str(name)
     folder = Path(name).expanduser()
     if called in bundled():
@@ -73,7 +76,7 @@ def find(
     elif called == NAME and not folder.is_dir():
         folder = real_folder()
         require(folder.is_dir(), f"{NAME} is made once, before it can be loaded: {MAKE}.")
-    elif folder.suffix == ".gguf" and folder.is_file():
+    elif folder.suffix.lower() == ".gguf" and folder.is_file():
         source = _with_adapter(Source(folder.stem, folder_of(folder)), adapter, revision)
         return _without_revision(source, revision)
     if not folder.is_dir():
@@ -97,7 +100,11 @@ def find(
 def _with_adapter(source: Source, adapter: str | Path | None, revision: str | None) -> Source:
     if adapter is None:
         return source
-    folder = adapter_folder(adapter)
+    version = None
+    if not Path(adapter).expanduser().is_dir():
+        adapter, _, named = str(adapter).partition("@")
+        version = named or None
+    folder = adapter_folder(adapter, version)
     name = f"{source.name}+{folder.name}"
     return Source(name, source.weights, folder, source.revision)
 

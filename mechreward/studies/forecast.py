@@ -12,28 +12,38 @@ import numpy as np
 import torch
 
 from mechreward import stats
-from mechreward.base.errors import MechRewardError, require
+from mechreward.base.errors import MechRewardError, of_kind, one_of, require, shown, whole
 from mechreward.base.progress import duration
 from mechreward.base.streams import stream
 from mechreward.causal.certificate import certify
-from mechreward.causal.effect import ablate
+from mechreward.causal.effect import ABLATIONS, ablate
 from mechreward.causal.verdict import LEVEL
 from mechreward.experiments.plan import CertifyPlan, Plan, experiment_name
 from mechreward.models.policy import Policy
 from mechreward.models.site import Site, all_sites
-from mechreward.probing.activations import record
+from mechreward.probing.activations import ROWS, record
+from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.probe import ValueProbe
 from mechreward.probing.targets import Examples
 from mechreward.rollouts.sample import sample
-from mechreward.rollouts.trajectory import Rollouts
+from mechreward.rollouts.trajectory import Rollouts, task_of
 from mechreward.rollouts.value import estimate
 from mechreward.studies import work
+from mechreward.studies.study import check_plan
 from mechreward.studies.work import Sizes, Span
 from mechreward.tasks import Problem, Task
 
 TRIAL = 8  # problems of the trial (our choice)
+# What verbs take: sizes with their least, and nouns.
+SIZES = {"k": 1, "draws": 0, "random_draws": 0, "train": 1, "test": 1, "n": 1, "pairs": 1}
+KINDS: dict[str, tuple[Any, str]] = {
+    "problems": ((list, tuple), "task.problems('test', 100) gives some"),
+    "runs": (Rollouts, "sample makes them of problems"),
+    "neurons": (NeuronSet, "select makes one of a probe; NeuronSet.load reads a file"),
+    "task": (Task, "tasks.get makes one of a name"),
+}
 SECONDS = 40.0  # that its second part may take, at most
-ROWS = 256  # rows decoded at once, as `sample` has it
+BATCH = 256  # rows decoded at once, as `sample` has it
 FLOAT = 4  # bytes
 MAIN = ("R1", "R2", "R4", "R7", "R8")  # of `mechreward demo`; the choice of layers is R3's
 
@@ -176,13 +186,15 @@ def forecast(verb: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     them. Stages that stop by themselves have a least and a most.
     """
     possible = ", ".join(known.__name__ for known in VERBS)
-    name = getattr(verb, "__name__", repr(verb))
-    require(verb in VERBS, f"a forecast is made of {possible}; {name} was given.")
+    name = getattr(verb, "__name__", shown(verb))
+    known = callable(verb) and verb in VERBS
+    require(known, f"a forecast is made of {possible}; {name} was given.")
     try:
         bound = inspect.signature(verb).bind(model, *args, **kwargs)
     except TypeError as error:
         raise MechRewardError(f"{name} takes no such arguments: {error}.") from None
     bound.apply_defaults()
+    _check(bound.arguments)
     return VERBS[verb](**bound.arguments)
 
 
@@ -197,6 +209,7 @@ def of_plan(plan: Plan, names: Sequence[str] = MAIN) -> Forecast:
         Ids of experiments.
     """
     model, task = plan.open(plan.seed)
+    check_plan(plan, task)
     pace = trial(model, plan.problems(task, "validation"), plan.policy)
     sites = all_sites(model, work.KINDS, plan.layer_numbers(model))
     sizes = Sizes(
@@ -242,8 +255,10 @@ def of_plan(plan: Plan, names: Sequence[str] = MAIN) -> Forecast:
 
 def of_certificate(plan: CertifyPlan, chosen: bool) -> Forecast:
     """What `mechreward certify` would do; `chosen` says whether a set is given."""
+    _check(plan.sizes)
+    whole("validation", plan.validation, 1)
     model, task = plan.open(plan.seed)
-    pace = trial(model, task.problems("validation", plan.validation, plan.seed), plan.policy)
+    pace = trial(model, _some(task, plan.seed), plan.policy)
     parts = {}
     if not chosen:
         sites = all_sites(model, (plan.kind,), plan.layer_numbers(model))
@@ -252,6 +267,34 @@ def of_certificate(plan: CertifyPlan, chosen: bool) -> Forecast:
         )
     parts |= work.certificate(plan.sizes, pace.states, not chosen)
     return _certificate(model, task, plan.sizes, parts, pace, plan.policy)
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    """Raise MechRewardError for what the verb itself would refuse after the forecast."""
+    for name, least in SIZES.items():
+        if name in given:
+            whole(name, given[name], least)
+    for name, (kind, hint) in KINDS.items():
+        if name in given:
+            of_kind(name, given[name], kind, hint)
+    if "problems" in given:
+        task_of(given["problems"])
+    if "rows" in given:
+        one_of("kind of rows", given["rows"], ROWS)
+    if "ops" in given:
+        ops = given["ops"]
+        for op in [ops] if isinstance(ops, str) else ops:
+            one_of("operation", op, ABLATIONS)
+
+
+def _some(task: Task, seed: int) -> list[Problem]:
+    """A few validation problems, as far as there are any."""
+    for count in range(TRIAL, 0, -1):
+        try:
+            return task.problems("validation", count, seed)
+        except MechRewardError:
+            continue
+    return task.problems("test", 1, seed)
 
 
 def trial(model: Any, problems: Sequence[Problem], policy: Policy | None = None) -> Pace:
@@ -276,7 +319,7 @@ def trial(model: Any, problems: Sequence[Problem], policy: Policy | None = None)
         return runs, time.perf_counter() - began
 
     runs, spent = answers(1)
-    k = int(min(ROWS // len(few), SECONDS / max(spent, 1e-3)))
+    k = int(min(BATCH // len(few), SECONDS / max(spent, 1e-3)))
     if k > 1:
         runs, spent = answers(k)
     lengths = np.array([run.length for run in runs])
@@ -448,7 +491,7 @@ def _of_certify(
 ) -> Forecast:
     names = ("train", "test", "k", "n", "draws", "pairs")
     sizes = {name: given[name] for name in names}
-    pace = trial(model, task.problems("validation", TRIAL, seed), policy)
+    pace = trial(model, _some(task, seed), policy)
     parts = work.certificate(sizes, pace.states, neurons.by_recipe)
     return _certificate(model, task, sizes, parts, pace, policy)
 
@@ -517,7 +560,7 @@ def _memory(
     limit = (policy or Policy()).limit(task) if task is not None else pace.length
     row = 2 * cfg.n_layers * heads * cfg.d_head * (pace.prompt + limit)
     # Half as many prefixes as rows are run ahead.
-    return weights + 1.5 * ROWS * row * parameters[0].element_size() + acts
+    return weights + 1.5 * BATCH * row * parameters[0].element_size() + acts
 
 
 def _span(least: int | float, most: int | float) -> str:

@@ -100,7 +100,7 @@ class Study:
             "name another folder.",
         )
         model, task = plan.open(plan.seed)
-        _check(plan, task)
+        check_plan(plan, task)
         # A model that lacks a site is refused here.
         all_sites(model, KINDS, plan.layer_numbers(model))
         identity = model_id(model)
@@ -228,9 +228,9 @@ class Study:
         }
 
 
-def _check(plan: Plan, task: Task) -> None:
-    """Whether the task has as many problems, no prompt in two of them, and every count is large
-    enough."""
+def check_plan(plan: Plan, task: Task) -> None:
+    """Raise MechRewardError if a count is too small, the task has fewer problems, or a prompt is in
+    two of them."""
     purposes = (*SPLITS, "ablated", "confidence")
     whole("seed", plan.seed)
     for name in purposes:

@@ -6,7 +6,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
-from mechreward.base.errors import MechRewardError, one_of, whole
+from mechreward.base.errors import MechRewardError, of_kind, one_of, whole
 
 Cut = Callable[[Sequence[str], int], list[int]]
 
@@ -27,9 +27,10 @@ def cut_of(steps: str) -> Cut:
     MechRewardError
         Another name.
     """
-    name, _, size = str(steps).partition(":")
+    of_kind("steps", steps, str, ", ".join(KINDS))
+    name, _, size = steps.partition(":")
     if name == "blocks":
-        if not size.isdigit():
+        if not re.fullmatch("[0-9]{1,6}", size):
             raise MechRewardError(
                 f"steps={steps!r} says no size: blocks:64 are steps of 64 tokens each."
             )

@@ -165,7 +165,7 @@ def data_set(
 
 
 def _rows(source: DataSet, name: str, copy: str | Path | None) -> Any:
-    if copy is not None and Path(copy).suffix in FILES:
+    if copy is not None and Path(copy).suffix.lower() in FILES:
         return copy
     import datasets
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 from mechreward.base.errors import MechRewardError, require, unknown_name
 from mechreward.base.files import digest
@@ -14,14 +15,7 @@ from mechreward.tasks.table import FILES
 from mechreward.tasks.text_task import TextTask
 
 
-def task_of(
-    name: str,
-    *,
-    verify: str = "number",
-    prompt: str = "question",
-    answer: str = "answer",
-    steps: str = "lines",
-) -> Task:
+def task_of(name: str, **of_file: Any) -> Task:
     """A task by name.
 
     Parameters
@@ -31,14 +25,22 @@ def task_of(
         (`math500:FILE.jsonl`); a data set of reasoning-gym (`gym:NAME`); a file of questions
         (.jsonl, .json, .csv, .parquet); or `FILE.py:NAME`: a task, or a class of tasks, in a Python
         file, which is run.
-    verify, prompt, answer, steps : str
-        As for `TextTask`, of a file of questions.
+    **of_file
+        Options of `TextTask`, for a file of questions.
 
     Raises
     ------
     MechRewardError
-        None of these.
+        None of these, or options for a task that is no file of questions.
     """
+    if name.lower().endswith(FILES) and name.partition(":")[0] not in DATA_SETS:
+        of_file["chat"] = of_file.get("chat") or None
+        return TextTask(name, **of_file)
+    for option, value in of_file.items():
+        raise MechRewardError(
+            f"--{option} is for a file of questions; leave out --{option} {value} for {name}, "
+            "which has its own."
+        )
     if name in (*TASKS, *DATA_SETS):
         return get(name)
     kind, _, which = name.partition(":")
@@ -49,8 +51,6 @@ def task_of(
     path, _, inside = name.rpartition(":")
     if path.endswith(".py"):
         return _of_code(Path(path).expanduser(), inside)
-    if name.endswith(FILES):
-        return TextTask(name, prompt, answer, verify, steps)
     hint = f"{', '.join([*TASKS, *DATA_SETS])}; a file of questions ends in {', '.join(FILES)}"
     if name.endswith(".py"):
         raise MechRewardError(f"{name} is code: say which task of it, as {name}:MyTask.")

@@ -37,8 +37,10 @@ def rows_of(source: Any) -> list[tuple[str | None, Row]]:
             one_of("split of the data", split, ("train", "validation", "test"))
             rows += [(split, row) for row in part]
     else:
+        if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a DataFrame
+            source = source.to_dict("records")
         require(
-            isinstance(source, Iterable),
+            isinstance(source, Iterable) and not isinstance(source, bytes),
             f"rows are a list of dictionaries, a Dataset or a file; {shown(source)} was given.",
         )
         rows = [(None, row) for row in source]
@@ -69,24 +71,25 @@ def entry(row: Row, column: str, number: int) -> Any:
 
 def _file(path: Path) -> list[Row]:
     path = path.expanduser()
-    if path.suffix not in FILES:
+    kind = path.suffix.lower()
+    if kind not in FILES:
         raise MechRewardError(f"{path} is no table: its name ends in none of {', '.join(FILES)}.")
     try:
-        if path.suffix == ".jsonl":
+        if kind == ".jsonl":
             return _lines(path)
-        if path.suffix == ".csv":
+        if kind == ".csv":
             with path.open(newline="", encoding="utf-8-sig") as file:
                 return list(csv.DictReader(file, strict=True))
-        if path.suffix == ".parquet":
+        if kind == ".parquet":
             from pyarrow import parquet
 
             return parquet.read_table(path).to_pylist()
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise MechRewardError(f"cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, csv.Error, RecursionError) as error:  # pyarrow's are ValueErrors
         why = " ".join(str(error).split())
-        raise MechRewardError(f"{path} is no readable {path.suffix[1:]}: {why}") from error
+        raise MechRewardError(f"{path} is no readable {kind[1:]}: {why}") from error
     require(isinstance(value, list), f"{path} is no list of objects.")
     return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from mechreward.base.errors import MechRewardError, of_kind, whole
@@ -14,6 +14,7 @@ from mechreward.tasks.base import SPLITS, Problem, Task
 from mechreward.tasks.judge import check_problems, judge
 
 PROMPT = 3  # pieces that stand for a prompt
+NOTHING = "I do not know."
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,20 @@ class Check:
         How many there were; 0 where it could not be asked.
     first : str
         The first case where it is not so; empty if there is none.
+    optional : bool
+        Whether there need be no case.
     """
 
     asked: str
     right: int
     cases: int
     first: str = ""
+    optional: bool = False
 
     @property
     def passed(self) -> bool:
-        """Whether it is always so."""
-        return self.right == self.cases
+        """Whether it is always so, and was asked at all."""
+        return self.right == self.cases and (self.cases > 0 or self.optional)
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,9 @@ def validate(task: Task, n: int = 20, seed: int = 0) -> Validation:
     """Whether a task does what every experiment relies on; no model is asked.
 
     A gold answer is what `Task.solve` writes. It has to be right, and not right any more where it
-    answers another problem (with another answer), has lost its last line, or says nothing. Prompts
-    are distinct and no two splits share one. Steps rise from the last token of the prompt to the
-    last of the answer.
+    answers another problem (with another answer), has lost its last line, or says nothing, or no
+    answer. Every split has problems; prompts are distinct and no two splits share one. Steps rise
+    from the last token of the prompt to the last of the answer.
 
     Parameters
     ----------
@@ -102,6 +106,7 @@ def validate(task: Task, n: int = 20, seed: int = 0) -> Validation:
     """
     of_kind("task", task, Task, "tasks.get makes one of a name")
     task.check()
+    seed = whole("seed", seed)
     splits = {split: _some(task, split, whole("n", n, 1, "problems"), seed) for split in SPLITS}
     problems = [problem for some in splits.values() for problem in some]
     check_problems(task, problems)
@@ -111,9 +116,15 @@ def validate(task: Task, n: int = 20, seed: int = 0) -> Validation:
         _verified(
             "those of other problems are not", task, *_swapped(problems, golds), wanted=False
         ),
-        _verified("nor without their last line", task, *_cut(problems, golds), wanted=False),
+        # Answers of one line have no other.
+        replace(
+            _verified("nor without their last line", task, *_cut(problems, golds), wanted=False),
+            optional=True,
+        ),
         _verified("nor is silence", task, problems, [""] * len(problems), wanted=False),
-        _distinct(problems),
+        _verified("nor is no answer", task, problems, [NOTHING] * len(problems), wanted=False),
+        _filled(splits),
+        _distinct(problems, getattr(task, "copies", 0)),
         _apart(splits),
         _steps(task, golds),
     ]
@@ -169,7 +180,12 @@ def _cut(problems: Sequence[Problem], golds: Sequence[str]) -> tuple[list[Proble
     return asked, texts
 
 
-def _distinct(problems: Sequence[Problem]) -> Check:
+def _filled(splits: dict[str, list[Problem]]) -> Check:
+    empty = [f"there is no {name} problem" for name, some in splits.items() if not some]
+    return _check("every split has problems", len(splits), empty)
+
+
+def _distinct(problems: Sequence[Problem], left_out: int) -> Check:
     known: dict[str, str] = {}
     copies = []
     for problem in problems:
@@ -179,7 +195,10 @@ def _distinct(problems: Sequence[Problem]) -> Check:
     ids = {problem.id for problem in problems}
     if len(ids) < len(problems):
         copies.append("an id stands for two problems")
-    return _check("prompts are distinct", len(problems), copies)
+    found = _check("prompts are distinct", len(problems), copies)
+    if left_out and not copies:
+        return replace(found, first=f"{left_out} rows were copies, and were left out")
+    return found
 
 
 def _apart(splits: dict[str, list[Problem]]) -> Check:
