@@ -16,8 +16,7 @@ from mechreward.cli import app
 from mechreward.experiments.plan import Plan
 from mechreward.models import engine
 from mechreward.probing.probe import ValueProbe
-from mechreward.studies import forecast as module
-from mechreward.studies import work
+from mechreward.studies import pace, work
 from mechreward.studies.stages import EXPERIMENTS, chosen, data
 from mechreward.studies.study import Study
 
@@ -103,13 +102,13 @@ def test_a_policy_counts(tiny_model):
 
 
 def test_seconds_are_those_of_the_work_at_the_pace():
-    pace = module.Pace(
+    shown = pace.Pace(
         prompt=10, length=20, states=3, rest=8, writing=100, reading=500, fitting=0.5,
         accuracy=0.5, answers=8,
     )  # fmt: skip
     asked = work.Work(answers=10, prompts=5, onward=50, reads=4, fits=6)
-    assert pace.seconds(asked) == pytest.approx((200 + 400) / 100 + (50 + 120) / 500 + 3)
-    assert pace.tokens(asked) == 600
+    assert shown.seconds(asked) == pytest.approx((200 + 400) / 100 + (50 + 120) / 500 + 3)
+    assert shown.tokens(asked) == 600
 
 
 def test_the_page_says_what_it_will_do(tiny_model):
@@ -170,7 +169,7 @@ def test_commands_foresee_and_write_nothing(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "SECONDS", 0.0)
+    monkeypatch.setattr(pace, "SECONDS", 0.0)
     told = CliRunner().invoke(app, [*command, "--model", "countdown-rl", "--forecast"])
     assert told.exit_code == 0, told.output
     assert "forecast: " in told.output and "  time " in told.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -155,3 +156,21 @@ def test_settings_that_are_none(settings: dict[str, Any], words: str):
 
 def test_it_is_public():
     assert mr.Policy is Policy
+
+
+def test_values_and_certificates_keep_it(tiny_model, tmp_path):
+    problems = tiny.Even().problems("test", 6)
+    policy = Policy(temperature=0.7, stop=("\n",), max_tokens=9)
+    runs = mr.sample(tiny_model, problems, policy=policy, progress=False)
+    values = mr.estimate(tiny_model, runs, k=2, progress=False)
+    assert mr.Values.load(values.save(tmp_path / "v.safetensors")).policy == policy
+    with pytest.raises(MechRewardError, match="one k, one seed and one policy"):
+        mr.Values.join([values, replace(values, policy=Policy())])
+    acts = mr.record(tiny_model, runs, "1.resid_post", progress=False)["1.resid_post"]
+    neurons = mr.NeuronSet.of(acts, [3, 8], "given")
+    made = mr.certify(
+        tiny_model, tiny.Even(), neurons, train=12, test=8, k=2, n=6, draws=5, pairs=4,
+        policy=policy, progress=False,
+    )  # fmt: skip
+    assert mr.Certificate.load(made.save(tmp_path / "c.json")).policy == policy
+    assert "answers drawn by Policy(temperature=0.7" in str(made)

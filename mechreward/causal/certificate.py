@@ -69,6 +69,8 @@ class Certificate:
     registered : dict
         Of a registered run (`causal.registration`): `hash` and `made` of the registration, and how
         many problems were `passed_over`; else empty.
+    policy : Policy, default Policy()
+        How answers were drawn. Files of versions that did not keep it have the default.
     passed : bool
         Whether all claims pass.
 
@@ -83,6 +85,7 @@ class Certificate:
     task: str
     sizes: dict[str, int] = field(default_factory=dict)
     registered: dict[str, Any] = field(default_factory=dict)
+    policy: Policy = field(default=Policy(), repr=False)
 
     def __post_init__(self) -> None:
         names = [claim.claim for claim in self.claims]
@@ -124,6 +127,7 @@ class Certificate:
             f"model {identity.name} (weights {identity.weights}), task {self.task}; "
             f"neurons {indices}",
             ", ".join(f"{key} {value}" for key, value in self.sizes.items()),
+            *([] if self.policy == Policy() else [f"answers drawn by {self.policy}"]),
             *self._mark(),
         ]
 
@@ -162,6 +166,7 @@ class Certificate:
             "task": self.task,
             "sizes": self.sizes,
             "registered": self.registered,
+            "policy": asdict(self.policy),
             **self.neurons.to_json(),
             "claims": [nulled(asdict(claim)) for claim in self.claims],
         }
@@ -188,9 +193,9 @@ class Certificate:
             )
             younger = CLAIMS[len(rows) :] if len(rows) == FIRST else ()
             rows += tuple(Claim(claim, "not run", OLDER) for claim in younger)
-            return cls(
-                rows, neurons, data["task"], dict(data["sizes"]), dict(data.get("registered", {}))
-            )
+            sizes, registered = dict(data["sizes"]), dict(data.get("registered", {}))
+            policy = Policy(**data.get("policy", {}))
+            return cls(rows, neurons, data["task"], sizes, registered, policy)
         except MechRewardError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -321,7 +326,7 @@ def certify(
         enough,
         judge.stable(found, seed),
     )
-    return Certificate(claims, neurons, task.name, sizes)
+    return Certificate(claims, neurons, task.name, sizes, policy=policy or Policy())
 
 
 def check(model: Any, neurons: NeuronSet, **sizes: int) -> dict[str, int]:

@@ -51,7 +51,9 @@ class Subject:
     top_p: float = option(1.0, "Of the sampling.")
     top_k: int | None = option(None, "Of the sampling; all tokens if not given.")
     max_tokens: int | None = option(None, "Limit of an answer; the task's if not given.")
-    stop: list[str] = option([], "A text that ends an answer; may be given several times.")
+    stop: list[str] = option(  # noqa: RUF009 a field of its own for every object
+        [], "A text that ends an answer; may be given several times."
+    )
 
     @property
     def policy(self) -> Policy:

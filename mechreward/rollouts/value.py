@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mechreward.base.frames import Framed
 from mechreward.base.progress import named
 from mechreward.models.engine import Job, generate
 from mechreward.models.identity import model_id
+from mechreward.models.policy import Policy
 from mechreward.models.shards import kept_in
 from mechreward.models.text import decode, eos_ids
 from mechreward.rollouts.trajectory import Rollouts, task_of
@@ -53,6 +54,9 @@ class Values(Framed):
         Continuations of every state.
     seed : int, default 0
         Seed of `estimate`.
+    policy : Policy, default Policy()
+        How continuations were drawn, which V is defined under. Files of versions that did not keep
+        it have the default.
     successes : array [row]
         Correct continuations out of `k`.
     live : array [row]
@@ -75,6 +79,7 @@ class Values(Framed):
     group: Int[np.ndarray, " row"] = field(repr=False)
     k: int
     seed: int = 0
+    policy: Policy = field(default=Policy(), repr=False)
 
     def __repr__(self) -> str:
         return f"Values({self.live.sum()} states, k={self.k}, sd {self.mean[self.live].std():.2f})"
@@ -171,11 +176,11 @@ class Values(Framed):
         Raises
         ------
         MechRewardError
-            Pieces of another k or seed.
+            Pieces of another k, seed or policy.
         """
         require(
-            len({(part.k, part.seed) for part in parts}) == 1,
-            "values to join need one k and one seed.",
+            len({(part.k, part.seed, part.policy) for part in parts}) == 1,
+            "values to join need one k, one seed and one policy.",
         )
         trajectory, group = [], []
         runs = groups = 0
@@ -193,13 +198,15 @@ class Values(Framed):
             group=np.concatenate(group),
             k=parts[0].k,
             seed=parts[0].seed,
+            policy=parts[0].policy,
         )
 
     def save(self, path: Path | str) -> Path:
         """One safetensors file, written atomically."""
         names = ("trajectory", "step", "first", "second", "reward", "group")
         arrays = {name: torch.from_numpy(getattr(self, name)) for name in names}
-        return write_tensors(path, arrays, {"kind": "values", "k": self.k, "seed": self.seed})
+        about = {"kind": "values", "k": self.k, "seed": self.seed, "policy": asdict(self.policy)}
+        return write_tensors(path, arrays, about)
 
     @classmethod
     def load(cls, path: Path | str) -> Values:
@@ -216,7 +223,8 @@ class Values(Framed):
         shapes = {column.shape for column in columns.values()}
         require(len(shapes) == 1, f"{path} is a damaged values file: columns of unlike lengths.")
         try:
-            return cls(**columns, k=about["k"], seed=about["seed"])
+            policy = Policy(**about.get("policy", {}))
+            return cls(**columns, k=about["k"], seed=about["seed"], policy=policy)
         except (KeyError, TypeError) as error:
             raise MechRewardError(f"{path} is a damaged values file: {error}.") from error
 
@@ -316,4 +324,4 @@ def estimate(
         successes[half, row] += verdict.reward
     trajectory, step, reward, group = np.array(states, dtype=np.int64).T.copy()
     first, second = successes
-    return Values(trajectory, step, first, second, reward, group, k, seed)
+    return Values(trajectory, step, first, second, reward, group, k, seed, runs.policy)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from mechreward import stats
 from mechreward.base.errors import MechRewardError, of_kind, one_of, require, shown, whole
 from mechreward.base.progress import duration
-from mechreward.base.streams import stream
 from mechreward.causal.certificate import certify
 from mechreward.causal.effect import ABLATIONS, ablate
 from mechreward.causal.verdict import LEVEL
@@ -23,17 +20,15 @@ from mechreward.models.policy import Policy
 from mechreward.models.site import Site, all_sites
 from mechreward.probing.activations import ROWS, record
 from mechreward.probing.neurons import NeuronSet
-from mechreward.probing.probe import ValueProbe
-from mechreward.probing.targets import Examples
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, task_of
 from mechreward.rollouts.value import estimate
 from mechreward.studies import work
+from mechreward.studies.pace import BATCH, Pace, some_problems, trial
 from mechreward.studies.study import check_plan
 from mechreward.studies.work import Sizes, Span
 from mechreward.tasks import Problem, Task
 
-TRIAL = 8  # problems of the trial (our choice)
 # What verbs take: sizes with their least, and nouns.
 SIZES = {"k": 1, "draws": 0, "random_draws": 0, "train": 1, "test": 1, "n": 1, "pairs": 1}
 KINDS: dict[str, tuple[Any, str]] = {
@@ -42,57 +37,8 @@ KINDS: dict[str, tuple[Any, str]] = {
     "neurons": (NeuronSet, "select makes one of a probe; NeuronSet.load reads a file"),
     "task": (Task, "tasks.get makes one of a name"),
 }
-SECONDS = 40.0  # that its second part may take, at most
-BATCH = 256  # rows decoded at once, as `sample` has it
 FLOAT = 4  # bytes
 MAIN = ("R1", "R2", "R4", "R7", "R8")  # of `mechreward demo`; the choice of layers is R3's
-
-
-@dataclass(frozen=True)
-class Pace:
-    """What a short trial showed of a model on a task.
-
-    Attributes
-    ----------
-    prompt : int | float
-        Tokens of a prompt, the mean.
-    length : int | float
-        Tokens of an answer.
-    states : int | float
-        States of an answer that are valued.
-    rest : int | float
-        Tokens from a state to the end.
-    writing : int | float
-        Tokens a second, decoded.
-    reading : int | float
-        Tokens a second, of whole texts.
-    fitting : int | float
-        Seconds that the paper's probe is fitted in, to the rows of 80 answers.
-    accuracy : int | float
-        Share of right answers.
-    answers : int
-        Of the trial.
-    """
-
-    prompt: int | float
-    length: int | float
-    states: int | float
-    rest: int | float
-    writing: int | float
-    reading: int | float
-    fitting: int | float
-    accuracy: int | float
-    answers: int
-
-    def seconds(self, asked: work.Work) -> float:
-        """What some work will take."""
-        written = asked.answers * self.length + asked.onward * self.rest
-        read = asked.prompts * self.prompt + asked.reads * (self.prompt + self.length)
-        return written / self.writing + read / self.reading + asked.fits * self.fitting
-
-    def tokens(self, asked: work.Work) -> float:
-        """What will be decoded."""
-        return float(asked.answers * self.length + asked.onward * self.rest)
 
 
 @dataclass(frozen=True)
@@ -258,7 +204,7 @@ def of_certificate(plan: CertifyPlan, chosen: bool) -> Forecast:
     _check(plan.sizes)
     whole("validation", plan.validation, 1)
     model, task = plan.open(plan.seed)
-    pace = trial(model, _some(task, plan.seed), plan.policy)
+    pace = trial(model, some_problems(task, plan.seed), plan.policy)
     parts = {}
     if not chosen:
         sites = all_sites(model, (plan.kind,), plan.layer_numbers(model))
@@ -285,80 +231,6 @@ def _check(given: Mapping[str, Any]) -> None:
         ops = given["ops"]
         for op in [ops] if isinstance(ops, str) else ops:
             one_of("operation", op, ABLATIONS)
-
-
-def _some(task: Task, seed: int) -> list[Problem]:
-    """A few validation problems, as far as there are any."""
-    for count in range(TRIAL, 0, -1):
-        try:
-            return task.problems("validation", count, seed)
-        except MechRewardError:
-            continue
-    return task.problems("test", 1, seed)
-
-
-def trial(model: Any, problems: Sequence[Problem], policy: Policy | None = None) -> Pace:
-    """A few answers, timed: first one to each of a few problems, then as many as fit into some
-    seconds.
-
-    Parameters
-    ----------
-    model : TransformerBridge or HookedTransformer
-        The model.
-    problems : sequence of Problem
-        The first few are answered.
-    policy : Policy or None, default None
-        How tokens are drawn; the model's own distribution if None.
-    """
-    few = problems[:TRIAL]
-    seed = stream("forecast", 0)
-
-    def answers(k: int) -> tuple[Rollouts, float]:
-        began = time.perf_counter()
-        runs = sample(model, few, k=k, seed=seed, policy=policy, progress=False)
-        return runs, time.perf_counter() - began
-
-    runs, spent = answers(1)
-    k = int(min(BATCH // len(few), SECONDS / max(spent, 1e-3)))
-    if k > 1:
-        runs, spent = answers(k)
-    lengths = np.array([run.length for run in runs])
-    prompts = np.array([run.prompt_len for run in runs])
-    rest = []
-    for run in runs:
-        for end in run.step_ends[: run.steps]:
-            rest.append(len(run.tokens) - 1 - end)
-    last = Site(int(model.cfg.n_layers) - 1, "resid_post")
-    began = time.perf_counter()
-    record(model, runs, last, progress=False)
-    read = time.perf_counter() - began
-    texts = float(prompts.sum() + lengths.sum())
-    # Prompts are read once each, before the answers are written.
-    writing = lengths.sum() / max(spent - prompts.mean() * len(few) * read / texts, spent / 2)
-    return Pace(
-        prompt=float(prompts.mean()),
-        length=float(lengths.mean()),
-        states=len(rest) / len(runs),
-        rest=float(np.mean(rest)),
-        writing=float(writing),
-        reading=texts / read,
-        fitting=_fitting(last.width(model), round(80 * len(rest) / len(runs))),
-        accuracy=float(np.mean(runs.rewards)),
-        answers=len(runs),
-    )
-
-
-def _fitting(width: int, rows: int) -> float:
-    """Seconds of one fit of the paper's probe to noise."""
-    rows = max(rows, 40)
-    rng = np.random.default_rng(0)
-    group = np.arange(rows) // max(1, rows // 40)
-    x = torch.from_numpy(rng.normal(size=(rows, width))).float()
-    zeros = np.zeros(rows, dtype=np.int64)
-    data = Examples(x, rng.random(rows), group % 2, group, group, zeros, zeros == 1)
-    began = time.perf_counter()
-    ValueProbe("mc", "mlp").fit_examples(data)
-    return time.perf_counter() - began
 
 
 def _of_sample(
@@ -491,7 +363,7 @@ def _of_certify(
 ) -> Forecast:
     names = ("train", "test", "k", "n", "draws", "pairs")
     sizes = {name: given[name] for name in names}
-    pace = trial(model, _some(task, seed), policy)
+    pace = trial(model, some_problems(task, seed), policy)
     parts = work.certificate(sizes, pace.states, neurons.by_recipe)
     return _certificate(model, task, sizes, parts, pace, policy)
 
