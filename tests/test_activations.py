@@ -266,7 +266,7 @@ def test_what_outgrows_memory_goes_to_disk_and_is_the_same(tiny_model, runs, tmp
 def test_a_stopped_recording_goes_on_where_it_was(tiny_model, runs, tmp_path, monkeypatch):
     """Stopped in the middle of its third pass, after rows of two are safe: those trajectories are
     not run again."""
-    about = {"rows": "tokens", "budget": 0, "store": tmp_path, "batch": 3, "progress": False}
+    about = {"rows": "tokens", "budget": 0, "out": tmp_path, "batch": 3, "progress": False}
     passes = []
     monkeypatch.setattr(Filling, "FLUSH", 1)
 

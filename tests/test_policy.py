@@ -159,14 +159,18 @@ def test_it_is_public():
 
 
 def test_values_and_certificates_keep_it(tiny_model, tmp_path):
-    problems = tiny.Even().problems("test", 6)
-    policy = Policy(temperature=0.7, stop=("\n",), max_tokens=9)
+    problems = tiny.Even().problems("test", 24)
+    policy = Policy(temperature=0.7, stop=("\n",), max_tokens=14)
     runs = mr.sample(tiny_model, problems, policy=policy, progress=False)
     values = mr.estimate(tiny_model, runs, k=2, progress=False)
     assert mr.Values.load(values.save(tmp_path / "v.safetensors")).policy == policy
     with pytest.raises(MechRewardError, match="one k, one seed and one policy"):
         mr.Values.join([values, replace(values, policy=Policy())])
     acts = mr.record(tiny_model, runs, "1.resid_post", progress=False)["1.resid_post"]
+    assert mr.Activations.load(acts.save(tmp_path / "a.safetensors")).policy == policy
+    chosen = mr.select(mr.ValueProbe("mc", "linear").fit(acts, values), top=0.1)
+    kept = mr.NeuronSet.load(chosen.save(tmp_path / "n.json"))
+    assert kept.recipe == chosen.recipe and Policy(**kept.recipe.policy) == policy
     neurons = mr.NeuronSet.of(acts, [3, 8], "given")
     made = mr.certify(
         tiny_model, tiny.Even(), neurons, train=12, test=8, k=2, n=6, draws=5, pairs=4,

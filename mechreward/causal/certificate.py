@@ -166,7 +166,7 @@ class Certificate:
             "task": self.task,
             "sizes": self.sizes,
             "registered": self.registered,
-            "policy": asdict(self.policy),
+            "policy": self.policy.to_json(),
             **self.neurons.to_json(),
             "claims": [nulled(asdict(claim)) for claim in self.claims],
         }

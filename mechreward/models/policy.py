@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -64,6 +65,10 @@ class Policy:
             of_kind("a text of stop", text, str)
             require(text != "", "a text of stop must not be empty.")
         object.__setattr__(self, "stop", tuple(self.stop))
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return {**asdict(self), "stop": list(self.stop)}
 
     def limit(self, task: Task) -> int:
         """How many tokens an answer to a problem of the task may have."""

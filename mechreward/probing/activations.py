@@ -24,6 +24,7 @@ from mechreward.models.fast_pass import LeanPass
 from mechreward.models.finite import not_finite, row_name
 from mechreward.models.identity import ModelId, model_id
 from mechreward.models.load import device_of
+from mechreward.models.policy import Policy
 from mechreward.models.site import HOOKS, Site, parse_sites
 from mechreward.probing.store import Filling, filled
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
@@ -50,6 +51,8 @@ class Activations:
         Number of the step, 0 in the prompt.
     model_id : ModelId
         The model they are of.
+    policy : Policy, default Policy()
+        How the answers were drawn. Files of versions that did not keep it have the default.
     width : int
         Number of neurons at the site.
     """
@@ -61,6 +64,7 @@ class Activations:
     position: Int[np.ndarray, " row"] = field(repr=False)
     step: Int[np.ndarray, " row"] = field(repr=False)
     model_id: ModelId
+    policy: Policy = field(default=Policy(), repr=False)
 
     def __repr__(self) -> str:
         shape = f"{self.x.shape[0]} {self.rows} x {self.x.shape[1]}"
@@ -78,7 +82,7 @@ class Activations:
     def save(self, path: Path | str) -> Path:
         """One safetensors file, written atomically."""
         labels = {"trajectory": self.trajectory, "position": self.position, "step": self.step}
-        about = _about(self.site, self.rows, self.model_id)
+        about = _about(self.site, self.rows, self.model_id, self.policy)
         return write_tensors(path, {"x": self.x, **_columns(labels)}, about)
 
     @classmethod
@@ -108,6 +112,7 @@ class Activations:
                 position=tensors["position"].long().numpy(),
                 step=tensors["step"].long().numpy(),
                 model_id=ModelId(**about["model_id"]),
+                policy=Policy(**about.get("policy", {})),
             )
         except (KeyError, TypeError) as error:
             raise MechRewardError(f"{path} is a damaged activations file: {error}.") from error
@@ -238,7 +243,7 @@ def record(
         )
         source = digest(*(run.tokens.numpy().tobytes() for run in runs))
         for site in wanted:
-            about = _about(site, rows, identity) | {"source": source}
+            about = _about(site, rows, identity, runs.policy) | {"source": source}
             path = Path(str(out)) / f"{site}.{rows}.safetensors"
             files[site] = Filling(path, width[site], _columns(labels), about, resume=not hooks)
         x = {site: file.x for site, file in files.items() if not file.complete}
@@ -265,7 +270,9 @@ def record(
         if files:
             parts[str(site)] = Activations.load(files[site].path)
         else:
-            parts[str(site)] = Activations(x[site], site, rows, **labels, model_id=identity)
+            parts[str(site)] = Activations(
+                x[site], site, rows, **labels, model_id=identity, policy=runs.policy
+            )
     return Recording(parts)
 
 
@@ -273,8 +280,14 @@ def _columns(labels: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(column).int() for name, column in labels.items()}
 
 
-def _about(site: Site, rows: str, identity: ModelId) -> dict[str, Any]:
-    return {"kind": "activations", "site": str(site), "rows": rows, "model_id": asdict(identity)}
+def _about(site: Site, rows: str, identity: ModelId, policy: Policy) -> dict[str, Any]:
+    return {
+        "kind": "activations",
+        "site": str(site),
+        "rows": rows,
+        "model_id": asdict(identity),
+        "policy": policy.to_json(),
+    }
 
 
 def _check(runs: Rollouts, model: Any, identity: ModelId, other_model: bool) -> None:

@@ -16,6 +16,7 @@ from mechreward import stats
 from mechreward.base.errors import MechRewardError, one_of, require
 from mechreward.base.streams import stream
 from mechreward.models.identity import ModelId
+from mechreward.models.policy import Policy
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, Recording
 from mechreward.probing.arrays import NotFitted, examples, inputs
@@ -42,6 +43,7 @@ OF_ONE_FIT = (
     "site_",
     "rows_",
     "model_id_",
+    "policy_",
     "direction_",
     "correlation_",
     "correlated_",
@@ -319,6 +321,7 @@ class _Probe(RegressorMixin, BaseEstimator, ABC):
         self.site_: Site = acts.site
         self.rows_: str = acts.rows
         self.model_id_: ModelId = acts.model_id
+        self.policy_: Policy = acts.policy
         self.direction_ = directions(data.x, data.y)
         self.correlation_ = np.nan_to_num(np.abs(stats.spearmans(data.x.numpy(), data.y)))
         self.correlated_ = target
@@ -384,6 +387,8 @@ class ValueProbe(_Probe):
         Their kind of row.
     model_id_ : ModelId
         Model of the activations.
+    policy_ : Policy
+        How their answers were drawn.
     direction_ : tensor [width]
         One standard deviation of each neuron, with the sign of its covariance with V-hat
         (the reward at tokens).
@@ -489,6 +494,8 @@ class DopamineProbe(_Probe):
         Their kind of row.
     model_id_ : ModelId
         Model of the activations.
+    policy_ : Policy
+        How their answers were drawn.
     direction_ : tensor [width]
         One standard deviation of each neuron, with the sign of its covariance with delta.
     correlation_ : array [width]

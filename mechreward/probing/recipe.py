@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from mechreward.base.errors import finite, one_of, require
 from mechreward.base.files import digest
 from mechreward.models.capture import ROWS
+from mechreward.models.policy import Policy
 from mechreward.models.site import Site
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 
@@ -36,6 +37,9 @@ class Recipe:
         What they were ranked by.
     chose : str
         `choice` of what it chose: neurons that were changed since are no longer its own.
+    policy : dict, default that of `Policy()`
+        How the answers were drawn that it was fitted to. Files of versions that did not keep it
+        have the default.
 
     Raises
     ------
@@ -49,6 +53,7 @@ class Recipe:
     top: float
     by: str
     chose: str
+    policy: dict[str, Any] = field(default_factory=lambda: Policy().to_json())
 
     def __post_init__(self) -> None:
         one_of("probe of a recipe", self.probe, PROBES)
@@ -69,7 +74,8 @@ class Recipe:
             params[name] = value.item() if isinstance(value, np.generic) else value
         kind = "value" if isinstance(probe, ValueProbe) else "dopamine"
         chose = choice(probe.site_, chosen)
-        return cls(kind, params, probe.rows_, float(top), by, chose)
+        policy = probe.policy_.to_json()
+        return cls(kind, params, probe.rows_, float(top), by, chose, policy)
 
     def unfitted(self, seed: int) -> ValueProbe | DopamineProbe:
         """The probe before its fit, with another seed."""

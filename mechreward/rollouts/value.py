@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +205,7 @@ class Values(Framed):
         """One safetensors file, written atomically."""
         names = ("trajectory", "step", "first", "second", "reward", "group")
         arrays = {name: torch.from_numpy(getattr(self, name)) for name in names}
-        about = {"kind": "values", "k": self.k, "seed": self.seed, "policy": asdict(self.policy)}
+        about = {"kind": "values", "k": self.k, "seed": self.seed, "policy": self.policy.to_json()}
         return write_tensors(path, arrays, about)
 
     @classmethod
