@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import mechreward as mr
+from mechreward.cli import app
+from mechreward.experiments.rows import Results
 from mechreward.models.real import real_folder
 from mechreward.models.text import decode, encode
 from mechreward.rollouts.sample import prompt_of
@@ -142,3 +146,38 @@ def test_an_ablation_equals_run_with_hooks(real_model, runs):
     torch.testing.assert_close(mine[0], clean, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(mine[1], hooked, atol=1e-3, rtol=1e-3)
     assert not torch.allclose(hooked, clean, atol=0.1)
+
+
+def test_the_headline_command_from_end_to_end(real_model, tmp_path, monkeypatch):
+    """Layers zeroed beside matched draws on a local copy with MATH-500's columns; easy sums, for a
+    small model has to be right sometimes."""
+    rows = []
+    for a in range(1, 11):
+        for b in range(1, 11):
+            rows.append(
+                {
+                    "problem": f"What is ${a} + {b}$?",
+                    "solution": f"${a} + {b} = \\boxed{{{a + b}}}$",
+                    "answer": str(a + b),
+                    "subject": "Prealgebra",
+                    "level": 1 + (a + b) % 5,
+                    "unique_id": f"test/prealgebra/{a}-{b}.json",
+                }
+            )
+    file = tmp_path / "math.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = (
+        f"paper ablation_by_layer --model smollm2 --task math500:{file} --layers 2-3 --draws 2 "
+        "--random-draws 1 --curve-draws 1 --train 12 --validation 4 --test 4 --ablated 4 "
+        f"--confidence 2 --k 2 --max-tokens 32 --out {tmp_path / 'run'}"
+    )
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(app, [*command.split(), "--forecast"])
+    assert told.exit_code == 0, told.output
+    assert "smollm2 on math500" in told.output and "ablation_by_layer" in told.output
+    done = CliRunner().invoke(app, command.split())
+    assert done.exit_code == 0, done.output
+    results = Results.load(tmp_path / "run" / "results.json")
+    found = results.where(experiment="ablation_by_layer")
+    assert {row.site for row in found} == {"2.resid_post", "3.resid_post", "2.mlp", "3.mlp"}
+    assert results.manifest["command"] in command.replace(f" --out {tmp_path / 'run'}", "")
