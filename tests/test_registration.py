@@ -18,6 +18,8 @@ from mechreward.causal.certificate import Certificate
 from mechreward.causal.material import deal, key_of
 from mechreward.causal.registration import Registration, measured, register, remember, thresholds
 from mechreward.cli import app
+from mechreward.experiments.plan import Plan
+from mechreward.studies.study import Study
 
 SIZES = {"seed": 1, "train": 16, "test": 16, "k": 3, "n": 10, "draws": 3, "pairs": 4}
 MODEL = ["--model", "planted-value"]
@@ -298,3 +300,13 @@ def test_measured_problems_are_kept_together(plant, tmp_path: Path):
     write_json(tmp_path / "measured.json", {"kind": "measured", "problems": 3})
     with pytest.raises(mr.MechRewardError, match="no list of measured problems"):
         measured(tmp_path)
+
+
+def test_no_study_takes_the_place_of_a_registration(folder: Path, tmp_path: Path):
+    """It lies in a folder under the name of a plan."""
+    text = (folder / "plan.json").read_text()
+    (tmp_path / "plan.json").write_text(text)
+    for overwrite in (False, True):
+        with pytest.raises(mr.MechRewardError, match=r"holds no run of mechreward \(plan\.json\)"):
+            Study.open(Plan(), tmp_path, overwrite)
+    assert (tmp_path / "plan.json").read_text() == text

@@ -211,6 +211,61 @@ def test_what_is_damage_is_said_where_another_measure_is_open():
     assert "what it does to accuracy is damage" in found.reason
 
 
+def test_damage_by_both_steerings_is_said_whatever_decides():
+    silent = answers([0] * 200, [1] * 200, parsed=False)
+    found = claims.causal(steered(silent, silent))
+    assert found.verdict == "fail" and "excluded either way" in found.reason
+    assert "what it does to accuracy is damage" in found.reason
+
+
+def test_a_sure_effect_of_the_other_sign_is_no_damage():
+    """Up makes 40 wrong answers right, and silences 80 right ones."""
+    down = answers([0, 1] * 100, [9, 12] * 100)
+    reward, parsed = down.reward.copy(), np.ones(200, bool)
+    reward[np.flatnonzero(down.reward == 0)[:40]] = 1
+    lost = np.flatnonzero(down.reward)[:80]
+    reward[lost], parsed[lost] = 0, False
+    found = claims.causal(steered(down, replace(down, reward=reward, parsed=parsed)))
+    assert found.numbers["contrast"] == pytest.approx(-0.2)
+    assert found.numbers["net"] == pytest.approx(0.2)
+    assert found.verdict == "inconclusive" and "which is not settled" in found.reason
+
+
+def test_one_odd_clean_answer_hides_no_damage():
+    """It is shorter than any, and wrong."""
+    trial = changed(60, 0)
+    base = replace(trial.base, length=trial.base.length.copy())
+    base.length[0] = 2
+    early = replace(trial.own, length=np.where(trial.own.reward == trial.base.reward, 12, 3))
+    found = claims.causal(replace(trial, base=base, own=early))
+    assert found.verdict == "fail" and "damage is the larger part" in found.reason
+
+
+def test_readers_are_held_against_what_is_sound():
+    """.30 in all, .16 of it sound; other readers move .22."""
+    trial = replace(changed(60, 28), readers=np.full((2, 19), 0.22))
+    found = claims.causal(trial)
+    assert found.verdict == "pass" and found.reason.startswith("causal, shared: 19 of 19")
+
+
+def test_what_keeps_a_difference_from_being_excluded_is_said():
+    down = answers([0, 1] * 100, [9, 12] * 100)
+    reward, parsed = down.reward.copy(), np.ones(200, bool)
+    reward[np.flatnonzero(down.reward == 0)[:20]] = 1
+    lost = np.flatnonzero(down.reward)[:20]
+    reward[lost], parsed[lost] = 0, False
+    found = claims.causal(steered(down, replace(down, reward=reward, parsed=parsed)))
+    assert "among answers that can be read and end in their time it differs by 0.10" in found.reason
+
+
+def test_sets_that_move_more_are_counted():
+    draws = np.zeros((2, 199))
+    draws[:, 0] = 0.5
+    trial = replace(changed(60, 10), draws=draws, planned=199)
+    found = claims.causal(trial)
+    assert found.verdict == "pass" and "beyond all but 1 of 199 sets" in found.reason
+
+
 def test_no_difference_above_1_is_asked_for():
     up, down = answers([0, 1], [9, 12]), answers([0, 0], [9, 12])
     assert (

@@ -41,12 +41,15 @@ def causal(
     neutral sets do not make.
 
     The direction is reported and does not decide: a set that is read only to turn back may do harm
-    by it. A change of the same sign shown under both steerings (both 95% intervals on one side of
-    0) is damage, whatever their difference; so is a difference that is shown not to be half left
-    (95% interval) when every problem counts as unmoved of which a steered answer cannot be read,
-    does not end, or is wrong and ends before any clean answer does. An estimate of less than half,
-    where half is not excluded, is open. Zero and mean ablation stand beside it and do not decide,
-    as they need not move V.
+    by it. A difference is damage, whatever its size, where both steerings are shown to change the
+    measure the same way (both 95% intervals on one side of 0); so is one that is shown not to be
+    half left (95% interval) when every problem counts as unmoved of which a steered answer cannot
+    be read, does not end, or is wrong and ends before a twentieth of the clean answers has. An
+    estimate of less than half, where half is not excluded, is open, and so is a difference of the
+    other sign that is shown among the others. Zero and mean ablation stand beside it and do not
+    decide, as they need not move V. Damage that leaves answers which can be read and are no
+    shorter than others cannot be told from an effect: of 200 answers of 9 to 29 tokens, 60 right
+    ones that end wrong after 1 to 14 tokens passed in 4 of 40 trials, after 1 to 20 in all.
 
     Pass: exact McNemar of up against down p <= .01 after Holm over both measures, with those
     problems and without what they moved, and the difference without it is at least half of the
@@ -58,7 +61,8 @@ def causal(
     Sets that read V-hat, matched ones and the best readers of all others, are no neutral controls:
     where one is not shown to move less, the set is causal and shares that with others.
 
-    Fail: damage, neutral sets that move as much, or a difference of `MOVE` excluded either way.
+    Fail: damage, neutral sets that move as much, or none shown and one of `MOVE` excluded either
+    way.
 
     Sets are matched exactly on what the intervention does, the displacement; on rms as nearly as
     the site allows, and `error` (`causal.controls.Control`) says how nearly. Small sites have no 99
@@ -109,10 +113,10 @@ def causal(
         f": {WORDS[first.measure]} differs by {bounded(first.contrast)}, n={first.contrast.n}, "
     )
     reason += f"McNemar p={holm[first.measure]:.2g} after Holm"
-    if first.reading == "open":
-        for move in moves:
-            if move.reading in ("damage", "broken"):
-                reason += f"; what it does to {WORDS[move.measure]} is damage"
+    for move in moves:
+        other = move is not first and move.reading in ("damage", "broken")
+        if other or (move.both and move.reading in ("open", "excluded")):
+            reason += f"; what it does to {WORDS[move.measure]} is damage"
     return _causal_claim(first, trial, reason, error, numbers)
 
 
@@ -123,6 +127,8 @@ class _Move:
     measure: str
     contrast: Interval
     net: Interval  # among sound answers
+    p_sound: float
+    both: bool  # whether both steerings change it the same way
     p_rank: float
     as_far: int
     largest: float
@@ -149,12 +155,15 @@ def _move(trial: Steered, measure: str, p: float, p_sound: float, reads: bool, s
     draws, readers = np.abs(trial.draws[row]), np.abs(trial.readers[row])
     as_far = int((draws >= own).sum())
     rank = (1 + as_far) / (1 + trial.planned)
-    changes = [stats.paired_difference(side, base, ids, seed=seed) for side in (down, up)]
+    changes = [stats.paired_difference(change, base, ids, seed=seed) for change in (down, up)]
+    both = all(c.low > 0 for c in changes) or all(c.high < 0 for c in changes)
     if p > LEVEL:
         excluded = max(-moved.low, moved.high, -net.low, net.high) < MOVE
         reading = "excluded" if excluded else "open"
-    elif all(c.low > 0 for c in changes) or all(c.high < 0 for c in changes):
+    elif both:
         reading = "damage"
+    elif sound < 0 and p_sound <= LEVEL:
+        reading = "unsound"
     elif left < SHARE * abs(moved.estimate):
         reading = "broken"
     elif sound < SHARE * abs(moved.estimate) or p_sound > LEVEL:
@@ -165,11 +174,14 @@ def _move(trial: Steered, measure: str, p: float, p_sound: float, reads: bool, s
         reading = "few"
     else:
         reading = "pass" if reads else "unread"
-    least = max(moved.low, -moved.high)  # of what it moves, either way
+    # Of what it moves, either way, and of what of that is sound.
+    least = min(max(moved.low, -moved.high), max(net.low, -net.high))
     return _Move(
         measure,
         moved,
         net,
+        p_sound,
+        both,
         rank,
         as_far,
         float(max(draws, default=np.nan)),
@@ -183,17 +195,20 @@ def _causal_claim(
 ) -> Claim:
     """The claim of the measure that decides."""
     run = trial.draws.shape[1]
+    left = "among answers that can be read and end in their time it differs by "
+    left += f"{bounded(move.net)}, p={move.p_sound:.2g} after Holm"
     if move.reading in ("open", "excluded"):
-        see = seen(move.contrast)
+        see = max(seen(move.contrast), seen(move.net))
         if move.reading == "excluded":
             reason += f"; a difference of {MOVE} is excluded either way."
             return Claim("causal", "fail", reason, numbers)
+        if move.net != move.contrast:
+            reason += f"; {left}"
         reason += f"; {what_to_run(see, move.contrast.n, MOVE, 'a difference', 'n')}"
         return Claim("causal", "inconclusive", reason, numbers)
     if move.reading == "damage":
         reason += ": both steerings change it the same way, which is damage."
         return Claim("causal", "fail", reason, numbers)
-    left = f"{bounded(move.net)} of it is among answers that can be read and end in their time"
     if move.reading in ("broken", "unsound"):
         if move.reading == "broken":
             return Claim("causal", "fail", f"{reason}; {left}: damage is the larger part.", numbers)
@@ -205,8 +220,9 @@ def _causal_claim(
     if move.reading == "few":
         return Claim("causal", "inconclusive", reason + _too_few(trial, numbers), numbers)
     if move.net.estimate != move.contrast.estimate:
-        reason += f", {left}"
-    reason += f", beyond {run} sets of equal displacement that do not read V-hat"
+        reason += f"; {left}"
+    sets = f"all but {move.as_far} of {run}" if move.as_far else f"{run}"
+    reason += f", beyond {sets} sets of equal displacement that do not read V-hat"
     if isfinite(error) and error > MATCHED:
         reason += f", rms not matched (error {error:.2f})"
     reason += f" (largest {move.largest:.2f})"

@@ -131,8 +131,8 @@ def specific(trial: Steered, cause: Claim, overlap: Mapping[str, int], seed: int
     """What the steering moves is not damage, and no other set moves as much.
 
     Pass: at least half of the contrast is left when every problem counts as unmoved of which a
-    steered answer cannot be read (silence is not), does not end, or is wrong and ends before any
-    clean answer does; and the contrast exceeds that of the next-token and of the
+    steered answer cannot be read (silence is not), does not end, or is wrong and ends before a
+    twentieth of the clean answers has; and the contrast exceeds that of the next-token and of the
     magnitude-ranked neurons outside the set, at the same displacement, and that of those and of
     three matched sets strengthened to the same KL on clean text. A control that does not do such
     damage at `FACTORS`' largest displacement has no such arm, and that is said.

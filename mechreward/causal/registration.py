@@ -180,6 +180,7 @@ def thresholds() -> dict[str, float]:
         "sets at one KL": trials.STRONGER,
         "gap of a pair": trials.GAP,
         "like states": trials.ALIKE,
+        "shortest clean answers": trials.SHORTEST,
         "smallest gap": evidence.SMALLEST_GAP,
         "smallest Spearman": evidence.SMALLEST_SPEARMAN,
         "shown beyond a fact": evidence.SHOWN,

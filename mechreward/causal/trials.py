@@ -45,6 +45,10 @@ STRONGER = 3  # matched sets that are steered a second time, at the KL of the se
 
 Job = tuple[State, tuple[Edit, ...], tuple[int | str, ...]]  # as `rollouts.continuations.answer`'s
 
+# Of clean answers: wrong ones that end before so many have are not sound. Of a quarter, sets that
+# carry the planted V would not pass, since the lower it is the sooner all is lost (our choice).
+SHORTEST = 0.05
+
 
 @dataclass(frozen=True)
 class Steered:
@@ -83,8 +87,9 @@ class Steered:
     @property
     def sound(self) -> Bool[np.ndarray, " problem"]:
         """Whether both steered answers can be read (silence cannot), end by themselves, and are not
-        wrong before any clean answer ends."""
-        return np.all(self.own.sound & ~self.own.premature(self.base), axis=0)
+        wrong before a twentieth of the clean ones has ended: the shortest of all is one odd
+        answer, and the shorter the more there are."""
+        return np.all(self.own.sound & ~self.own.premature(self.base, SHORTEST), axis=0)
 
 
 def measured(answers: Answers, measure: str) -> Float[np.ndarray, "*row"]:

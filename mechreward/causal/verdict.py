@@ -78,7 +78,8 @@ def what_to_run(see: float, n: int, worth: float, what: str, option: str) -> str
     if not isfinite(see):
         return f"inconclusive: no interval can be given at n={n}; run {option}={max(100, 4 * n)}."
     if see > 1:
-        return f"inconclusive: n={n} is too few to see {what} of any size; run {option}=100."
+        more = max(100, 4 * n)
+        return f"inconclusive: n={n} is too few to see {what} of any size; run {option}={more}."
     need = 10 * ceil(n * (see / worth) ** 2 / 10) if see > worth else 4 * n
     need = max(need, n + 10)
     return f"inconclusive: with n={n} {what} of {see:.2f} could be seen; run {option}={need}."

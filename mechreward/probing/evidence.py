@@ -304,8 +304,8 @@ def reading_p(
     Noise that stays alike in a problem, with step, position and prompt length as facts, has
     p <= .05 in 4 to 6% and p <= .01 in 0 to 1% of 400 nulls of 40 problems, for sets of 1 to 24
     neurons; without that it had 10 to 28%. Fewer problems, or a few that have most of the states,
-    say less: 15 problems have p <= .05 in 8 to 11%, and 40 of which two have half of the states in
-    14 to 23%.
+    say less: 15 problems have p <= .05 in 8 to 22% for sets of 1 to 24 neurons, 20 in 5 to 16%,
+    and 40 of which two have half of the states in 14 to 23%.
 
     Parameters
     ----------

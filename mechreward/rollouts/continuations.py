@@ -67,11 +67,12 @@ class Answers:
         """Which answers can be read and ended by themselves."""
         return self.parsed & self.ended
 
-    def premature(self, clean: Answers) -> Bool[np.ndarray, "*job"]:
+    def premature(self, clean: Answers, share: float = 0.0) -> Bool[np.ndarray, "*job"]:
         """Which answers are wrong and ended by themselves before any sound answer of the clean
-        model does (our choice: the most that lengths alone can tell, of any task)."""
+        model does, but for the shortest `share` of these (our choice: the most that lengths alone
+        can tell, of any task)."""
         lengths = clean.length[clean.sound]
-        shortest = lengths.min() if len(lengths) else 0
+        shortest = np.quantile(lengths, share, method="lower") if len(lengths) else 0
         return self.ended & (self.reward == 0) & (self.length < shortest)
 
     def damage(self, clean: Answers | None = None) -> dict[str, float]:

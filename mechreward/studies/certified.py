@@ -9,7 +9,7 @@ from shutil import rmtree
 from typing import Any
 
 from mechreward.base.errors import require
-from mechreward.base.files import held, read_json, write_atomic
+from mechreward.base.files import held, write_atomic
 from mechreward.causal.certificate import Certificate, certify
 from mechreward.causal.material import deal
 from mechreward.causal.registration import Registration, measured, remember
@@ -17,7 +17,7 @@ from mechreward.experiments.choice import find
 from mechreward.models.policy import Policy
 from mechreward.models.shards import kept_in
 from mechreward.probing.neurons import NeuronSet
-from mechreward.studies.folder import PARTS, PLAN, WORTH
+from mechreward.studies.folder import PARTS, RESULTS, WORTH, Folder
 from mechreward.tasks import Task
 
 NAME = "certificate.json"  # held by whoever certifies in the folder
@@ -113,7 +113,7 @@ def certify_registered(
     """
     registration.check(task)
     require(
-        not _holds_a_run(out),
+        not (out / RESULTS).exists() and not Folder(out).begun,
         f"{out} holds a run whose problems were measured: name another folder.",
     )
     name = f"registered-{registration.hash[:8]}"
@@ -137,18 +137,12 @@ def certify_registered(
         return certificate, _page(out / name, certificate)
 
 
-def _holds_a_run(out: Path) -> bool:
-    """Whether a study was run here. A registration may lie here under the name of a plan."""
-    path = out / PLAN
-    return path.exists() and read_json(path, "plan").get("kind") != "registration"
-
-
 def _check_fresh(out: Path, name: str, registration: Registration) -> None:
     """Raise MechRewardError if a folder shows that a registration was run there."""
     there = any((out / f"{name}{ending}").is_file() for ending in (".json", ".md"))
     require(
         not there and registration.hash not in measured(out, "registrations"),
-        f"{out} holds the certificate of this registration, {name}.json: it is run once.",
+        f"{out} holds the run of this registration, {name}: it is run once.",
     )
 
 

@@ -66,8 +66,9 @@ class Folder:
 
     @property
     def begun(self) -> bool:
-        """Whether a run has begun here."""
-        return (self.path / PLAN).exists()
+        """Whether a run has begun here. A registration may lie here under the name of a plan."""
+        path = self.path / PLAN
+        return path.exists() and read_json(path, "plan").get("kind") != "registration"
 
     @property
     def strangers(self) -> str:
