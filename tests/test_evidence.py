@@ -172,10 +172,18 @@ def test_a_set_of_more_neurons_than_rows_is_no_reader():
     assert p[0] == p[1] == 1 and 0 < p[2] <= 1
 
 
-@pytest.mark.parametrize("neurons", [[-1], [0, 0], [24], [True] * 24])
+@pytest.mark.unchecked
+@pytest.mark.parametrize("neurons", [[-1], [0, 0], [24], [True] * 24, [[0], [1, 2]], [0.5]])
 def test_sets_that_are_none_are_refused(neurons):
     with pytest.raises(MechRewardError, match="neurons are"):
         reading_p(beside_facts(0), [[0], neurons])
+
+
+def test_activations_of_half_precision_are_read():
+    data = beside_facts(0)
+    half = replace(data, x=data.x.bfloat16())
+    same = replace(data, x=half.x.float())
+    assert reading_p(half, [[0, 1]]) == reading_p(same, [[0, 1]])
 
 
 def test_broken_activations_are_refused():

@@ -238,6 +238,14 @@ def test_a_registration_is_not_made_anew(folder: Path):
     assert "a registration is made once" in str(done.exception)
 
 
+@pytest.mark.parametrize("name", ["certificate.json", "measured.json", "registered-0.json"])
+def test_a_registration_has_a_name_that_no_run_writes(folder: Path, tmp_path: Path, name: str):
+    words = ["--model", "planted-value", *named(folder), *WORDS]
+    done = call("--register", tmp_path / name, *words)
+    assert "is what a run writes: name another" in str(done.exception)
+    assert not (tmp_path / name).exists()
+
+
 def test_other_weights_are_refused(folder: Path, plant, tmp_path: Path):
     """The planted model of another seed has the same name."""
     made = Registration.load(folder / "plan.json")

@@ -106,7 +106,7 @@ def causal(
         numbers[f"accuracy_{op}"] = float(answers.reward.mean())
     reason = f"accuracy {up:.2f} steered up, {down:.2f} down, {base:.2f} as it is"
     # The first measure that settles it, in this order: what passes, what is open, what fails.
-    order = ("pass", "few", "unread", "open", "unsound", "damage", "broken", "others", "excluded")
+    order = "pass few unread open unsound opposite damage broken others excluded".split()
     first = min(moves, key=lambda move: order.index(move.reading))
     numbers["measure"] = first.measure
     reason += (
@@ -163,7 +163,7 @@ def _move(trial: Steered, measure: str, p: float, p_sound: float, reads: bool, s
     elif both:
         reading = "damage"
     elif sound < 0 and p_sound <= LEVEL:
-        reading = "unsound"
+        reading = "opposite"
     elif left < SHARE * abs(moved.estimate):
         reading = "broken"
     elif sound < SHARE * abs(moved.estimate) or p_sound > LEVEL:
@@ -213,6 +213,10 @@ def _causal_claim(
         if move.reading == "broken":
             return Claim("causal", "fail", f"{reason}; {left}: damage is the larger part.", numbers)
         reason += f"; {left}, which is not settled: run n={4 * move.net.n}."
+        return Claim("causal", "inconclusive", reason, numbers)
+    if move.reading == "opposite":
+        reason += f"; {left}, the other way: an effect, and damage that outweighs it. "
+        reason += "More problems do not settle that; steering that does less damage may."
         return Claim("causal", "inconclusive", reason, numbers)
     if move.reading == "others":
         reason += f"; {move.as_far} of {run} matched sets that do not read V-hat move it as far."

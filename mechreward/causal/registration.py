@@ -22,6 +22,8 @@ from mechreward.stats import beyond, intervals
 from mechreward.tasks import Problem, Task
 
 MEASURED = "measured.json"
+# What runs write into their folder.
+TAKEN = ("certificate.json", "neurons.json", "results.json", MEASURED)
 PROBLEMS = 20  # of the test split, by which a task is known again
 
 
@@ -71,9 +73,11 @@ class Registration:
         Raises
         ------
         MechRewardError
-            There is a file already: a registration is not made anew.
+            There is a file already: a registration is not made anew. Or a name that a run writes.
         """
         path = Path(path)
+        free = path.name not in TAKEN and not path.name.startswith("registered-")
+        require(free, f"{path.name} is what a run writes: name another, as registration.json.")
         require(not path.exists(), f"{path} exists: a registration is made once; name another.")
         about = {"kind": "registration", **self._about(), "hash": self.hash}
         return write_json(path, about)

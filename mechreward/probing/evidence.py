@@ -245,7 +245,7 @@ def follows(data: Examples, known: Known | None = None) -> Float[np.ndarray, " w
     """|Partial Spearman| of each neuron alone with the target, beyond what is known at the state;
     0 for a constant one. `known` is that of the rows, for who has it already."""
     known = known or Known(data.known, data.group)
-    rest = known.left_over(np.column_stack([data.y, data.x.numpy()]))
+    rest = known.left_over(np.column_stack([data.y, data.x.double().numpy()]))
     return np.abs(associations(rest[:, 1:], rest[:, 0]))
 
 
@@ -328,11 +328,11 @@ def reading_p(
         Sets that are none, or activations or targets that are NaN or infinite.
     """
     width = data.x.shape[1]
-    checked = [_indices(np.array(neurons), width) for neurons in sets]
-    finite = bool(np.isfinite(data.x.numpy()).all() and np.isfinite(data.y).all())
+    checked = [_indices(neurons, width) for neurons in sets]
+    finite = bool(data.x.isfinite().all()) and bool(np.isfinite(data.y).all())
     require(finite, "activations or targets hold NaN or infinity: leave such rows out.")
     known = Known(data.known, data.group)
-    rest = known.left_over(np.column_stack([data.y, data.x.numpy()]))
+    rest = known.left_over(np.column_stack([data.y, data.x.double().numpy()]))
     y, x = rest[:, :1], rest[:, 1:]
     problems = grouped(data.group, len(data.group))
     count = len(problems.sizes)
@@ -356,9 +356,12 @@ def reading_p(
     return np.array(p_values, float)
 
 
-def _indices(neurons: np.ndarray, width: int) -> np.ndarray:
+def _indices(neurons: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
     """A set's indices, checked."""
-    given = np.asarray(neurons)
+    try:
+        given = np.array(neurons)
+    except ValueError:  # rows of different lengths
+        given = np.array(neurons, object)
     whole = given.ndim == 1 and (given.dtype.kind in "iu" or given.size == 0)
     require(
         whole,
