@@ -284,10 +284,10 @@ def test_no_jobs_and_no_rows(tiny_model):
     ("wrong", "told"),
     [
         ({"temperature": -0.1}, "temperature must be 0"),
-        ({"temperature": float("nan")}, "temperature must be 0"),
+        ({"temperature": float("nan")}, "temperature must be a finite number"),
         ({"top_p": 0.0}, r"top_p must lie in \(0, 1\]"),
         ({"top_p": 1.01}, "top_p"),
-        ({"top_p": float("nan")}, "top_p"),
+        ({"top_p": float("nan")}, "top_p must be a finite number"),
     ],
 )
 def test_bad_policies_are_refused(wrong: dict[str, float], told: str):

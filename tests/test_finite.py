@@ -130,7 +130,7 @@ def test_it_is_looked_at_once_an_answer(tiny_model, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("temperature", [1e-310, 1e-7, float("inf")])
 def test_temperatures_that_leave_the_range_of_numbers_are_refused(temperature: float):
-    with pytest.raises(MechRewardError, match="temperature must be 0"):
+    with pytest.raises(MechRewardError, match="temperature must be"):
         Policy(temperature=temperature)
 
 

@@ -311,8 +311,8 @@ def test_rollouts_are_wanted(tiny_model, never):
 def test_policies(tiny_model, never):
     one_line(lambda: mr.sample(tiny_model, PROBLEMS, policy=0.7), "policy must be Policy; 0.7")
     one_line(lambda: mr.sample(tiny_model, PROBLEMS, policy={}), "policy must be Policy")
-    one_line(lambda: Policy(temperature="0.7"), "temperature must be int or float; '0.7'")
-    one_line(lambda: Policy(top_p=None), "top_p must be int or float; None")
+    one_line(lambda: Policy(temperature="0.7"), "temperature must be a finite number; '0.7'")
+    one_line(lambda: Policy(top_p=None), "top_p must be a finite number; None")
     one_line(lambda: Policy(temperature=np.float32(0.7)), "temperature", "float32")
 
 

@@ -276,9 +276,9 @@ def test_the_terminal_gets_no_escape_sequence(
 ):
     for text in (str(certificate()), repr(certificate().neurons)):
         assert visible(text, "\n") == text
-    progress.tell(f"a{CLEAR}", f"b{CLEAR}\nc")
-    with progress.progress(f"title{CLEAR}", "thing", total=1) as bar:
-        bar.update(1)
+    progress.tell(True, f"a{CLEAR}", f"b{CLEAR}\nc")
+    with progress.bar(f"title{CLEAR}", "", "thing", total=1) as counter:
+        counter.update(1)
     told = capsys.readouterr().err
     assert "\x1b[2J" not in told and "\x07" not in told
     assert told.count("⟨U+001B⟩[2J") >= 3

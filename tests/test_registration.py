@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from mechreward.causal.material import deal, key_of
 from mechreward.causal.registration import Registration, measured, register, remember, thresholds
 from mechreward.cli import app
 from mechreward.experiments.plan import Plan
+from mechreward.experiments.subject import Subject
 from mechreward.studies.study import Study
 
 SIZES = {"seed": 1, "train": 16, "test": 16, "k": 3, "n": 10, "draws": 3, "pairs": 4}
@@ -60,12 +61,15 @@ def named(here: Path) -> list:
 
 def fresh(plant) -> Registration:
     neurons = plant.truth.value_neurons["1.resid_post"]
-    return register("planted-value", plant.model, plant.task, neurons, SIZES)
+    return register(
+        asdict(Subject("planted-value", "planted")), plant.model, plant.task, neurons, SIZES
+    )
 
 
 def test_it_holds_what_will_be_run(folder: Path, plant):
     made = Registration.load(folder / "plan.json")
-    assert (made.model, made.task, made.sizes) == ("planted-value", "planted", SIZES)
+    assert made.subject["model"] == "planted-value"
+    assert (made.task, made.sizes) == ("planted", SIZES)
     assert made.neurons == plant.truth.value_neurons["1.resid_post"]
     assert made.thresholds == thresholds() and made.thresholds["level"] == 0.01
     about = json.loads((folder / "plan.json").read_text())
@@ -291,12 +295,13 @@ def test_edited_files_are_refused(folder: Path, tmp_path: Path):
 
 def test_what_certify_cannot_begin_with_is_not_registered(plant):
     neurons = plant.truth.value_neurons["1.resid_post"]
+    made = asdict(Subject("planted-value", "planted"))
     for given, sizes, said in (
         (replace(neurons, indices=()), SIZES, "set is empty"),
         (neurons, SIZES | {"n": 1}, "n must be at least 2"),
     ):
         with pytest.raises(mr.MechRewardError, match=said):
-            register("planted-value", plant.model, plant.task, given, sizes)
+            register(made, plant.model, plant.task, given, sizes)
 
 
 def test_measured_problems_are_kept_together(plant, tmp_path: Path):

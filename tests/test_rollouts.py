@@ -260,7 +260,7 @@ def test_pieces_join_to_the_whole(tiny_model, runs, values):
     for name in ("trajectory", "step", "first", "second", "reward", "group"):
         assert np.array_equal(getattr(whole, name), getattr(values, name))
     assert (whole.k, whole.seed) == (9, 0)
-    with pytest.raises(MechRewardError, match="one k and one seed"):
+    with pytest.raises(MechRewardError, match="one k, one seed and one policy"):
         Values.join([pieces_[0], replace(pieces_[1], k=8)])
 
 

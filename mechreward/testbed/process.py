@@ -199,6 +199,6 @@ class Planted(Task):
 
     def step_ends(self, pieces: Sequence[str], prompt_len: int) -> list[int]:
         answer = range(prompt_len, len(pieces))
-        words = [position for position in answer if pieces[position] != "<eos>"]
+        words = [position for position in answer if pieces[position].strip() != "<eos>"]
         # An answer of nothing but the end is one step.
         return [prompt_len - 1, *(words or answer[-1:])]
