@@ -313,7 +313,8 @@ def test_policies(tiny_model, never):
     one_line(lambda: mr.sample(tiny_model, PROBLEMS, policy={}), "policy must be Policy")
     one_line(lambda: Policy(temperature="0.7"), "temperature must be a finite number; '0.7'")
     one_line(lambda: Policy(top_p=None), "top_p must be a finite number; None")
-    one_line(lambda: Policy(temperature=np.float32(0.7)), "temperature", "float32")
+    one_line(lambda: Policy(temperature=True), "temperature must be a finite number; True")
+    assert type(Policy(temperature=np.float32(0.5)).temperature) is float, "as JSON holds it"
 
 
 def test_a_task_has_a_name_and_a_limit(tiny_model, never):

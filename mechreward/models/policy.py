@@ -47,8 +47,8 @@ class Policy:
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        finite("temperature", self.temperature)
-        finite("top_p", self.top_p)
+        for name in ("temperature", "top_p"):
+            object.__setattr__(self, name, finite(name, getattr(self, name)))
         # Below, logits divided by it may leave the range of numbers (our choice).
         require(
             self.temperature == 0 or 1e-6 <= self.temperature < float("inf"),

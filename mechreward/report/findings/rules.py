@@ -71,8 +71,8 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
     - `ablated`, R4: McNemar after Holm over all ablations, below every matched draw, and the draws
       really match. The rank is not corrected for how many ablations there are. Where the clean
       probe does not read V-hat, the sentence says that it is not about value.
-    - `by_layer`, ablation by layer: at some layer McNemar after Holm over all layers and kinds, lower, below every
-      matched draw, and the draws really match.
+    - `by_layer`, ablation by layer: at some layer McNemar after Holm over all layers and kinds,
+      lower, below every matched draw, and the draws really match.
     - `rankings`, R4: zeroing costs more accuracy than that of every other ranking, McNemar after
       Holm over rankings and operations.
     - `elsewhere`, R4: McNemar after Holm over tasks and ablations, and below every matched draw.
