@@ -76,7 +76,7 @@ class Lesson:
 LESSONS = {
     lesson.name: lesson
     for lesson in (
-        Lesson("words-base", NAME, 240, 1e-3, 16, save_every=40),
+        Lesson("words-base", NAME, 320, 1e-3, 16, save_every=40),
         Lesson("words-rl", "words-base", 100, 5e-4, 32, samples=8),
     )
 }
