@@ -242,7 +242,9 @@ def test_a_registration_is_not_made_anew(folder: Path):
     assert "a registration is made once" in str(done.exception)
 
 
-@pytest.mark.parametrize("name", ["certificate.json", "measured.json", "registered-0.json"])
+@pytest.mark.parametrize(
+    "name", ["certificate.json", "certificate.md", "measured.json", "registered-0.md"]
+)
 def test_a_registration_has_a_name_that_no_run_writes(folder: Path, tmp_path: Path, name: str):
     words = ["--model", "planted-value", *named(folder), *WORDS]
     done = call("--register", tmp_path / name, *words)

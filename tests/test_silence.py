@@ -232,6 +232,14 @@ def test_a_sure_effect_of_the_other_sign_is_no_damage():
     assert "More problems do not settle that" in found.reason and "run n=" not in found.reason
 
 
+@pytest.mark.parametrize("silenced", [40, 44])
+def test_an_effect_that_damage_cancels_is_not_settled_by_more_problems(silenced: int):
+    found = claims.causal(mended(40, silenced))
+    assert found.numbers["net"] == pytest.approx(0.2)
+    assert found.verdict == "inconclusive"
+    assert "More problems do not settle that" in found.reason and "run n=" not in found.reason
+
+
 def test_one_odd_clean_answer_hides_no_damage():
     """It is shorter than any, and wrong."""
     trial = changed(60, 0)

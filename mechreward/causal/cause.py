@@ -27,6 +27,10 @@ WORDS = {"reward": "accuracy", "back": "turning back"}  # what the measures are 
 # What is asked of the reading of a set that moves turning back alone: many sets do, and few of them
 # read V-hat, so that p <= .01 would be chance too often (our choice, made after null twins passed).
 READS = 0.001
+OUTWEIGHED = (
+    ": an effect that damage outweighs, or what damage has left to choose from. More problems do "
+    "not settle that; steering that does less damage may."
+)
 
 
 def causal(
@@ -49,7 +53,11 @@ def causal(
     other sign that is shown among the others. Zero and mean ablation stand beside it and do not
     decide, as they need not move V. Damage that leaves answers which can be read and are no
     shorter than others cannot be told from an effect: of 200 answers of 9 to 29 tokens, 60 right
-    ones that end wrong after 1 to 14 tokens passed in 4 of 40 trials, after 1 to 20 in all.
+    ones that end wrong after 1 to 14 tokens passed in 4 of 40 trials, after 1 to 20 in all. Nor can
+    damage that strikes right answers alone where steering draws the others anew: without it right
+    and wrong ones are no longer alike. Silence for 60% of the right ones (accuracy .35, n=200)
+    passed in 14 of 20 made trials where 30% of the other outcomes were kept as they are; where 80%
+    were kept, of silence for 30 to 90% at accuracies of .2 to .5, 3 of 360 trials passed.
 
     Pass: exact McNemar of up against down p <= .01 after Holm over both measures, with those
     problems and without what they moved, and the difference without it is at least half of the
@@ -204,6 +212,8 @@ def _causal_claim(
             return Claim("causal", "fail", reason, numbers)
         if move.net != move.contrast:
             reason += f"; {left}"
+        if move.p_sound <= LEVEL and move.net.estimate * move.contrast.estimate <= 0:
+            return Claim("causal", "inconclusive", f"{reason}{OUTWEIGHED}", numbers)
         reason += f"; {what_to_run(see, move.contrast.n, MOVE, 'a difference', 'n')}"
         return Claim("causal", "inconclusive", reason, numbers)
     if move.reading == "damage":
@@ -215,8 +225,7 @@ def _causal_claim(
         reason += f"; {left}, which is not settled: run n={4 * move.net.n}."
         return Claim("causal", "inconclusive", reason, numbers)
     if move.reading == "opposite":
-        reason += f"; {left}, the other way: an effect, and damage that outweighs it. "
-        reason += "More problems do not settle that; steering that does less damage may."
+        reason = f"{reason}; {left}, the other way{OUTWEIGHED}"
         return Claim("causal", "inconclusive", reason, numbers)
     if move.reading == "others":
         reason += f"; {move.as_far} of {run} matched sets that do not read V-hat move it as far."

@@ -23,7 +23,7 @@ from mechreward.tasks import Problem, Task
 
 MEASURED = "measured.json"
 # What runs write into their folder.
-TAKEN = ("certificate.json", "neurons.json", "results.json", MEASURED)
+TAKEN = ("certificate.json", "certificate.md", "neurons.json", "results.json", MEASURED)
 PROBLEMS = 20  # of the test split, by which a task is known again
 
 
