@@ -66,7 +66,7 @@ print(task.problems("train", 1)[0].prompt[1]["content"])
 # A short trial, and nothing else.
 
 # %%
-problems = task.problems("train", 40)
+problems = task.problems("train", 24)
 print(mr.forecast(mr.sample, model, problems))
 
 # %% [markdown]
@@ -76,7 +76,7 @@ print(mr.forecast(mr.sample, model, problems))
 
 # %%
 runs = mr.sample(model, problems, out="kept", progress=False)
-values = mr.estimate(model, runs, k=6, out="kept", progress=False)
+values = mr.estimate(model, runs, k=4, out="kept", progress=False)
 print(runs, values)
 print(runs.frame()[["problem_id", "reward", "outcome", "steps", "length"]].head(4))
 SVG(histogram(values.mean[values.live], "V-hat"))
@@ -105,11 +105,11 @@ acts = mr.record(model, runs, site, progress=False)[site]
 neurons = mr.select(mr.ValueProbe(target="mc").fit(acts, values), top=0.01)
 effect = mr.ablate(
     model,
-    task.problems("test", 16),
+    task.problems("test", 8),
     neurons,
     ops="zero",
-    draws=5,
-    random_draws=2,
+    draws=3,
+    random_draws=1,
     progress=False,
 )
 print(effect)
@@ -120,7 +120,7 @@ SVG(ablation_bars(mr.paper.R4(effect, mr.paper.shared("R4", "words-base", task.n
 
 # %%
 certificate = mr.certify(
-    model, task, neurons, train=16, test=16, k=2, n=10, draws=5, pairs=6, progress=False
+    model, task, neurons, train=12, test=8, k=2, n=4, draws=3, pairs=4, progress=False
 )
 print(certificate)
 assert not certificate.passed  # so few problems settle nothing

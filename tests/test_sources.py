@@ -103,6 +103,25 @@ def test_an_adapter_of_another_model_is_refused(base: Path, lora: Path, tmp_path
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "embed_tokens"]])
+def test_no_hub_is_asked_about_the_model_below(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: list[str]
+):
+    """Not even where the adapter says that it is of a model with a name like one of the hub's."""
+
+    def never(*arguments: Any, **keywords: Any) -> None:
+        raise AssertionError("the hub was asked")
+
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=targets)
+    changed = get_peft_model(tiny.huggingface(), config)
+    changed.save_pretrained(tmp_path / "adapter", save_embedding_layers="embed_tokens" in targets)
+    about = tmp_path / "adapter/adapter_config.json"
+    about.write_text(about.read_text().replace('_name_or_path": null', '_name_or_path": "a/b"'))
+    assert "a/b" in about.read_text()
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", never)
+    load(base, adapter=tmp_path / "adapter")
+
+
 def test_a_pickled_adapter_is_never_opened(base: Path, lora: Path):
     (lora / "adapter_model.safetensors").rename(lora / "adapter_model.bin")
     with pytest.raises(

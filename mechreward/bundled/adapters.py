@@ -58,7 +58,8 @@ def ship(lesson: Lesson, work: Path) -> Path:
     folder = WEIGHTS / lesson.name
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
-    for name, tensor in get_peft_model_state_dict(pupil.learner).items():
+    named = get_peft_model_state_dict(pupil.learner, save_embedding_layers=False)
+    for name, tensor in named.items():
         tensors[name] = tensor.to(torch.bfloat16).contiguous()
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     config = pupil.learner.peft_config["default"]
@@ -71,18 +72,20 @@ def ship(lesson: Lesson, work: Path) -> Path:
     return folder
 
 
-def measure(name: str) -> Iterator[dict[str, Any]]:
+def measure(name: str, work: Path) -> Iterator[dict[str, Any]]:
     """What a model is like: accuracy on shared test problems, and what its values look like on
-    validation problems."""
+    validation problems. Answers are kept under `work`, and taken up from there."""
     model = load(name)
     problems = TASK.problems("test", SHARED, seed=7)
     for mode, k in (("T=1", ANSWERS), ("greedy", 1)):
         policy = Policy(0.0 if mode == "greedy" else 1.0)
-        runs = sample(model, problems, k=k, policy=policy, seed=7, progress=f"{name} {mode}")
+        runs = sample(
+            model, problems, k=k, policy=policy, seed=7, progress=f"{name} {mode}", out=work / mode
+        )
         about = {"task": TASK.name, "split": "test", "mode": mode, "answers": k}
         yield about | _accuracy(runs)
     runs = sample(model, TASK.problems("validation", VALUED, seed=8), seed=8)
-    values = estimate(model, runs, k=K, seed=8, progress=f"{name} values")
+    values = estimate(model, runs, k=K, seed=8, progress=f"{name} values", out=work / "values")
     yield {"task": TASK.name, "split": "validation", **_values(values)}
 
 
@@ -249,7 +252,8 @@ def main(
     for name in names or LESSONS:
         one_of("lesson", name, LESSONS)
         ship(LESSONS[name], work)
-        write_json(WEIGHTS / name / "measured.json", {"rows": list(measure(name))})
+        rows = list(measure(name, work / name / "measured"))
+        write_json(WEIGHTS / name / "measured.json", {"rows": rows})
 
 
 if __name__ == "__main__":

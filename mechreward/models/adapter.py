@@ -87,7 +87,9 @@ def merged(model: Any, folder: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tensors that do not fit: they are refused below
             changed = PeftModel.from_pretrained(model, str(folder), torch_device=device)
-        wanted = set(get_peft_model_state_dict(changed))
+        # Said, or peft asks the hub whether the vocabulary was changed.
+        whole_tables = any(_is_table(name) for name in given)
+        wanted = set(get_peft_model_state_dict(changed, save_embedding_layers=whole_tables))
         whole = changed.merge_and_unload(safe_merge=True)
     except AttributeError as error:
         raise MechRewardError(f"the adapter {folder} cannot be merged: {error}") from error
@@ -105,3 +107,9 @@ def merged(model: Any, folder: Path) -> Any:
         f"the adapter {folder} is of another model; of its tensors are {'; '.join(phrases)}.",
     )
     return whole
+
+
+def _is_table(name: str) -> bool:
+    """Whether a tensor is a whole embedding or unembedding, which peft saves if it was resized or
+    is adapted itself."""
+    return "lora_" not in name and ("embed" in name or "lm_head" in name)
