@@ -101,17 +101,14 @@ def p6(ground: Ground) -> list[Contest]:
     few = record(model, ground.runs, site, rows="states", progress=False)[site]
     wanted = ground.sizes.megabytes * 2**20
     times = max(1, ceil(wanted / (every.x.numel() * 4)))
-    labels = {
-        "trajectory": np.tile(every.trajectory, times),
-        "position": np.tile(every.position, times),
-        "step": np.tile(every.step, times),
-    }
     x = every.x.repeat(times, 1)
     whole = Activations(
         x,
         site,
         "tokens",
-        **labels,
+        trajectory=np.tile(every.trajectory, times),
+        position=np.tile(every.position, times),
+        step=np.tile(every.step, times),
         model_id=every.model_id,
     )
     megabytes = x.numel() * 4 / 2**20
@@ -126,7 +123,7 @@ def p6(ground: Ground) -> list[Contest]:
     def write_raw() -> float:
         with raw.open("wb") as file:
             x.numpy().tofile(file)
-            for label in labels.values():
+            for label in (whole.trajectory, whole.position, whole.step):
                 label.astype(np.int32).tofile(file)
             os.fsync(file.fileno())
         return megabytes

@@ -239,13 +239,15 @@ def _sampling(row: Mapping[str, Any], where: str) -> dict[str, Any]:
         value = row.get(name)
         if value in (None, "") or (isinstance(value, float) and math.isnan(value)):
             continue
-        if isinstance(value, str) and name == "stop":
-            value = _listed(value) if value.startswith("[") else (value,)
-        if name != "stop":
-            value = _number(value, name, where)
+        if name == "stop":
+            if isinstance(value, str):
+                value = _listed(value) if value.startswith("[") else (value,)
+            found[name] = value
+            continue
+        number = _finite(value, name, where)
         # A column that is empty in places holds fractions.
-        whole = name in ("top_k", "max_tokens") and value == int(value)
-        found[name] = int(value) if whole else value
+        whole = name in ("top_k", "max_tokens") and number == int(number)
+        found[name] = int(number) if whole else number
     return found
 
 
@@ -259,8 +261,10 @@ def _kind(row: Mapping[str, Any], where: str) -> str:
 
 
 def _number(value: Any, what: str, where: str) -> float | None:
-    if value is None or value == "":
-        return None
+    return None if value is None or value == "" else _finite(value, what, where)
+
+
+def _finite(value: Any, what: str, where: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -298,8 +302,8 @@ def _tokens(value: Any, what: str, where: str) -> list[int] | None:
         return None
     whole = isinstance(value, Sequence) and not isinstance(value, str)
     for token in value if whole else ():
-        whole = whole and isinstance(token, int) and not isinstance(token, bool)
-        whole = whole and 0 <= token < 2**31
+        is_int = isinstance(token, int) and not isinstance(token, bool)
+        whole = whole and is_int and 0 <= int(token) < 2**31
     require(whole, f"{where}: {what} are whole numbers from 0; {shown(value)} was read.")
     return list(value)
 

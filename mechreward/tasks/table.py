@@ -43,7 +43,10 @@ def rows_of(source: Any) -> list[tuple[str | None, Row]]:
             isinstance(source, Iterable) and not isinstance(source, bytes),
             f"rows are a list of dictionaries, a Dataset or a file; {shown(source)} was given.",
         )
-        rows = [(None, row) for row in source]
+        rows = []
+        given: Any = source
+        for row in given:
+            rows.append((None, row))
     require(bool(rows), "the data has no rows.")
     for number, (_, row) in enumerate(rows):
         if not isinstance(row, Mapping):
