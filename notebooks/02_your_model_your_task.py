@@ -22,8 +22,8 @@
 # once, without a hub). Put your own folder, GGUF file or hub name into `mr.load`, and your own
 # questions into `TextTask`.
 #
-# The sizes are small, so that this takes minutes on two cores. They are too small to believe what
-# comes out; the certificate says so, claim by claim.
+# The sizes are small, so that this takes ten minutes on one core. They are too small to believe
+# what comes out; the certificate says so, claim by claim.
 
 # %%
 import json
