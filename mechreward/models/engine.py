@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,12 +23,13 @@ from mechreward.models.cache import RowCache
 from mechreward.models.capture import Capture, Catcher
 from mechreward.models.fast_pass import LeanPass
 from mechreward.models.finite import not_finite, where_not_finite
-from mechreward.models.jobs import Continuation, Job, Prefix, check_jobs
+from mechreward.models.jobs import Continuation, Job, Prefix, Spread, check_jobs
 from mechreward.models.load import device_of, forward_step
 from mechreward.models.policy import Policy, draw
 from mechreward.models.prefill import Prefixes
 from mechreward.models.row_edits import RowEdits
-from mechreward.models.stops import Stops
+from mechreward.models.stops import Stops, Until
+from mechreward.models.work import note
 
 Hooks = Sequence[tuple[str, Any]]
 
@@ -43,12 +44,14 @@ def generate(
     batch: int = 256,
     hooks: Hooks = (),
     capture: Capture | None = None,
+    until: Until | None = None,
+    spread: bool = False,
     progress: bool | str = False,
 ) -> list[Continuation]:
     """Run every job; results come in the order of the jobs.
 
     Under `models.shards.kept_in` they are kept shard by shard, unless hooks, whose effect no name
-    can tell, or a capture belong to them.
+    can tell, or something else than the policy that is caught or ends rows, belong to them.
 
     Parameters
     ----------
@@ -67,6 +70,10 @@ def generate(
     capture : Capture or None, default None
         What to catch meanwhile, edits and hooks included. The last token of every job, which
         nothing needs to be drawn after, is then run as well.
+    until : Until or None, default None
+        What ends rows besides the policy, such as `rollouts.steps.StepEnd`.
+    spread : bool, default False
+        Whether entropy and self-certainty of every distribution are measured.
     progress : bool or str, default False
         Whether a bar is shown, or its title.
 
@@ -92,8 +99,9 @@ def generate(
         return []
     ends = frozenset([eos] if isinstance(eos, int) else eos)
     place = shards.place()
-    if place is None or hooks or capture is not None:
-        return _generate(model, jobs, ends, policy, batch, hooks, capture, progress)
+    if place is None or hooks or capture is not None or until is not None or spread:
+        wanted = _Wanted(capture, until, spread)
+        return _generate(model, jobs, ends, policy, batch, hooks, wanted, progress)
     kept = shards.Shards(place.folder, model, policy, ends)
     names = [kept.name(job) for job in jobs]
     left = [number for number, name in enumerate(names) if name not in kept.known]
@@ -105,7 +113,7 @@ def generate(
             title = under(progress, f"{done + 1}-{done + len(part)} of {len(left)}")
         began = time.perf_counter()
         some = [jobs[number] for number in part]
-        answers = _generate(model, some, ends, policy, batch, (), None, title)
+        answers = _generate(model, some, ends, policy, batch, (), _Wanted(), title)
         seconds = time.perf_counter() - began
         own = [names[number] for number in part]
         kept.known.update(zip(own, answers, strict=True))
@@ -123,11 +131,11 @@ def _generate(
     policy: Policy,
     batch: int,
     hooks: Hooks,
-    capture: Capture | None,
+    wanted: _Wanted,
     progress: bool | str,
 ) -> list[Continuation]:
     """Run these jobs together."""
-    run = _Run(model, jobs, policy, ends, min(batch, len(jobs)), capture, share=not hooks)
+    run = _Run(model, jobs, policy, ends, min(batch, len(jobs)), wanted, share=not hooks)
     changes = [*run.edits.hooks(), *hooks]
     readers = run.catcher.hooks() if run.catcher else []
     if not hooks and LeanPass.fits(model):
@@ -148,6 +156,14 @@ def _generate(
     return continuations
 
 
+class _Wanted(NamedTuple):
+    """What a call asks for besides answers."""
+
+    capture: Capture | None = None
+    until: Until | None = None
+    spread: bool = False
+
+
 class _Run:
     """One call of `generate`: rows that decode together, each at its own place in its own job.
 
@@ -162,7 +178,7 @@ class _Run:
         policy: Policy,
         eos: frozenset[int],
         capacity: int,
-        capture: Capture | None,
+        wanted: _Wanted,
         share: bool,
     ) -> None:
         self.model = model
@@ -185,14 +201,20 @@ class _Run:
         self.edits = RowEdits((job.edits for job in jobs), device)
         self.prefixes = Prefixes(model, jobs, self.edits, device, share)
         self.lean: LeanPass | None = None
-        self.stops: Stops | None = None
+        self.endings: list[Until] = [Stops(model, policy.stop)] if policy.stop else []
+        self.stops = len(self.endings)  # how many of them end the answer, not only the row
+        if wanted.until is not None:
+            self.endings.append(wanted.until)
+        self.may_end: list[torch.Tensor] = []
         self.catcher: Catcher | None = None
+        capture = wanted.capture
         if capture is not None:
             for site in capture.read:
                 site.check(model)
             starts = [job.length - 1 for job in jobs]
             self.catcher = Catcher(capture, starts, capacity, device)
         self.done: dict[int, Continuation] = {}
+        self.charged: dict[int, tuple[int, int]] = {}  # of every job: prefilled tokens, and cached
         self.leaving: list[int] = []
         self.cache: RowCache | None = None
         self.ids: list[int] = []
@@ -210,6 +232,8 @@ class _Run:
         self.uniforms = zeros(room, dtype=torch.float64)
         self.tokens = zeros(room)
         self.logprobs = zeros(room, dtype=torch.float32)
+        self.spread = Spread(*(zeros(room, dtype=torch.float32) for _ in range(2)))
+        self.measures = wanted.spread
         self.live = zeros(dtype=torch.bool)
 
     def refill(self) -> None:
@@ -227,6 +251,7 @@ class _Run:
         cache, n = self.cache, len(self.ids)
         if cache is None:
             raise RuntimeError("rows enter before a step")
+        note(decoded=n - len(self.gone), passes=1)
         mask = cache.open(self.live[:n])
         if self.edits.tables:
             self.edits.set(self.codes[:n], self.length[:n, None] - 1)
@@ -246,8 +271,12 @@ class _Run:
         drawn = draw(logits, self.policy, self.uniforms[place])
         self.tokens[place] = drawn
         self.next[:n] = drawn
-        logprobs = logits.log_softmax(-1).gather(1, drawn[:, None])
-        self.logprobs[place] = logprobs[:, 0]
+        logprobs = logits.log_softmax(-1)
+        self.logprobs[place] = logprobs.gather(1, drawn[:, None])[:, 0]
+        if self.measures:
+            spread = Spread.of(logprobs.float())
+            self.spread.entropy[place] = spread.entropy
+            self.spread.certainty[place] = spread.certainty
         self.length[:n] += 1
         self.said[:n] += 1
         full = self.said[:n] >= self.limit[:n]
@@ -255,37 +284,34 @@ class _Run:
         marks = [over]
         if self.catcher and self.catcher.chooses:
             marks.append(over | self.catcher.ending(drawn))
-        if self.policy.stop:
-            marks.append(self.live[:n] & self._stops(logits).may_end[drawn])
+        if self.endings and not self.may_end:
+            every = [ending.may_end(logits.shape[1]) for ending in self.endings]
+            self.may_end = [tokens.to(self.device) for tokens in every]
+        marks += [self.live[:n] & tokens[drawn] for tokens in self.may_end]
         # The one place of a step that waits for the device.
         marked: list[list[int]] = [[] for _ in marks]
         for kind, row in torch.nonzero(torch.stack(marks)).tolist():
             marked[kind].append(row)
-        stopped = self._stopped(marked[-1]) if self.policy.stop else set[int]()
-        ended = sorted({*marked[0], *stopped})
+        asked = marked[len(marked) - len(self.may_end) :]
+        reached = [self._reached(*pair) for pair in zip(self.endings, asked, strict=True)]
+        stopped = set[int]().union(*reached[: self.stops])
+        early = set[int]().union(*reached)
+        ended = sorted({*marked[0], *early})
         if self.catcher:
-            caught = {*marked[1], *stopped} if self.catcher.chooses else stopped
+            caught = {*marked[1], *early} if self.catcher.chooses else early
             self.catcher.mark(self.ids[row] for row in sorted(caught))
         if ended:
             self._collect(ended, stopped)
         return len(ended)
 
-    def _stops(self, logits: torch.Tensor) -> Stops:
-        """What looks for the texts that end an answer."""
-        if self.stops is None:
-            self.stops = Stops(self.model, self.policy.stop, logits.shape[1], self.device)
-        return self.stops
-
-    def _stopped(self, rows: list[int]) -> set[int]:
-        """Which of these rows' answers have just said a text that ends them."""
-        stopped = set()
+    def _reached(self, ending: Until, rows: list[int]) -> set[int]:
+        """Which of these rows have just said what ends them."""
+        reached = set()
         for row in rows:
-            job = self.jobs[self.ids[row]]
-            before = job.trunk[job.length - job.begun : job.length]
             new = self.tokens[row, : int(self.said[row])].cpu()
-            if self.stops is not None and self.stops.reached(before, new):
-                stopped.add(row)
-        return stopped
+            if ending.reached(self.jobs[self.ids[row]], new):
+                reached.add(row)
+        return reached
 
     def _collect(self, ended: list[int], stopped: set[int]) -> None:
         """Keep the answers of rows that have just ended, and stop counting the rows."""
@@ -297,10 +323,19 @@ class _Run:
             scores = logprobs[i, : lengths[i]].clone()
             self._check(self.ids[row], answer, scores)
             finished = int(answer[-1]) in self.eos or row in stopped
-            self.done[self.ids[row]] = Continuation(answer, scores, finished)
+            spread = self._spread(row, lengths[i]) if self.measures else None
+            prefill, cached = self.charged.pop(self.ids[row])
+            self.done[self.ids[row]] = Continuation(
+                answer, scores, finished, None, spread, prefill, cached
+            )
         self.leaving = [self.ids[row] for row in ended]
         if self.catcher is None:
             self._release()
+
+    def _spread(self, row: int, length: int) -> Spread:
+        """What was measured of a row."""
+        columns = self.spread.entropy, self.spread.certainty
+        return Spread(*(column[row, :length].cpu().clone() for column in columns))
 
     def _check(self, number: int, answer: torch.Tensor, logprobs: torch.Tensor) -> None:
         """Raise MechRewardError if any logits of an answer were not finite.
@@ -343,6 +378,7 @@ class _Run:
         self.gone = [row for row in self.gone if row not in set(rows)]
         for row, i, job in zip(rows, fresh, jobs, strict=True):
             self.ids[row : row + 1] = [i]
+            self.charged[i] = self.prefixes.charge(job)
             if self.catcher:
                 self.catcher.enter(i, row)
             uniforms = streams.rng(*job.key).random(job.max_new)
@@ -375,6 +411,8 @@ class _Run:
             self.uniforms,
             self.tokens,
             self.logprobs,
+            self.spread.entropy,
+            self.spread.certainty,
             self.live,
         )
         for column in columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,30 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How sure the model was of each token, by the distribution it was drawn from.
+
+    Attributes
+    ----------
+    entropy : tensor [*row gen]
+        Nats.
+    certainty : tensor [*row gen]
+        Self-certainty: Kullback-Leibler divergence, in nats, of the distribution from the uniform
+        one, KL(uniform || p) (arXiv 2502.18581).
+    """
+
+    entropy: Float[torch.Tensor, "*row gen"]
+    certainty: Float[torch.Tensor, "*row gen"]
+
+    @classmethod
+    def of(cls, logprobs: Float[torch.Tensor, "*row gen vocab"]) -> Spread:
+        """Of log-probabilities."""
+        entropy = torch.special.entr(logprobs.exp()).sum(-1)
+        certainty = -logprobs.mean(-1) - math.log(logprobs.shape[-1])
+        return cls(entropy, certainty)
+
+
+@dataclass(frozen=True)
 class Continuation:
     """What a job generated.
 
@@ -73,12 +98,22 @@ class Continuation:
         Whether it ended by itself: with an end-of-sequence token or a text of `Policy.stop`.
     caught : Caught or None, default None
         What the call captured of the job.
+    spread : Spread or None, default None
+        Of the distributions that the tokens were drawn from, if the call measured it.
+    prefill : int, default 0
+        Tokens of the prefix that were run for this job.
+    cached : int, default 0
+        Tokens of the prefix that another job's pass, or a shared beginning, served. Of an answer
+        that was kept from an earlier run both are 0.
     """
 
     tokens: Int[torch.Tensor, " gen"]
     logprobs: Float[torch.Tensor, " gen"]
     finished: bool
     caught: Caught | None = None
+    spread: Spread | None = None
+    prefill: int = 0
+    cached: int = 0
 
     def check(self, job: Job, number: int) -> None:
         """Raise MechRewardError if anything caught is not finite."""

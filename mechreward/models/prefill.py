@@ -15,6 +15,7 @@ from mechreward.models.fast_pass import LeanPass
 from mechreward.models.jobs import Job, Prefix
 from mechreward.models.load import forward_step
 from mechreward.models.row_edits import RowEdits
+from mechreward.models.work import note
 
 # Examples or a system prompt that prefixes share are run once if they are this long, and for this
 # many kinds of edits at most, since each kind keeps its own (our choice).
@@ -57,6 +58,8 @@ class Prefixes:
         self.shared = self._shared(jobs) if share else {}
         self.beginnings: dict[Kind, list[Pair]] = {}
         self.done: dict[Prefix, tuple[list[Pair], int]] = {}
+        # Tokens run for a prefix that no job has been charged for.
+        self.open: Counter[Prefix] = Counter()
 
     def lacks(self, jobs: Sequence[Job]) -> bool:
         """Whether something that these jobs continue has not been run."""
@@ -77,12 +80,15 @@ class Prefixes:
                 begin = self.shared[kind]
                 if kind not in self.beginnings:
                     self.beginnings[kind] = self._pass(waiting[:1], [begin], lean)
+                    self.open[waiting[0].prefix] += begin
                 past = self.beginnings[kind]
             lengths = [max(1, self.longest[prefix] - 1) - begin for prefix in prefixes]
             for numbers in length_bins(lengths, len(waiting)):
                 part = [waiting[number] for number in numbers]
                 layers = self._pass(part, [lengths[number] for number in numbers], lean, past)
-                self.done |= {job.prefix: (layers, row) for row, job in enumerate(part)}
+                for row, number in enumerate(numbers):
+                    self.done[part[row].prefix] = layers, row
+                    self.open[part[row].prefix] += lengths[number]
 
     def shapes(self, job: Job) -> list[Pair]:
         """The pass that ran what a job continues."""
@@ -102,6 +108,12 @@ class Prefixes:
             self.pending[job.prefix] -= 1
             if not self.pending[job.prefix]:
                 del self.done[job.prefix]
+
+    def charge(self, job: Job) -> tuple[int, int]:
+        """Tokens of a job's prefix that were run for it, and those that others' passes serve. The
+        first job of a prefix is charged for all of it, also where others need more of it."""
+        run = self.open.pop(job.prefix, 0)
+        return run, max(0, job.length - 1 - run)
 
     def _shared(self, jobs: Sequence[Job]) -> dict[Kind, int]:
         """How many tokens all prefixes under the same edits begin with, where it pays to know."""
@@ -140,6 +152,7 @@ class Prefixes:
             positions[row, :length] = torch.arange(begin, begin + length)
         codes = [self.edits.code(job.edits) for job in jobs]
         rows = torch.tensor(codes).long().to(self.device)
+        note(prefill=sum(lengths), passes=1)
         self.edits.set(rows, positions.to(self.device))
         tokens = tokens.to(self.device)
         if lean:

@@ -1,17 +1,31 @@
-"""Texts that end an answer: which rows have just said one."""
+"""What ends a row early: a text that ends answers, or whatever else a caller looks for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Int
 
+from mechreward.models.jobs import Job
 from mechreward.models.text import BROKEN, decode, pieces
 
 _texts: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
+
+
+@runtime_checkable
+class Until(Protocol):
+    """What ends rows early. It is asked only behind tokens that may end one, as few may."""
+
+    def may_end(self, words: int) -> Bool[torch.Tensor, " vocab"]:
+        """The tokens, of so many, behind which `reached` has to be asked."""
+        ...
+
+    def reached(self, job: Job, new: Int[torch.Tensor, " gen"]) -> bool:
+        """Whether the last of a job's new tokens ends its row."""
+        ...
 
 
 class Stops:
@@ -25,35 +39,34 @@ class Stops:
         Its tokenizer decodes.
     stop : sequence of str
         The texts; not empty, nor any of them.
-    words : int
-        Size of the vocabulary that logits have.
-    device : torch.device
-        Where the tokens are.
-
-    Attributes
-    ----------
-    may_end : tensor [vocab]
-        The tokens that may complete a text.
     """
 
-    def __init__(self, model: Any, stop: Sequence[str], words: int, device: torch.device) -> None:
+    def __init__(self, model: Any, stop: Sequence[str]) -> None:
         self.model = model
         self.stop = stop
-        last = {text[-1] for text in stop}
+
+    def may_end(self, words: int) -> Bool[torch.Tensor, " vocab"]:
+        """The tokens that may complete a text."""
+        last = {text[-1] for text in self.stop}
         # Alone, some tokenizers decode a token without the space in front of it.
         every = any(character.isspace() and character != "\n" for character in last)
-        may_end = torch.full((words,), every)
-        for token, text in enumerate(_texts_of(model, words)):
-            if BROKEN in text or not last.isdisjoint(text):
-                may_end[token] = True
-        self.may_end: Bool[torch.Tensor, " vocab"] = may_end.to(device)
+        return holding(self.model, last, words) | every
 
-    def reached(self, before: Int[torch.Tensor, " begun"], new: Int[torch.Tensor, " gen"]) -> bool:
-        """Whether a text ends in the new tokens of an answer that had begun with others."""
+    def reached(self, job: Job, new: Int[torch.Tensor, " gen"]) -> bool:
+        """Whether a text ends in the new tokens of an answer that may have begun before."""
+        before = job.trunk[job.length - job.begun : job.length]
         begun = len(decode(self.model, before)) if len(before) else 0
         text = decode(self.model, torch.cat([before, new]))
         # Not what had been said before: an answer would have ended there.
         return any(text.find(stop, max(0, begun - len(stop) + 1)) >= 0 for stop in self.stop)
+
+
+def holding(model: Any, characters: set[str], words: int) -> Bool[torch.Tensor, " vocab"]:
+    """The tokens whose text has one of the characters, or part of some character."""
+    some = torch.zeros(words, dtype=torch.bool)
+    for token, text in enumerate(_texts_of(model, words)):
+        some[token] = BROKEN in text or not characters.isdisjoint(text)
+    return some
 
 
 def _texts_of(model: Any, words: int) -> list[str]:

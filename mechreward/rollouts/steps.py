@@ -9,10 +9,12 @@ from operator import index
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from mechreward.base.errors import shown
 from mechreward.base.limit import TimeUp, within
+from mechreward.models.jobs import Job
+from mechreward.models.stops import holding
 from mechreward.models.text import eos_ids, joined_pieces
 from mechreward.tasks import Task
 
@@ -48,15 +50,9 @@ def step_ends(
     """
     last = len(tokens) - 1
     whole = (prompt_len - 1, last)
-    text = joined_pieces(model, tokens)
-    try:
-        given = within(task.seconds, lambda: task.step_ends(text, prompt_len))
-        ends = [index(end) for end in given]
-    except TimeUp:
-        return whole, f"no steps within {task.seconds:g} seconds"
-    # A task is anybody's code, which may do anything.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
-        return whole, " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    ends, fault = _cut(task, joined_pieces(model, tokens), prompt_len)
+    if fault:
+        return whole, fault
     rising = all(a < b for a, b in pairwise(ends))
     if not (rising and len(ends) > 1 and ends[0] == prompt_len - 1 and ends[-1] <= last):
         wanted = f"positions that rise from {prompt_len - 1}, the prompt's last, to {last} at most"
@@ -65,6 +61,63 @@ def step_ends(
     if closed and len(ends) > 2 and ends[-2:] == [last - 1, last]:
         del ends[-2]
     return tuple(ends), ""
+
+
+class StepEnd:
+    """Where a step that is being generated is over: where the task would cut it off if the answer
+    went on. It is a `models.stops.Until`.
+
+    A task looks at whole texts only; so a word is put behind what there is. Where the task fails,
+    the step goes on.
+
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        Its tokenizer gives the text of every token.
+    task : Task
+        Cuts the text.
+    """
+
+    NEXT = " x"  # a word of the next step
+
+    def __init__(self, model: Any, task: Task) -> None:
+        self.model = model
+        self.task = task
+
+    def may_end(self, words: int) -> Bool[torch.Tensor, " vocab"]:
+        """Tokens with a line break, where the task cuts by lines; else all."""
+        if type(self.task).step_ends is Task.step_ends:
+            return holding(self.model, {"\n"}, words)
+        return torch.ones(words, dtype=torch.bool)
+
+    def reached(self, job: Job, new: Int[torch.Tensor, " gen"]) -> bool:
+        """Whether a step that the job did not begin with ends at its last new token."""
+        prompt_len = job.length - job.begun
+        begun = job.trunk[: job.length]
+        ends = self._ends(torch.cat([begun, new]), prompt_len)
+        here = job.length + len(new) - 1
+        if here not in ends:
+            return False
+        # A line break more may only move the end of the step before.
+        return len(ends) > len(self._ends(begun, prompt_len))
+
+    def _ends(self, tokens: Int[torch.Tensor, " pos"], prompt_len: int) -> list[int]:
+        """Ends of the steps that are over whatever comes next."""
+        pieces = [*joined_pieces(self.model, tokens), self.NEXT]
+        ends, _ = _cut(self.task, pieces, prompt_len)
+        return [end for end in ends if prompt_len <= end < len(tokens)]
+
+
+def _cut(task: Task, pieces: list[str], prompt_len: int) -> tuple[list[int], str]:
+    """What the task says, or nothing and what went wrong."""
+    try:
+        given = within(task.seconds, lambda: task.step_ends(pieces, prompt_len))
+        return [index(end) for end in given], ""
+    except TimeUp:
+        return [], f"no steps within {task.seconds:g} seconds"
+    # A task is anybody's code, which may do anything.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        return [], " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def warn_of(task: Task, faults: Mapping[str, str], answers: int) -> None:
