@@ -18,6 +18,7 @@ from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.rollouts.value import Values, estimate
 from mechreward.studies.forecast import Forecast, forecast
+from mechreward.uses.search.search import Search, search
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "NeuronSet",
     "Policy",
     "Rollouts",
+    "Search",
     "Site",
     "Trajectory",
     "ValueProbe",
@@ -48,6 +50,7 @@ __all__ = [
     "resample",
     "sample",
     "scale",
+    "search",
     "select",
     "steer",
     "tasks",

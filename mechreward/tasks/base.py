@@ -125,6 +125,8 @@ class Task(ABC):
         How the task is called in results and on the command line.
     max_tokens : int
         Limit of a rollout, in generated tokens. It is part of the policy: V is defined under it.
+    verifies : bool, default True
+        Whether answers can be verified. A task that cannot is only good for search.
     seconds : float, default 10.0
         Limit of one call of `verify`, whose answer is unverifiable if it takes longer, and of
         `step_ends`. A single call into compiled code is not stopped before it returns.
@@ -132,6 +134,7 @@ class Task(ABC):
 
     name: str
     max_tokens: int
+    verifies: bool = True
     seconds: float = 10.0
 
     @abstractmethod
@@ -162,6 +165,11 @@ class Task(ABC):
             `correct`, `incorrect` or `unverifiable`, with a reason: `SILENT` for a text that says
             nothing, `UNFINISHED` for one that holds no answer yet.
         """
+
+    def answer(self, text: str) -> str | None:
+        """The answer that a whole text gives, so that two texts can be said to agree; never whether
+        it is right. None: it gives none, or several answers to a problem are right."""
+        return None
 
     def solve(self, problem: Problem) -> str:
         """A right answer as a model may write it: what `tasks.validate` holds the verifier to.

@@ -44,7 +44,8 @@ class TextTask(Task):
     verify : str or callable, default "number"
         "number" (the last number of the answer), "exact" (its last line), "choice" (its last
         label), "math" (math-verify, in a process of its own), or a function of problem and text
-        that returns True or False, a reward, or a Verdict.
+        that returns True or False, a reward, or a Verdict. None: answers cannot be verified, and no
+        gold ones are read; such a task is only good for search.
     steps : str, default "lines"
         "lines", "paragraphs" (as in the paper), "sentences", or "blocks:64" (tokens).
     system : str or None, default None
@@ -82,7 +83,7 @@ class TextTask(Task):
         rows: Any,
         prompt: Column = "question",
         answer: Column = "answer",
-        verify: str | Check = "number",
+        verify: str | Check | None = "number",
         steps: str = "lines",
         *,
         system: str | None = None,
@@ -112,8 +113,9 @@ class TextTask(Task):
         self.copies = 0  # rows that were there before, prompt and answer
         self.columns: dict[str, Row] = {}  # by problem id: what reward functions ask for
         columns = {"split": split, "difficulty": difficulty, "id": id}
-        answers = self._read(rows_of(rows), prompt, answer, columns)
-        self.verdict_of = verifier(verify, answers, seconds)
+        self.verifies = verify is not None
+        answers = self._read(rows_of(rows), prompt, answer if self.verifies else None, columns)
+        self.verdict_of = verifier(verify, answers, seconds) if verify is not None else None
         self.gold = "\\boxed{{{}}}" if verify == "math" else "{}"  # how an answer is written
         self.check()
 
@@ -121,17 +123,20 @@ class TextTask(Task):
         self,
         rows: Sequence[tuple[str | None, Row]],
         prompt: Column,
-        answer: Column,
+        answer: Column | None,
         columns: Mapping[str, str | None],
     ) -> dict[str, str]:
         """Sort the rows into splits; returns the answer of every row by the row's name."""
         answers = {}
         seen: dict[str, Problem] = {}
         for number, (part, row) in enumerate(rows):
-            given = _filled(answer, row, number)
-            of_kind(f"the answer of row {number}", given, (str, int, float), "a text or a number")
-            gold = str(given).strip()
-            require(gold != "", f"row {number}: its answer is empty.")
+            gold = ""
+            if answer is not None:
+                given = _filled(answer, row, number)
+                kinds = (str, int, float)
+                of_kind(f"the answer of row {number}", given, kinds, "a text or a number")
+                gold = str(given).strip()
+                require(gold != "", f"row {number}: its answer is empty.")
             asked = _asked(_filled(prompt, row, number), number)
             text = self._prompt(asked)
             info: dict[str, Any] = {"row": number}
@@ -228,6 +233,10 @@ class TextTask(Task):
         return Problem(problem.id, problem.prompt, problem.answer, problem.info, self)
 
     def verify(self, problem: Problem, text: str) -> Verdict:
+        if self.verdict_of is None:
+            raise MechRewardError(
+                f"the task {self.name} has no verifier (verify=None), so nothing is right or wrong."
+            )
         if not text.strip():
             return SILENT
         return self.verdict_of(problem, text)
