@@ -150,7 +150,7 @@ def test_stages_of_a_study(tmp_path: Path, made):
     chosen(study)
     values = [split.values for split in study.splits.values()]
     states = sum(int(part.live.sum()) for part in values) / 38
-    sizes = work.Sizes(20, 8, 10, 2, 6, 7, 3, 1, 1, states, len(study.sites), "countdown")
+    sizes = work.Sizes(20, 8, 10, 2, 6, 7, 5, 3, 1, 1, states, len(study.sites), "countdown")
     least, most = work.splits(sizes)
     assert made["rollouts"] == pytest.approx(least.answers + least.onward)
     assert made["fits"] == least.fits

@@ -17,6 +17,7 @@ The paper does not number its experiments; R1 to R14 are ours, and aliases of th
 | R8 | dopamine neurons | `td_error` | `td_error.py` |
 | R9 | a single neuron that follows surprise | `single_neuron` | `single_neuron.py` |
 | R10 | value neurons feed dopamine neurons | `dependence` | `dependence.py` |
+| R11 | guided search | `guided_search` | `search.py` |
 | R12 | transfer over tasks and models | `transfer` | `transfer.py` |
 | R13 | MLP neurons: R2 and R4 there | `mlp_neurons` | `ablation.py` |
 | R14 | both directions: steering up and down | `steering` | `steering.py` |
@@ -40,6 +41,7 @@ from mechreward.experiments.layers import choose, layers
 from mechreward.experiments.next_token import next_token_overlap
 from mechreward.experiments.patching import both_patched
 from mechreward.experiments.pruning import pruning
+from mechreward.experiments.search import guided_search
 from mechreward.experiments.single_neuron import single_neuron
 from mechreward.experiments.split import CUT, SHARES, Split, describe, observe, shared
 from mechreward.experiments.steering import steering, steering_arms
@@ -58,6 +60,7 @@ R7 = confidence_at_start
 R8 = td_error
 R9 = single_neuron
 R10 = dependence
+R11 = guided_search
 R12 = transfer
 R13 = mlp_neurons
 R14 = steering
@@ -74,6 +77,7 @@ __all__ = [
     "R8",
     "R9",
     "R10",
+    "R11",
     "R12",
     "R13",
     "R14",
@@ -92,6 +96,7 @@ __all__ = [
     "describe",
     "elsewhere",
     "find",
+    "guided_search",
     "layers",
     "mlp_neurons",
     "next_token_overlap",

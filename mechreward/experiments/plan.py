@@ -14,7 +14,7 @@ from mechreward.experiments.subject import Subject
 from mechreward.tasks import Problem, Task
 
 HOME = ("model", "task")
-DEALT = ("test", "ablated", "confidence")  # what test problems serve, as they are dealt
+DEALT = ("test", "ablated", "confidence", "searched")  # what test problems serve, as they are dealt
 
 # Every experiment and its id. Rows, files of stages and printed commands have the id; the command
 # line takes either. The ids are ours: the paper does not number its experiments.
@@ -29,6 +29,7 @@ EXPERIMENT_IDS = {
     "td_error": "R8",
     "single_neuron": "R9",
     "dependence": "R10",
+    "search": "R11",
     "transfer": "R12",
     "mlp_units": "R13",
     "steering": "R14",
@@ -36,7 +37,7 @@ EXPERIMENT_IDS = {
     "certificate": "certificate",
 }
 ALL = "all"  # every experiment of the paper but those apart
-APART = ("ablation_by_layer", "certificate")  # long, and asked for by name
+APART = ("R11", "ablation_by_layer", "certificate")  # long, and asked for by name
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Plan(Subject):
     k: int = option(16, "Continuations for each state's value.")
     ablated: int = option(60, "Test problems for each ablation.")
     confidence: int = option(200, "Test problems for confidence.")
+    searched: int = option(100, "Test problems for guided search.")
     draws: int = option(19, "Matched control sets: 19 can reach p = .05, 99 p = .01.")
     random_draws: int = option(2, "Random control sets of each kind.")
     curve_draws: int = option(2, "Random subsets, bases and shuffles at each pruning ratio.")
@@ -63,8 +65,8 @@ class Plan(Subject):
         task
             Where the problems come from.
         name
-            A split, or `ablated` or `confidence`: test problems that no choice has seen. The test
-            problems of a seed are dealt out once, so that none serves two purposes.
+            A split, or `ablated`, `confidence` or `searched`: test problems that no choice has
+            seen. The test problems of a seed are dealt out once, so that none serves two purposes.
         """
         size = getattr(self, name)
         if name not in DEALT:
@@ -73,11 +75,13 @@ class Plan(Subject):
         start = 0
         for purpose in DEALT[: DEALT.index(name)]:
             start += getattr(self, purpose)
-        dealt = self.test + self.ablated + self.confidence
+        # Search is asked for by name: whoever does not needs none of its problems.
+        purposes = DEALT if name == DEALT[-1] else DEALT[:-1]
+        dealt = sum(getattr(self, purpose) for purpose in purposes)
         try:
             problems = task.problems("test", dealt, self.seed)
         except MechRewardError as error:
-            sizes = " + ".join(f"{purpose} {getattr(self, purpose)}" for purpose in DEALT)
+            sizes = " + ".join(f"{purpose} {getattr(self, purpose)}" for purpose in purposes)
             raise MechRewardError(f"{error} (These are {sizes}.)") from None
         return problems[start : start + size]
 
@@ -121,6 +125,7 @@ PAPER = Plan(
     k=32,
     ablated=150,
     confidence=300,
+    searched=150,
     random_draws=2,
     curve_draws=3,
 )

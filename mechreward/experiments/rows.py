@@ -100,6 +100,11 @@ Detail = TypedDict(
         "trajectories": int,
         "steps": int,
         "pairs": int,  # pairs of states
+        # search
+        "algorithm": str,  # beam, best_of_n, majority, greedy
+        "tokens": float,  # generated, mean over problems, those of dropped candidates included
+        "seeds": int,  # that a number is over
+        "trained": int,  # generated tokens that the making of a scorer cost
         # certificates
         "verdict": str,  # pass, fail or inconclusive
         "reason": str,  # the sentence that says why

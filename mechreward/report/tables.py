@@ -137,6 +137,42 @@ def confidence(results: Results) -> Table:
     )
 
 
+def searches(results: Results) -> Table:
+    """R11: accuracy of every method beside the tokens it generated."""
+    lines = []
+    for row in results.where(experiment="R11", metric="accuracy"):
+        detail = row.detail
+        cost = f"{detail['tokens']:.0f}"
+        trained = f"{detail['trained']:,}" if "trained" in detail else NONE
+        method = detail["algorithm"].replace("_", "-")
+        lines.append(
+            [words(row.arm), method, str(detail["k"]), *measured([row])[:1], cost, trained]
+        )
+    return Table(
+        "R11, accuracy by method, over seeds, and generated tokens a problem, those of dropped "
+        "candidates included. Best-of-n scorers choose among the same answers.",
+        ("scorer", "method", "k", "accuracy", "tokens", "tokens to make the scorer"),
+        lines,
+    )
+
+
+def search_gains(results: Results) -> Table:
+    """R11: every beam over chance and over other uses of as many tokens."""
+    lines = []
+    for row in results.where(experiment="R11", metric="gain"):
+        detail = row.detail
+        gain, n = measured([row])
+        p = [p_of(row, "p"), p_of(row, "p_holm"), p_of(row, "p_mcnemar")]
+        lines.append([words(row.arm), detail["beyond"].replace("_", "-"), gain, *p, n])
+    return Table(
+        "R11, gain of each step beam over the same beam by chance, and over other methods at its "
+        "own tokens (within 5%), on the same problems. p: flips of the signs of problems, then "
+        "after Holm over the beams; McNemar: the median over seeds.",
+        ("beam by", "over", "gain", "p", "p, Holm", "p, McNemar", "n"),
+        lines,
+    )
+
+
 def td_errors(results: Results) -> Table:
     """R8: the dopamine read-out, with and without cut and z-score."""
     rows = having(results.where(experiment="R8", arm="dopamine"), "fitted")
@@ -207,6 +243,8 @@ TABLES = (
     layers,
     next_tokens,
     confidence,
+    searches,
+    search_gains,
     td_errors,
     single_neurons,
     *CAUSAL,

@@ -33,6 +33,7 @@ from mechreward.stats.tests import (
     hypergeometric_iou,
     mcnemar,
     rank_among,
+    sign_flips,
 )
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "perfect_ece",
     "proportion",
     "rank_among",
+    "sign_flips",
     "spearman",
     "spearmans",
     "split_half_reliability",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from math import isnan, nan, sqrt
 from typing import SupportsFloat
 
@@ -11,6 +12,7 @@ from scipy.optimize import root_scalar
 from scipy.stats import binomtest, hypergeom, norm
 
 from mechreward.base.errors import one_of, require
+from mechreward.base.streams import rng
 from mechreward.stats.columns import Column, binary, columns, fraction, unit
 
 
@@ -39,6 +41,43 @@ def mcnemar(before: Column, after: Column) -> float:
     if lost + won == 0:
         return 1.0
     return float(binomtest(lost, lost + won).pvalue)
+
+
+def sign_flips(difference: Column, draws: int = 9999, seed: int = 0) -> float:
+    """Two-sided p-value of a mean of differences, under flips of their signs.
+
+    All flips are gone through where there are no more than `draws` (zeros do not matter); else so
+    many are drawn, and the data count as one of them.
+
+    Parameters
+    ----------
+    difference
+        [n] one for each independent unit, such as a problem.
+    draws
+        Flips, 9999 by default.
+    seed
+        Of the draws.
+
+    Returns
+    -------
+    float
+        1 where all differences are 0.
+
+    Raises
+    ------
+    MechRewardError
+        No difference, or one that is not finite.
+    """
+    (differences,) = columns(difference=difference)
+    differences = differences[differences != 0].astype(float)
+    if not len(differences):
+        return 1.0
+    size = abs(differences.sum()) * (1 - 1e-12)  # rounding makes no difference of equals
+    if 2 ** min(len(differences), 60) <= draws:
+        flips = np.array(list(product((1.0, -1.0), repeat=len(differences))))
+        return float(np.mean(np.abs(flips @ differences) >= size))
+    flips = rng("sign flips", seed).choice([1.0, -1.0], size=(draws, len(differences)))
+    return float((1 + np.sum(np.abs(flips @ differences) >= size)) / (1 + draws))
 
 
 def rank_among(value: SupportsFloat, draws: Column, *, tail: str = "low") -> tuple[int, float]:

@@ -165,6 +165,7 @@ def of_plan(plan: Plan, names: Sequence[str] = MAIN) -> Forecast:
         k=plan.k,
         ablated=plan.ablated,
         confidence=plan.confidence,
+        searched=plan.searched,
         draws=plan.draws,
         random_draws=plan.random_draws,
         curve_draws=plan.curve_draws,

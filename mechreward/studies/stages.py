@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from mechreward import experiments, tasks
 from mechreward.base.streams import stream
 from mechreward.causal.certificate import Certificate, certify
+from mechreward.causal.controls import matched
 from mechreward.causal.effect import Effect, ablate
 from mechreward.experiments import Split
 from mechreward.experiments.ablation_by_layer import OP, TOP
@@ -17,13 +20,15 @@ from mechreward.experiments.rows import Detail, Row, Setting
 from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, select
-from mechreward.probing.probe import DopamineProbe, ValueProbe
+from mechreward.probing.probe import DopamineProbe, ValueProbe, directions
 from mechreward.probing.targets import TARGETS
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.studies.study import Study
 from mechreward.tasks import GAMES
 from mechreward.tasks.base import SPLITS
+from mechreward.uses.search.readouts import of_neurons, of_probe
+from mechreward.uses.search.scorers import Length, Scorer, SelfCertainty
 
 STEERED = 100  # problems at most that sets are steered on
 
@@ -294,6 +299,60 @@ def R10(study: Study) -> list[Row]:
     return _over_kinds(study, "R10", make)
 
 
+def R11(study: Study) -> list[Row]:
+    """Guided search by what was found, beside what anybody can search by."""
+
+    def make() -> list[Row]:
+        value, dopamine = value_set(study, "resid_post"), dopamine_set(study, "resid_post")
+        plan = study.plan
+        spent = _continued(study)
+        train = study.splits["train"]
+        probe = fitted(study, value.site)
+        scorers: list[Scorer] = []
+        for readout in (
+            of_neurons(dopamine),
+            of_neurons(value),
+            of_neurons(_matched(study, value), "matched neurons"),
+            of_probe(probe, "value probe"),
+            of_probe(probe, "value difference", difference=True),
+            of_probe(DopamineProbe().fit(train.over_steps[str(dopamine.site)], train.values)),
+        ):
+            scorers.append(replace(readout, trained=spent))
+        scorers += [SelfCertainty(), Length()]
+        return experiments.guided_search(
+            study.model,
+            plan.problems(study.task, "searched"),
+            scorers,
+            _setting(study, "R11", value.site),
+            policy=plan.policy,
+            progress="search",
+        )
+
+    return study.rows("R11", make)
+
+
+def _continued(study: Study) -> int:
+    """Tokens that the values of the training split cost, about: every state's continuations are as
+    long as what was left of its answer."""
+    tokens = 0
+    for run in study.splits["train"].runs:
+        left = [len(run.tokens) - 1 - end for end in run.step_ends[:-1]]
+        tokens += run.length + study.plan.k * sum(left)
+    return tokens
+
+
+def _matched(study: Study, neurons: NeuronSet) -> NeuronSet:
+    """One matched set, with the direction that the training states give it."""
+    acts = _tokens(study, "train", neurons.site)
+    (control,) = matched(neurons, acts, draws=1, seed=study.plan.seed)
+    train = study.splits["train"]
+    states = train.at_states[str(neurons.site)]
+    columns = states.x[:, list(control.neurons.indices)]
+    # V-hat where the answer goes on; the last row of an answer has none.
+    worth = np.where(train.values.live, train.values.mean, np.nan)
+    return replace(control.neurons, direction=tuple(directions(columns, worth).tolist()))
+
+
 def R13(study: Study) -> list[Row]:
     """R2 and R4 once more, the rows of MLP units alone."""
 
@@ -351,6 +410,7 @@ EXPERIMENTS: Mapping[str, Callable[[Study], list[Row]]] = {
     "R8": R8,
     "R9": R9,
     "R10": R10,
+    "R11": R11,
     "R13": R13,
     "R14": R14,
     "ablation_by_layer": ablation_by_layer,

@@ -16,6 +16,7 @@ from mechreward.experiments.choice import KINDS
 from mechreward.experiments.doses import DOSES, TEXTS
 from mechreward.experiments.doses import OPS as DOSED
 from mechreward.experiments.patching import PATCHED
+from mechreward.experiments.search import ANSWERS, CANDIDATES, SEEDS
 from mechreward.experiments.split import SHARES
 from mechreward.experiments.steering import PLACES, STRENGTHS
 from mechreward.experiments.steering_run import CURVE
@@ -78,6 +79,7 @@ class Sizes:
     k: int
     ablated: int
     confidence: int
+    searched: int
     draws: int
     random_draws: int
     curve_draws: int
@@ -352,6 +354,19 @@ def _dependence(sizes: Sizes) -> Span:
     )
 
 
+def _search(sizes: Sizes) -> Span:
+    """Beams by eight scorers, chance and log-probability, three seeds each; answers that all choose
+    among; and the greedy one. A beam reads the prompt, and what it has so far, at every step."""
+    arms_, seeds = 10, len(SEEDS)
+    steps = Work(
+        answers=seeds * arms_ * CANDIDATES * sizes.searched,
+        prompts=seeds * arms_ * sizes.states * sizes.searched,
+    )
+    whole = Work(answers=(seeds * ANSWERS + 1) * sizes.searched, prompts=seeds * sizes.searched)
+    reads = Work(reads=3 * sizes.train, fits=2)
+    return both(steps + whole + reads)
+
+
 def _transfer(sizes: Sizes) -> Span:
     return both(
         Work(
@@ -432,6 +447,7 @@ EXPERIMENTS: Mapping[str, Callable[[Sizes], Span]] = {
     "R8": _td_error,
     "R9": _single_neuron,
     "R10": _dependence,
+    "R11": _search,
     "R12": _transfer,
     "R13": lambda sizes: both(Work()),
     "R14": _steering,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from mechreward.experiments.rows import Results
-from mechreward.report.findings import ablation, steering, targets, td_error, value
+from mechreward.report.findings import ablation, search, steering, targets, td_error, value
 from mechreward.report.findings.finding import Finding
 from mechreward.report.words import NAMES
 
-# Every rule takes (results, kind of neuron, that kind in words), but for the two that speak of all
+# Every rule takes (results, kind of neuron, that kind in words), but for those that speak of all
 # kinds at once. Sentences come in the order of the rules.
 OF_VALUE = (value.readable, value.learnt, value.sparse_value, value.evidence)
-OF_ALL_KINDS = (value.surface, ablation.ablated)
+OF_ALL_KINDS = (value.surface, ablation.ablated, search.guided)
 OF_THE_REST = (
     td_error.dopamine,
     td_error.sparse_dopamine,
@@ -97,6 +97,11 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
     - `depends`, R10: what zeroing takes from the dopamine read-out beyond matched sets has its
       interval below 0, and no matched draw takes as much. Where the clean read-out's interval is
       not above 0 the test cannot tell.
+
+    Search (`search.py`)
+
+    - `guided`, R11: the gain of a step beam over the same beam by chance, or over another method at
+      its own tokens, is above 0, sign flips of problems after Holm over beams.
 
     Steering (`steering.py`)
 
