@@ -17,12 +17,22 @@ from mechreward.base.errors import NOTHING_LOST, MechRewardError, one_of, requir
 from mechreward.base.plain import visible
 from mechreward.base.progress import duration
 from mechreward.bench.ground import BenchSizes
-from mechreward.experiments.plan import CERTIFY, PAPER, Plan, asked, experiment_list
+from mechreward.experiments.plan import (
+    APART,
+    CERTIFY,
+    PAPER,
+    Plan,
+    asked,
+    experiment_list,
+    experiment_name,
+)
 from mechreward.experiments.subject import Subject, home_of
+from mechreward.studies.searched import SEARCH, SearchPlan
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 MAIN_JOB = Plan()
 SIZES = BenchSizes()
+BY_NAME = ", ".join(experiment_name(number) for number in APART)
 STOPPED = 130  # exit code after Ctrl-C
 # Options of several commands.
 MODELS = (
@@ -134,7 +144,7 @@ def paper(
     names: Annotated[
         list[str],
         typer.Argument(
-            help=f"Experiments by name or id: {experiment_list()}; all is all but the last two."
+            help=f"Experiments by name or id: {experiment_list()}; all is all but {BY_NAME}."
         ),
     ],
     model: Annotated[
@@ -257,6 +267,33 @@ def certify(
         )
     _say(str(certificate))
     _say(f"page: {page}")
+
+
+@app.command()
+@with_options_for("plan")
+def search(
+    out: Annotated[
+        Path, typer.Option(help="Folder for answers, costs and the neurons that chose.")
+    ] = Path("runs/search"),
+    model: Model = MAIN_JOB.model,
+    task: Game = None,
+    neurons: Annotated[
+        Path | None,
+        typer.Option(help="A NeuronSet's JSON; if not given, one is chosen and kept too."),
+    ] = None,
+    plan: SearchPlan = SEARCH,
+) -> None:
+    """Answer problems by search: neurons, or any scorer, choose among candidates of each step."""
+    from mechreward.probing.neurons import NeuronSet
+    from mechreward.studies.searched import search_in
+
+    require(not out.is_file(), f"{out} is a file; --out names a folder.")
+    plan = replace(plan, model=model, task=task or home_of(model))
+    chosen = NeuronSet.load(neurons) if neurons else None
+    opened = plan.open(plan.seed)
+    made = search_in(out, *opened, plan, chosen)
+    _say(str(made))
+    _say(f"results: {out / 'search.csv'}")
 
 
 @app.command()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from mechreward.base.errors import MechRewardError, require, unknown_name
-from mechreward.base.files import digest
+from mechreward.base.code import failed, run_file
+from mechreward.base.errors import MechRewardError, unknown_name
 from mechreward.tasks import DATA_SETS, TASKS, Gym, data_set, get
 from mechreward.tasks.base import Task
 from mechreward.tasks.table import FILES
@@ -59,22 +57,14 @@ def task_of(name: str, **of_file: Any) -> Task:
 
 def _of_code(path: Path, name: str) -> Task:
     """A task from a file of the user's own, who asked for it to be run."""
-    require(path.is_file(), f"there is no file {path}.")
-    module_name = f"mechreward_task_{digest(str(path.resolve()))}"
-    spec = spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise MechRewardError(f"{path} cannot be run.")
-    module = module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-        found = getattr(module, name, None)
-        if isinstance(found, type) and issubclass(found, Task):
+    module = run_file(path)
+    found = getattr(module, name, None)
+    if isinstance(found, type) and issubclass(found, Task):
+        try:
             found = found()
-    # A user's code, which may do anything.
-    except (Exception, SystemExit) as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise MechRewardError(f"{path} fails: {why}") from error
+        # A user's code, which may do anything.
+        except (Exception, SystemExit) as error:
+            raise failed(path, error) from error
     if not isinstance(found, Task):
         tasks = [
             key
