@@ -15,6 +15,7 @@ from mechreward.base.errors import MechRewardError
 from mechreward.experiments.rows import Results, Setting
 from mechreward.experiments.search import Arm, _gains, guided_search
 from mechreward.models.site import Site
+from mechreward.report.figures import pictures
 from mechreward.report.findings.search import guided
 from mechreward.report.tables import search_gains, searches
 from mechreward.uses.search.pool import Pool, pool
@@ -159,6 +160,10 @@ def test_rows_table_and_findings(tiny_model, probe):
     results = Results({}, tuple(rows))
     assert len(searches(results).lines) == len(accuracies)
     assert len(search_gains(results).lines) == len(gains)
+    drawn = {name: svg for _, name, svg in pictures(results)}
+    assert set(drawn) == {"R11-tokens", "R11-gain"}
+    assert "best-of-n, oracle" in drawn["R11-tokens"] and "greedy" in drawn["R11-tokens"]
+    assert "value probe" in drawn["R11-gain"]
     sentences = [finding.sentence for finding in guided(results)]
     assert len(sentences) == len(gains)
     assert all("R11" in text for text in sentences)

@@ -309,6 +309,76 @@ def share_curve(rows: Sequence[Row], metric: str) -> str:
     )
 
 
+# Lines of a picture of search: what is drawn of all scorers, and in whose colours.
+CHOICES = {
+    "oracle": "rotated",
+    "value probe": "mean_difference",
+    "majority": "magnitude",
+    "logprob": "baseline",
+    "random": "random",
+}
+BEAMS = {
+    "dopamine neurons": "dopamine",
+    "value neurons": "value",
+    "matched neurons": "matched",
+    "random": "random",
+}
+
+
+def search_curve(rows: Sequence[Row]) -> str:
+    """Accuracy against generated tokens (R11): best-of-n as lines over n, step beams as single
+    points.
+
+    Bands run from the rows' `low` to their `high`.
+
+    Parameters
+    ----------
+    rows
+        Those of `accuracy` with `detail["tokens"]` are drawn, of the scorers that `CHOICES` and
+        `BEAMS` name; the greedy answer is a line across.
+
+    Returns
+    -------
+    str
+        One `<svg>` element.
+
+    Raises
+    ------
+    MechRewardError
+        No such rows.
+    """
+    chosen = _with_detail(rows, "accuracy", "tokens", "algorithm")
+    require(bool(chosen), "no row has an accuracy with its tokens: there is nothing to draw.")
+    lines = []
+    for arm, look in CHOICES.items():
+        own = [row for row in chosen if row.arm == arm and row.detail["algorithm"] != "beam"]
+        if own:
+            line = _line(look, sorted(own, key=lambda row: row.detail["tokens"]), "tokens")
+            how = "majority" if arm == "majority" else f"best-of-n, {arm}"
+            lines.append(replace(line, label=how))
+    for arm, look in BEAMS.items():
+        own = [row for row in chosen if row.arm == arm and row.detail["algorithm"] == "beam"]
+        if own:
+            lines.append(replace(_line(look, own, "tokens"), label=f"beam, {arm}", hollow=True))
+    greedy = [row for row in chosen if row.detail["algorithm"] == "greedy"]
+    reference = None
+    if greedy:
+        row = greedy[0]
+        reference = Reference(row.estimate, "greedy", row.low, row.high, dashed=False)
+    ticks = {}
+    for row in chosen:
+        if row.arm == "random" and row.detail["algorithm"] == "best_of_n":
+            ticks[row.detail["tokens"]] = f"{row.detail['tokens']:.0f}"
+    return curve(
+        lines,
+        "generated tokens a problem, those of dropped candidates included",
+        "accuracy",
+        ticks=ticks,
+        reference=reference,
+        logarithmic=True,
+    )
+
+
 def traces(rows: Sequence[Row]) -> str:
     """One panel for each answer: bars are delta of its steps, the line is the neuron (in its
     standard deviations).

@@ -13,6 +13,7 @@ from mechreward.report.charts import (
     ablation_bars,
     layers_heatmap,
     pruning_curve,
+    search_curve,
     share_curve,
     steering_curve,
     traces,
@@ -57,6 +58,7 @@ def pictures(results: Results) -> list[Picture]:
         *_next_tokens(results),
         *_confidence(results),
         *_dependence(results),
+        *_search(results),
     ]
 
 
@@ -205,6 +207,35 @@ def _dependence(results: Results) -> list[Picture]:
     )
     svg = forest(groups, "Spearman with delta", reference=Reference(0.0, "chance"))
     return [(caption, "R10", svg)]
+
+
+def _search(results: Results) -> list[Picture]:
+    """R11: accuracy against tokens, and what every beam gains."""
+    rows = results.where(experiment="R11")
+    if not rows:
+        return []
+    groups: Groups = {}
+    for row in rows:
+        if row.metric == "gain":
+            arm = "matched" if row.arm == "matched neurons" else "value"
+            heading = f"over {row.detail['beyond'].replace('_', '-')}"
+            groups.setdefault(heading, []).append(Estimate(words(row.arm), row.interval, arm))
+    found = [
+        (
+            "R11: accuracy of guided search against what it generates, over seeds; filled: "
+            "best-of-n by n, hollow: step beams with four candidates",
+            "R11-tokens",
+            search_curve(rows),
+        )
+    ]
+    if groups:
+        caption = (
+            "R11: gain of step beams over the same beam by chance, and over other methods at as "
+            "many tokens, paired by problem and seed"
+        )
+        svg = forest(groups, "gain of accuracy", reference=Reference(0.0, "no gain"))
+        found.append((caption, "R11-gain", svg))
+    return found
 
 
 def _matched_draws(label: str, rows: Sequence[Row]) -> Estimate:
