@@ -163,6 +163,26 @@ class Task(ABC):
             nothing, `UNFINISHED` for one that holds no answer yet.
         """
 
+    def answer(self, text: str) -> str | None:
+        """What a text answers, normalised so that equal answers are equal texts; never whether it
+        is right.
+
+        It is what agreement among several answers is counted by. The default is that nothing can
+        be compared: where any valid answer counts, unlike ones may both be right, and right ones
+        need not be alike.
+
+        Parameters
+        ----------
+        text : str
+            As for `verify`.
+
+        Returns
+        -------
+        str or None
+            None where the text answers nothing; for every text where a task defines no answer.
+        """
+        return None
+
     def solve(self, problem: Problem) -> str:
         """A right answer as a model may write it: what `tasks.validate` holds the verifier to.
 
