@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from mechreward.base.errors import finite, of_kind, require
 from mechreward.base.streams import rng
 from mechreward.rollouts.trajectory import Rollouts, check_apart
 
 HALF = 0.5  # of the problems of one set of rollouts that baselines are fitted to (our choice)
+TRIES = 100  # draws of a split, of which one with both outcomes on either side is taken
 MAKE = "sample makes them of problems"
 
 
@@ -56,7 +59,7 @@ def deal(
     Raises
     ------
     MechRewardError
-        No rollouts, too few problems to deal, a share outside (0, 1), or one prompt in two splits.
+        No rollouts, a single problem, a share outside (0, 1), or one prompt in two splits.
     """
     given = {"runs": runs, "fit": fit, "calibration": calibration}
     for name, part in given.items():
@@ -75,18 +78,35 @@ def deal(
     return Dealt(fit, calibration, runs)
 
 
+def enough(runs: Rollouts) -> bool:
+    """Whether right and wrong answers can both be on either side of a split."""
+    groups, rewards = np.array(runs.groups), np.array(runs.rewards)
+    return all(len(np.unique(groups[rewards == outcome])) > 1 for outcome in (0, 1))
+
+
 def _split(runs: Rollouts, share: float, seed: int, purpose: str) -> tuple[Rollouts, Rollouts]:
-    """The answers to a share of the problems, and those to the rest."""
-    groups = runs.groups
-    problems = max(groups) + 1
+    """The answers to a share of the problems, and those to the rest.
+
+    Problems are drawn without regard to outcomes: with equal shares of right answers on either
+    side, calibration would look better than it is. A draw that leaves right or wrong answers alone
+    on a side is drawn anew.
+    """
+    groups, rewards = np.array(runs.groups), np.array(runs.rewards)
+    problems = int(groups.max()) + 1
     require(
         problems > 1,
         f"these rollouts are of one problem; {purpose} and test need different ones: give more, or "
         f"rollouts of other problems as {purpose}=.",
     )
-    taken = min(max(1, round(share * problems)), problems - 1)
-    order = rng("confidence: problems", seed, purpose).permutation(problems)
-    chosen = set(order[:taken].tolist())
-    first = [row for row, group in enumerate(groups) if group in chosen]
-    rest = [row for row, group in enumerate(groups) if group not in chosen]
-    return runs.subset(first), runs.subset(rest)
+    taken = min(max(2, round(share * problems)), problems - 1)
+    chosen = np.zeros(len(groups), bool)
+    for attempt in range(TRIES):
+        order = rng("confidence: problems", seed, purpose, attempt).permutation(problems)
+        chosen = np.isin(groups, order[:taken])
+        if all(len(np.unique(rewards[side])) == 2 for side in (chosen, ~chosen)):
+            break
+    return _of(runs, chosen), _of(runs, ~chosen)
+
+
+def _of(runs: Rollouts, side: np.ndarray) -> Rollouts:
+    return runs.subset(np.flatnonzero(side).tolist())

@@ -13,6 +13,7 @@ from mechreward.stats import Interval
 from mechreward.uses.confidence.groups import Arm, Group
 from mechreward.uses.confidence.read_outs import SET, VALUE
 
+DRAWS = 200  # of a bootstrap by problem
 METRICS = (
     "auroc",
     "increment",
@@ -30,10 +31,9 @@ WHOLE_CURVES = {  # statistics of a raw score and the reward
     "excess_aurc": stats.excess_aurc,
     "prr": stats.prediction_rejection_ratio,
 }
-OF_PROBABILITIES = {"brier": stats.brier, "ece": stats.ece}
 
 
-def measured(group: Group, draws: int = 300, seed: int = 0) -> dict[str, dict[str, Interval]]:
+def measured(group: Group, draws: int = DRAWS, seed: int = 0) -> dict[str, dict[str, Interval]]:
     """Every metric of every arm of a group.
 
     - `auroc` of the raw score, with Obuchowski's interval.
@@ -51,7 +51,7 @@ def measured(group: Group, draws: int = 300, seed: int = 0) -> dict[str, dict[st
     ----------
     group : Group
         Scores on the rows that are tested.
-    draws : int, default 300
+    draws : int, default 200
         Of the bootstrap by problem; 0 leaves the bounds out (NaN), but for those of `auroc`.
     seed : int, default 0
         Of the bootstrap.
@@ -82,7 +82,7 @@ def rank(group: Group) -> dict[str, float]:
     return {"rank": place, "sets": len(matched), "p_rank": p}
 
 
-def frame_of(group: Group, draws: int = 300, seed: int = 0) -> pd.DataFrame:
+def frame_of(group: Group, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """`measured` as a table, a row an arm: every metric, with columns `METRIC_low` and
     `METRIC_high` for its bounds."""
     lines = []
@@ -119,7 +119,7 @@ def reliability_of(group: Group, arm: Arm, bins: int, seed: int) -> pd.DataFrame
             np.mean,
             group.reward[here].astype(float),
             group.problem[here],
-            draws=300,
+            draws=DRAWS,
             seed=seed,
             span=(0, 1),
         )
@@ -149,9 +149,12 @@ def _of(group: Group, arm: Arm, draws: int, seed: int) -> dict[str, Interval]:
     reward, problem = group.reward, group.problem
 
     def interval(statistic: Callable[..., float], *columns: np.ndarray) -> Interval:
-        if draws:
-            return stats.cluster_bootstrap(statistic, columns, problem, draws=draws, seed=seed)
-        return _bare(statistic(*columns), group)
+        if not draws:
+            return _bare(statistic(*columns), group)
+        span = (0, 1) if statistic is np.mean else None
+        return stats.cluster_bootstrap(
+            statistic, columns, problem, draws=draws, seed=seed, span=span
+        )
 
     numbers = {"auroc": stats.auroc_interval(arm.raw, reward, problem)}
     numbers["increment"] = numbers["added"] = _bare(nan, group)
@@ -160,8 +163,9 @@ def _of(group: Group, arm: Arm, draws: int, seed: int) -> dict[str, Interval]:
         numbers["increment"] = interval(gain, arm.raw, base, reward)
         if arm.joined is not None:
             numbers["added"] = interval(gain, arm.joined, base, reward)
-    for metric, statistic in OF_PROBABILITIES.items():
-        numbers[metric] = interval(statistic, arm.calibrated, reward)
+    squares = np.square(arm.calibrated - reward)  # whose mean is the Brier score
+    numbers["brier"] = interval(np.mean, squares)
+    numbers["ece"] = interval(stats.ece, arm.calibrated, reward)
     perfect = stats.perfect_ece(arm.calibrated, seed=seed, cluster=group.trajectory)
     numbers["perfect_ece"] = _bare(perfect, group)
     for metric, statistic in WHOLE_CURVES.items():

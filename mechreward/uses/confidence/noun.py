@@ -18,6 +18,7 @@ from mechreward.uses.confidence import kept
 from mechreward.uses.confidence.fitted import Fitted
 from mechreward.uses.confidence.groups import Group
 from mechreward.uses.confidence.metrics import (
+    DRAWS,
     frame_of,
     measured,
     rank,
@@ -117,7 +118,7 @@ class Confidence(Framed):
             parts.append(pd.DataFrame(columns))
         return pd.concat(parts, ignore_index=True)
 
-    def metrics(self, draws: int = 300) -> pd.DataFrame:
+    def metrics(self, draws: int = DRAWS) -> pd.DataFrame:
         """A row an arm and stage, with bounds clustered by problem (`measured` says what each
         column is).
 
@@ -128,7 +129,7 @@ class Confidence(Framed):
 
         Parameters
         ----------
-        draws : int, default 300
+        draws : int, default 200
             Of the bootstrap; 0 leaves out bounds that need one.
 
         Raises
@@ -141,7 +142,7 @@ class Confidence(Framed):
         parts = [frame_of(group, draws, self.seed) for group in self.groups.values()]
         return pd.concat(parts, ignore_index=True)
 
-    def measured(self, stage: str, draws: int = 300) -> dict[str, dict[str, Interval]]:
+    def measured(self, stage: str, draws: int = DRAWS) -> dict[str, dict[str, Interval]]:
         """The same of one stage as intervals, by arm and metric.
 
         Raises
