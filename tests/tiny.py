@@ -4,6 +4,7 @@ second time."""
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ from mechreward.bundled.vocabulary import WORDS, tokenizer
 from mechreward.tasks import Problem, Task, Verdict
 
 
-def huggingface(seed: int = 0) -> Any:
+def huggingface(seed: int = 0, words: Sequence[str] = WORDS) -> Any:
     """The plain HuggingFace model. Ends of lines and of the text are made likely, so that answers
-    have both."""
+    have both. `words` may be more than the bundled vocabulary, behind it."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
     config = Qwen2Config(
-        vocab_size=len(WORDS),
+        vocab_size=len(words),
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,
@@ -39,10 +40,10 @@ def huggingface(seed: int = 0) -> Any:
     return model
 
 
-def save(model: Any, folder: Path) -> Path:
+def save(model: Any, folder: Path, words: Sequence[str] = WORDS) -> Path:
     """The model with our tokenizer, in HuggingFace format."""
     model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    tokenizer(words).save_pretrained(folder)
     return folder
 
 

@@ -55,7 +55,7 @@ def trace(task: LineTask, problem: Problem, rng: random.Random, habits: Habits) 
         state = stack[-1]
         alive = task.reachable(problem, state)
         noticed = not alive and rng.random() < habits.notice
-        answer = task.answer(problem, state)
+        answer = task.answer_at(problem, state)
         if answer is not None and not (noticed and backs < habits.undos):
             return "\n".join([*lines, f"answer {answer}"])
         moves = [m for m in task.moves(problem, state) if m.line not in tried[-1]]
@@ -69,7 +69,7 @@ def trace(task: LineTask, problem: Problem, rng: random.Random, habits: Habits) 
             if not moves:
                 return "\n".join([*lines, "fail"])
         good = [m for m in moves if task.reachable(problem, m.state)]
-        near = any(task.answer(problem, m.state) is not None for m in good)
+        near = any(task.answer_at(problem, m.state) is not None for m in good)
         seen = rng.random() < (habits.finish if near else habits.insight)
         move = rng.choice(good if good and seen else moves)
         tried[-1].add(move.line)

@@ -2,25 +2,100 @@
 
 from __future__ import annotations
 
-from mechreward.experiments.rows import Detail, Row, Setting, row_of
-from mechreward.probing.activations import Activations
-from mechreward.probing.probe import ValueProbe
-from mechreward.rollouts.trajectory import Rollouts
-from mechreward.uses.confidence import confidence
+from typing import Any
 
-BEFORE = ("value", "problem_length", "difficulty")  # known before there is an answer
+import numpy as np
+
+from mechreward.experiments.rows import Detail, Row, Setting, row_of
+from mechreward.experiments.split import Split
+from mechreward.probing.neurons import NeuronSet
+from mechreward.rollouts.trajectory import Rollouts
+from mechreward.stats import Interval
+from mechreward.uses.confidence import Confidence, confidence
+from mechreward.uses.confidence.deal import enough
+from mechreward.uses.confidence.read_outs import SET, VALUE
+
+# Stage of an answer: how metrics of it end, and what is known then.
+STAGES = {
+    "prompt": ("s0", "before"),
+    "partial": ("partial", "meanwhile"),
+    "answer": ("answer", "after"),
+    "k answers": ("answers", "several"),
+}
+BOUNDED = ("auroc", "increment", "added")  # a row each; what stands beside them is in the detail
+BESIDE = ("brier", "ece", "perfect_ece", "aurc", "excess_aurc", "prr")
 
 
 def confidence_at_start(
-    probe: ValueProbe,
-    acts: Activations,
+    model: Any,
+    neurons: NeuronSet,
+    train: Split,
     runs: Rollouts,
     setting: Setting,
+    draws: int = 19,
+    progress: bool | str = False,
 ) -> list[Row]:
-    """R7: AUROC of the value read-out at s_0, beside what the surface of problem and answer
-    gives."""
+    """R7: the read-out of a value set at s_0, and at every later state, beside what sees as much.
+
+    Probe and baselines are fitted to the training split, to its V-hat; probabilities and the best
+    baseline of every stage come from a third of the problems of `runs`, all numbers from the rest.
+
+    Args:
+        neurons: the value set.
+        draws: matched sets, and random ones (default 19).
+        progress: whether bars are shown, or their title (default False).
+
+    There are no rows where all answers but those to one problem have the same outcome: nothing
+    could be calibrated, and then measured.
+    """
+    if not enough(runs):
+        return []
+    conf = confidence(
+        model,
+        runs,
+        neurons,
+        fit=train.runs,
+        values=train.values,
+        draws=draws,
+        seed=setting["seed"],
+        progress=progress,
+    )
+    return confidence_rows(conf, setting)
+
+
+def confidence_rows(conf: Confidence, setting: Setting) -> list[Row]:
+    """A confidence as rows: `auroc_s0` and the like of every arm at every stage, what it has beyond
+    the best surface baseline (`increment_s0`), and what it adds to that (`added_s0`)."""
     rows = []
-    for arm, score in confidence(probe, acts, runs).items():
-        detail = Detail(known="before" if arm in BEFORE else "after")
-        rows.append(row_of(setting, arm, "auroc_s0", score, detail))
+    for stage, group in conf.groups.items():
+        ending, known = STAGES[stage]
+        rank = conf.rank(stage)
+        for arm, numbers in conf.measured(stage).items():
+            sets = group.draws(arm)
+            about = Detail(known=known, stage=stage, role=sets[0].role, best=group.best)
+            if sets[0].neurons > 0:
+                about["neurons"] = sets[0].neurons
+            if sets[0].role == SET:
+                about["interval"] = "lowest and highest draw"
+                about["draws"] = len(sets)
+            if arm == "matched":
+                about["match_error"] = float(np.mean([each.error for each in sets]))
+            if arm == VALUE and rank:
+                about |= Detail(rank=int(rank["rank"]), sets=rank["sets"], p_rank=rank["p_rank"])
+            rows += _rows_of_arm(arm, numbers, ending, about, setting)
+    return rows
+
+
+def _rows_of_arm(
+    arm: str, numbers: dict[str, Interval], ending: str, about: Detail, setting: Setting
+) -> list[Row]:
+    rows = []
+    beside = about.copy()
+    for metric in BESIDE:
+        beside[metric] = numbers[metric].estimate
+    for metric in BOUNDED:
+        score = numbers[metric]
+        detail = beside if metric == "auroc" else about
+        if metric == "auroc" or not np.isnan(score.estimate):
+            rows.append(row_of(setting, arm, f"{metric}_{ending}", score, detail))
     return rows

@@ -31,7 +31,17 @@ Detail = TypedDict(
         "shape": str,  # of the probe: linear or mlp
         "fitted": str,  # rows the probe is fitted to
         "tested": str,  # rows the probe is tested on
-        "known": str,  # when a score of confidence is known: before or after the answer
+        "known": str,  # when a score of confidence is known: before, meanwhile or after the
+        # answer, or after several
+        "stage": str,  # the same, as `mechreward.confidence` calls it
+        "role": str,  # of an arm of confidence: value, surface, probe or set
+        "best": str,  # surface baseline that the calibration split chose
+        "brier": float,  # of the calibrated score
+        "ece": float,  # of the calibrated score, 15 bins
+        "perfect_ece": float,  # what perfect calibration shows at this n
+        "aurc": float,  # area under risk and coverage
+        "excess_aurc": float,  # beyond that of an oracle
+        "prr": float,  # prediction-rejection ratio
         "z": str,  # tokens by which a neuron is standardised: response or running
         "as": str,  # experiment whose row R13 repeats
         "item": int,  # which answer a trace is of

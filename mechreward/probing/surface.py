@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -13,18 +12,13 @@ from sklearn.preprocessing import StandardScaler
 
 from mechreward import stats
 from mechreward.base.errors import require
-from mechreward.models.ability import evaluation
-from mechreward.models.bins import length_bins
-from mechreward.models.finite import check_logits, row_name
-from mechreward.models.identity import model_id
-from mechreward.models.load import device_of
+from mechreward.probing.measures import measures
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.stats import Interval
 
 FEATURES = ("prompt_length", "difficulty", "position", "step", "entropy", "mean_logprob")
 
 
-@torch.no_grad()
 def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "row feature"]:
     """`FEATURES` of every state, in the rows of `estimate` and of `record(..., rows="states")`.
 
@@ -51,26 +45,15 @@ def surface(model: Any, runs: Rollouts, batch: int = 64) -> Float[np.ndarray, "r
     MechRewardError
         No runs, or runs of another model.
     """
-    require(len(runs) > 0, "no trajectories were given.")
-    runs.model_id.check(model_id(model), "set of rollouts")
-    entropies: dict[int, list[float]] = {}
-    for chosen in length_bins([len(run.tokens) for run in runs], batch):
-        texts = [runs[i].tokens for i in chosen]
-        tokens = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(device_of(model))
-        with evaluation(model, tokens.shape[1]):
-            logits = model(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
-        for row, i in enumerate(chosen):
-            ends = list(runs[i].step_ends)
-            check_logits(logits[row, : len(texts[row])], row_name(i, runs[i].problem_id))
-            likely = logits[row, ends].float().softmax(-1)
-            entropies[i] = torch.special.entr(likely).sum(-1).tolist()
+    entropies = [each.entropy for each in measures(model, runs, batch=batch)]
     rows = []
     for i, run in enumerate(runs):
         difficulty = float(runs.problems[i].info.get("difficulty", 0))
         for step, end in enumerate(run.step_ends):
             length = end + 1 - run.prompt_len
             mean = float(run.logprobs[:length].mean()) if length else 0.0
-            rows.append((run.prompt_len, difficulty, length, step, entropies[i][step], mean))
+            entropy = float(entropies[i][end])
+            rows.append((run.prompt_len, difficulty, length, step, entropy, mean))
     return np.array(rows)
 
 

@@ -29,7 +29,12 @@ Picture = tuple[str, str, str]  # caption, file name, SVG
 Groups = dict[str, list[Estimate]]  # heading -> lines of a forest plot
 
 NULLS = ("shuffled", "same_length", "random_weights")
-KNOWN = {"before": "known before the first token", "after": "known after the answer"}
+KNOWN = {
+    "before": "known before the first token",
+    "meanwhile": "known in the middle of an answer",
+    "after": "known after the answer",
+    "several": "known after several answers",
+}
 CURVES = (("R2", "V-hat"), ("R8", "delta"))  # experiment, what is read
 FITS = (("mlp", "retrained"), ("linear", "retrained"), ("mlp", "masked"))  # shape, fit
 STEERED = (("accuracy", "accuracy"), ("value", "V-hat of the continuation"))
@@ -171,9 +176,12 @@ def _next_tokens(results: Results) -> list[Picture]:
 
 def _confidence(results: Results) -> list[Picture]:
     groups: Groups = {}
-    for row in results.where(experiment="R7", metric="auroc_s0"):
+    for row in results.where(experiment="R7"):
+        if not row.metric.startswith("auroc"):
+            continue
         if row.arm == "value":
-            estimate = Estimate("value read-out at s_0", row.interval)
+            at_start = " at s_0" if row.metric == "auroc_s0" else ""
+            estimate = Estimate(f"value read-out{at_start}", row.interval)
         else:
             estimate = Estimate(words(row.arm), row.interval, "baseline")
         groups.setdefault(KNOWN[row.detail["known"]], []).append(estimate)

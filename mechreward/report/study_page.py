@@ -140,9 +140,10 @@ def _ablation(results: Results, kind: str, name: str, again: str) -> Section:
 def _confidence(results: Results, again: str) -> Section:
     return Section(
         "R7. Confidence before the answer",
-        "AUROC of the final verdict. The value read-out sees the last prompt token only; problem "
-        "length and difficulty are known before as well; the answer's log-probability and length "
-        "only afterwards.",
+        "AUROC of the final verdict before the first token, in the middle of an answer, and after "
+        "it; arms are compared where they see the same. The best surface baseline of each stage "
+        "was chosen on other problems: beside AUROC stands what an arm has beyond it (increment) "
+        "and what it adds to it. Read-outs were fitted to the training split.",
         results.where(experiment="R7"),
         command=again,
     )

@@ -11,6 +11,7 @@ from mechreward.report.select import having, pivot
 from mechreward.report.tables_causal import TABLES as CAUSAL
 from mechreward.report.words import words
 
+CALIBRATED = ("brier", "ece", "perfect_ece", "aurc", "prr")
 SCORES = ("spearman", "auroc_s0", "auroc_all", "auroc_last", "auroc_within", "spread")
 
 
@@ -126,15 +127,56 @@ def confidence(results: Results) -> Table:
     """R7: what the verdict can be read from."""
     lines = []
     for row in results.where(experiment="R7"):
-        value = row.arm == "value"
-        source = f"value read-out at {row.site}, s_0" if value else words(row.arm)
-        lines.append([source, row.detail["known"], *measured([row])])
+        if row.metric.startswith("auroc"):
+            lines.append([_confident(row), row.detail["known"], *measured([row])])
     return Table(
-        "R7, AUROC of the verdict: from what is known before the first token, and after the "
-        "answer.",
+        "R7, AUROC of the verdict: from what is known before the first token, in the middle of an "
+        "answer (meanwhile), after it, and after several.",
         ("from", "known", "AUROC", "n"),
         lines,
     )
+
+
+def calibrated(results: Results) -> Table:
+    """R7: what an arm is beyond the best baseline that sees as much, and how well calibrated."""
+    lines = []
+    rows = [row for row in results.where(experiment="R7") if "stage" in row.detail]
+    for (arm, stage), cells in pivot(rows, "arm", "detail.stage").items():
+        by_metric = {metric.partition("_")[0]: row for (_, metric), row in cells.items()}
+        area = by_metric["auroc"]
+        numbers = [number(area.detail[key]) for key in CALIBRATED]  # pyright: ignore
+        scores = [by_metric.get("increment"), by_metric.get("added")]
+        *texts, n = measured(scores)
+        best = "the best baseline" if arm == area.detail["best"] else ""
+        lines.append([_confident(area), stage, best, *texts, *numbers, n or str(area.n)])
+    return Table(
+        "R7, beside the surface baseline of its stage that other problems chose: AUROC beyond it, "
+        "and AUROC that the arm adds to it. Brier score and expected calibration error are of "
+        "calibrated scores, the latter beside that of perfect calibration at this n. Area under "
+        "risk and coverage, and prediction-rejection ratio.",
+        (
+            "from",
+            "stage",
+            "",
+            "beyond the best baseline",
+            "added to it",
+            "Brier",
+            "ECE",
+            "if perfect",
+            "AURC",
+            "PRR",
+            "n",
+        ),
+        lines,
+    )
+
+
+def _confident(row: Row) -> str:
+    """What confidence is read from."""
+    if row.arm != "value":
+        return words(row.arm)
+    at_start = ", s_0" if row.metric == "auroc_s0" else ""
+    return f"value read-out at {row.site}{at_start}"
 
 
 def searches(results: Results) -> Table:
@@ -243,6 +285,7 @@ TABLES = (
     layers,
     next_tokens,
     confidence,
+    calibrated,
     searches,
     search_gains,
     td_errors,

@@ -17,6 +17,8 @@ from mechreward.stats.intervals import (
 )
 from mechreward.stats.scores import (
     auroc,
+    binned,
+    brier,
     disattenuated,
     ece,
     iou,
@@ -25,6 +27,12 @@ from mechreward.stats.scores import (
     spearmans,
     split_half_reliability,
     within_auroc,
+)
+from mechreward.stats.selective import (
+    aurc,
+    excess_aurc,
+    prediction_rejection_ratio,
+    risk_coverage,
 )
 from mechreward.stats.tests import (
     can_see,
@@ -38,8 +46,11 @@ from mechreward.stats.tests import (
 
 __all__ = [
     "Interval",
+    "aurc",
     "auroc",
     "auroc_interval",
+    "binned",
+    "brier",
     "can_see",
     "cluster_bootstrap",
     "clustered",
@@ -47,14 +58,17 @@ __all__ = [
     "difference",
     "disattenuated",
     "ece",
+    "excess_aurc",
     "holm",
     "hypergeometric_iou",
     "iou",
     "mcnemar",
     "paired_difference",
     "perfect_ece",
+    "prediction_rejection_ratio",
     "proportion",
     "rank_among",
+    "risk_coverage",
     "sign_flips",
     "spearman",
     "spearmans",

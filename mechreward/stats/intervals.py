@@ -31,7 +31,15 @@ from mechreward.stats.columns import (
     fraction,
     grouped,
 )
-from mechreward.stats.scores import auroc, spearman, split_half_reliability, within_auroc
+from mechreward.stats.scores import (
+    auroc,
+    brier,
+    ece,
+    spearman,
+    split_half_reliability,
+    within_auroc,
+)
+from mechreward.stats.selective import aurc
 
 Span = tuple[int | float, int | float]  # the least and the most that a statistic may be
 
@@ -42,6 +50,9 @@ SAME = 1e-12  # draws that differ by no more are one number, up to rounding
 SPANS: dict[Callable[..., float], Span] = {
     auroc: (0, 1),
     within_auroc: (0, 1),
+    brier: (0, 1),
+    ece: (0, 1),
+    aurc: (0, 1),
     spearman: (-1, 1),
     split_half_reliability: (-1, 1),
 }

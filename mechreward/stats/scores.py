@@ -234,7 +234,13 @@ def ece(prob: Column, label: Column, bins: int = 15) -> float:
     return _ece(prob, label, _bin(prob, bins))
 
 
-def perfect_ece(prob: Column, bins: int = 15, draws: int = 200, seed: int = 0) -> float:
+def perfect_ece(
+    prob: Column,
+    bins: int = 15,
+    draws: int = 200,
+    seed: int = 0,
+    cluster: Column | None = None,
+) -> float:
     """Mean `ece` of labels drawn from the probabilities: what perfect calibration shows at this n.
 
     Parameters
@@ -247,6 +253,10 @@ def perfect_ece(prob: Column, bins: int = 15, draws: int = 200, seed: int = 0) -
         How often labels are drawn, 200 by default.
     seed
         Of the draws, 0 by default.
+    cluster
+        What has one outcome, such as the answer that several states are of, `[n]`; None (the
+        default) if every row has its own. Rows of a cluster are drawn by one uniform number: each
+        has its probability, and they go together as far as these let them.
 
     Returns
     -------
@@ -256,17 +266,69 @@ def perfect_ece(prob: Column, bins: int = 15, draws: int = 200, seed: int = 0) -
     Raises
     ------
     MechRewardError
-        No column, probabilities outside [0, 1], no bin, or no draw.
+        No column, probabilities outside [0, 1], no bin, no draw, or not one cluster a row.
     """
     (prob,) = columns(prob=prob)
     require(draws >= 1, f"draws must be at least 1; got {draws}")
     bin_of = _bin(prob, bins)
+    outcome = np.arange(len(prob)) if cluster is None else grouped(cluster, len(prob)).member
     rng = streams.rng("perfect ECE", seed)
     errors = []
     for _ in range(draws):
-        label = rng.random(len(prob)) < prob
+        uniform = rng.random(int(outcome.max()) + 1)
+        label = uniform[outcome] < prob
         errors.append(_ece(prob, label, bin_of))
     return float(np.mean(errors))
+
+
+def brier(prob: Column, label: Column) -> float:
+    """Brier score: mean squared distance of probabilities from outcomes; lower is better.
+
+    Parameters
+    ----------
+    prob
+        Predicted probabilities, `[n]`, in [0, 1].
+    label
+        0 or 1, `[n]`.
+
+    Returns
+    -------
+    float
+        In [0, 1]; p (1 - p) for the base rate p itself.
+
+    Raises
+    ------
+    MechRewardError
+        Columns that are none, probabilities outside [0, 1], or other labels.
+    """
+    prob, label = columns(prob=prob, label=label)
+    binary(label=label)
+    unit(prob=prob)
+    return float(np.square(prob - label).mean())
+
+
+def binned(prob: Column, bins: int = 15) -> Members:
+    """The bin of `ece` that each probability lies in, for a picture of reliability.
+
+    Parameters
+    ----------
+    prob
+        Predicted probabilities, `[n]`, in [0, 1].
+    bins
+        Number of bins of equal width, 15 by default.
+
+    Returns
+    -------
+    ndarray
+        0 to bins - 1, `[n]`; 1 lies in the last.
+
+    Raises
+    ------
+    MechRewardError
+        No column, probabilities outside [0, 1], or no bin.
+    """
+    (prob,) = columns(prob=prob)
+    return _bin(prob, bins)
 
 
 def iou(a: Column, b: Column) -> float:

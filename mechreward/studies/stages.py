@@ -244,14 +244,20 @@ def R7(study: Study) -> list[Row]:
     """Confidence, on problems of its own."""
 
     def make() -> list[Row]:
-        site = _site(study, "resid_post")
+        neurons = value_set(study, "resid_post")
         plan = study.plan
         problems = plan.problems(study.task, "confidence")
         title = "confidence: rollouts"
         runs = sample(study.model, problems, seed=plan.seed, policy=plan.policy, progress=title)
-        acts = record(study.model, runs, site, progress=False)[site]
-        setting = _setting(study, "R7", site)
-        return experiments.confidence_at_start(fitted(study, site), acts, runs, setting)
+        return experiments.confidence_at_start(
+            study.model,
+            neurons,
+            study.splits["train"],
+            runs,
+            _setting(study, "R7", neurons.site),
+            plan.draws,
+            "confidence",
+        )
 
     return study.rows("R7", make)
 

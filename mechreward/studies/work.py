@@ -23,6 +23,7 @@ from mechreward.experiments.steering_run import CURVE
 from mechreward.probing.targets import TARGETS
 from mechreward.studies.stages import STEERED
 from mechreward.tasks import GAMES
+from mechreward.uses.confidence.read_outs import FEW as FEW_READ
 
 RANKINGS = 12  # sets of other rankings, their draws counted (`experiments.ablation_beside.rivals`)
 RIVALS = 2  # in a certificate: next token and magnitude
@@ -316,14 +317,17 @@ def _next_token(sizes: Sizes) -> Span:
 
 
 def _confidence(sizes: Sizes) -> Span:
+    """The set, and as many matched and random ones, each read in the middle and at the end of
+    answers; and the whole site."""
+    sets = 1 + 2 * sizes.draws
     return both(
         arms(
             1,
             sizes.confidence,
         )
         + Work(
-            reads=sizes.confidence,
-            fits=1,
+            reads=3 * (sizes.confidence + sizes.train) + min(FEW_READ, sizes.train),
+            fits=2 * (sets + 1),
         )
     )
 

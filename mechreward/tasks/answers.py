@@ -13,6 +13,7 @@ from mechreward.tasks.base import SILENT, UNFINISHED, Problem, Verdict
 from mechreward.tasks.maths import Maths
 
 Check = Callable[[Problem, str], Any]
+Reader = Callable[[str], str | None]
 
 # Between the digits of one number: commas, apostrophes, underscores and spaces that do not break.
 GROUPS = ",'’_\u00a0\u2009\u202f"
@@ -107,8 +108,8 @@ def check_number(problem: Problem, text: str) -> Verdict:
 
 def check_exact(problem: Problem, text: str) -> Verdict:
     """Right is a text whose last line is the gold answer, but for spaces."""
-    given = " ".join(last_line(text).split())
-    if not given:
+    given = _exact(text)
+    if given is None:
         return UNFINISHED
     return _right(given == " ".join(problem.answer.split()), f"answered {given[:60]!r}")
 
@@ -162,6 +163,43 @@ def from_callable(function: Check) -> Check:
     return check
 
 
+def reader(verify: str | Check | None, answers: dict[str, str], seconds: float) -> Reader:
+    """What a text answers, in one spelling, by the rule that verifies it.
+
+    Parameters
+    ----------
+    verify : str or callable or None
+        As for `verifier`. What a user's own function takes for an answer is not known, nor what is
+        one where nothing is verified.
+    answers : dict
+        The gold answer of every problem id.
+    seconds : float
+        Limit of math-verify.
+
+    Returns
+    -------
+    callable
+        Of a text: the answer, or None.
+    """
+    if verify is None or callable(verify):
+        return lambda text: None
+    if verify == "math":
+        return Maths(seconds).read
+    if verify == "choice":
+        labels = tuple(sorted(set(answers.values())))
+        return lambda text: choice_of(text, labels)
+    return _number if verify == "number" else _exact
+
+
+def _number(text: str) -> str | None:
+    number = number_of(text)
+    return None if number is None else str(number)
+
+
+def _exact(text: str) -> str | None:
+    return " ".join(last_line(text).split()) or None
+
+
 VERIFIERS = ("number", "exact", "choice", "math")
 
 
@@ -213,5 +251,6 @@ __all__ = [
     "choice_of",
     "last_line",
     "number_of",
+    "reader",
     "verifier",
 ]

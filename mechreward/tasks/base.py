@@ -167,8 +167,23 @@ class Task(ABC):
         """
 
     def answer(self, text: str) -> str | None:
-        """The answer that a whole text gives, so that two texts can be said to agree; never whether
-        it is right. None: it gives none, or several answers to a problem are right."""
+        """What a text answers, normalised so that equal answers are equal texts; never whether it
+        is right.
+
+        It is what agreement among several answers is counted by. The default is that nothing can
+        be compared: where any valid answer counts, unlike ones may both be right, and right ones
+        need not be alike.
+
+        Parameters
+        ----------
+        text : str
+            As for `verify`.
+
+        Returns
+        -------
+        str or None
+            None where the text answers nothing; for every text where a task defines no answer.
+        """
         return None
 
     def solve(self, problem: Problem) -> str:

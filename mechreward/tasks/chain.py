@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mechreward.base.errors import of_kind, require, whole
 from mechreward.tasks.base import Problem
-from mechreward.tasks.lines import LARGEST, OPERATIONS, LineTask, Move, operation
+from mechreward.tasks.lines import LARGEST, OPERATIONS, LineTask, Move, last_answer, operation
 
 State = tuple[int, int, bool]
 
@@ -63,6 +63,11 @@ class Chain(LineTask):
         info = {"first": first, "steps": steps, "difficulty": len(steps)}
         return Problem(f"chain {text}", f"chain {text}\n", str(value), info)
 
+    def answer(self, text: str) -> str | None:
+        """The number behind `answer`. An expression has one value, so that answers can be compared,
+        whatever lines led to them."""
+        return last_answer(text)
+
     def start(self, problem: Problem) -> State:
         return 0, problem.info["first"], True
 
@@ -93,7 +98,7 @@ class Chain(LineTask):
     def restate(self, state: State) -> str:
         return str(state[1])
 
-    def answer(self, problem: Problem, state: State) -> str | None:
+    def answer_at(self, problem: Problem, state: State) -> str | None:
         return str(state[1]) if state[0] == len(problem.info["steps"]) else None
 
 

@@ -20,7 +20,8 @@ class Countdown(LineTask):
 
     A line is `a op b = c : rest`, where `rest` lists the numbers that are left. A state is that
     pool. Dead ends are a single number that is not the target, and pools from which no play reaches
-    it.
+    it. Any play that reaches the target is right, and the prompt names the target: there is no
+    `answer` by which texts could be compared.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ class Countdown(LineTask):
     def restate(self, state: Pool) -> str:
         return " ".join(map(str, state))
 
-    def answer(self, problem: Problem, state: Pool) -> str | None:
+    def answer_at(self, problem: Problem, state: Pool) -> str | None:
         return str(state[0]) if state == (problem.info["target"],) else None
 
 

@@ -34,6 +34,9 @@ DATA_SETS = tuple(
 class Gym(Task):
     """A data set of reasoning-gym: problems without end, scored by its own rule.
 
+    In many of them any valid answer counts (a route, a set of numbers), and nothing tells which:
+    there is no `answer` by which texts could be compared.
+
     Parameters
     ----------
     data_set : str

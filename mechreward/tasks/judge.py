@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from mechreward.base.errors import MechRewardError, shown
 from mechreward.base.limit import TimeUp, within
 from mechreward.tasks.base import SILENT, UNFINISHED, Problem, Task, Verdict
 
 FEW = 10  # problems on all of which a verifier fails before it is given up (our choice)
+
+
+class Failure(NamedTuple):
+    """What went wrong in a task's code."""
+
+    why: str
 
 
 class VerifierWarning(UserWarning):
@@ -73,6 +79,46 @@ def judge(
     return verdicts
 
 
+def answers_of(problems: Iterable[Problem], texts: Iterable[str]) -> list[str | None]:
+    """What each text answers by its problem's task (`Task.answer`); never whether it is right.
+
+    A task that fails on a text (as for `judge`) reads no answer in it, and a warning says so.
+
+    Parameters
+    ----------
+    problems : iterable of Problem
+        The question of each text; one without a task has no answers.
+    texts : iterable of str
+        The answers without their prompts.
+
+    Returns
+    -------
+    list of str or None
+        One for each text.
+    """
+    read: list[str | None] = []
+    failures = []
+    for problem, text in zip(problems, texts, strict=True):
+        task = problem.task
+        said = None
+        if task is not None:
+            said = _guarded(task, lambda task=task, text=text: task.answer(text))
+        if isinstance(said, str | None):
+            read.append(said)
+            continue
+        read.append(None)
+        why = said.why if isinstance(said, Failure) else f"no text but {shown(said)}"
+        failures.append(f"problem {problem.id!r}: {why}")
+    if failures:
+        warnings.warn(
+            f"no answer was read in {len(failures)} of {len(read)} texts "
+            f"({'; '.join(failures[:3])}).",
+            VerifierWarning,
+            stacklevel=3,
+        )
+    return read
+
+
 def as_said(verdict: Verdict, text: str, ended: bool) -> Verdict:
     """The verdict on a whole answer.
 
@@ -124,16 +170,23 @@ def check_problems(task: Task, problems: Sequence[Problem]) -> None:
 
 def _ask(task: Task, problem: Problem, text: str) -> Verdict | str:
     """The verdict, or what went wrong."""
+    verdict = _guarded(task, lambda: task.verify(problem, text))
+    if isinstance(verdict, Failure):
+        return verdict.why
+    return verdict if isinstance(verdict, Verdict) else f"no Verdict but {shown(verdict)}"
+
+
+def _guarded(task: Task, call: Callable[[], Any]) -> Any:
+    """What a call of a task's code returns, or how it failed."""
     try:
-        verdict = within(task.seconds, lambda: task.verify(problem, text))
+        return within(task.seconds, call)
     except TimeUp:
-        return f"no verdict within {task.seconds:g} seconds"
+        return Failure(f"no verdict within {task.seconds:g} seconds")
     except MechRewardError as error:
-        return str(error)
+        return Failure(str(error))
     # A task is anybody's code, which may do anything; what it does is told with the verdict.
     except (Exception, SystemExit) as error:  # noqa: BLE001
-        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    return verdict if isinstance(verdict, Verdict) else f"no Verdict but {shown(verdict)}"
+        return Failure(" ".join(f"{type(error).__name__}: {error}".split())[:200])
 
 
 def _no_json(value: Any, where: str) -> str:

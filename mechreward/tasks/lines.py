@@ -58,7 +58,7 @@ class LineTask(Task):
         """How a state is written after `back :`."""
 
     @abstractmethod
-    def answer(self, problem: Problem, state: Any) -> str | None:
+    def answer_at(self, problem: Problem, state: Any) -> str | None:
         """The answer to give in this state, or None if the game is not over."""
 
     def play(self, problem: Problem, text: str) -> tuple[list[Any], int, Verdict | None]:
@@ -110,7 +110,7 @@ class LineTask(Task):
         """The line, of those a solver might try, from which the goal can still be reached, until
         the game is over; then the answer."""
         state, lines = self.start(problem), []
-        while self.answer(problem, state) is None:
+        while self.answer_at(problem, state) is None:
             good = [m for m in self.moves(problem, state) if self.reachable(problem, m.state)]
             require(bool(good), f"problem {problem.id!r} has no solution from {state}.")
             lines.append(good[0].line)
@@ -120,10 +120,20 @@ class LineTask(Task):
     def _judge(self, problem: Problem, stack: list[Any], given: str) -> Verdict:
         if any(state is None for state in stack):
             return Verdict("incorrect", "a wrong line was left standing")
-        if not self.reachable(problem, stack[-1]) or self.answer(problem, stack[-1]) is None:
+        if not self.reachable(problem, stack[-1]) or self.answer_at(problem, stack[-1]) is None:
             return Verdict("incorrect", "answered where the goal is not reached")
         right = given.split() == problem.answer.split()
         return Verdict("correct") if right else Verdict("incorrect", f"answered {given!r}")
+
+
+def last_answer(text: str) -> str | None:
+    """What stands behind `answer` in the last line that begins with it; None where there is none,
+    or nothing behind it."""
+    for line in reversed(text.splitlines()):
+        head, _, rest = line.strip().partition(" ")
+        if head == "answer":
+            return " ".join(rest.split()) or None
+    return None
 
 
 def integers(text: str) -> list[int]:

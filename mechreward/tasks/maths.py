@@ -61,8 +61,23 @@ class Maths:
             "equal", "other", "none" (the text has no answer), "gold" (the gold answer cannot be
             read) or "late"; and what was read in the text.
         """
+        return self._exchange({"gold": gold, "text": text})
+
+    def read(self, text: str) -> str | None:
+        """What a text answers, in one spelling: numbers as exact fractions.
+
+        Returns
+        -------
+        str or None
+            None where the text has no answer, or the time is up.
+        """
+        outcome, said = self._exchange({"gold": None, "text": text})
+        return said if outcome == "read" and said else None
+
+    def _exchange(self, asked: dict[str, Any]) -> tuple[str, str]:
+        """The process's answer: an outcome, and what was read."""
         self.asked += 1
-        question = {"number": self.asked, "gold": gold, "text": text}
+        question = {"number": self.asked, **asked}
         try:
             process = self._running()
             line = self._line(process, json.dumps(question).encode() + b"\n", self.limit)

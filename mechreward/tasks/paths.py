@@ -17,7 +17,8 @@ class Paths(LineTask):
     """Walk from one node to another along the listed edges, never visiting a node twice.
 
     A line is `a>b`, one of the edges the prompt lists; a state is the standing route. Dead ends are
-    nodes with no way on, and parts of the graph that do not lead to the goal.
+    nodes with no way on, and parts of the graph that do not lead to the goal. Any route to the goal
+    is right, and the prompt names the goal: there is no `answer` by which texts could be compared.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ class Paths(LineTask):
     def restate(self, state: Route) -> str:
         return state[-1]
 
-    def answer(self, problem: Problem, state: Route) -> str | None:
+    def answer_at(self, problem: Problem, state: Route) -> str | None:
         return state[-1] if state[-1] == problem.info["to"] else None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require, shown, whole
 from mechreward.base.files import digest
-from mechreward.tasks.answers import Check, verifier
+from mechreward.tasks.answers import Check, reader, verifier
 from mechreward.tasks.base import (
     SILENT,
     SPLITS,
@@ -116,6 +116,7 @@ class TextTask(Task):
         self.verifies = verify is not None
         answers = self._read(rows_of(rows), prompt, answer if self.verifies else None, columns)
         self.verdict_of = verifier(verify, answers, seconds) if verify is not None else None
+        self.answer_of = reader(verify, answers, seconds)
         self.gold = "\\boxed{{{}}}" if verify == "math" else "{}"  # how an answer is written
         self.check()
 
@@ -240,6 +241,11 @@ class TextTask(Task):
         if not text.strip():
             return SILENT
         return self.verdict_of(problem, text)
+
+    def answer(self, text: str) -> str | None:
+        """By the rule of `verify`; None for a function of your own, which may take any valid
+        answer: write `answer` into a subclass where there is one right answer."""
+        return self.answer_of(text)
 
     def solve(self, problem: Problem) -> str:
         return f"Answer: {self.gold.format(problem.answer)}"

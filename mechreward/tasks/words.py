@@ -91,19 +91,30 @@ class Words(Task):
         """The last line `Answer: N` decides; a unit around the number is passed over."""
         if not text.strip():
             return SILENT
-        said = [match.group(1) for match in ANSWER.finditer(text)]
-        if not said:
+        line = _last_line(text)
+        if line is None:
             return UNFINISHED
-        numbers = [match.group() for match in NUMBER.finditer(said[-1])]
-        if len(numbers) != 1:
-            return Verdict("unverifiable", f"the answer {said[-1]!r} is no number")
-        right = int(numbers[0].replace(",", "")) == int(problem.answer)
-        return Verdict("correct") if right else Verdict("incorrect", f"answered {said[-1]!r}")
+        given = self.answer(text)
+        if given is None:
+            return Verdict("unverifiable", f"the answer {line!r} is no number")
+        right = int(given) == int(problem.answer)
+        return Verdict("correct") if right else Verdict("incorrect", f"answered {line!r}")
+
+    def answer(self, text: str) -> str | None:
+        """The one number of the last line `Answer: N`."""
+        numbers = [match.group() for match in NUMBER.finditer(_last_line(text) or "")]
+        return str(int(numbers[0].replace(",", ""))) if len(numbers) == 1 else None
 
     def solve(self, problem: Problem) -> str:
         """A line for each operation, then the answer."""
         lines = [str(Operation(*line)) for line in problem.info["operations"]]
         return "\n".join([*lines, f"Answer: {problem.answer}"])
+
+
+def _last_line(text: str) -> str | None:
+    """What the last line `Answer: ...` says; None where there is none."""
+    said = [match.group(1) for match in ANSWER.finditer(text)]
+    return said[-1] if said else None
 
 
 class _Story:

@@ -175,7 +175,7 @@ class Planted(Task):
 
     Difficulty is the number of code words: a surface baseline that knows nothing. One token is one
     step, so that delta belongs to a token; the end-of-sequence token after `right` or `wrong`
-    belongs to no step.
+    belongs to no step. The word that ends an answer is its verdict: there is no `answer` beside it.
     """
 
     name = "planted"

@@ -60,7 +60,8 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
     - `sparse_value`, R2: at the smallest share, the interval lies above every random subset and
       basis.
     - `evidence`, R2: its reading is "sparse".
-    - `surface`, R7: the interval of the value read-out lies above the best surface baseline's
+    - `surface`, R7: the interval of the paired difference to the surface baseline that other
+      problems chose lies above 0; in older rows, the read-out's interval above the best baseline's
       estimate.
     - `adds`, R1: the interval of the increment to the surface lies above 0.
     - `next_token`, R6: at some share the hypergeometric p of the overlap is at most .05 after Holm

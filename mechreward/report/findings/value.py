@@ -156,22 +156,36 @@ def _score(results: Results, row: Row, key: str) -> str:
 
 def surface(results: Results) -> list[Finding]:
     """R7: the value read-out before the first token beside the best surface baseline."""
-    rows = with_detail(results.where(experiment="R7"), known="before")
+    rows = with_detail(results.where(experiment="R7", metric="auroc_s0"), known="before")
     if not rows:
         return []
-    read_outs = [row for row in rows if row.arm == "value"]
-    baselines = [row for row in rows if row.arm != "value"]
-    value = read_outs[0]
-    best = max(baselines, key=lambda row: row.estimate)
+    value = next(row for row in rows if row.arm == "value")
+    # Rows of older runs name no role, and no baseline that another split has chosen.
+    baselines = []
+    for row in rows:
+        if row.arm != "value" and row.detail.get("role", "surface") == "surface":
+            baselines.append(row)
+    chosen = [row for row in baselines if row.arm == value.detail.get("best")]
+    best = first(chosen) or max(baselines, key=lambda row: row.estimate)
+    beyond = first(results.where(experiment="R7", metric="increment_s0", arm="value"))
 
-    holds = value.low > best.estimate
+    holds = value.low > best.estimate if beyond is None else beyond.low > 0
 
     knows_more = "knows more than" if holds else "is not shown to know more than"
+    paired = "" if beyond is None else f"; paired difference {beyond.interval}"
     sentence = (
         f"Before the first token the value read-out (AUROC {value.interval}) {knows_more} "
-        f"{best.arm.replace('_', ' ')} ({best.interval}) (R7)."
+        f"{best.arm.replace('_', ' ')} ({best.interval}{paired}{_among_matched(value)}) (R7)."
     )
     return [Finding(holds, sentence)]
+
+
+def _among_matched(value: Row) -> str:
+    """Its rank among sets of neurons as large, where they were read too."""
+    if "rank" not in value.detail:
+        return ""
+    rank, sets = value.detail["rank"], value.detail["sets"]
+    return f"; rank {rank} of {sets + 1} with sets of neurons as large"
 
 
 def adds(results: Results, kind: str, name: str) -> list[Finding]:

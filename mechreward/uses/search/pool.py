@@ -17,7 +17,7 @@ from mechreward.models.policy import Policy
 from mechreward.models.site import Site
 from mechreward.rollouts.trajectory import check_distinct, task_of
 from mechreward.tasks import Problem
-from mechreward.tasks.judge import judge
+from mechreward.tasks.judge import answers_of, judge
 from mechreward.uses.search.readouts import Readout
 from mechreward.uses.search.sampler import Sampler
 from mechreward.uses.search.scorers import Draft, Scorer, checked
@@ -249,8 +249,7 @@ def pool(
     verdicts = judge(task, owners, texts, ended)
     known: dict[str, int] = {}
     answers = []
-    for text in texts:
-        answer = task.answer(text)
+    for answer in answers_of(owners, texts):
         answers.append(-1 if answer is None else known.setdefault(answer, len(known)))
     scores = {}
     for name in names:
