@@ -38,22 +38,32 @@ LARGE = 0.3  # |delta| of a large TD error
 LEVEL = 0.01
 
 
-def ship(lesson: Lesson, work: Path) -> Path:
-    """Keep a finished adapter, in bfloat16, and its training log.
+def ship(lesson: Lesson, work: Path, at: int | None = None) -> Path:
+    """Keep an adapter, in bfloat16, and its training log.
+
+    Parameters
+    ----------
+    lesson : Lesson
+        What was taught.
+    work : Path
+        Folder with the checkpoints.
+    at : int or None, default None
+        The update it was stopped at; None: the lesson's last.
 
     Raises
     ------
     MechRewardError
-        It is not finished.
+        The checkpoint is of another update.
     """
     from peft import get_peft_model_state_dict
 
     pupil = Pupil(lesson, "cpu")
     optimizer = torch.optim.AdamW(pupil.parameters.values())
     done, seconds = go_on(work / lesson.name, pupil.parameters, optimizer, lesson)
+    wanted = lesson.steps if at is None else at
     require(
-        done == lesson.steps,
-        f"{work / lesson.name} has {done} of {lesson.steps} updates: run the teacher again.",
+        done == wanted,
+        f"{work / lesson.name} has {done} of {wanted} updates: run the teacher again.",
     )
     folder = WEIGHTS / lesson.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +78,7 @@ def ship(lesson: Lesson, work: Path) -> Path:
     config.save_pretrained(folder)
     log = log_of(work / lesson.name)
     write_atomic(folder / "training.jsonl", "".join(json.dumps(row) + "\n" for row in log))
-    write_json(folder / "recipe.json", asdict(lesson) | {"seconds": round(seconds)})
+    write_json(folder / "recipe.json", asdict(lesson) | {"done": done, "seconds": round(seconds)})
     return folder
 
 
@@ -185,7 +195,9 @@ def _section(name: str) -> list[str]:
     recipe = read_json(folder / "recipe.json", "recipe")
     rows = read_json(folder / "measured.json", "measurements")["rows"]
     how = "supervised on right solutions"
-    updates = f"{recipe['steps']} updates of {recipe['batch']} problems"
+    done = recipe.get("done", recipe["steps"])
+    count = str(done) if done == recipe["steps"] else f"the first {done} of {recipe['steps']}"
+    updates = f"{count} updates of {recipe['batch']} problems"
     if recipe["samples"]:
         how = "group-relative policy gradient on verified reward"
         updates += f" with {recipe['samples']} answers each"
@@ -205,6 +217,8 @@ def _section(name: str) -> list[str]:
     for row in rows:
         if "mode" in row:
             lines.append(_accuracy_line(row))
+    if all("mode" in row for row in rows):
+        return [*lines, "", "Its values have not been measured yet.", ""]
     lines += [
         "",
         "| V-hat sd without noise (mean) | steps with abs(delta) > .3 at p < .01 [95%] | up | down "
@@ -247,13 +261,18 @@ def _values_line(row: dict[str, Any]) -> str:
 def main(
     names: list[str] = typer.Argument(None, help="Models; all if none is named."),
     work: Path = typer.Option(Path("runs/train"), help="Folder with the checkpoints."),
+    at: int | None = typer.Option(None, help="The update a lesson was stopped at."),
+    shipped: bool = typer.Option(False, help="Measure what is shipped; there is no checkpoint."),
 ) -> None:
     """Ship taught adapters and measure them."""
     for name in names or LESSONS:
         one_of("lesson", name, LESSONS)
-        ship(LESSONS[name], work)
-        rows = list(measure(name, work / name / "measured"))
-        write_json(WEIGHTS / name / "measured.json", {"rows": rows})
+        if not shipped:
+            ship(LESSONS[name], work, at)
+        rows = []
+        for row in measure(name, work / name / "measured"):
+            rows.append(row)
+            write_json(WEIGHTS / name / "measured.json", {"rows": rows})
 
 
 if __name__ == "__main__":
