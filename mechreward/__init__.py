@@ -18,11 +18,13 @@ from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.rollouts.value import Values, estimate
 from mechreward.studies.forecast import Forecast, forecast
+from mechreward.uses.confidence import Confidence, confidence
 
 __version__ = "0.1.0"
 __all__ = [
     "Activations",
     "Certificate",
+    "Confidence",
     "DopamineProbe",
     "Forecast",
     "Intervention",
@@ -37,6 +39,7 @@ __all__ = [
     "ablate",
     "attach",
     "certify",
+    "confidence",
     "estimate",
     "forecast",
     "load",

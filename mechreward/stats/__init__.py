@@ -42,6 +42,7 @@ from mechreward.stats.tests import (
     mcnemar,
     rank_among,
 )
+from mechreward.stats.weighted import weighted_bootstrap
 
 __all__ = [
     "Interval",
@@ -71,5 +72,6 @@ __all__ = [
     "spearman",
     "spearmans",
     "split_half_reliability",
+    "weighted_bootstrap",
     "within_auroc",
 ]
