@@ -19,11 +19,13 @@ from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.rollouts.value import Values, estimate
 from mechreward.studies.forecast import Forecast, forecast
 from mechreward.uses.search.search import Search, search
+from mechreward.uses.confidence import Confidence, confidence
 
 __version__ = "0.1.0"
 __all__ = [
     "Activations",
     "Certificate",
+    "Confidence",
     "DopamineProbe",
     "Forecast",
     "Intervention",
@@ -39,6 +41,7 @@ __all__ = [
     "ablate",
     "attach",
     "certify",
+    "confidence",
     "estimate",
     "forecast",
     "load",

@@ -27,7 +27,6 @@ from mechreward.studies.bench import bench
 from mechreward.studies.calibrate import Calibration, calibrate
 from mechreward.studies.study import Study
 from mechreward.tasks import Problem
-from mechreward.uses.confidence import confidence
 
 pytestmark = pytest.mark.unchecked
 EVEN = tiny.Even()
@@ -224,7 +223,6 @@ def test_a_recording_is_not_one_site(tiny_model, runs, values, recording):
         lambda: states(recording, values),
         lambda: steps(recording, values),
         lambda: tokens(recording, values),
-        lambda: confidence(probe, recording, runs),
         lambda: mr.testbed.plant(recording, 0, np.ones(3), 0.5),
         lambda: probe.predict(recording),
         lambda: recording.x,
@@ -398,17 +396,3 @@ def test_a_missing_difficulty_is_told():
         problem = Problem("p", "", "", {"difficulty": wrong})
         one_line(lambda problem=problem: problem.difficulty, "info['difficulty']", "number")
     assert Problem("p", "", "", {"difficulty": np.int64(3)}).difficulty == 3
-
-
-def test_confidence_does_without_difficulty(tiny_model):
-    problems = EVEN.problems("test", 12)
-    bare = [replace(problems[0], info={}), *problems[1:]]
-    probe = mr.ValueProbe("mc", "linear").fit_examples(made.planted(30))
-    scores = []
-    for asked in (problems, bare):
-        answers = mr.sample(tiny_model, asked, progress=False)
-        acts = mr.record(tiny_model, answers, "1.resid_post", progress=False)["1.resid_post"]
-        scores.append(confidence(probe, acts, answers))
-    full, less = scores
-    assert set(full) - set(less) == {"difficulty"}
-    assert less == {name: full[name] for name in less}

@@ -3,7 +3,7 @@ and scikit-learn."""
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import pairwise, permutations
 from math import nan
 
 import numpy as np
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
 from mechreward import MechRewardError, stats
+from mechreward.stats import weighted
 
 LABELS = st.lists(st.integers(0, 1), min_size=2, max_size=30)
 
@@ -43,7 +44,7 @@ def test_ties_are_the_mean_over_all_orders_that_the_score_allows(rows):
     score, label = [s for s, _ in rows], [y for _, y in rows]
     curves = []
     for order in permutations(range(len(rows))):
-        if all(score[a] >= score[b] for a, b in zip(order, order[1:], strict=False)):
+        if all(score[a] >= score[b] for a, b in pairwise(order)):
             curves.append(by_hand(list(order), label))
     _, risk = stats.risk_coverage(score, label)
     assert risk.tolist() == pytest.approx(np.mean(curves, axis=0).tolist())
@@ -140,3 +141,50 @@ def test_bins_are_those_of_the_calibration_error():
 def test_mistakes(call, words: str):
     with pytest.raises(MechRewardError, match=words):
         call()
+
+
+# All draws at once
+
+
+FAST = {
+    "gain": (
+        weighted.weighted_gain,
+        lambda a, b, y: stats.auroc(a, y) - stats.auroc(b, y),
+    ),
+    "ece": (lambda w, a, b, y: weighted.weighted_ece(w, a, y), lambda a, b, y: stats.ece(a, y)),
+    "aurc": (lambda w, a, b, y: weighted.weighted_aurc(w, a, y), lambda a, b, y: stats.aurc(a, y)),
+    "prr": (
+        lambda w, a, b, y: weighted.weighted_prr(w, a, y),
+        lambda a, b, y: stats.prediction_rejection_ratio(a, y),
+    ),
+    "brier": (
+        lambda w, a, b, y: weighted.weighted_mean(w, np.square(a - y)),
+        lambda a, b, y: stats.brier(a, y),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("ties", [False, True])
+def test_all_draws_at_once_are_the_draws_one_by_one(name: str, ties: bool, monkeypatch):
+    """The same draws of clusters of unlike sizes, and so the same bounds."""
+    rng = np.random.default_rng(3)
+    cluster = np.sort(rng.integers(0, 15, 60))
+    y = rng.integers(0, 2, 60).astype(float)
+    a, b = rng.random((2, 60))
+    if ties:
+        a, b = np.round(a, 1), np.round(b, 1)
+    fast, slow = FAST[name]
+    expected = stats.cluster_bootstrap(slow, [a, b, y], cluster, draws=60)
+    monkeypatch.setattr(weighted, "CELLS", 60 * 7)  # in pieces of seven draws
+    found = stats.weighted_bootstrap(fast, [a, b, y], cluster, draws=60)
+    for bound in ("estimate", "low", "high"):
+        assert getattr(found, bound) == pytest.approx(getattr(expected, bound), abs=1e-9)
+    assert found.n == expected.n
+
+
+def test_one_class_has_no_bounds():
+    found = stats.weighted_bootstrap(
+        weighted.weighted_prr, [np.arange(6.0), np.ones(6)], np.arange(6), draws=20
+    )
+    assert np.isnan([found.estimate, found.low, found.high]).all() and found.n == 6

@@ -81,7 +81,7 @@ def confidence_rows(conf: Confidence, setting: Setting) -> list[Row]:
             if arm == "matched":
                 about["match_error"] = float(np.mean([each.error for each in sets]))
             if arm == VALUE and rank:
-                about |= Detail(rank=int(rank["rank"]), sets=rank["sets"], p_rank=rank["p_rank"])
+                about |= Detail(rank=rank.place, sets=rank.sets, p_rank=rank.p)
             rows += _rows_of_arm(arm, numbers, ending, about, setting)
     return rows
 

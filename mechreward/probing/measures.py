@@ -86,7 +86,7 @@ def measures(
 
 
 def last_logits(
-    model: Any, texts: Sequence[Int[torch.Tensor, " pos"]], *, batch: int = 64
+    model: Any, texts: Sequence[torch.Tensor], *, batch: int = 64
 ) -> list[Float[torch.Tensor, " vocab"]]:
     """Logits of the token that comes behind each text, on the CPU in float32.
 

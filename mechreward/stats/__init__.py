@@ -43,6 +43,7 @@ from mechreward.stats.tests import (
     rank_among,
     sign_flips,
 )
+from mechreward.stats.weighted import weighted_bootstrap
 
 __all__ = [
     "Interval",
@@ -73,5 +74,6 @@ __all__ = [
     "spearman",
     "spearmans",
     "split_half_reliability",
+    "weighted_bootstrap",
     "within_auroc",
 ]

@@ -223,17 +223,51 @@ def cluster_bootstrap(
     rng = streams.rng("bootstrap", seed)
     picks = rng.integers(count, size=(draws, count))
     values = resampled(statistic, columns, clusters, picks, with_cluster)
+    span = span or SPANS.get(statistic)
+    low, high = bounds_of_draws(values, picks, estimate, clusters.sizes, span, level)
+    return Interval(estimate, low, high, count)
+
+
+def bounds_of_draws(
+    values: Draws,
+    picks: Picks,
+    estimate: float,
+    sizes: Sizes,
+    span: Span | None,
+    level: float,
+) -> tuple[float, float]:
+    """Bounds from the statistic of every draw of clusters, as `cluster_bootstrap` says.
+
+    Parameters
+    ----------
+    values
+        The statistic of each draw, `[draw]`.
+    picks
+        Numbers of the clusters in each draw, `[draw cluster]`.
+    estimate
+        The statistic of the data.
+    sizes
+        Rows of each cluster, `[cluster]`.
+    span
+        What the statistic may lie between; None if that is not known.
+    level
+        Of the interval.
+
+    Returns
+    -------
+    low, high
+        nan where more than half of the draws are.
+    """
     kept = ~np.isnan(values)
     if kept.mean() < 1 / 2:
-        return unbounded
+        return nan, nan
     values = values[kept]
     if np.ptp(values) <= SAME * max(1.0, abs(estimate)):
-        low, high = unvaried(estimate, clusters.sizes, span or SPANS.get(statistic), level)
-        return Interval(estimate, low, high, count)
-    levels = bootstrap_levels(values, picks[kept], estimate, clusters.sizes, level)
+        return unvaried(estimate, sizes, span, level)
+    levels = bootstrap_levels(values, picks[kept], estimate, sizes, level)
     # The default method's tails hold .028 of 300 draws, not .025.
     low, high = np.quantile(values, levels, method="weibull")
-    return Interval(estimate, float(low), float(high), count)
+    return float(low), float(high)
 
 
 def clustered(

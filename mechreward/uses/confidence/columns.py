@@ -114,8 +114,9 @@ def of_several(model: Any, runs: Rollouts, rows: np.ndarray) -> tuple[Columns, d
     columns, missing
         As `of_prompts`.
     """
-    texts = [decode(model, runs[i].tokens[runs[i].prompt_len :]) for i in rows]
-    said = answers_of([runs.problems[i] for i in rows], texts)
+    numbers = rows.tolist()
+    texts = [decode(model, runs[i].tokens[runs[i].prompt_len :]) for i in numbers]
+    said = answers_of([runs.problems[i] for i in numbers], texts)
     if not any(said):
         return {}, dict.fromkeys(("agreement", "answer_entropy"), NO_ANSWERS)
     groups = np.array(runs.groups)[rows]
@@ -162,7 +163,7 @@ def _difficulty(info: Mapping[str, Any]) -> float:
     return float(given) if known else np.nan
 
 
-def _by_name(names: Sequence[str], rows: Sequence[tuple[float, ...]]) -> Columns:
+def _by_name(names: Sequence[str], rows: Sequence[tuple[int | float, ...]]) -> Columns:
     table = np.array(rows, float).reshape(len(rows), len(names))
     return dict(zip(names, table.T, strict=True))
 

@@ -77,7 +77,7 @@ class Logit:
             All labels are 0, or all are 1.
         """
         require(
-            0 < y.mean() < 1,
+            0 < float(y.mean()) < 1,
             "nothing can be fitted: all answers are right, or all are wrong.",
         )
         mean, scale = x.mean(0), x.std(0)

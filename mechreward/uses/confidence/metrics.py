@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import nan
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from mechreward import stats
 from mechreward.stats import Interval
+from mechreward.stats.intervals import Span
+from mechreward.stats.weighted import (
+    weighted_aurc,
+    weighted_ece,
+    weighted_gain,
+    weighted_mean,
+    weighted_prr,
+)
 from mechreward.uses.confidence.groups import Arm, Group
 from mechreward.uses.confidence.read_outs import SET, VALUE
 
-DRAWS = 200  # of a bootstrap by problem
+DRAWS = 500  # of a bootstrap by problem
+OF_ONE, OF_SETS = 200, 20  # draws of labels of an arm, and of each of many control sets
 METRICS = (
     "auroc",
     "increment",
@@ -26,11 +36,24 @@ METRICS = (
     "prr",
 )
 UNBOUNDED = ("perfect_ece", "excess_aurc")  # they stand beside a number that has bounds
-WHOLE_CURVES = {  # statistics of a raw score and the reward
-    "aurc": stats.aurc,
-    "excess_aurc": stats.excess_aurc,
-    "prr": stats.prediction_rejection_ratio,
-}
+
+
+class Rank(NamedTuple):
+    """Where an AUROC stands among those of control sets.
+
+    Attributes
+    ----------
+    place : int
+        1 for the highest; ties count against it.
+    sets : int
+        How many sets there are.
+    p : float
+        Of the randomisation test that it is no higher than theirs.
+    """
+
+    place: int
+    sets: int
+    p: float
 
 
 def measured(group: Group, draws: int = DRAWS, seed: int = 0) -> dict[str, dict[str, Interval]]:
@@ -51,7 +74,7 @@ def measured(group: Group, draws: int = DRAWS, seed: int = 0) -> dict[str, dict[
     ----------
     group : Group
         Scores on the rows that are tested.
-    draws : int, default 200
+    draws : int, default 500
         Of the bootstrap by problem; 0 leaves the bounds out (NaN), but for those of `auroc`.
     seed : int, default 0
         Of the bootstrap.
@@ -71,15 +94,14 @@ def measured(group: Group, draws: int = DRAWS, seed: int = 0) -> dict[str, dict[
     return table
 
 
-def rank(group: Group) -> dict[str, float]:
-    """Rank of the value arm's AUROC among the matched sets', 1 the highest, with its p and the
-    number of sets; empty where there are none."""
+def rank(group: Group) -> Rank | None:
+    """The value arm among the matched sets; None where there are none, or one class."""
     matched = [stats.auroc(arm.raw, group.reward) for arm in group.draws("matched")]
     value = stats.auroc(group.arm(VALUE).raw, group.reward)
     if not matched or np.isnan(value):
-        return {}
+        return None
     place, p = stats.rank_among(value, matched, tail="high")
-    return {"rank": place, "sets": len(matched), "p_rank": p}
+    return Rank(place, len(matched), p)
 
 
 def frame_of(group: Group, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
@@ -103,8 +125,8 @@ def frame_of(group: Group, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
             if metric not in UNBOUNDED:
                 line[f"{metric}_low"], line[f"{metric}_high"] = score.low, score.high
         line["match_error"] = float(np.mean([arm.error for arm in arms]))
-        for key in ("rank", "sets", "p_rank"):
-            line[key] = ranked.get(key, nan) if name == VALUE else nan
+        place = ranked if ranked and name == VALUE else (nan, nan, nan)
+        line["rank"], line["sets"], line["p_rank"] = place
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -146,13 +168,15 @@ def risk_coverage_of(group: Group, arm: Arm) -> pd.DataFrame:
 
 
 def _of(group: Group, arm: Arm, draws: int, seed: int) -> dict[str, Interval]:
-    reward, problem = group.reward, group.problem
+    reward, problem = group.reward.astype(float), group.problem
 
-    def interval(statistic: Callable[..., float], *columns: np.ndarray) -> Interval:
+    def interval(
+        statistic: Callable[..., np.ndarray], *columns: np.ndarray, span: Span | None = None
+    ) -> Interval:
         if not draws:
-            return _bare(statistic(*columns), group)
-        span = (0, 1) if statistic is np.mean else None
-        return stats.cluster_bootstrap(
+            once = np.ones((1, len(reward)))
+            return _bare(float(statistic(once, *columns)[0]), group)
+        return stats.weighted_bootstrap(
             statistic, columns, problem, draws=draws, seed=seed, span=span
         )
 
@@ -160,18 +184,18 @@ def _of(group: Group, arm: Arm, draws: int, seed: int) -> dict[str, Interval]:
     numbers["increment"] = numbers["added"] = _bare(nan, group)
     if group.best and arm.name != group.best:
         base = group.arm(group.best).raw
-        numbers["increment"] = interval(gain, arm.raw, base, reward)
+        numbers["increment"] = interval(weighted_gain, arm.raw, base, reward, span=(-1, 1))
         if arm.joined is not None:
-            numbers["added"] = interval(gain, arm.joined, base, reward)
+            numbers["added"] = interval(weighted_gain, arm.joined, base, reward, span=(-1, 1))
     squares = np.square(arm.calibrated - reward)  # whose mean is the Brier score
-    numbers["brier"] = interval(np.mean, squares)
-    numbers["ece"] = interval(stats.ece, arm.calibrated, reward)
-    perfect = stats.perfect_ece(arm.calibrated, seed=seed, cluster=group.trajectory)
+    numbers["brier"] = interval(weighted_mean, squares, span=(0, 1))
+    numbers["ece"] = interval(weighted_ece, arm.calibrated, reward, span=(0, 1))
+    labels = OF_SETS if arm.role == SET else OF_ONE
+    perfect = stats.perfect_ece(arm.calibrated, draws=labels, seed=seed, cluster=group.trajectory)
     numbers["perfect_ece"] = _bare(perfect, group)
-    for metric, statistic in WHOLE_CURVES.items():
-        plain = metric in UNBOUNDED
-        area = _bare(statistic(arm.raw, reward), group)
-        numbers[metric] = area if plain else interval(statistic, arm.raw, reward)
+    numbers["aurc"] = interval(weighted_aurc, arm.raw, reward, span=(0, 1))
+    numbers["excess_aurc"] = _bare(stats.excess_aurc(arm.raw, reward), group)
+    numbers["prr"] = interval(weighted_prr, arm.raw, reward)
     return {metric: numbers[metric] for metric in METRICS}
 
 
@@ -187,8 +211,3 @@ def _over_sets(sets: list[dict[str, Interval]]) -> dict[str, Interval]:
 
 def _bare(estimate: float, group: Group) -> Interval:
     return Interval(float(estimate), nan, nan, len(np.unique(group.problem)))
-
-
-def gain(more: np.ndarray, less: np.ndarray, label: np.ndarray) -> float:
-    """AUROC of one score minus that of another, of the same rows."""
-    return stats.auroc(more, label) - stats.auroc(less, label)

@@ -19,6 +19,7 @@ from mechreward.uses.confidence.fitted import Fitted
 from mechreward.uses.confidence.groups import Group
 from mechreward.uses.confidence.metrics import (
     DRAWS,
+    Rank,
     frame_of,
     measured,
     rank,
@@ -129,7 +130,7 @@ class Confidence(Framed):
 
         Parameters
         ----------
-        draws : int, default 200
+        draws : int, default 500
             Of the bootstrap; 0 leaves out bounds that need one.
 
         Raises
@@ -153,9 +154,8 @@ class Confidence(Framed):
         self._check_verified()
         return measured(self.group(stage), whole("draws", draws, 0), self.seed)
 
-    def rank(self, stage: str) -> dict[str, float]:
-        """Rank of the value arm's AUROC among the matched sets', 1 the highest, its p, and how many
-        there are.
+    def rank(self, stage: str) -> Rank | None:
+        """Where the value arm's AUROC stands among the matched sets'; None without such sets.
 
         Raises
         ------
@@ -232,7 +232,7 @@ def _told(group: Group, seed: int) -> str:
     )
     ranked = rank(group)
     if ranked:
-        words.append(f"rank {ranked['rank']} with {ranked['sets']} matched sets")
+        words.append(f"rank {ranked.place} of {ranked.sets + 1} with matched sets")
     return ", ".join(words)
 
 
