@@ -19,6 +19,7 @@ from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.rollouts.value import Values, estimate
 from mechreward.studies.forecast import Forecast, forecast
 from mechreward.uses.search.search import Search, search
+from mechreward.uses.siblings import Siblings, siblings
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Policy",
     "Rollouts",
     "Search",
+    "Siblings",
     "Site",
     "Trajectory",
     "ValueProbe",
@@ -52,6 +54,7 @@ __all__ = [
     "scale",
     "search",
     "select",
+    "siblings",
     "steer",
     "tasks",
     "testbed",
