@@ -98,8 +98,8 @@ def test_rates_by_hand():
 def test_clear_pairs_by_hand():
     """Errors are sqrt(p (1 - p) / 4) of p = (successes + 1) / 6. The first half: .186 at 0 of 4,
     .25 at 2 of 4, 0 where the answer ended: a and b differ by 1.6 errors, a and c by 5.4, b and c
-    by 2.0. The second: .236 at 1 of 4, so that a and c differ by 3.2, b and c by 5.4, a and b by .8;
-    d and e by .7."""
+    by 2.0. The second: .236 at 1 of 4, so that a and c differ by 3.2, b and c by 5.4, a and b by
+    .8; d and e by .7."""
     one = table().rates().set_index("scorer").loc["one"]
     assert one["clear_pairs"] == 4 and one["clear"] == 0
     half = table().rates().set_index("scorer").loc["other half"]
