@@ -20,6 +20,7 @@ from mechreward.rollouts.value import Values, estimate
 from mechreward.studies.forecast import Forecast, forecast
 from mechreward.uses.search.search import Search, search
 from mechreward.uses.confidence import Confidence, confidence
+from mechreward.uses.siblings import Siblings, siblings
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Policy",
     "Rollouts",
     "Search",
+    "Siblings",
     "Site",
     "Trajectory",
     "ValueProbe",
@@ -55,6 +57,7 @@ __all__ = [
     "scale",
     "search",
     "select",
+    "siblings",
     "steer",
     "tasks",
     "testbed",

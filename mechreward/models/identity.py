@@ -102,14 +102,6 @@ def model_id(model: Any) -> ModelId:
         No TransformerLens model.
     """
     check_model(model)
-    values = []
-    for parameter in model.parameters():
-        flat = parameter.detach().reshape(-1)
-        if flat.numel() > WHOLE:
-            # Not evenly spaced: that would see the same few columns of every row.
-            flat = flat[positions(flat.numel()).to(flat.device)]
-        picked = flat.float().cpu()
-        values.append(f"{tuple(parameter.shape)}".encode() + picked.numpy().tobytes())
     name = str(getattr(model.cfg, "model_name", "") or type(model).__name__)
     adapter = revision = ""
     source = getattr(model, "source", None)
@@ -125,8 +117,21 @@ def model_id(model: Any) -> ModelId:
         processing = f"{type(model).__name__} {normalization}".strip()
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     return ModelId(
-        Path(name).name, digest(*values), dtype, processing, _words_of(model), adapter, revision
+        Path(name).name, weights_of(model), dtype, processing, _words_of(model), adapter, revision
     )
+
+
+def weights_of(model: Any) -> str:
+    """Hash over the parameters of any torch module, as `ModelId.weights` says."""
+    values = []
+    for parameter in model.parameters():
+        flat = parameter.detach().reshape(-1)
+        if flat.numel() > WHOLE:
+            # Not evenly spaced: that would see the same few columns of every row.
+            flat = flat[positions(flat.numel()).to(flat.device)]
+        picked = flat.float().cpu()
+        values.append(f"{tuple(parameter.shape)}".encode() + picked.numpy().tobytes())
+    return digest(*values)
 
 
 def _words_of(model: Any) -> str:

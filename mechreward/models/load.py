@@ -91,15 +91,15 @@ def load(
         hooked_class()
         require(device_map is None, 'kind="hooked" lies on one device: give device=.')
     if device_map is None:
-        _check_device(device)
+        check_device(device)
     source = find(name, adapter, revision)
     plain = Plain(reads=check, adapter=source.adapter)
     place: dict[str, Any] = {"device": device} if device_map is None else {"device_map": device_map}
     if source.revision:
         place["revision"] = source.revision
     try:
-        with _no_bars():
-            words = _tokenizer_of(source.weights)
+        with no_bars():
+            words = tokenizer_of(source.weights)
             model = LOADERS[kind](source.weights, words, dtype, plain, **place)
             silent = _compare(model, plain) if check else []
     except DAMAGED as error:
@@ -121,7 +121,7 @@ def _as_loaded(source: Source, model: Any) -> Source:
     return replace(source, revision=commit) if commit else source
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     """Raise MechRewardError for a device that this machine, or this build of torch, lacks."""
     require(device != "auto", "a model that needs several devices takes device_map='auto'.")
     try:
@@ -173,7 +173,7 @@ def _load_bridge(
 LOADERS = {"bridge": _load_bridge, "hooked": load_hooked}
 
 
-def _tokenizer_of(weights: str | Path) -> Any:
+def tokenizer_of(weights: str | Path) -> Any:
     """The folder's own tokenizer; None leaves the choice to TransformerLens."""
     from transformers import PreTrainedTokenizerFast
 
@@ -257,7 +257,7 @@ def forward_step(
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """transformers' own progress bars are off meanwhile: loading a small folder needs none."""
     from transformers.utils import logging
 

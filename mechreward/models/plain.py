@@ -63,7 +63,7 @@ class Plain:
             config = AutoConfig.from_pretrained(name, revision=options.get("revision"))
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, report = _class_of(config).from_pretrained(name, config=config, **options)
-        _refuse(report)
+        check_tensors(report)
         if self.adapter:
             model = merged(model, self.adapter)
         if self.reads:
@@ -111,7 +111,7 @@ def _class_of(config: Any) -> Any:
     return cls
 
 
-def _refuse(report: dict[str, Any]) -> None:
+def check_tensors(report: dict[str, Any]) -> None:
     """Raise MechRewardError if the file's tensors are not the model's."""
     others = []
     for key, file, model in report["mismatched_keys"]:

@@ -20,8 +20,9 @@ class Ledger:
     kept : int
         Tokens of the answer that was taken.
     scored : int
-        Tokens that a scorer read in passes of its own (counted in the searched model's tokens);
-        scorers that read the generating pass have 0.
+        Tokens that a scorer read in passes of its own: a `RewardModel`'s by its own tokenizer,
+        other functions' counted in the searched model's tokens. Scorers that read the generating
+        pass have 0.
     prefill : int
         Tokens of prompts and beginnings that were run before anything was generated.
     cached : int

@@ -80,6 +80,8 @@ class Sampler:
         Of every problem; they are paid from.
     batch : int
         Rows decoded at once.
+    purpose : str, default "search"
+        What the random numbers are for, the first part of their names.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Sampler:
         seed: int,
         purses: Sequence[Purse],
         batch: int,
+        purpose: str = "search",
     ) -> None:
         self.model = model
         self.problems = problems
@@ -104,6 +107,7 @@ class Sampler:
         self.seed = seed
         self.purses = purses
         self.batch = batch
+        self.purpose = purpose
         self.price = Price.of(model)
         self.eos = eos_ids(model)
         self.ledgers = [Ledger() for _ in problems]
@@ -150,7 +154,7 @@ class Sampler:
 
     def _job(self, want: _Want, whole: bool) -> Job:
         node, problem = want.ask.node, self.problems[want.problem]
-        key: tuple[int | str, ...] = ("search", self.seed, problem.id, *node.path, want.number)
+        key: tuple[int | str, ...] = (self.purpose, self.seed, problem.id, *node.path, want.number)
         if whole and not node.path:  # the answers of `sample`
             key = answer_key(self.seed, problem, want.number)
         tokens = node.content.tokens
@@ -196,7 +200,7 @@ class Sampler:
         partial = Partial(
             tokens, torch.cat([before.logprobs, row.logprobs]), tuple(steps), row.finished
         )
-        tie = float(streams.rng("search: tie", self.seed, problem.id, *path).random())
+        tie = float(streams.rng(f"{self.purpose}: tie", self.seed, problem.id, *path).random())
         return Node(path, left, ended, (*parent.scores, *scores), tie, partial)
 
     def _steps(self, tokens: torch.Tensor, job: Job) -> list[slice]:

@@ -173,6 +173,8 @@ class Outside(Scorer):
         Anybody's code.
     timeout : float
         Seconds that one call may take.
+    mark : str, default ""
+        Tells functions of one name apart where finished problems are kept.
     """
 
     name: str
@@ -180,6 +182,7 @@ class Outside(Scorer):
     timeout: float = 60.0
     bounded: bool = False
     trained: int = 0
+    mark: str = ""
 
     def __call__(self, draft: Draft) -> list[float]:
         steps = list(draft.steps)

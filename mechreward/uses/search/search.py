@@ -30,6 +30,7 @@ from mechreward.tasks.judge import check_problems, judge
 from mechreward.uses.search import readouts
 from mechreward.uses.search.algorithms import ALGORITHMS, UNSCORED, VOTES, WHOLE
 from mechreward.uses.search.ledger import Ledger
+from mechreward.uses.search.reward_model import RewardModel
 from mechreward.uses.search.sampler import Partial, Sampler
 from mechreward.uses.search.scorers import (
     Chance,
@@ -191,6 +192,8 @@ def scorer_of(given: Given | None, timeout: int | float = 60.0) -> Scorer | None
         return readouts.of_neurons(given)
     if isinstance(given, ValueProbe | DopamineProbe):
         return readouts.of_probe(given)
+    if isinstance(given, RewardModel):
+        return given.scorer(float(timeout))
     if not callable(given):
         raise readouts.refuse(given)
     name = getattr(given, "__name__", None) or type(given).__name__
@@ -227,8 +230,8 @@ def search(
     scorer : NeuronSet, probe, str, callable, Scorer or None, default None
         What scores a step. Neurons and probes are read in the generating pass (`readouts`). Names:
         "random", "logprob", "self_certainty", "length", "oracle". A callable is
-        `score(prompt, steps) -> list of float`, such as a process reward model. None where the
-        algorithm looks at no score.
+        `score(prompt, steps) -> list of float`, such as a process reward model (`RewardModel` loads
+        one). None where the algorithm looks at no score.
     algorithm : str, default "beam"
         "greedy", "random", "best_of_n", "weighted", "majority", "adaptive" (whole answers), "beam",
         "diverse", "particles" (step by step); see `algorithms`.
@@ -527,6 +530,8 @@ def _told(scorer: Scorer | None) -> str:
     """What tells scorers apart: the name, and of a read-out what it reads and how."""
     if scorer is None:
         return ""
+    if isinstance(scorer, Outside) and scorer.mark:
+        return repr((scorer.name, scorer.mark))
     if not isinstance(scorer, readouts.Readout):
         return scorer.name
     read = (scorer.name, str(scorer.site), scorer.rows, scorer.columns, scorer.difference)
