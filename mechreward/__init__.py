@@ -18,6 +18,7 @@ from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.rollouts.value import Values, estimate
 from mechreward.studies.forecast import Forecast, forecast
+from mechreward.uses.early_exit import EarlyExit, early_exit
 from mechreward.uses.search.search import Search, search
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "Activations",
     "Certificate",
     "DopamineProbe",
+    "EarlyExit",
     "Forecast",
     "Intervention",
     "MechRewardError",
@@ -39,6 +41,7 @@ __all__ = [
     "ablate",
     "attach",
     "certify",
+    "early_exit",
     "estimate",
     "forecast",
     "load",
