@@ -160,7 +160,8 @@ def test_stops_are_those_of_a_plain_loop(seed: int, kinds: list[int]):
 def probe(tiny_model):
     runs = mr.sample(tiny_model, TASK.problems("validation", 40), progress=False)
     values = mr.estimate(tiny_model, runs, k=4, progress=False)
-    return mr.ValueProbe("mc", "linear").fit(mr.record(tiny_model, runs, [SITE])[str(SITE)], values)
+    states = mr.record(tiny_model, runs, [SITE], progress=False)[str(SITE)]
+    return mr.ValueProbe("mc", "linear", ridge=1.0).fit(states, values)
 
 
 @pytest.fixture(scope="module")
@@ -181,10 +182,11 @@ def test_nothing_stops_without_a_rule(tiny_model, whole):
 def test_signals_are_those_of_a_pass_over_the_text(tiny_model, probe, whole):
     """Recomputed with run_with_cache on every whole rollout."""
     points = whole.points
-    assert len(points.tokens) > 20
+    assert len(points.tokens) > 20 and points.signals["value"].std() > 0.05
     for number, run in enumerate(whole.rollouts):
         here = np.flatnonzero(points.rollout == number)
-        logits, cache = tiny_model.run_with_cache(run.tokens[None])
+        with torch.no_grad():
+            logits, cache = tiny_model.run_with_cache(run.tokens[None])
         logprobs = logits[0].double().log_softmax(-1)
         for point in here:
             tokens = int(points.tokens[point])
@@ -234,14 +236,15 @@ def test_early_answers_are_greedy_continuations(tiny_model, whole):
             text = [*run.tokens[:begun].tolist(), *prefix]
             chosen, probabilities = [], []
             while len(chosen) < 32:
-                logits = tiny_model(torch.tensor([text + chosen]))[0, -1].double()
+                with torch.no_grad():
+                    logits = tiny_model(torch.tensor([text + chosen]))[0, -1].double()
                 chosen.append(int(logits.argmax()))
                 probabilities.append(float(logits.softmax(-1).max()))
                 if chosen[-1] in eos or chosen[-1] == 4:
                     break
             kept = chosen[:-1] if chosen[-1] in eos or chosen[-1] == 4 else chosen
             assert points.asked[point] == 1 + len(chosen)
-            assert points.answers[point] == decode(tiny_model, torch.tensor(kept)).strip()
+            assert points.answers[point] == decode(tiny_model, torch.tensor(kept).long()).strip()
             confidence = np.mean(probabilities[: len(kept)]) if kept else 0.0
             assert points.signals["confidence"][point] == pytest.approx(confidence, abs=2e-3)
             whole_text = decode(tiny_model, torch.tensor(text[run.prompt_len :] + chosen))
@@ -262,30 +265,28 @@ def middle(made, signal: str, share: float) -> float:
 
 
 RULES = {
-    "value": [("value", 0.4, "below")],
-    "entropy": [("entropy", 0.5, "below")],
-    "both": [("value", 0.3, "below"), ("logprob", 0.7, "above")],
-    "above": [("value", 0.6, "above")],
-    "confidence": [("confidence", 0.5, "above")],
-    "stability": [("stability", 0.0, "above")],
-    "random": [("random", 0.3, "below")],
+    "value": (None, [("value", 0.4, "below")]),
+    "entropy": (None, [("entropy", 0.5, "below")]),
+    "both": (None, [("value", 0.3, "below"), ("logprob", 0.7, "above")]),
+    "confidence": (None, [("confidence", 0.5, "above")]),
+    "blocks": (3, [("value", 0.6, "above")]),
+    "blocks and stability": (3, [("stability", 0.0, "above")]),
 }
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("block", [None, 3])
-def test_live_is_what_was_counted_afterwards(tiny_model, probe, whole, name: str, block):
+def test_live_is_what_was_counted_afterwards(tiny_model, probe, whole, name: str):
     """Tokens, decisions, charges and rewards are equal."""
-    if block and name in ("entropy", "random", "both"):
-        pytest.skip("points differ in nothing else")
+    block, sides = RULES[name]
     rules = []
-    for signal, share, direction in RULES[name]:
+    for signal, share, direction in sides:
         rules.append(Exit(signal, middle(whole, signal, share), direction))
     options = {"value": probe, "block": block, "progress": False}
-    after = mr.early_exit(tiny_model, PROBLEMS, rules, **options)
-    live = mr.early_exit(tiny_model, PROBLEMS, rules, live=True, batch=7, **options)
+    problems = PROBLEMS[:16]
+    after = mr.early_exit(tiny_model, problems, rules, **options)
+    live = mr.early_exit(tiny_model, problems, rules, live=True, batch=7, **options)
     early = after.stops.point >= 0
-    assert 0 < early.sum() < len(PROBLEMS)
+    assert 0 < early.sum() < len(problems)
     a, b = after.frame(), live.frame()
     for column in ("stopped", "abandoned", "point", "generated", "charged", "answer", "reward"):
         assert a[column].tolist() == b[column].tolist(), column
@@ -361,7 +362,7 @@ def test_a_tolerance_saves_what_it_may(whole):
         other = whole.under(Exit("value", float(threshold)))
         assert other.saved <= made.saved or other.accuracy < whole.accuracy - 0.1
     assert rule.how == "validation" and rule.n == len(PROBLEMS)
-    nothing = fit_exit(whole, "value", tolerance=0)
+    nothing = fit_exit(whole, "value", tolerance=0.0)
     assert whole.under(nothing).accuracy >= whole.accuracy
 
 
@@ -417,7 +418,7 @@ def test_no_verifier_is_needed_to_stop(tiny_model):
     rows = [{"question": problem.prompt} for problem in PROBLEMS[:6]]
     task = TextTask(rows, verify=None, max_tokens=16, answer_prefix="answer")
     made = mr.early_exit(
-        tiny_model, task.rows, Exit("length", -6, "below"), block=4, live=True, progress=False
+        tiny_model, task.rows, Exit("length", -6.0), block=4, live=True, progress=False
     )
     assert "not judged" in repr(made) and made.frame()["reward"].isna().all()
     assert max(run.length for run in made.rollouts) <= 8

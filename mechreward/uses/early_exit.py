@@ -59,8 +59,8 @@ def early_exit(
     one. Live they are stopped indeed, with the same tokens and decisions. Signals are read in the
     generating pass. They are `value` (or the names given), `entropy`, `self_certainty` and
     `logprob` (means over all tokens so far), `length`, `random`, and of answers that are asked for
-    early `confidence` (mean probability of the greedy answer's tokens, as DEER, arXiv 2504.15895) and
-    `stability` (points in a row with one answer). All are turned so that more is better.
+    early `confidence` (mean probability of the greedy answer's tokens, as DEER, arXiv 2504.15895)
+    and `stability` (points in a row with one answer). All are turned so that more is better.
 
     Parameters
     ----------

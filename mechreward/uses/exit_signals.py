@@ -258,9 +258,9 @@ class Asker:
         """The answers of rollouts behind so many tokens."""
         jobs, before = [], []
         for trail, tokens in at:
-            said = trail.tokens[:tokens]
-            (last,) = pieces(self.model, said[-1:])
-            text = torch.cat([said, self.prefixes[last.rstrip(" ").endswith("\n")]])
+            begun = trail.tokens[:tokens]
+            (last,) = pieces(self.model, begun[-1:])
+            text = torch.cat([begun, self.prefixes[last.rstrip(" ").endswith("\n")]])
             whole = torch.cat([trail.prompt, text])
             key = "exit: answer", trail.problem.id, tokens
             jobs.append(Job(whole, len(whole), self.room, key, problem=trail.problem.id))
