@@ -11,9 +11,9 @@ import torch
 from mechreward.models.capture import Capture
 from mechreward.models.engine import Job, generate
 from mechreward.models.identity import ModelId
-from mechreward.models.jobs import Continuation, vocabulary_of
+from mechreward.models.jobs import Continuation
 from mechreward.models.policy import Policy
-from mechreward.models.text import decode, eos_ids, joined_pieces
+from mechreward.models.text import decode, eos_ids
 from mechreward.rollouts.sample import answer_key, prompt_of
 from mechreward.rollouts.steps import StepEnd, step_ends
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
@@ -170,31 +170,9 @@ class Watcher:
         length = len(trail.tokens)
         if self.block:
             return list(range(self.block, length, self.block))
-        text, prompt_len = trail.text, len(trail.prompt)
-        ends, _ = step_ends(self.model, self.task, text, prompt_len)
-        texts = joined_pieces(self.model, text)
-        if int(text[-1]) in self.eos:
-            texts[-1] = ""
-        words = vocabulary_of(self.model) or int(text.max()) + 1
-        may_end = self.step_end.may_end(words)
-        begun = prompt_len
-        points = []
-        for end in ends[1:]:
-            # Blank tokens behind an end may have been counted to the step later on.
-            first = end
-            while first > begun and not texts[first].strip():
-                first -= 1
-            for place in range(first, min(end, len(text) - 2) + 1):
-                if not may_end[text[place]]:
-                    continue
-                done = begun - prompt_len
-                key = answer_key(self.seed, trail.problem)
-                job = Job(text, begun, length, key, begun=done)
-                if self.step_end.reached(job, text[begun : place + 1]):
-                    points.append(place + 1 - prompt_len)
-                    begun = place + 1
-                    break
-        return points
+        prompt_len = len(trail.prompt)
+        ends = self.step_end.behind(trail.text, prompt_len)
+        return [end + 1 - prompt_len for end in ends]
 
     def stopped(self, rules: Sequence[Exit]) -> list[bool]:
         """Which rollouts a rule has stopped live: those whose last point one crosses."""
