@@ -18,6 +18,7 @@ from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.rollouts.value import Values, estimate
 from mechreward.studies.forecast import Forecast, forecast
+from mechreward.uses.early_exit import EarlyExit, early_exit
 from mechreward.uses.search.search import Search, search
 from mechreward.uses.confidence import Confidence, confidence
 from mechreward.uses.siblings import Siblings, siblings
@@ -28,6 +29,7 @@ __all__ = [
     "Certificate",
     "Confidence",
     "DopamineProbe",
+    "EarlyExit",
     "Forecast",
     "Intervention",
     "MechRewardError",
@@ -44,6 +46,7 @@ __all__ = [
     "attach",
     "certify",
     "confidence",
+    "early_exit",
     "estimate",
     "forecast",
     "load",

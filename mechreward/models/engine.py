@@ -381,7 +381,7 @@ class _Run:
             self.charged[i] = self.prefixes.charge(job)
             if self.catcher:
                 self.catcher.enter(i, row)
-            uniforms = streams.rng(*job.key).random(job.max_new)
+            uniforms = streams.rng(*job.key).random(job.drawn + job.max_new)[job.drawn :]
             self.uniforms[row, : job.max_new] = torch.from_numpy(uniforms)
         self.cache.window.rows = len(self.ids)
 

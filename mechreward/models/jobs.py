@@ -40,6 +40,9 @@ class Job:
         Id of the problem, which errors name.
     begun : int, default 0
         How many of the prefix's last tokens are of the answer already.
+    drawn : int, default 0
+        How many random numbers of its key were used before: an answer that was begun under the key
+        and is continued behind so many tokens goes on as if it had not been interrupted.
     """
 
     trunk: Int[torch.Tensor, " pos"]
@@ -49,6 +52,7 @@ class Job:
     edits: tuple[Edit, ...] = ()
     problem: str = ""
     begun: int = 0
+    drawn: int = 0
 
     @property
     def prefix(self) -> Prefix:

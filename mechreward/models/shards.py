@@ -104,7 +104,8 @@ class Shards:
         """What the answer to a job goes by."""
         edits = [self._edit(edit) for edit in job.edits]
         trunk = job.trunk[: job.length].numpy().tobytes()
-        about = json.dumps([job.length, job.max_new, job.begun, list(job.key), edits])
+        numbers = [job.length, job.max_new, job.begun, *([job.drawn] if job.drawn else [])]
+        about = json.dumps([*numbers, list(job.key), edits])
         return digest(trunk, about)
 
     def save(self, names: Sequence[str], answers: Sequence[Continuation]) -> None:

@@ -37,6 +37,12 @@ def encode(model: Any, prompt: Prompt | Int[torch.Tensor, " pos"]) -> Int[torch.
     return torch.tensor(ids, dtype=torch.long)
 
 
+def encode_behind(model: Any, text: str) -> Int[torch.Tensor, " pos"]:
+    """Token ids of a text that follows other tokens: no special ones are put in front."""
+    ids = _tokenizer(model)(text, add_special_tokens=False).input_ids
+    return torch.tensor(ids, dtype=torch.long)
+
+
 def pieces(model: Any, tokens: Sequence[int] | Int[torch.Tensor, " pos"]) -> list[str]:
     """The text of every token by itself."""
     words = _tokenizer(model)

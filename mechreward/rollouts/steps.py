@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 
 from mechreward.base.errors import shown
 from mechreward.base.limit import TimeUp, within
-from mechreward.models.jobs import Job
+from mechreward.models.jobs import Job, vocabulary_of
 from mechreward.models.stops import holding
 from mechreward.models.text import eos_ids, joined_pieces
 from mechreward.tasks import Task
@@ -101,11 +101,38 @@ class StepEnd:
         # A line break more may only move the end of the step before.
         return len(ends) > len(self._ends(begun, prompt_len))
 
+    def behind(self, tokens: Int[torch.Tensor, " pos"], prompt_len: int) -> list[int]:
+        """Where the steps of a whole answer were over while it was generated: the positions at
+        which `reached` ended each, its last token left out. Later than there a step may only have
+        got blank tokens."""
+        pieces = joined_pieces(self.model, tokens)
+        if int(tokens[-1]) in eos_ids(self.model):
+            pieces[-1] = ""
+        may_end = self.may_end(vocabulary_of(self.model) or int(tokens.max()) + 1)
+        ends, _ = step_ends(self.model, self.task, tokens, prompt_len)
+        begun, known = prompt_len, 0
+        reached = []
+        for end in ends[1:]:
+            first = end
+            while first > begun and not pieces[first].strip():
+                first -= 1
+            for place in range(first, min(end, len(tokens) - 2) + 1):
+                if not may_end[tokens[place]]:
+                    continue
+                over = self._over(pieces[: place + 1], prompt_len)
+                if place in over and len(over) > known:
+                    reached.append(place)
+                    begun, known = place + 1, len(over)
+                    break
+        return reached
+
     def _ends(self, tokens: Int[torch.Tensor, " pos"], prompt_len: int) -> list[int]:
         """Ends of the steps that are over whatever comes next."""
-        pieces = [*joined_pieces(self.model, tokens), self.NEXT]
-        ends, _ = _cut(self.task, pieces, prompt_len)
-        return [end for end in ends if prompt_len <= end < len(tokens)]
+        return self._over(joined_pieces(self.model, tokens), prompt_len)
+
+    def _over(self, pieces: list[str], prompt_len: int) -> list[int]:
+        ends, _ = _cut(self.task, [*pieces, self.NEXT], prompt_len)
+        return [end for end in ends if prompt_len <= end < len(pieces)]
 
 
 def _cut(task: Task, pieces: list[str], prompt_len: int) -> tuple[list[int], str]:

@@ -123,7 +123,9 @@ def auroc_interval(
     return Interval(estimate, low, high, len(clusters.sizes))
 
 
-def proportion(successes: SupportsFloat, n: int, *, level: float = 0.95) -> Interval:
+def proportion(
+    successes: SupportsFloat, n: int, *, level: float = 0.95, exact: bool = False
+) -> Interval:
     """A fraction of independent trials, with its Wilson score interval.
 
     Parameters
@@ -134,6 +136,9 @@ def proportion(successes: SupportsFloat, n: int, *, level: float = 0.95) -> Inte
         How many there were.
     level
         Of the interval, .95 by default.
+    exact
+        Whether it is Clopper and Pearson's (1934) instead, which never covers less than its level:
+        for rates that were promised. False by default.
 
     Returns
     -------
@@ -151,7 +156,7 @@ def proportion(successes: SupportsFloat, n: int, *, level: float = 0.95) -> Inte
     )
     fraction(level=level)
     test = binomtest(int(k), int(n))
-    low, high = test.proportion_ci(level, method="wilson")
+    low, high = test.proportion_ci(level, method="exact" if exact else "wilson")
     return Interval(k / n, float(low), float(high), int(n))
 
 

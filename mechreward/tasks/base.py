@@ -127,6 +127,10 @@ class Task(ABC):
         Limit of a rollout, in generated tokens. It is part of the policy: V is defined under it.
     verifies : bool, default True
         Whether answers can be verified. A task that cannot is only good for search.
+    answer_prefix : str or None, default None
+        What stands before the answer in a text, as "Answer:" does: where a rollout is stopped
+        early, it is put at the beginning of a line and the model gives its answer. None: no text
+        asks for one.
     seconds : float, default 10.0
         Limit of one call of `verify`, whose answer is unverifiable if it takes longer, and of
         `step_ends`. A single call into compiled code is not stopped before it returns.
@@ -135,6 +139,7 @@ class Task(ABC):
     name: str
     max_tokens: int
     verifies: bool = True
+    answer_prefix: str | None = None
     seconds: float = 10.0
 
     @abstractmethod

@@ -30,6 +30,7 @@ class LineTask(Task):
     """
 
     max_backs: ClassVar[int]
+    answer_prefix: str | None = "answer"
 
     @abstractmethod
     def start(self, problem: Problem) -> Any:

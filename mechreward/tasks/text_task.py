@@ -70,6 +70,8 @@ class TextTask(Task):
         digest of the prompt.
     seconds : float, default 10.0
         Limit of one verification.
+    answer_prefix : str or None, default None
+        What asks the model for its answer where a rollout is stopped early, as in "Answer:".
 
     Raises
     ------
@@ -95,11 +97,15 @@ class TextTask(Task):
         difficulty: str | None = None,
         id: str | None = None,
         seconds: float = 10.0,
+        answer_prefix: str | None = None,
     ) -> None:
         stem = Path(rows).stem if isinstance(rows, str | Path) else "text"
         self.name = name or stem
         self.max_tokens = whole("max_tokens", max_tokens, 1)
         self.seconds = seconds
+        of_kind("answer_prefix", answer_prefix, (str, type(None)), "a text, as in 'Answer:'")
+        require(answer_prefix is None or answer_prefix.strip() != "", "answer_prefix is empty.")
+        self.answer_prefix = answer_prefix
         of_kind("system", system, (str, type(None)), "a text, or None for no message")
         of_kind("chat", chat, (bool, type(None)))
         require(

@@ -53,6 +53,7 @@ class Words(Task):
 
     name = "words"
     max_tokens = 96  # five operations take 70 tokens where every digit is one
+    answer_prefix = "Answer:"
 
     def __init__(self, operations: tuple[int, int] = (2, 5)) -> None:
         of_kind("operations", operations, Sequence)
