@@ -18,9 +18,9 @@ from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.rollouts.value import Values, estimate
 from mechreward.studies.forecast import Forecast, forecast
+from mechreward.uses.confidence import Confidence, confidence
 from mechreward.uses.early_exit import EarlyExit, early_exit
 from mechreward.uses.search.search import Search, search
-from mechreward.uses.confidence import Confidence, confidence
 from mechreward.uses.siblings import Siblings, siblings
 
 __version__ = "0.1.0"

@@ -31,7 +31,9 @@ def blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/experiments.md", "docs/hooks.md", "docs/uses.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/experiments.md", "docs/hooks.md", "docs/uses.md"]
+)
 def test_the_code_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
