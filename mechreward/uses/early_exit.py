@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mechreward.base.errors import finite, of_kind, one_of, require, whole
 from mechreward.models.checks import check_model
 from mechreward.models.identity import model_id
@@ -227,7 +229,7 @@ def fit_exit(
         curve = validation.curve(signal, direction)
         fine = curve[curve["accuracy"] >= right.mean() - tolerance - 1e-12]
         # The first of the best: of those that save the same, the one that stops the least.
-        threshold = float(fine.loc[fine["saved"].idxmax(), "threshold"])
+        threshold = float(fine["threshold"].iloc[int(np.argmax(fine["saved"]))])
         n = len(runs)
         return Exit(
             signal, threshold, direction, "validation", tolerance=float(tolerance), n=n, **place

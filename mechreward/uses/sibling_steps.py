@@ -81,11 +81,12 @@ def by_name(given: Mapping[str, Given] | Sequence[Given] | Given) -> dict[str, S
         What `search` would not take for a scorer, or two of one name.
     """
     scorers: dict[str, Scorer] = {}
+    pairs: list[tuple[str, Any]] = []
     if isinstance(given, Mapping):
-        pairs = list(given.items())
+        pairs += given.items()
     else:
         listed = given if isinstance(given, list | tuple) else [given]
-        pairs = [("", scorer) for scorer in listed]
+        pairs += [("", scorer) for scorer in listed]
     for name, some in pairs:
         scorer = scorer_of(some)
         require(scorer is not None, "None is no scorer.")

@@ -83,7 +83,7 @@ class Logit:
         mean, scale = x.mean(0), x.std(0)
         scale = np.where(scale > 0, scale, 1.0)
         model = logistic((x - mean) / scale, y, strength)
-        return cls(mean, scale, model.coef_[0], float(model.intercept_[0]))
+        return cls(mean, scale, model.coef_[0], float(np.ravel(model.intercept_)[0]))
 
     def score(self, x: Float[np.ndarray, "row column"]) -> Float[np.ndarray, " row"]:
         """Logit of the probability of a right answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,7 +158,7 @@ def fit_reader(
     seen: Seen,
     rows: Rows,
     value: NeuronSet | ValueProbe,
-    columns: dict[str, Sequence[str]],
+    columns: Mapping[str, Sequence[str]],
     *,
     shape: Shape,
     draws: int,

@@ -79,7 +79,8 @@ class Text:
         strength = _strength(x, y, group)
         model = logistic(x, y, strength)
         words = tuple(vectorizer.get_feature_names_out().tolist())
-        return cls(words, vectorizer.idf_, model.coef_[0], float(model.intercept_[0]), strength)
+        bias = float(np.ravel(model.intercept_)[0])
+        return cls(words, vectorizer.idf_, model.coef_[0], bias, strength)
 
     def score(self, prompts: Sequence[str]) -> Float[np.ndarray, " row"]:
         """Logit of the probability of a right answer, from the prompt alone."""
