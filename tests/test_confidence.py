@@ -327,6 +327,8 @@ def test_what_is_not_defined_is_told(conf, tiny_model, runs, neurons, fit, calib
     )
     assert (raw(lone, "k answers", "agreement") >= 0).all()
     assert (raw(lone, "k answers", "answer_entropy") <= 0).all()
+    alone = raw(lone, "answer", "all_surface")  # every problem has several: the same rows
+    assert np.array_equal(raw(lone, "k answers", "all_surface"), alone)
 
 
 def test_difficulty_is_left_out_where_a_problem_has_none(tiny_model, runs, neurons, fit):

@@ -117,6 +117,33 @@ class CertifyPlan(Subject):
 
 CERTIFY = CertifyPlan()
 
+
+@dataclass(frozen=True)
+class ConfidencePlan(Subject):
+    """Everything that confidence in the answers of a model depends on, but for the set; each an
+    option with the help it carries."""
+
+    model: str = option("countdown-rl", "As for demo.")
+    task: str = option("countdown", "As for demo.")
+    kind: str = option("resid_post", "What to choose among: resid_post or mlp.")
+    seed: int = option(0, "Of problems, answers and draws.")
+    train: int = option(80, "Problems to fit read-outs and baselines on.")
+    validation: int = option(30, "Problems to choose layer and share on, if a set is chosen.")
+    k: int = option(16, "Continuations for each state's value.")
+    calibration: int = option(100, "Test problems to calibrate and to choose baselines on.")
+    test: int = option(200, "Test problems to measure on.")
+    answers: int = option(1, "Answers to each problem; from 2 on their agreement is a baseline.")
+    draws: int = option(19, "Matched sets, and random ones: 19 can reach p = .05.")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Keywords of `studies.confident.confident_in`."""
+        names = ("seed", "train", "k", "calibration", "test", "answers", "draws")
+        return {name: getattr(self, name) for name in names}
+
+
+CONFIDENCE = ConfidencePlan()
+
 # What `mechreward paper` runs where it is not told otherwise; `demo` runs `Plan()`.
 PAPER = Plan(
     train=80,

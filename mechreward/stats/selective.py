@@ -120,4 +120,6 @@ def prediction_rejection_ratio(score: Column, label: Column) -> float:
     area = aurc(score, label)
     wrong = 1 - float(np.mean(label))
     most = wrong - aurc(label, label)
-    return (wrong - area) / most if most > 0 else nan
+    if most <= 0:
+        return nan
+    return (wrong - area) / most

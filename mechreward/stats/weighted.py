@@ -71,13 +71,16 @@ def weighted_bootstrap(
     count = len(clusters.sizes)
     if np.isnan(estimate) or count == 1:
         return Interval(estimate, nan, nan, count)
-    picks = streams.rng("bootstrap", seed).integers(count, size=(draws, count))
+    rng = streams.rng("bootstrap", seed)
+    picks = rng.integers(count, size=(draws, count))
     at_once = max(1, CELLS // len(cluster))
     values = []
     for begin in range(0, draws, at_once):
         some = picks[begin : begin + at_once]
-        often = np.stack([np.bincount(pick, minlength=count) for pick in some]).astype(float)
-        values.append(statistic(often[:, clusters.member], *checked))
+        often = [np.bincount(pick, minlength=count) for pick in some]
+        of_cluster = np.stack(often).astype(float)
+        weights = of_cluster[:, clusters.member]
+        values.append(statistic(weights, *checked))
     every = np.concatenate(values)
     low, high = bounds_of_draws(every, picks, estimate, clusters.sizes, span, level)
     return Interval(estimate, low, high, count)
@@ -92,14 +95,17 @@ def weighted_auroc(weights: Weights, score: Rows, label: Rows) -> Draws:
     """`auroc` of the drawn rows; nan where one class was drawn."""
     wrong, right = _by_block(weights, score, label)
     below = wrong.cumsum(1) - wrong / 2
+    wins = (right * below).sum(1)
     pairs = right.sum(1) * wrong.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(pairs > 0, (right * below).sum(1) / pairs, nan)
+    pairs[pairs == 0] = nan
+    return wins / pairs
 
 
 def weighted_gain(weights: Weights, more: Rows, less: Rows, label: Rows) -> Draws:
     """AUROC of one score minus that of another, of the same drawn rows."""
-    return weighted_auroc(weights, more, label) - weighted_auroc(weights, less, label)
+    more_area = weighted_auroc(weights, more, label)
+    less_area = weighted_auroc(weights, less, label)
+    return more_area - less_area
 
 
 def weighted_ece(weights: Weights, prob: Rows, label: Rows, bins: int = 15) -> Draws:
@@ -107,7 +113,8 @@ def weighted_ece(weights: Weights, prob: Rows, label: Rows, bins: int = 15) -> D
     bin_of = binned(prob, bins)
     gaps = np.zeros((len(prob), bins))
     gaps[np.arange(len(prob)), bin_of] = prob - label
-    return np.abs(weights @ gaps).sum(1) / weights.sum(1)
+    by_bin = np.abs(weights @ gaps)
+    return by_bin.sum(1) / weights.sum(1)
 
 
 def weighted_aurc(weights: Weights, score: Rows, label: Rows) -> Draws:
@@ -121,9 +128,9 @@ def weighted_prr(weights: Weights, score: Rows, label: Rows) -> Draws:
     wrong = weights @ (1 - label)
     gained = wrong - _area(weights, score, label)
     most = wrong - _area(weights, label, label)
-    some = (wrong > 0) & (wrong < n)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(some, gained / most, nan)
+    one_class = (wrong == 0) | (wrong == n)
+    most[one_class] = nan
+    return gained / most
 
 
 def _area(weights: Weights, score: Rows, label: Rows) -> Draws:
@@ -135,13 +142,15 @@ def _area(weights: Weights, score: Rows, label: Rows) -> Draws:
     wrong, right = _by_block(weights, -score, label)
     size = wrong + right
     after = size.cumsum(1)
-    error = wrong / np.where(size > 0, size, 1)
+    error = wrong / np.maximum(size, 1)
     before = after - size
     wrong_before = wrong.cumsum(1) - wrong
     most = int(after[:, -1].max())
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, most + 1))])
+    steps = 1 / np.arange(1, most + 1)
+    harmonic = np.append(0.0, steps.cumsum())
     reach = harmonic[after.astype(int)] - harmonic[before.astype(int)]
-    return (wrong + (wrong_before - error * before) * reach).sum(1)
+    risks = wrong + (wrong_before - error * before) * reach
+    return risks.sum(1)
 
 
 def _by_block(weights: Weights, score: Rows, label: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -149,9 +158,10 @@ def _by_block(weights: Weights, score: Rows, label: Rows) -> tuple[np.ndarray, n
     highest, both `[draw block]`."""
     order = np.argsort(score, kind="stable")
     rising = score[order]
-    starts = np.flatnonzero(np.append(True, rising[1:] != rising[:-1]))
-    drawn, right = weights[:, order], label[order]
-    return (
-        np.add.reduceat(drawn * (1 - right), starts, axis=1),
-        np.add.reduceat(drawn * right, starts, axis=1),
-    )
+    new = rising[1:] != rising[:-1]
+    starts = np.flatnonzero(np.append(True, new))
+    drawn = weights[:, order]
+    right = drawn * label[order]
+    by_block = np.add.reduceat(drawn, starts, axis=1)
+    right_by_block = np.add.reduceat(right, starts, axis=1)
+    return by_block - right_by_block, right_by_block

@@ -25,7 +25,7 @@ from mechreward.uses.confidence.read_outs import (
     beside,
     given,
 )
-from mechreward.uses.confidence.seen import ANSWER, PROMPT, STAGES, Seen
+from mechreward.uses.confidence.seen import ANSWER, PROMPT, SEVERAL, STAGES, Seen
 from mechreward.uses.confidence.text import Text
 
 SURFACE = "surface"  # role of arms that read no activations
@@ -213,19 +213,21 @@ def fit_reader(
 def _surface(seen: Seen, stage: str, names: Sequence[str], rows: Rows) -> list[Scorer]:
     """Every column of a stage, and all together.
 
-    Several answers may be there to be read and none to be fitted to: signs are then as one expects,
-    and nothing is put together.
+    There may be several answers to read and single ones to fit to: signs are then as one expects,
+    and what is put together is what is known of each answer alone.
     """
     scorers: list[Scorer] = []
-    if seen.why_not(stage):
-        for name in names:
-            scorers.append(Plain(stage, name, 1.0 if name in SURER else -1.0))
-        return scorers
-    reward = seen.reward(stage)
+    lacking = bool(seen.why_not(stage))
     for name in names:
-        area = stats.auroc(seen.columns[stage][name], reward)
-        scorers.append(Plain(stage, name, -1.0 if area < 1 / 2 else 1.0))
-    known, target = seen.known(stage), _target(seen, stage, rows)
+        up = name in SURER
+        if not lacking:
+            area = stats.auroc(seen.columns[stage][name], seen.reward(stage))
+            up = not area < 1 / 2
+        scorers.append(Plain(stage, name, 1.0 if up else -1.0))
+    if lacking and stage != SEVERAL:
+        return scorers
+    fitted_at = ANSWER if lacking else stage
+    known, target = seen.known(fitted_at), _target(seen, fitted_at, rows)
     if known and 0 < target.mean() < 1:
         table = np.column_stack(list(known.values()))
         scorers.append(Together(stage, tuple(known), Logit.of(table, target)))
