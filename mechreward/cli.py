@@ -27,6 +27,7 @@ from mechreward.experiments.plan import (
     experiment_name,
 )
 from mechreward.experiments.subject import Subject, home_of
+from mechreward.studies.confident import CONFIDENCE, ConfidencePlan
 from mechreward.studies.searched import SEARCH, SearchPlan
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -267,6 +268,43 @@ def certify(
         )
     _say(str(certificate))
     _say(f"page: {page}")
+
+
+@app.command()
+@with_options_for("plan")
+def confidence(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the tables and the neurons that were read.")
+    ] = Path("runs/confidence"),
+    model: Model = MAIN_JOB.model,
+    task: Game = None,
+    neurons: Annotated[
+        Path | None,
+        typer.Option(help="A NeuronSet's JSON; if not given, one is chosen and kept too."),
+    ] = None,
+    plan: ConfidencePlan = CONFIDENCE,
+) -> None:
+    """How sure to be of answers: value neurons beside every baseline that sees as much."""
+    from mechreward.probing.neurons import NeuronSet
+    from mechreward.studies.confident import confident_in
+
+    require(not out.is_file(), f"{out} is a file; --out names a folder.")
+    plan = replace(plan, model=model, task=task or home_of(model))
+    chosen = NeuronSet.load(neurons) if neurons else None
+    opened, game = plan.open(plan.seed)
+    made, _ = confident_in(
+        out,
+        opened,
+        game,
+        chosen,
+        plan.sizes,
+        plan.kind,
+        plan.validation,
+        layers=plan.layer_numbers(opened),
+        policy=plan.policy,
+    )
+    _say(str(made))
+    _say(f"results: {out / 'metrics.csv'}")
 
 
 @app.command()

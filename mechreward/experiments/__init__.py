@@ -23,6 +23,7 @@ The paper does not number its experiments; R1 to R14 are ours, and aliases of th
 | R14 | both directions: steering up and down | `steering` | `steering.py` |
 | | at one damage, and by share | `same_damage`, `share_dose` | `doses.py` |
 | | states patched into each other | `both_patched` | `patching.py` |
+| | rollouts stopped early | `early_exits` | `early_exit.py` |
 | | the claims of a certificate as rows | `claim_rows` | `certificate.py` |
 
 A function may have the name of its file: `from mechreward.experiments.pruning import pruning` and
@@ -37,6 +38,7 @@ from mechreward.experiments.choice import find
 from mechreward.experiments.confidence import confidence_at_start
 from mechreward.experiments.dependence import dependence, zeroed_below
 from mechreward.experiments.doses import by_share, same_damage, share_dose
+from mechreward.experiments.early_exit import early_exits
 from mechreward.experiments.layers import choose, layers
 from mechreward.experiments.next_token import next_token_overlap
 from mechreward.experiments.patching import both_patched
@@ -94,6 +96,7 @@ __all__ = [
     "confidence_at_start",
     "dependence",
     "describe",
+    "early_exits",
     "elsewhere",
     "find",
     "guided_search",

@@ -33,11 +33,12 @@ EXPERIMENT_IDS = {
     "transfer": "R12",
     "mlp_units": "R13",
     "steering": "R14",
+    "early_exit": "early_exit",
     "ablation_by_layer": "ablation_by_layer",
     "certificate": "certificate",
 }
 ALL = "all"  # every experiment of the paper but those apart
-APART = ("R11", "ablation_by_layer", "certificate")  # long, and asked for by name
+APART = ("R11", "early_exit", "ablation_by_layer", "certificate")  # long, and asked for by name
 
 
 @dataclass(frozen=True)

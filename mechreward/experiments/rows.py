@@ -115,6 +115,8 @@ Detail = TypedDict(
         "tokens": float,  # generated, mean over problems, those of dropped candidates included
         "seeds": int,  # that a number is over
         "trained": int,  # generated tokens that the making of a scorer cost
+        "saved": float,  # share of the tokens of whole rollouts
+        "promised": float,  # rate of lost answers that a rule keeps below
         # certificates
         "verdict": str,  # pass, fail or inconclusive
         "reason": str,  # the sentence that says why

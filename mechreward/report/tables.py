@@ -215,6 +215,33 @@ def search_gains(results: Results) -> Table:
     )
 
 
+def early_exits(results: Results) -> Table:
+    """Early exit: accuracy where all save the same, and what the conformal rule loses and saves."""
+    rows = results.where(experiment="early_exit")
+    shares = sorted({row.detail["saved"] for row in rows if row.metric == "gap"})
+    lines = []
+    for arm in dict.fromkeys(row.arm for row in rows):
+        own = [row for row in rows if row.arm == arm]
+        cells = {(row.metric, row.detail.get("saved")): row for row in own}
+        if arm == "baseline":
+            continue
+        scores = [cells.get(("accuracy", part)) for part in shares]
+        *texts, n = measured(scores)
+        lost, _ = measured([cells.get(("lost", None))])
+        saved = cells.get(("saved", None))
+        lines.append(
+            [words(arm), *texts, lost, NONE if saved is None else share(saved.estimate), n]
+        )
+    heads = [f"accuracy, {share(part)} saved" for part in shares]
+    return Table(
+        "Early exit: accuracy where every signal saves the same share of the tokens, answers that "
+        "are given up counted as wrong; and of the conformal rule, which promises to lose at most "
+        "10% of the answers that would end correct, what it lost and what it saved.",
+        ("stopped by", *heads, "lost by the rule", "saved by the rule", "n"),
+        lines,
+    )
+
+
 def td_errors(results: Results) -> Table:
     """R8: the dopamine read-out, with and without cut and z-score."""
     rows = having(results.where(experiment="R8", arm="dopamine"), "fitted")
@@ -288,6 +315,7 @@ TABLES = (
     calibrated,
     searches,
     search_gains,
+    early_exits,
     td_errors,
     single_neurons,
     *CAUSAL,

@@ -337,6 +337,24 @@ def R11(study: Study) -> list[Row]:
     return study.rows("R11", make)
 
 
+def early_exit(study: Study) -> list[Row]:
+    """Rollouts stopped early: rules set on validation problems, held to those of confidence."""
+
+    def make() -> list[Row]:
+        value, plan = value_set(study, "resid_post"), study.plan
+        return experiments.early_exits(
+            study.model,
+            plan.problems(study.task, "validation"),
+            plan.problems(study.task, "confidence"),
+            {"value neurons": value, "value probe": fitted(study, value.site)},
+            _setting(study, "early_exit", value.site),
+            policy=plan.policy,
+            progress="early exit",
+        )
+
+    return study.rows("early_exit", make)
+
+
 def _continued(study: Study) -> int:
     """Tokens that the values of the training split cost, about: every state's continuations are as
     long as what was left of its answer."""
@@ -419,6 +437,7 @@ EXPERIMENTS: Mapping[str, Callable[[Study], list[Row]]] = {
     "R11": R11,
     "R13": R13,
     "R14": R14,
+    "early_exit": early_exit,
     "ablation_by_layer": ablation_by_layer,
     "certificate": certificate,
 }

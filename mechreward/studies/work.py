@@ -371,6 +371,13 @@ def _search(sizes: Sizes) -> Span:
     return both(steps + whole + reads)
 
 
+def _early_exit(sizes: Sizes) -> Span:
+    """Where the task says how an answer begins, one is asked for at every state besides."""
+    problems = sizes.validation + sizes.confidence
+    few = arms(1, problems) + Work(fits=1, reads=sizes.train)
+    return few, few + Work(onward=problems * sizes.states)
+
+
 def _transfer(sizes: Sizes) -> Span:
     return both(
         Work(
@@ -455,6 +462,7 @@ EXPERIMENTS: Mapping[str, Callable[[Sizes], Span]] = {
     "R12": _transfer,
     "R13": lambda sizes: both(Work()),
     "R14": _steering,
+    "early_exit": _early_exit,
     "ablation_by_layer": _by_layer,
     "certificate": _certificate,
 }

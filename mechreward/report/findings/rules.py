@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from mechreward.experiments.rows import Results
-from mechreward.report.findings import ablation, search, steering, targets, td_error, value
+from mechreward.report.findings import (
+    ablation,
+    early_exit,
+    search,
+    steering,
+    targets,
+    td_error,
+    value,
+)
 from mechreward.report.findings.finding import Finding
 from mechreward.report.words import NAMES
 
 # Every rule takes (results, kind of neuron, that kind in words), but for those that speak of all
 # kinds at once. Sentences come in the order of the rules.
 OF_VALUE = (value.readable, value.learnt, value.sparse_value, value.evidence)
-OF_ALL_KINDS = (value.surface, ablation.ablated, search.guided)
+OF_ALL_KINDS = (
+    value.surface,
+    ablation.ablated,
+    search.guided,
+    early_exit.beyond_chance,
+    early_exit.promises,
+)
 OF_THE_REST = (
     td_error.dopamine,
     td_error.sparse_dopamine,
@@ -103,6 +117,12 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
 
     - `guided`, R11: the gain of a step beam over the same beam by chance, or over another method at
       its own tokens, is above 0, sign flips of problems after Holm over beams.
+
+    Early exit (`early_exit.py`)
+
+    - `beyond_chance`: where a quarter of the tokens is saved, the interval of the accuracy over
+      that of stops by chance lies above 0.
+    - `promises`: the interval of the rate of lost answers does not lie above the promised one.
 
     Steering (`steering.py`)
 

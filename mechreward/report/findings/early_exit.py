@@ -1,0 +1,43 @@
+"""Rules about early exit: what a signal is worth beside stops by chance, and whether a promised
+rate was kept."""
+
+from __future__ import annotations
+
+from mechreward.experiments.rows import Results
+from mechreward.report.findings.finding import Finding, with_detail
+from mechreward.report.formats import share
+from mechreward.report.words import words
+
+SAVED = 0.25  # of the tokens, at which signals are spoken of
+
+
+def beyond_chance(results: Results) -> list[Finding]:
+    """Accuracy where a quarter of the tokens is saved, over stops by chance."""
+    rows = results.where(experiment="early_exit", metric="gap")
+    findings = []
+    for row in with_detail(rows, saved=SAVED):
+        if row.arm == "random":
+            continue
+        holds = row.low > 0
+        verb = "keeps more answers right" if holds else "is not shown to keep more answers right"
+        sentence = (
+            f"Where {share(SAVED)} of the tokens are saved, stopping by {words(row.arm)} {verb} "
+            f"than stopping by chance: gap {row.interval} (early exit)."
+        )
+        findings.append(Finding(holds, sentence))
+    return findings
+
+
+def promises(results: Results) -> list[Finding]:
+    """The rate of lost answers beside the promised one: broken where the interval lies above."""
+    findings = []
+    for row in results.where(experiment="early_exit", metric="lost"):
+        promised = row.detail["promised"]
+        holds = row.low <= promised
+        kept = "is not shown to break" if holds else "breaks"
+        sentence = (
+            f"The conformal rule by {words(row.arm)} {kept} its promise that of rollouts that "
+            f"would end correct at most {share(promised)} are stopped: {row.interval} (early exit)."
+        )
+        findings.append(Finding(holds, sentence))
+    return findings
