@@ -14,6 +14,7 @@ from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, select
 from mechreward.probing.probe import DopamineProbe, ValueProbe
+from mechreward.rollouts.adaptive import AdaptiveK
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.rollouts.value import Values, estimate
@@ -22,6 +23,7 @@ from mechreward.studies.forecast import Forecast, forecast
 __version__ = "0.1.0"
 __all__ = [
     "Activations",
+    "AdaptiveK",
     "Certificate",
     "DopamineProbe",
     "Forecast",
