@@ -14,6 +14,7 @@ from mechreward.models.site import Site
 from mechreward.probing.activations import Activations, record
 from mechreward.probing.neurons import NeuronSet, select
 from mechreward.probing.probe import DopamineProbe, ValueProbe
+from mechreward.rollouts.adaptive import AdaptiveK
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, Trajectory
 from mechreward.rollouts.value import Values, estimate
@@ -21,11 +22,12 @@ from mechreward.studies.forecast import Forecast, forecast
 from mechreward.uses.confidence import Confidence, confidence
 from mechreward.uses.early_exit import EarlyExit, early_exit
 from mechreward.uses.search.search import Search, search
-from mechreward.uses.siblings import Siblings, siblings
+from mechreward.uses.siblings import siblings
 
 __version__ = "0.1.0"
 __all__ = [
     "Activations",
+    "AdaptiveK",
     "Certificate",
     "Confidence",
     "DopamineProbe",
@@ -37,7 +39,6 @@ __all__ = [
     "Policy",
     "Rollouts",
     "Search",
-    "Siblings",
     "Site",
     "Trajectory",
     "ValueProbe",

@@ -57,7 +57,7 @@ def two() -> Values:
         second=np.array([1, 1, 0, 1, 0]),
         reward=np.array([1, 1, 1, 0, 0]),
         group=np.array([0, 0, 0, 7, 7]),
-        k=4,
+        k=np.array([4, 4, 0, 4, 0]),
     )
 
 

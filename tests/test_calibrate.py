@@ -201,7 +201,7 @@ def test_values_drawn_from_their_law_have_the_rows_and_mean_of_estimates(data):
     )
     for name in ("trajectory", "step", "reward", "group", "live"):
         np.testing.assert_array_equal(getattr(real, name), getattr(law, name))
-    assert law.k == 2 and law.successes.max() <= 2
+    assert law.least == law.k.max() == 2 and law.successes.max() <= 2
 
 
 def test_the_recommended_ranking_finds_the_planted_neurons_and_magnitude_the_decoys(data):

@@ -68,6 +68,13 @@ def test_values(tiny_model, made):
     told, rollouts = foreseen(made, mr.estimate, tiny_model, runs, k=4)
     assert told.rollouts == (rollouts, rollouts)
     assert "standard error of up to 0.25 with k=4" in told.effect
+    rule = mr.AdaptiveK(0.6, 4)
+    told, rollouts = foreseen(made, mr.estimate, tiny_model, runs, k=rule)
+    least, most = told.rollouts
+    assert least <= rollouts <= most and least / 4 == most / rule.most
+    assert "95% interval of up to 0.60" in told.effect
+    with pytest.raises(mr.MechRewardError, match="k must be a whole number"):
+        mr.forecast(mr.sample, tiny_model, PROBLEMS, k=rule)
 
 
 def test_recording(tiny_model, made):

@@ -259,9 +259,9 @@ def test_pieces_join_to_the_whole(tiny_model, runs, values):
     whole = Values.join(pieces_)
     for name in ("trajectory", "step", "first", "second", "reward", "group"):
         assert np.array_equal(getattr(whole, name), getattr(values, name))
-    assert (whole.k, whole.seed) == (9, 0)
-    with pytest.raises(MechRewardError, match="one k, one seed and one policy"):
-        Values.join([pieces_[0], replace(pieces_[1], k=8)])
+    assert np.array_equal(whole.k, values.k) and whole.seed == 0
+    with pytest.raises(MechRewardError, match="one seed and one policy"):
+        Values.join([pieces_[0], replace(pieces_[1], seed=8)])
 
 
 def test_more_continuations_begin_with_the_fewer_and_seeds_differ(tiny_model, runs, values):
@@ -318,9 +318,8 @@ def test_reliability(values, tiny_model, runs):
         np.where(step == 0, one, 0) for one in (draws, rng.binomial(16, np.repeat(truth, 2)))
     )
     trajectory = np.repeat(np.arange(n), 2)
-    made = Values(
-        trajectory, step, first, second, np.repeat(rng.integers(0, 2, n), 2), trajectory, k=32
-    )
+    reward, k = np.repeat(rng.integers(0, 2, n), 2), np.full(2 * n, 32)
+    made = Values(trajectory, step, first, second, reward, trajectory, k)
     # var(p) / (var(p) + E p(1-p) / 32) for uniform p.
     assert made.reliability()["value"] == pytest.approx((1 / 12) / (1 / 12 + 1 / 6 / 32), abs=0.03)
     noise = replace(made, second=rng.permutation(first[::2]).repeat(2) * (step == 0))
@@ -349,7 +348,7 @@ def test_any_values_telescope_and_come_back_from_a_file(
         second,
         np.array(outcomes)[trajectory],
         trajectory.copy(),
-        k,
+        np.full(len(rows), k),
         seed=5,
     )
     assert made.live.tolist() == [live for *_, live in rows]
@@ -360,7 +359,7 @@ def test_any_values_telescope_and_come_back_from_a_file(
         step == 0
     ).tolist()
     back = Values.load(made.save(tmp_path_factory.getbasetemp() / "values"))
-    assert (back.k, back.seed) == (k, 5)
+    assert back.k.tolist() == [k * live for *_, live in rows] and back.seed == 5
     for name in (
         "trajectory",
         "step",

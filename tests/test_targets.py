@@ -115,9 +115,8 @@ def test_td_over_tokens_with_gamma_near_1_is_the_mean_reward_of_what_looks_alike
     step = np.tile([0, 1, 1, 1], 40)
     acts = made.activations(x, "tokens", trajectory=np.repeat(range(40), length), step=step)
     two = np.repeat(right.astype(int), 2)
-    values = Values(
-        np.repeat(range(40), 2), np.tile([0, 1], 40), two, two, two, np.repeat(range(40), 2), 2
-    )
+    trajectory = np.repeat(range(40), 2)
+    values = Values(trajectory, np.tile([0, 1], 40), two, two, two, trajectory, np.full(80, 2))
     probe = ValueProbe("td", "linear", ridge=1e-6).fit(acts, values)
     assert probe.predict(np.array([[0.0], [1.0]])) == pytest.approx([0, 1], abs=1e-2)
 

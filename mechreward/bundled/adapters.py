@@ -121,13 +121,13 @@ def _accuracy(runs: Rollouts) -> dict[str, Any]:
 def _values(values: Values) -> dict[str, Any]:
     live, step = values.live, values.is_step
     mean = values.mean[live]
-    noise = float(np.mean(mean * (1 - mean) / (values.k - 1)))
+    noise = float(np.mean(mean * (1 - mean) / (values.k[live] - 1)))
     large = large_steps(values)
     delta, groups = values.delta[step], values.group[step]
     share = stats.cluster_bootstrap(np.mean, large.astype(float), groups, span=(0, 1))
     return {
         "states": int(live.sum()),
-        "k": values.k,
+        "k": values.least,
         "value_mean": float(mean.mean()),
         "value_sd": float(mean.std()),
         "value_sd_corrected": float(np.sqrt(max(0.0, mean.var() - noise))),
@@ -141,12 +141,15 @@ def _values(values: Values) -> dict[str, Any]:
 
 def large_steps(values: Values) -> Bool[np.ndarray, " step"]:
     """Which steps have |delta| above `LARGE` and different proportions of right continuations
-    before and behind (two-sided, p below `LEVEL`); an end counts as so many equal continuations."""
+    before and behind (two-sided, p below `LEVEL`); an end counts as so many equal continuations
+    as there are before it."""
     after = np.flatnonzero(values.is_step)
     before = after - 1
-    k = values.k
-    pooled = (values.mean[before] + values.mean[after]) / 2
-    spread = np.sqrt(np.maximum(pooled * (1 - pooled) * 2 / k, 1e-12))
+    k_before = values.k[before]
+    k_after = np.where(values.live[after], values.k[after], k_before)
+    right = k_before * values.mean[before] + k_after * values.mean[after]
+    pooled = right / (k_before + k_after)
+    spread = np.sqrt(np.maximum(pooled * (1 - pooled) * (1 / k_before + 1 / k_after), 1e-12))
     z = (values.mean[after] - values.mean[before]) / spread
     p = 2 * norm.sf(np.abs(z))
     return (np.abs(values.delta[after]) > LARGE) & (p < LEVEL)

@@ -119,7 +119,7 @@ def _values(model: Any, task: tasks.Task) -> dict[str, Any]:
         "delta_down": float((delta < -0.3).mean()),
         "reliability": values.reliability(),
         "states": int(values.live.sum()),
-        "k": values.k,
+        "k": values.least,
         "middling": int(np.median(levels)),
         "middling_n": int(middle.sum()),
         "mixed_outcome": float(_mixed(rewards[middle]).mean()),

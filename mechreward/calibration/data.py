@@ -115,4 +115,5 @@ def drawn(
     second = np.where(goes_on, rng.binomial(k // 2, chance), 0)
     reward = np.array(runs.rewards)[trajectory]
     group = np.array(runs.groups)[trajectory]
-    return Values(trajectory, step, first, second, reward, group, k, seed)
+    drawn_each = np.where(goes_on, k, 0)
+    return Values(trajectory, step, first, second, reward, group, drawn_each, seed)

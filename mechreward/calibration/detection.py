@@ -195,7 +195,7 @@ def model_pool(
     runs = sample(model, problem_set, k=per, seed=seed, progress=False)
     values = estimate(model, runs, k=k, seed=seed, progress=f"detection limit: values of {name}")
     nothing = np.zeros_like(values.second)
-    second_half = replace(values, first=values.second, second=nothing, k=k // 2)
+    second_half = replace(values, first=values.second, second=nothing, k=values.k // 2)
     if kind == "value":
         acts = record(model, runs, site, progress=False)[site]
         data = states(acts, second_half)

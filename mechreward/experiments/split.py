@@ -118,7 +118,7 @@ def describe(split: Split, name: str, setting: Setting) -> list[Row]:
             draws=300,
         ),
     }
-    return rows_of(setting, "baseline", numbers, Detail(split=name, k=values.k))
+    return rows_of(setting, "baseline", numbers, Detail(split=name, k=values.least))
 
 
 def curve(

@@ -20,6 +20,7 @@ from mechreward.models.policy import Policy
 from mechreward.models.site import Site, all_sites
 from mechreward.probing.activations import ROWS, record
 from mechreward.probing.neurons import NeuronSet
+from mechreward.rollouts.adaptive import AdaptiveK
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts, task_of
 from mechreward.rollouts.value import estimate
@@ -38,6 +39,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "task": (Task, "tasks.get makes one of a name"),
 }
 FLOAT = 4  # bytes
+ROUNDS = 3  # of an adaptive estimate; few states need more
 MAIN = ("R1", "R2", "R4", "R7", "R8")  # of `mechreward demo`; the choice of layers is R3's
 
 
@@ -218,8 +220,9 @@ def of_certificate(plan: CertifyPlan, chosen: bool) -> Forecast:
 
 def _check(given: Mapping[str, Any]) -> None:
     """Raise MechRewardError for what the verb itself would refuse after the forecast."""
+    adaptive = "runs" in given and isinstance(given.get("k"), AdaptiveK)  # estimate alone takes one
     for name, least in SIZES.items():
-        if name in given:
+        if name in given and not (name == "k" and adaptive):
             whole(name, given[name], least)
     for name, (kind, hint) in KINDS.items():
         if name in given:
@@ -265,17 +268,14 @@ def _of_sample(
     )
 
 
-def _of_estimate(model: Any, runs: Rollouts, *, k: int, **_: Any) -> Forecast:
+def _of_estimate(model: Any, runs: Rollouts, *, k: int | AdaptiveK, **_: Any) -> Forecast:
     pace = trial(model, _problems_of(runs), runs.policy)
     states = sum(run.steps for run in runs)
-    parts = {
-        "values": work.both(
-            work.Work(
-                onward=states * k,
-                reads=len(runs),
-            )
-        )
-    }
+    least, most = (k.least, k.most) if isinstance(k, AdaptiveK) else (k, k)
+    lower = work.Work(onward=states * least, reads=len(runs))
+    rounds = 1 if least == most else ROUNDS
+    upper = work.Work(onward=states * most, reads=rounds * len(runs))
+    parts = {"values": (lower, upper)}
     memory = _memory(
         model,
         runs.problems[0].task,
@@ -283,8 +283,11 @@ def _of_estimate(model: Any, runs: Rollouts, *, k: int, **_: Any) -> Forecast:
         runs.policy,
     )
     p = pace.accuracy
-    error = np.sqrt(max(p * (1 - p), 0.04) / k)
-    effect = f"V-hat of a state has a standard error of up to {error:.2f} with k={k}"
+    if isinstance(k, AdaptiveK):
+        effect = f"V of a state has a 95% interval of up to {k.width:.2f}"
+    else:
+        error = np.sqrt(max(p * (1 - p), 0.04) / k)
+        effect = f"V-hat of a state has a standard error of up to {error:.2f} with k={k}"
     return Forecast(
         f"values of {states} states",
         parts,

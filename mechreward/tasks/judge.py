@@ -24,7 +24,11 @@ class VerifierWarning(UserWarning):
 
 
 def judge(
-    task: Task, problems: Iterable[Problem], texts: Iterable[str], ended: Iterable[bool]
+    task: Task,
+    problems: Iterable[Problem],
+    texts: Iterable[str],
+    ended: Iterable[bool],
+    sound: bool = False,
 ) -> list[Verdict]:
     """Verdicts of whole answers (`as_said`).
 
@@ -41,6 +45,9 @@ def judge(
         The answers.
     ended : iterable of bool
         Whether each ended by itself, within the token limit.
+    sound : bool, default False
+        Whether the verifier is known to work, from answers before these: then it is not given up
+        where it fails on all of these.
 
     Returns
     -------
@@ -50,7 +57,7 @@ def judge(
     Raises
     ------
     MechRewardError
-        The verifier fails on every answer.
+        The verifier fails on every answer, and is not known to work.
     """
     verdicts: list[Verdict] = []
     failures: list[tuple[str, str]] = []  # problem, and what went wrong
@@ -61,12 +68,12 @@ def judge(
             verdict = Verdict("unverifiable", f"the verifier failed: {verdict}")
         verdicts.append(as_said(verdict, text, finished))
         hopeless = len(failures) == len(verdicts) and len(dict(failures)) == FEW
-        if hopeless:
+        if hopeless and not sound:
             break
     if not failures:
         return verdicts
     named = "; ".join(f"problem {name!r}: {why}" for name, why in list(dict(failures).items())[:3])
-    if len(failures) == len(verdicts):
+    if len(failures) == len(verdicts) and not sound:
         raise MechRewardError(
             f"the verifier of {task.name} failed on all of {len(verdicts)} answers ({named})."
         )
