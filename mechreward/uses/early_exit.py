@@ -227,9 +227,10 @@ def fit_exit(
     }
     if alpha is None:
         curve = validation.curve(signal, direction)
-        fine = curve[curve["accuracy"] >= right.mean() - tolerance - 1e-12]
+        enough = (curve["accuracy"] >= right.mean() - tolerance - 1e-12).to_numpy()
+        saved = curve["saved"].to_numpy()[enough]
         # The first of the best: of those that save the same, the one that stops the least.
-        threshold = float(fine["threshold"].iloc[int(np.argmax(fine["saved"]))])
+        threshold = float(curve["threshold"].to_numpy()[enough][int(np.argmax(saved))])
         n = len(runs)
         return Exit(
             signal, threshold, direction, "validation", tolerance=float(tolerance), n=n, **place
