@@ -102,11 +102,12 @@ class Rows:
     ) -> ReadOut:
         """A probe of these neurons (None: all), fitted to either kind of state."""
         kept = None if neurons is None else tuple(int(neuron) for neuron in neurons)
-        probes = []
-        for data in (self.live, self.end):
+
+        def probe(data: Examples) -> ValueProbe:
             few = data if kept is None else restrict(data, np.array(kept))
-            probes.append(ValueProbe("mc", shape, seed=seed).fit_examples(few))
-        return ReadOut(name, role, draw, kept, *probes, error)
+            return ValueProbe("mc", shape, seed=seed).fit_examples(few)
+
+        return ReadOut(name, role, draw, kept, probe(self.live), probe(self.end), error)
 
 
 def given(probe: ValueProbe) -> ReadOut:
