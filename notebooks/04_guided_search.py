@@ -66,6 +66,7 @@ found.frame().head()
 # %% [markdown]
 # A name, a fitted probe or any function of the prompt and the steps may choose as well.
 
+
 # %%
 def few_backs(prompt, steps):
     """Steps that turn back are worse."""

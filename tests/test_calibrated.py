@@ -25,7 +25,7 @@ QUICK = {"shape": "linear", "progress": False}
 class Answers:
     """A planted model, its answer sheet, and answers for the three splits."""
 
-    def __init__(self, name: str, sizes: tuple[int, int, int] = (60, 40, 120)) -> None:
+    def __init__(self, name: str, sizes: tuple[int, int, int] = (60, 40, 100)) -> None:
         self.made = mr.testbed.planted(name)
         parts = []
         for split, n in zip(("train", "validation", "test"), sizes, strict=True):
@@ -119,26 +119,29 @@ def test_the_null_twin_is_not_surer_than_chance():
     assert numbers["value"]["brier"].estimate == pytest.approx(0.25, abs=0.03)
 
 
-def test_experiment_rows_are_the_metrics(conf):
+@pytest.fixture(scope="module")
+def found(conf) -> Results:
     about = shared("R7", "planted-value", "planted", SITE, 0)
-    found = Results({}, tuple(confidence_rows(conf, about)))
-    table = conf.metrics().set_index(["stage", "arm"])
+    return Results({}, tuple(confidence_rows(conf, about)))
+
+
+def test_experiment_rows_are_the_metrics(conf, found):
+    table = conf.metrics(0).set_index(["stage", "arm"])
     (start,) = found.where(arm="value", metric="auroc_s0")
     line = table.loc[("prompt", "value")]
     assert (start.estimate, start.low, start.high) == (line.auroc, line.auroc_low, line.auroc_high)
-    assert start.n == 120 and start.detail["known"] == "before"
+    assert start.n == 100 and start.detail["known"] == "before"
     for key in ("brier", "ece", "perfect_ece", "aurc", "excess_aurc", "prr", "rank", "p_rank"):
         assert start.detail[key] == pytest.approx(line[key]), key
     assert start.detail["best"] == conf.group("prompt").best and start.detail["neurons"] == 3
     (added,) = found.where(arm="value", metric="added_partial")
-    assert added.low == pytest.approx(table.loc[("partial", "value"), "added_low"])
+    assert added.estimate == pytest.approx(table.loc[("partial", "value"), "added"])
+    assert added.low == conf.measured("partial")["value"]["added"].low
     (controls,) = found.where(arm="matched", metric="auroc_answer")
     assert controls.n == controls.detail["draws"] == 19 and "match_error" in controls.detail
 
 
-def test_rows_are_spoken_of_drawn_and_tabulated(conf):
-    about = shared("R7", "planted-value", "planted", SITE, 0)
-    found = Results({}, tuple(confidence_rows(conf, about)))
+def test_rows_are_spoken_of_drawn_and_tabulated(conf, found):
     (sentence,) = [each for side in findings(found) for each in side if "(R7)" in each]
     best = conf.group("prompt").best.replace("_", " ")
     assert f" {best} (" in sentence and "paired difference" in sentence and "of 20" in sentence

@@ -147,9 +147,9 @@ def test_mistakes(call, words: str):
 
 
 FAST = {
-    "gain": (
-        weighted.weighted_gain,
-        lambda a, b, y: stats.auroc(a, y) - stats.auroc(b, y),
+    "increment": (
+        weighted.weighted_increment,
+        lambda a, b, y: stats.auroc(a, y) - max(stats.auroc(b, y), 0.5),
     ),
     "ece": (lambda w, a, b, y: weighted.weighted_ece(w, a, y), lambda a, b, y: stats.ece(a, y)),
     "aurc": (lambda w, a, b, y: weighted.weighted_aurc(w, a, y), lambda a, b, y: stats.aurc(a, y)),

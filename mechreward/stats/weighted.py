@@ -101,11 +101,12 @@ def weighted_auroc(weights: Weights, score: Rows, label: Rows) -> Draws:
     return wins / pairs
 
 
-def weighted_gain(weights: Weights, more: Rows, less: Rows, label: Rows) -> Draws:
-    """AUROC of one score minus that of another, of the same drawn rows."""
-    more_area = weighted_auroc(weights, more, label)
-    less_area = weighted_auroc(weights, less, label)
-    return more_area - less_area
+def weighted_increment(weights: Weights, score: Rows, base: Rows, label: Rows) -> Draws:
+    """AUROC of a score minus that of a baseline, of the same drawn rows; minus .5 where the
+    baseline does worse than chance, which nobody need use."""
+    area = weighted_auroc(weights, score, label)
+    of_base = weighted_auroc(weights, base, label)
+    return area - np.maximum(of_base, 1 / 2)
 
 
 def weighted_ece(weights: Weights, prob: Rows, label: Rows, bins: int = 15) -> Draws:

@@ -15,7 +15,7 @@ from mechreward.stats.intervals import Span
 from mechreward.stats.weighted import (
     weighted_aurc,
     weighted_ece,
-    weighted_gain,
+    weighted_increment,
     weighted_mean,
     weighted_prr,
 )
@@ -60,9 +60,10 @@ def measured(group: Group, draws: int = DRAWS, seed: int = 0) -> dict[str, dict[
     """Every metric of every arm of a group.
 
     - `auroc` of the raw score, with Obuchowski's interval.
-    - `increment`: AUROC minus that of the group's best surface baseline, paired.
-    - `added`: AUROC of arm and best baseline together (a logistic regression fitted on the
-      calibration split) minus that of the best baseline, paired.
+    - `increment`: AUROC minus that of the group's best surface baseline, or minus .5 where that
+      baseline does worse than chance; paired.
+    - `added`: the same of the AUROC of arm and best baseline together, a logistic regression fitted
+      on the calibration split.
     - `brier`, `ece` (15 bins) of the calibrated score, and `perfect_ece`, what perfect calibration
       shows at this n, each answer having one outcome however many of its states are asked.
     - `aurc`, `excess_aurc`, `prr`: `stats.selective`, of the raw score.
@@ -184,9 +185,9 @@ def _of(group: Group, arm: Arm, draws: int, seed: int) -> dict[str, Interval]:
     numbers["increment"] = numbers["added"] = _bare(nan, group)
     if group.best and arm.name != group.best:
         base = group.arm(group.best).raw
-        numbers["increment"] = interval(weighted_gain, arm.raw, base, reward, span=(-1, 1))
+        numbers["increment"] = interval(weighted_increment, arm.raw, base, reward, span=(-1, 1))
         if arm.joined is not None:
-            numbers["added"] = interval(weighted_gain, arm.joined, base, reward, span=(-1, 1))
+            numbers["added"] = interval(weighted_increment, arm.joined, base, reward, span=(-1, 1))
     squares = np.square(arm.calibrated - reward)  # whose mean is the Brier score
     numbers["brier"] = interval(weighted_mean, squares, span=(0, 1))
     numbers["ece"] = interval(weighted_ece, arm.calibrated, reward, span=(0, 1))

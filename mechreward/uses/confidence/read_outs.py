@@ -102,12 +102,12 @@ class Rows:
     ) -> ReadOut:
         """A probe of these neurons (None: all), fitted to either kind of state."""
         kept = None if neurons is None else tuple(int(neuron) for neuron in neurons)
-        live, end = self.live, self.end
-        if kept is not None:
-            live, end = restrict(live, np.array(kept)), restrict(end, np.array(kept))
-        at_states = ValueProbe("mc", shape, seed=seed).fit_examples(live)
-        at_ends = ValueProbe("mc", shape, seed=seed).fit_examples(end)
-        return ReadOut(name, role, draw, kept, at_states, at_ends, error)
+
+        def probe(data: Examples) -> ValueProbe:
+            few = data if kept is None else restrict(data, np.array(kept))
+            return ValueProbe("mc", shape, seed=seed).fit_examples(few)
+
+        return ReadOut(name, role, draw, kept, probe(self.live), probe(self.end), error)
 
 
 def given(probe: ValueProbe) -> ReadOut:
