@@ -17,7 +17,8 @@ from mechreward.experiments.plan import Plan
 from mechreward.models import engine
 from mechreward.probing.probe import ValueProbe
 from mechreward.studies import pace, work
-from mechreward.studies.stages import EXPERIMENTS, chosen, data
+from mechreward.studies.sets import chosen
+from mechreward.studies.stages import EXPERIMENTS, data
 from mechreward.studies.study import Study
 
 TASK = tiny.Even()

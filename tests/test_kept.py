@@ -41,7 +41,7 @@ from mechreward.rollouts.value import Values
 from mechreward.studies import paper
 from mechreward.studies.folder import Folder
 from mechreward.studies.paper import reproduce
-from mechreward.studies.stages import value_set
+from mechreward.studies.sets import value_set
 from mechreward.studies.study import Study
 from mechreward.tasks import Problem, Verdict
 

@@ -58,7 +58,7 @@ def test_ones_own_model_and_questions(tiny_folder: Path, questions: Path, tmp_pa
     assert made.ledger.generated == table["generated"].sum()
     before = {path: path.read_bytes() for path in (out / "problems").iterdir()}
     done, again = run(*words, "--scorer", f"{code}:longer")
-    assert done == 0 and again.splitlines()[-3:-1] == said.splitlines()[-3:-1]
+    assert done == 0 and again.partition("Search(")[2] == said.partition("Search(")[2]
     assert {path: path.read_bytes() for path in (out / "problems").iterdir()} == before
 
 

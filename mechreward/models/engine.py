@@ -6,7 +6,6 @@ batch size nor order changes a result (in float32, up to rounding of the logits)
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,7 +15,7 @@ import torch
 
 from mechreward.base import streams
 from mechreward.base.errors import require
-from mechreward.base.progress import bar, under
+from mechreward.base.progress import bar
 from mechreward.models import shards
 from mechreward.models.ability import evaluation
 from mechreward.models.cache import RowCache
@@ -28,7 +27,7 @@ from mechreward.models.load import device_of, forward_step
 from mechreward.models.policy import Policy, draw
 from mechreward.models.prefill import Prefixes
 from mechreward.models.row_edits import RowEdits
-from mechreward.models.stops import Stops, Until
+from mechreward.models.stops import Endings, Until
 from mechreward.models.work import note
 
 Hooks = Sequence[tuple[str, Any]]
@@ -102,26 +101,12 @@ def generate(
     if place is None or hooks or capture is not None or until is not None or spread:
         wanted = _Wanted(capture, until, spread)
         return _generate(model, jobs, ends, policy, batch, hooks, wanted, progress)
+
+    def run(some: list[Job], title: bool | str) -> list[Continuation]:
+        return _generate(model, some, ends, policy, batch, (), _Wanted(), title)
+
     kept = shards.Shards(place.folder, model, policy, ends)
-    names = [kept.name(job) for job in jobs]
-    left = [number for number, name in enumerate(names) if name not in kept.known]
-    size, done = shards.FIRST, 0
-    while done < len(left):
-        part = left[done : done + size]
-        title = progress
-        if len(left) > len(part):
-            title = under(progress, f"{done + 1}-{done + len(part)} of {len(left)}")
-        began = time.perf_counter()
-        some = [jobs[number] for number in part]
-        answers = _generate(model, some, ends, policy, batch, (), _Wanted(), title)
-        seconds = time.perf_counter() - began
-        own = [names[number] for number in part]
-        kept.known.update(zip(own, answers, strict=True))
-        if seconds >= place.least:
-            kept.save(own, answers)
-        done += len(part)
-        size = shards.following(len(part), seconds)
-    return [kept.known[name] for name in names]
+    return kept.filled(jobs, run, place.least, progress)
 
 
 def _generate(
@@ -201,11 +186,7 @@ class _Run:
         self.edits = RowEdits((job.edits for job in jobs), device)
         self.prefixes = Prefixes(model, jobs, self.edits, device, share)
         self.lean: LeanPass | None = None
-        self.endings: list[Until] = [Stops(model, policy.stop)] if policy.stop else []
-        self.stops = len(self.endings)  # how many of them end the answer, not only the row
-        if wanted.until is not None:
-            self.endings.append(wanted.until)
-        self.may_end: list[torch.Tensor] = []
+        self.endings = Endings(model, policy.stop, wanted.until, device)
         self.catcher: Catcher | None = None
         capture = wanted.capture
         if capture is not None:
@@ -284,18 +265,14 @@ class _Run:
         marks = [over]
         if self.catcher and self.catcher.chooses:
             marks.append(over | self.catcher.ending(drawn))
-        if self.endings and not self.may_end:
-            every = [ending.may_end(logits.shape[1]) for ending in self.endings]
-            self.may_end = [tokens.to(self.device) for tokens in every]
-        marks += [self.live[:n] & tokens[drawn] for tokens in self.may_end]
+        may_end = self.endings.may_end(logits.shape[1])
+        marks += [self.live[:n] & tokens[drawn] for tokens in may_end]
         # The one place of a step that waits for the device.
         marked: list[list[int]] = [[] for _ in marks]
         for kind, row in torch.nonzero(torch.stack(marks)).tolist():
             marked[kind].append(row)
-        asked = marked[len(marked) - len(self.may_end) :]
-        reached = [self._reached(*pair) for pair in zip(self.endings, asked, strict=True)]
-        stopped = set[int]().union(*reached[: self.stops])
-        early = set[int]().union(*reached)
+        asked = marked[len(marked) - len(may_end) :]
+        stopped, early = self.endings.reached(asked, self._grown)
         ended = sorted({*marked[0], *early})
         if self.catcher:
             caught = {*marked[1], *early} if self.catcher.chooses else early
@@ -304,14 +281,9 @@ class _Run:
             self._collect(ended, stopped)
         return len(ended)
 
-    def _reached(self, ending: Until, rows: list[int]) -> set[int]:
-        """Which of these rows have just said what ends them."""
-        reached = set()
-        for row in rows:
-            new = self.tokens[row, : int(self.said[row])].cpu()
-            if ending.reached(self.jobs[self.ids[row]], new):
-                reached.add(row)
-        return reached
+    def _grown(self, row: int) -> tuple[Job, torch.Tensor]:
+        """The job in a row, and its new tokens so far."""
+        return self.jobs[self.ids[row]], self.tokens[row, : int(self.said[row])].cpu()
 
     def _collect(self, ended: list[int], stopped: set[int]) -> None:
         """Keep the answers of rows that have just ended, and stop counting the rows."""
@@ -323,7 +295,7 @@ class _Run:
             scores = logprobs[i, : lengths[i]].clone()
             self._check(self.ids[row], answer, scores)
             finished = int(answer[-1]) in self.eos or row in stopped
-            spread = self._spread(row, lengths[i]) if self.measures else None
+            spread = self.spread.of_row(row, lengths[i]) if self.measures else None
             prefill, cached = self.charged.pop(self.ids[row])
             self.done[self.ids[row]] = Continuation(
                 answer, scores, finished, None, spread, prefill, cached
@@ -331,11 +303,6 @@ class _Run:
         self.leaving = [self.ids[row] for row in ended]
         if self.catcher is None:
             self._release()
-
-    def _spread(self, row: int, length: int) -> Spread:
-        """What was measured of a row."""
-        columns = self.spread.entropy, self.spread.certainty
-        return Spread(*(column[row, :length].cpu().clone() for column in columns))
 
     def _check(self, number: int, answer: torch.Tensor, logprobs: torch.Tensor) -> None:
         """Raise MechRewardError if any logits of an answer were not finite.

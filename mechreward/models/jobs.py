@@ -87,6 +87,11 @@ class Spread:
         certainty = -logprobs.mean(-1) - math.log(logprobs.shape[-1])
         return cls(entropy, certainty)
 
+    def of_row(self, row: int, length: int) -> Spread:
+        """A copy of the first tokens of one row, on the CPU."""
+        entropy, certainty = self.entropy[row, :length], self.certainty[row, :length]
+        return Spread(entropy.cpu().clone(), certainty.cpu().clone())
+
 
 @dataclass(frozen=True)
 class Continuation:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
@@ -14,6 +15,7 @@ import torch
 
 from mechreward.base.errors import of_kind, require
 from mechreward.base.files import digest, read_tensors, write_tensors
+from mechreward.base.progress import under
 from mechreward.models.identity import model_id
 from mechreward.models.jobs import Continuation, Job
 from mechreward.models.policy import Policy
@@ -107,6 +109,34 @@ class Shards:
         numbers = [job.length, job.max_new, job.begun, *([job.drawn] if job.drawn else [])]
         about = json.dumps([*numbers, list(job.key), edits])
         return digest(trunk, about)
+
+    def filled(
+        self,
+        jobs: Sequence[Job],
+        run: Callable[[list[Job], bool | str], list[Continuation]],
+        least: int | float,
+        progress: bool | str,
+    ) -> list[Continuation]:
+        """The answers to all jobs: what is not known is run, shard by shard, and kept where that
+        took `least` seconds or more."""
+        names = [self.name(job) for job in jobs]
+        left = [number for number, name in enumerate(names) if name not in self.known]
+        size, done = FIRST, 0
+        while done < len(left):
+            part = left[done : done + size]
+            title = progress
+            if len(left) > len(part):
+                title = under(progress, f"{done + 1}-{done + len(part)} of {len(left)}")
+            began = time.perf_counter()
+            answers = run([jobs[number] for number in part], title)
+            seconds = time.perf_counter() - began
+            own = [names[number] for number in part]
+            self.known.update(zip(own, answers, strict=True))
+            if seconds >= least:
+                self.save(own, answers)
+            done += len(part)
+            size = following(len(part), seconds)
+        return [self.known[name] for name in names]
 
     def save(self, names: Sequence[str], answers: Sequence[Continuation]) -> None:
         """Keep some answers."""

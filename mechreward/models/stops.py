@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -59,6 +59,51 @@ class Stops:
         text = decode(self.model, torch.cat([before, new]))
         # Not what had been said before: an answer would have ended there.
         return any(text.find(stop, max(0, begun - len(stop) + 1)) >= 0 for stop in self.stop)
+
+
+class Endings:
+    """All that ends rows early: the policy's texts, which end the answer too, and what a caller
+    looks for.
+
+    Parameters
+    ----------
+    model : object
+        Its tokenizer decodes.
+    stop : sequence of str
+        The policy's texts.
+    until : Until or None
+        The caller's.
+    device : torch.device
+        Where tokens are drawn.
+    """
+
+    def __init__(
+        self, model: Any, stop: Sequence[str], until: Until | None, device: torch.device
+    ) -> None:
+        self.device = device
+        self.parts: list[Until] = [Stops(model, stop)] if stop else []
+        self.of_answers = len(self.parts)
+        if until is not None:
+            self.parts.append(until)
+        self.masks: list[torch.Tensor] = []
+
+    def may_end(self, words: int) -> list[Bool[torch.Tensor, " vocab"]]:
+        """For each part the tokens behind which it has to be asked."""
+        if len(self.masks) < len(self.parts):
+            self.masks = [part.may_end(words).to(self.device) for part in self.parts]
+        return self.masks
+
+    def reached(
+        self,
+        asked: Sequence[Sequence[int]],
+        grown: Callable[[int], tuple[Job, Int[torch.Tensor, " gen"]]],
+    ) -> tuple[set[int], set[int]]:
+        """Rows whose answers are over, and all that end: of the rows that each part is asked
+        about."""
+        ended: list[set[int]] = []
+        for part, rows in zip(self.parts, asked, strict=True):
+            ended.append({row for row in rows if part.reached(*grown(row))})
+        return set[int]().union(*ended[: self.of_answers]), set[int]().union(*ended)
 
 
 def holding(model: Any, characters: set[str], words: int) -> Bool[torch.Tensor, " vocab"]:

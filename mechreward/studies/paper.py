@@ -31,7 +31,8 @@ from mechreward.probing.neurons import select
 from mechreward.probing.probe import ValueProbe
 from mechreward.studies.folder import RESULTS, Folder, rows_file
 from mechreward.studies.provenance import provenance
-from mechreward.studies.stages import EXPERIMENTS, R2, R3, R7, R8, ablation, chosen, data, probes
+from mechreward.studies.sets import chosen
+from mechreward.studies.stages import EXPERIMENTS, R2, R3, R7, R8, ablation, data, probes
 from mechreward.studies.study import Study
 
 MAIN_JOB = (probes, R2, R3, ablation, R7, R8)

@@ -6,29 +6,34 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from mechreward import experiments, tasks
 from mechreward.base.streams import stream
 from mechreward.causal.certificate import Certificate, certify
-from mechreward.causal.controls import matched
 from mechreward.causal.effect import Effect, ablate
 from mechreward.experiments import Split
 from mechreward.experiments.ablation_by_layer import OP, TOP
 from mechreward.experiments.choice import KINDS
-from mechreward.experiments.rows import Detail, Row, Setting
+from mechreward.experiments.rows import Detail, Row
 from mechreward.models.site import Site
-from mechreward.probing.activations import Activations, record
-from mechreward.probing.neurons import NeuronSet, select
-from mechreward.probing.probe import DopamineProbe, ValueProbe, directions
+from mechreward.probing.activations import record
+from mechreward.probing.neurons import select
+from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.probing.targets import TARGETS
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
+from mechreward.studies.sets import (
+    chosen,
+    dopamine_set,
+    fitted,
+    grid,
+    setting_of,
+    tokens_of,
+    value_set,
+)
+from mechreward.studies.stages_uses import R11, early_exit
 from mechreward.studies.study import Study
 from mechreward.tasks import GAMES
 from mechreward.tasks.base import SPLITS
-from mechreward.uses.search.readouts import of_neurons, of_probe
-from mechreward.uses.search.scorers import Length, Scorer, SelfCertainty
 
 STEERED = 100  # problems at most that sets are steered on
 
@@ -39,63 +44,10 @@ def data(study: Study) -> list[Row]:
     for name in SPLITS:
 
         def make(name: str = name) -> list[Row]:
-            return experiments.describe(study.splits[name], name, _setting(study, "R1", ""))
+            return experiments.describe(study.splits[name], name, setting_of(study, "R1", ""))
 
         rows += study.rows(f"data-{name}", make)
     return rows
-
-
-def grid(study: Study) -> list[Row]:
-    """R3 on validation."""
-
-    def make() -> list[Row]:
-        train, validation, _ = study.splits.values()
-        return experiments.layers(train, validation, study.sites, _setting(study, "R3", ""))
-
-    return study.rows("R3", make)
-
-
-def chosen(study: Study) -> dict[str, tuple[Site, float]]:
-    """Layer and share of each kind of neuron, from validation."""
-    rows = grid(study)
-    return {kind: experiments.choose(rows, kind) for kind in KINDS}
-
-
-def value_set(study: Study, kind: str) -> NeuronSet:
-    """The value neurons of one kind, kept."""
-
-    def make() -> NeuronSet:
-        site, share = chosen(study)[kind]
-        return select(fitted(study, site), share)
-
-    return study.neurons(f"value-{kind}", make)
-
-
-def dopamine_set(study: Study, kind: str) -> NeuronSet:
-    """The dopamine neurons of one kind, kept with the activations they were found in."""
-
-    def make() -> NeuronSet:
-        train, validation, _ = study.splits.values()
-        site = experiments.best_dopamine(train, validation, study.sites, kind)
-        acts = study.kept(
-            f"train.{site}.steps.activations.safetensors",
-            Activations,
-            lambda: study.splits["train"].over_steps[str(site)],
-        )
-        return select(DopamineProbe().fit(acts, train.values))
-
-    return study.neurons(f"dopamine-{kind}", make)
-
-
-def fitted(study: Study, site: Site, target: Any = "mc") -> ValueProbe:
-    """The paper's probe on the training split; its activations are kept for whoever wants to
-    look."""
-    acts = study.kept(
-        f"train.{site}.activations.safetensors",
-        Activations,
-        lambda: study.splits["train"].at_states[str(site)],
-    )
-    return ValueProbe(target, "mlp").fit(acts, study.splits["train"].values)
 
 
 def effect(study: Study, kind: str) -> Effect:
@@ -138,9 +90,9 @@ def probes(study: Study) -> list[Row]:
             validation,
             test,
             site,
-            _setting(study, "R1", site),
+            setting_of(study, "R1", site),
             several,
-            _tokens(study, "train", site),
+            tokens_of(study, "train", site),
         )
 
     return _over_kinds(study, "R1", make)
@@ -152,7 +104,7 @@ def R1(study: Study) -> list[Row]:
     def make(kind: str) -> list[Row]:
         site = _site(study, kind)
         train, test = _train_and_test(study)
-        setting = _setting(study, "R1", site)
+        setting = setting_of(study, "R1", site)
         return experiments.random_weights(study.model, train, test, site, setting)
 
     return probes(study) + _over_kinds(study, "R1-random", make)
@@ -164,8 +116,8 @@ def R2(study: Study) -> list[Row]:
     def make(kind: str) -> list[Row]:
         site = _site(study, kind)
         train, test = _train_and_test(study)
-        every = _tokens(study, "train", site)
-        setting = _setting(study, "R2", site)
+        every = tokens_of(study, "train", site)
+        setting = setting_of(study, "R2", site)
         return experiments.pruning(train, test, site, setting, study.plan.curve_draws, every)
 
     return _over_kinds(study, "R2", make)
@@ -177,7 +129,7 @@ def R3(study: Study) -> list[Row]:
 
     def make() -> list[Row]:
         train, test = _train_and_test(study)
-        return experiments.layers(train, test, study.sites, _setting(study, "R3", ""), "test")
+        return experiments.layers(train, test, study.sites, setting_of(study, "R3", ""), "test")
 
     picked = {(str(site), share) for site, share in chosen(study).values()}
     rows = []
@@ -194,7 +146,7 @@ def ablation(study: Study) -> list[Row]:
     rows = []
     for kind in KINDS:
         site = _site(study, kind)
-        rows += experiments.ablation(effect(study, kind), _setting(study, "R4", site))
+        rows += experiments.ablation(effect(study, kind), setting_of(study, "R4", site))
     return rows
 
 
@@ -216,12 +168,12 @@ def R5(study: Study) -> list[Row]:
         for target in TARGETS:
             sets[target] = select(fitted(study, site, target), share)
         over_tokens = ValueProbe("td", "mlp").fit(
-            _tokens(study, "train", site), study.splits["train"].values
+            tokens_of(study, "train", site), study.splits["train"].values
         )
         sets["td over tokens"] = select(over_tokens, share)
         problems = study.plan.problems(study.task, "ablated")
         title = f"{kind}: zeroing the set of each target"
-        setting = _setting(study, "R5", site)
+        setting = setting_of(study, "R5", site)
         return experiments.targets(study.model, problems, sets, setting, title, study.plan.policy)
 
     return _over_kinds(study, "R5", make)
@@ -233,8 +185,8 @@ def R6(study: Study) -> list[Row]:
     def make(kind: str) -> list[Row]:
         site = _site(study, kind)
         train = study.splits["train"]
-        every = _tokens(study, "train", site)
-        setting = _setting(study, "R6", site)
+        every = tokens_of(study, "train", site)
+        setting = setting_of(study, "R6", site)
         return experiments.next_token_overlap(train, every, train.runs, setting)
 
     return _over_kinds(study, "R6", make)
@@ -254,7 +206,7 @@ def R7(study: Study) -> list[Row]:
             neurons,
             study.splits["train"],
             runs,
-            _setting(study, "R7", neurons.site),
+            setting_of(study, "R7", neurons.site),
             plan.draws,
             "confidence",
         )
@@ -268,8 +220,8 @@ def R8(study: Study) -> list[Row]:
     def make(kind: str) -> list[Row]:
         site = dopamine_set(study, kind).site
         train, test = _train_and_test(study)
-        every = (_tokens(study, "train", site), _tokens(study, "test", site))
-        setting = _setting(study, "R8", site)
+        every = (tokens_of(study, "train", site), tokens_of(study, "test", site))
+        setting = setting_of(study, "R8", site)
         return experiments.td_error(train, test, site, setting, study.plan.curve_draws, every)
 
     return _over_kinds(study, "R8", make)
@@ -281,7 +233,7 @@ def R9(study: Study) -> list[Row]:
     def make(kind: str) -> list[Row]:
         site = dopamine_set(study, kind).site
         train, test = _train_and_test(study)
-        return experiments.single_neuron(train, test, site, _setting(study, "R9", site))
+        return experiments.single_neuron(train, test, site, setting_of(study, "R9", site))
 
     return _over_kinds(study, "R9", make)
 
@@ -297,84 +249,12 @@ def R10(study: Study) -> list[Row]:
         site = experiments.best_dopamine(train, validation, later, kind)
         dopamine = select(DopamineProbe().fit(train.over_steps[str(site)], train.values))
         arms = experiments.zeroed_below(model, train, dopamine, study.sites, plan.draws, plan.seed)
-        setting = _setting(study, "R10", site)
+        setting = setting_of(study, "R10", site)
         return experiments.dependence(
             model, test.runs, test.values, train.steps(site), dopamine, arms, setting
         )
 
     return _over_kinds(study, "R10", make)
-
-
-def R11(study: Study) -> list[Row]:
-    """Guided search by what was found, beside what anybody can search by."""
-
-    def make() -> list[Row]:
-        value, dopamine = value_set(study, "resid_post"), dopamine_set(study, "resid_post")
-        plan = study.plan
-        spent = _continued(study)
-        train = study.splits["train"]
-        probe = fitted(study, value.site)
-        scorers: list[Scorer] = []
-        for readout in (
-            of_neurons(dopamine),
-            of_neurons(value),
-            of_neurons(_matched(study, value), "matched neurons"),
-            of_probe(probe, "value probe"),
-            of_probe(probe, "value difference", difference=True),
-            of_probe(DopamineProbe().fit(train.over_steps[str(dopamine.site)], train.values)),
-        ):
-            scorers.append(replace(readout, trained=spent))
-        scorers += [SelfCertainty(), Length()]
-        return experiments.guided_search(
-            study.model,
-            plan.problems(study.task, "searched"),
-            scorers,
-            _setting(study, "R11", value.site),
-            policy=plan.policy,
-            progress="search",
-        )
-
-    return study.rows("R11", make)
-
-
-def early_exit(study: Study) -> list[Row]:
-    """Rollouts stopped early: rules set on validation problems, held to those of confidence."""
-
-    def make() -> list[Row]:
-        value, plan = value_set(study, "resid_post"), study.plan
-        return experiments.early_exits(
-            study.model,
-            plan.problems(study.task, "validation"),
-            plan.problems(study.task, "confidence"),
-            {"value neurons": value, "value probe": fitted(study, value.site)},
-            _setting(study, "early_exit", value.site),
-            policy=plan.policy,
-            progress="early exit",
-        )
-
-    return study.rows("early_exit", make)
-
-
-def _continued(study: Study) -> int:
-    """Tokens that the values of the training split cost, about: every state's continuations are as
-    long as what was left of its answer."""
-    tokens = 0
-    for run in study.splits["train"].runs:
-        left = [len(run.tokens) - 1 - end for end in run.step_ends[:-1]]
-        tokens += run.length + study.plan.k * sum(left)
-    return tokens
-
-
-def _matched(study: Study, neurons: NeuronSet) -> NeuronSet:
-    """One matched set, with the direction that the training states give it."""
-    acts = _tokens(study, "train", neurons.site)
-    (control,) = matched(neurons, acts, draws=1, seed=study.plan.seed)
-    train = study.splits["train"]
-    states = train.at_states[str(neurons.site)]
-    columns = states.x[:, list(control.neurons.indices)]
-    # V-hat where the answer goes on; the last row of an answer has none.
-    worth = np.where(train.values.live, train.values.mean, np.nan)
-    return replace(control.neurons, direction=tuple(directions(columns, worth).tolist()))
 
 
 def R13(study: Study) -> list[Row]:
@@ -394,7 +274,7 @@ def R14(study: Study) -> list[Row]:
 def ablation_by_layer(study: Study) -> list[Row]:
     """The value set of every layer zeroed."""
     effects = {str(site): _effect_at(study, site) for site in study.sites}
-    setting = _setting(study, "ablation_by_layer", "")
+    setting = setting_of(study, "ablation_by_layer", "")
     return experiments.ablation_by_layer(effects, setting)
 
 
@@ -418,7 +298,7 @@ def certificate(study: Study) -> list[Row]:
             )
 
         kept: Certificate = study.kept(f"certificate-{kind}.json", Certificate, make)
-        setting = _setting(study, "certificate", kept.neurons.site)
+        setting = setting_of(study, "certificate", kept.neurons.site)
         rows += experiments.claim_rows(kept, setting)
     return rows
 
@@ -470,7 +350,7 @@ def _rankings(study: Study, kind: str) -> list[Row]:
     sets, acts = experiments.rivals(
         study.model, study.splits["train"], ablated.neurons, seed=study.plan.seed
     )
-    setting = _setting(study, "R4", ablated.neurons.site)
+    setting = setting_of(study, "R4", ablated.neurons.site)
     title = f"{kind}: sets of other rankings"
     return experiments.other_rankings(study.model, problems, ablated, sets, acts, setting, title)
 
@@ -479,13 +359,13 @@ def _besides(study: Study, kind: str) -> list[Row]:
     """The ablation on other tasks, and self-repair."""
     ablated = effect(study, kind)
     site = ablated.neurons.site
-    setting = _setting(study, "R4", site)
+    setting = setting_of(study, "R4", site)
     problems = {}
     if study.plan.task in GAMES:  # other models know one task alone
         for name in GAMES:
             if name != study.plan.task:
                 problems[name] = study.plan.problems(tasks.get(name), "ablated")
-    acts = _tokens(study, "train", site)
+    acts = tokens_of(study, "train", site)
     rows = experiments.elsewhere(
         study.model, problems, ablated, acts, setting, f"{kind}: other tasks"
     )
@@ -503,7 +383,7 @@ def _both_directions(study: Study, kind: str) -> list[Row]:
     pushes, tokens = experiments.steering_arms(
         model, train, value, dopamine, plan.draws, plan.random_draws, plan.seed
     )
-    setting = _setting(study, "R14", value.site)
+    setting = setting_of(study, "R14", value.site)
     problems = plan.problems(study.task, "ablated")[:STEERED]
     shares = experiments.by_share(
         model, train, fitted(study, value.site), value.site, draws=plan.draws, seed=plan.seed
@@ -536,19 +416,9 @@ def _train_and_test(study: Study) -> tuple[Split, Split]:
     return study.splits["train"], study.splits["test"]
 
 
-def _setting(study: Study, experiment: str, site: Any) -> Setting:
-    """What the rows of an experiment on this study have in common."""
-    return Setting(**study.about(experiment, site))
-
-
 def _over_kinds(study: Study, name: str, make: Callable[[str], list[Row]]) -> list[Row]:
     """A stage for each kind of neuron."""
     rows = []
     for kind in KINDS:
         rows += study.rows(f"{name}-{kind}", lambda kind=kind: make(kind))
     return rows
-
-
-def _tokens(study: Study, name: str, site: Site) -> Activations:
-    """Activations at every token of a split's rollouts."""
-    return record(study.model, study.splits[name].runs, site, rows="tokens", progress=False)[site]

@@ -120,9 +120,10 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
 
     Early exit (`early_exit.py`)
 
-    - `beyond_chance`: where a quarter of the tokens is saved, the interval of the accuracy over
-      that of stops by chance lies above 0.
-    - `promises`: the interval of the rate of lost answers does not lie above the promised one.
+    - `beyond_chance`, early exit: where a quarter of the tokens is saved, the interval of the
+      accuracy over that of stops by chance lies above 0.
+    - `promises`, early exit: the interval of the rate of lost answers does not lie above the
+      promised one.
 
     Steering (`steering.py`)
 
