@@ -190,6 +190,7 @@ def test_scorers_of_one_site_read_their_own_neurons(tiny_model):
     scorers = {"few": few, "more": more, "probe": probe}
     made = mr.siblings(tiny_model, tested, scorers, continuations=2, k=2, progress=False)
     by_problem = {run.problem_id: run for run in tested}
+    compared = 0
     for row in made.frame().to_dict("records"):
         run = by_problem[row["problem_id"]]
         begun = run.tokens[: run.step_ends[row["step"]] + 1]
@@ -198,6 +199,7 @@ def test_scorers_of_one_site_read_their_own_neurons(tiny_model):
         tokens = torch.tensor(tiny_model.tokenizer(text, add_special_tokens=False).input_ids)
         if row["n"] == 0 or not torch.equal(tokens[: len(begun)], begun):
             continue  # the text lacks the token that ended it
+        compared += 1
         _, cache = tiny_model.run_with_cache(tokens[None])
         x = cache[site.hook][0, -1]
         for name, neurons in (("few", few), ("more", more)):
@@ -205,6 +207,7 @@ def test_scorers_of_one_site_read_their_own_neurons(tiny_model):
             by_hand = float((x[list(neurons.indices)] / direction).mean())
             assert row[name] == pytest.approx(by_hand, abs=2e-3)
         assert row["probe"] == pytest.approx(float(probe.predict(x[None])[0]), abs=2e-3)
+    assert compared > 5
 
 
 def test_batches_and_other_scorers_change_nothing(tiny_model):
