@@ -585,3 +585,13 @@ def test_a_probe_of_steps_reads_no_states(tiny_model, probe):
     for reads in (of_probe(probe, difference=True), replace(of_probe(probe), rows="steps")):
         with pytest.raises(MechRewardError, match="no single states"):
             mr.early_exit(tiny_model, PROBLEMS[:2], value=reads, progress=False)
+
+
+@pytest.mark.unchecked
+def test_the_prefix_of_a_table_is_a_text():
+    rows = [{"question": "1 + 1?", "answer": 2}]
+    assert TextTask(rows).answer_prefix is None
+    assert TextTask(rows, answer_prefix="Answer:").answer_prefix == "Answer:"
+    for wrong in (3, " "):
+        with pytest.raises(MechRewardError, match="answer_prefix"):
+            TextTask(rows, answer_prefix=wrong)

@@ -199,6 +199,15 @@ def test_proportion_is_wilson_by_formula():
     assert stats.proportion(k, n, level=0.99).low < interval.low
 
 
+def test_an_exact_proportion_is_clopper_and_pearsons():
+    """Bounds at which as much, or as little, happens with probability .025."""
+    for k, n in ((3, 20), (0, 12), (12, 12)):
+        made = stats.proportion(k, n, exact=True)
+        assert made.estimate == k / n
+        assert made.low == 0 if k == 0 else math.isclose(binom.sf(k - 1, n, made.low), 0.025)
+        assert made.high == 1 if k == n else math.isclose(binom.cdf(k, n, made.high), 0.025)
+
+
 @quick
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_proportion_is_ordered_within_the_unit(k_n):
