@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,7 +158,7 @@ def fit_reader(
     seen: Seen,
     rows: Rows,
     value: NeuronSet | ValueProbe,
-    columns: dict[str, Sequence[str]],
+    columns: Mapping[str, Sequence[str]],
     *,
     shape: Shape,
     draws: int,
@@ -176,7 +176,7 @@ def fit_reader(
         Its states with their targets.
     value : NeuronSet or ValueProbe
         A set's probe is fitted here; a probe stays as it is.
-    columns : dict of str to sequence of str
+    columns : mapping of str to sequence of str
         By stage, the columns that all splits have.
     shape, draws, seed
         As for `confidence`.
