@@ -159,9 +159,9 @@ def _means(run: Trajectory, seen: Measures, end: int) -> tuple[float, float, flo
 
 def _difficulty(info: Mapping[str, Any]) -> float:
     given = info.get("difficulty")
-    if isinstance(given, int | float | np.number) and not isinstance(given, bool):
-        return float(given)
-    return np.nan
+    if isinstance(given, bool) or not isinstance(given, int | float | np.number):
+        return np.nan
+    return float(given)
 
 
 def _by_name(names: Sequence[str], rows: Sequence[tuple[int | float, ...]]) -> Columns:

@@ -43,6 +43,11 @@ def logistic(x: Any, y: Float[np.ndarray, " row"], strength: float = 1.0) -> Log
     return model.fit(x[twice], label, sample_weight=weight)
 
 
+def linear(model: LogisticRegression) -> tuple[np.ndarray, float]:
+    """Weights [column] and bias of a fitted regression."""
+    return np.asarray(model.coef_)[0], float(np.asarray(model.intercept_)[0])
+
+
 @dataclass(frozen=True)
 class Logit:
     """A linear score of standardised columns.
@@ -83,7 +88,8 @@ class Logit:
         mean, scale = x.mean(0), x.std(0)
         scale = np.where(scale > 0, scale, 1.0)
         model = logistic((x - mean) / scale, y, strength)
-        return cls(mean, scale, model.coef_[0], float(np.ravel(model.intercept_)[0]))
+        weight, bias = linear(model)
+        return cls(mean, scale, weight, bias)
 
     def score(self, x: Float[np.ndarray, "row column"]) -> Float[np.ndarray, " row"]:
         """Logit of the probability of a right answer."""

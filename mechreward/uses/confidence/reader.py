@@ -176,7 +176,7 @@ def fit_reader(
         Its states with their targets.
     value : NeuronSet or ValueProbe
         A set's probe is fitted here; a probe stays as it is.
-    columns : dict of str to sequence of str
+    columns : mapping of str to sequence of str
         By stage, the columns that all splits have.
     shape, draws, seed
         As for `confidence`.

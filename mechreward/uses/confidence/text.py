@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 
 from mechreward.base.errors import MechRewardError
-from mechreward.uses.confidence.logit import logistic
+from mechreward.uses.confidence.logit import linear, logistic
 
 # Our choice, so that numbers and signs of one character count: scikit-learn leaves them out.
 HOW: dict[str, Any] = {
@@ -77,10 +77,9 @@ class Text:
         except ValueError as error:
             raise MechRewardError(f"the prompts have no words: {error}") from error
         strength = _strength(x, y, group)
-        model = logistic(x, y, strength)
+        weight, bias = linear(logistic(x, y, strength))
         words = tuple(vectorizer.get_feature_names_out().tolist())
-        bias = float(np.ravel(model.intercept_)[0])
-        return cls(words, vectorizer.idf_, model.coef_[0], bias, strength)
+        return cls(words, vectorizer.idf_, weight, bias, strength)
 
     def score(self, prompts: Sequence[str]) -> Float[np.ndarray, " row"]:
         """Logit of the probability of a right answer, from the prompt alone."""
