@@ -313,7 +313,7 @@ def test_a_scorer_that_fails_is_named_with_the_problem(tiny_model, tmp_path, bad
             scorer,
             k=3,
             batch=6,
-            timeout=0.2,
+            timeout=2.0,
             out=tmp_path,
             progress=False,
         )
