@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import floor
 from typing import Any
 
 import numpy as np
+from scipy.stats import betabinom
 
 from mechreward.base.progress import under
 from mechreward.experiments.rows import Detail, Row, Setting, bare, row_of
 from mechreward.models.policy import Policy
 from mechreward.stats import Interval
 from mechreward.tasks import Problem
-from mechreward.uses.early_exit import early_exit, fit_exit
+from mechreward.uses.early_exit import Exit, early_exit, fit_exit
 from mechreward.uses.exit_record import EarlyExit
 from mechreward.uses.search.search import Given
 
@@ -52,7 +54,8 @@ def early_exits(
     list of Row
         `accuracy` of every signal where all save the same share of the tokens, and its `gap` to
         stops by chance; of its conformal rule `lost`, the rate of answers lost among those that
-        would have ended correct, beside the promised one, and `saved`, the share of the tokens.
+        would have ended correct, beside the promised one, with the p-value of a kept promise; and
+        `saved`, the share of the tokens.
     """
     runs = []
     for name, problems in (("validation", validation), ("test", test)):
@@ -79,9 +82,25 @@ def early_exits(
         rule = fit_exit(calibration, signal, alpha=ALPHA)
         stopped = measured.under(rule)
         detail = Detail(promised=ALPHA)
-        rows.append(row_of(setting, signal, "lost", stopped.realised, detail))
+        lost = Detail(promised=ALPHA, p=_luck(rule, stopped))
+        rows.append(row_of(setting, signal, "lost", stopped.realised, lost))
         rows.append(row_of(setting, signal, "saved", bare(stopped.saved, count), detail))
     return rows
+
+
+def _luck(rule: Exit, stopped: EarlyExit) -> float:
+    """How likely a kept promise loses as many answers as were lost, or more.
+
+    The promise is one over calibrations: a threshold that few rollouts set may lose more. With the
+    r-th smallest of n scores for a threshold, the losses among m further correct rollouts are
+    Beta-Binomial(m, r, n + 1 - r); ties make them fewer.
+    """
+    rank = floor(ALPHA * (rule.n + 1) + 1e-9)
+    if rank < 1:
+        return 1.0
+    correct = int((stopped.full_reward == 1).sum())
+    lost = int(stopped.lost.sum())
+    return float(betabinom.sf(lost - 1, correct, rank, rule.n + 1 - rank))
 
 
 def _asks(problems: Sequence[Problem]) -> bool:

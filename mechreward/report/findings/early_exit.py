@@ -4,8 +4,9 @@ rate was kept."""
 from __future__ import annotations
 
 from mechreward.experiments.rows import Results
-from mechreward.report.findings.finding import Finding, with_detail
+from mechreward.report.findings.finding import Finding, with_detail, with_holm
 from mechreward.report.formats import share
+from mechreward.report.select import LEVEL
 from mechreward.report.words import words
 
 SAVED = 0.25  # of the tokens, at which signals are spoken of
@@ -29,15 +30,18 @@ def beyond_chance(results: Results) -> list[Finding]:
 
 
 def promises(results: Results) -> list[Finding]:
-    """The rate of lost answers beside the promised one: broken where the interval lies above."""
+    """The rate of lost answers beside the promised one, by what so many calibration rollouts leave
+    to luck."""
     findings = []
-    for row in results.where(experiment="early_exit", metric="lost"):
+    rows = results.where(experiment="early_exit", metric="lost")
+    for row, p in with_holm(rows, "p"):
         promised = row.detail["promised"]
-        holds = row.low <= promised
+        holds = p >= LEVEL
         kept = "is not shown to break" if holds else "breaks"
         sentence = (
-            f"The conformal rule by {words(row.arm)} {kept} its promise that of rollouts that "
-            f"would end correct at most {share(promised)} are stopped: {row.interval} (early exit)."
+            f"The conformal rule by {words(row.arm)} {kept} its promise to lose at most "
+            f"{share(promised)} of the answers that would end correct: {row.interval}, p={p:.2g} "
+            "after Holm over rules (early exit)."
         )
         findings.append(Finding(holds, sentence))
     return findings

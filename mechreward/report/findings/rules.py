@@ -122,8 +122,7 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
 
     - `beyond_chance`, early exit: where a quarter of the tokens is saved, the interval of the
       accuracy over that of stops by chance lies above 0.
-    - `promises`, early exit: the interval of the rate of lost answers does not lie above the
-      promised one.
+    - `promises`, early exit: a kept promise loses as many answers with p >= .05, Holm over rules.
 
     Steering (`steering.py`)
 
