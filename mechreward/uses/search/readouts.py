@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -190,11 +190,6 @@ def of_probe(
         bounded=is_value,
         mark=digest(*(tensor.detach().cpu().numpy().tobytes() for tensor in weights)),
     )
-
-
-def named(readout: Readout, name: str, trained: int = 0) -> Readout:
-    """The same under another name, with what its making cost."""
-    return replace(readout, name=name, trained=trained)
 
 
 def check_place(readout: Readout, identity: ModelId, model: Any) -> None:
