@@ -20,15 +20,17 @@ from mechreward.bench.ground import BenchSizes
 from mechreward.experiments.plan import (
     APART,
     CERTIFY,
+    CONFIDENCE,
     PAPER,
+    SEARCH,
+    ConfidencePlan,
     Plan,
+    SearchPlan,
     asked,
     experiment_list,
     experiment_name,
 )
 from mechreward.experiments.subject import Subject, home_of
-from mechreward.studies.confident import CONFIDENCE, ConfidencePlan
-from mechreward.studies.searched import SEARCH, SearchPlan
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 MAIN_JOB = Plan()

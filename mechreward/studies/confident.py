@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
 from mechreward.base.errors import of_kind, one_of, whole
 from mechreward.base.files import held, write_atomic
-from mechreward.base.options import option
 from mechreward.experiments.choice import KINDS, find
-from mechreward.experiments.subject import Subject
 from mechreward.models.policy import Policy
 from mechreward.models.shards import kept_in
 from mechreward.probing.neurons import NeuronSet
@@ -24,30 +21,6 @@ from mechreward.uses.confidence import Confidence, confidence
 
 NAME = "confidence.safetensors"  # held by whoever measures in the folder
 LEAST = {"train": 2, "k": 1, "calibration": 2, "test": 1, "answers": 1, "draws": 1}
-
-
-@dataclass(frozen=True)
-class ConfidencePlan(Subject):
-    """Everything that `mechreward confidence` depends on, but for the set; each an option with the
-    help it carries."""
-
-    kind: str = option("resid_post", "What to choose among: resid_post or mlp.")
-    seed: int = option(0, "Of problems, answers and draws.")
-    train: int = option(80, "Problems to fit read-outs and baselines on.")
-    validation: int = option(30, "Problems to choose layer and share on, if a set is chosen.")
-    calibration: int = option(100, "Test problems to calibrate and choose baselines on.")
-    test: int = option(150, "Further test problems to measure on.")
-    k: int = option(16, "Continuations for each state's value.")
-    answers: int = option(4, "Answers to each problem that is calibrated or measured on.")
-    draws: int = option(19, "Matched and random control sets: 19 can reach p = .05.")
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """As `confident_in` takes them."""
-        return {name: getattr(self, name) for name in ("seed", *LEAST)}
-
-
-CONFIDENCE = ConfidencePlan()
 
 
 def confident_in(

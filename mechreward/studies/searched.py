@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mechreward.base.code import run_file
 from mechreward.base.errors import MechRewardError, one_of, unknown_name
 from mechreward.base.files import held
-from mechreward.base.options import option
 from mechreward.experiments.choice import KINDS, find
-from mechreward.experiments.subject import Subject
+from mechreward.experiments.plan import SearchPlan
 from mechreward.models.shards import kept_in
 from mechreward.probing.neurons import NeuronSet
 from mechreward.studies.folder import PARTS, WORTH
@@ -21,44 +19,6 @@ from mechreward.uses.search.algorithms import UNSCORED
 from mechreward.uses.search.search import NAMED, Given, Search, search
 
 CHOSEN = ("dopamine", "value")  # neurons that are chosen on the task itself
-
-
-@dataclass(frozen=True)
-class SearchPlan(Subject):
-    """Everything that `mechreward search` depends on; each an option with the help it carries."""
-
-    scorer: str = option(
-        "dopamine",
-        "What chooses: dopamine, value (neurons, chosen here or given by --neurons), random, "
-        "logprob, self_certainty, length, oracle, or FILE.py:FUNCTION of prompt and steps.",
-    )
-    algorithm: str = option(
-        "beam",
-        "greedy, random, best_of_n, weighted, majority, adaptive, beam, diverse, particles.",
-    )
-    candidates: int = option(4, "Candidates of each step, or answers.")
-    width: int = option(1, "Beams that are kept, or trees.")
-    budget: int | None = option(None, "Generated tokens a problem, dropped ones included.")
-    combine: str = option("last", "Steps' scores become one: last, min, mean, product, sum.")
-    block: int | None = option(None, "Tokens of a step; as the task cuts them if not given.")
-    split: str = option("test", "Problems to search: train, validation or test.")
-    n: int = option(100, "How many.")
-    seed: int = option(0, "Of problems and random numbers.")
-    kind: str = option("resid_post", "Neurons to choose among: resid_post or mlp.")
-    train: int = option(80, "Problems to choose neurons on, if none are given.")
-    validation: int = option(30, "Problems to choose layer and share on, likewise.")
-    k: int = option(16, "Continuations for each state's value, likewise.")
-    timeout: float = option(60.0, "Seconds that one call of a function may take.")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Keywords of `search`."""
-        names = ("algorithm", "width", "budget", "combine", "block", "seed", "timeout")
-        settings = {name: getattr(self, name) for name in names}
-        return {"k": self.candidates, "policy": self.policy, **settings}
-
-
-SEARCH = SearchPlan()
 
 
 def search_in(
