@@ -363,8 +363,7 @@ def search_curve(rows: Sequence[Row]) -> str:
     greedy = [row for row in chosen if row.detail["algorithm"] == "greedy"]
     reference = None
     if greedy:
-        row = greedy[0]
-        reference = Reference(row.estimate, "greedy", row.low, row.high, dashed=False)
+        reference = Reference(greedy[0].estimate, "greedy", dashed=False)
     ticks = {}
     for row in chosen:
         if row.arm == "random" and row.detail["algorithm"] == "best_of_n":
