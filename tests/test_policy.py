@@ -164,7 +164,7 @@ def test_values_and_certificates_keep_it(tiny_model, tmp_path):
     runs = mr.sample(tiny_model, problems, policy=policy, progress=False)
     values = mr.estimate(tiny_model, runs, k=2, progress=False)
     assert mr.Values.load(values.save(tmp_path / "v.safetensors")).policy == policy
-    with pytest.raises(MechRewardError, match="one k, one seed and one policy"):
+    with pytest.raises(MechRewardError, match="one seed and one policy"):
         mr.Values.join([values, replace(values, policy=Policy())])
     acts = mr.record(tiny_model, runs, "1.resid_post", progress=False)["1.resid_post"]
     assert mr.Activations.load(acts.save(tmp_path / "a.safetensors")).policy == policy
