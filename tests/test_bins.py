@@ -16,7 +16,7 @@ from mechreward.models.bins import length_bins
 from mechreward.models.engine import Job, generate
 from mechreward.models.fast_pass import LeanPass
 from mechreward.models.site import HOOKS, Site, all_sites
-from mechreward.probing import activations, surface
+from mechreward.probing import activations, measures, surface
 from mechreward.probing.activations import record
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
@@ -128,7 +128,7 @@ def test_surface_pads_as_little(tiny_model, runs, monkeypatch):
         passes.append(length_bins(lengths, most))
         return passes[-1]
 
-    monkeypatch.setattr(surface, "length_bins", counting)
+    monkeypatch.setattr(measures, "length_bins", counting)
     rows = surface.surface(tiny_model, runs)
     assert passes[0][-1] == [0]
     with torch.no_grad():

@@ -134,7 +134,14 @@ def test_the_rows_of_the_pages_are_small() -> None:
 
 def test_no_generated_page_is_in_the_docs() -> None:
     assert sorted(path.name for path in (ROOT / "docs").glob("*.svg")) == ["pruning.svg"]
-    assert PROSE == ["README.md", "experiments.md", "hooks.md", "models.md", "your-model.md"]
+    assert PROSE == [
+        "README.md",
+        "experiments.md",
+        "hooks.md",
+        "models.md",
+        "uses.md",
+        "your-model.md",
+    ]
 
 
 ROWS = [

@@ -190,7 +190,7 @@ def test_all_names_are_experiments_of_the_paper():
     from mechreward import experiments as paper
 
     experiments = {name for name in paper.__all__ if re.fullmatch(r"R\d+", name)}
-    named = {"certificate", "ablation_by_layer"}
+    named = {"certificate", "ablation_by_layer", "early_exit"}
     assert set(EXPERIMENTS) - named | {"R12"} == experiments
     assert set(EXPERIMENT_IDS.values()) == experiments | named
     assert len(set(EXPERIMENT_IDS.values())) == len(EXPERIMENT_IDS)

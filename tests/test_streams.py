@@ -161,6 +161,7 @@ def test_every_purpose_is_asked_for_in_one_place() -> None:
     shared = {
         "levels: data of an experiment": 5,  # five experiments, of which each has seeds of its own
         "coverage: bootstrap": 2,  # of cases and of plants, told apart by their names
+        "bootstrap": 2,  # the same draws of problems, of one statistic and of many at once
         "probe: order": 2,  # a probe alone, and the same probe in a batch of the benchmark
     }
     counts = Counter()

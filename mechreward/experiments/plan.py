@@ -53,7 +53,7 @@ class Plan(Subject):
     k: int = option(16, "Continuations for each state's value.")
     ablated: int = option(60, "Test problems for each ablation.")
     confidence: int = option(200, "Test problems for confidence.")
-    searched: int = option(100, "Test problems for guided search.")
+    searched: int = option(150, "Test problems for guided search.")
     draws: int = option(19, "Matched control sets: 19 can reach p = .05, 99 p = .01.")
     random_draws: int = option(2, "Random control sets of each kind.")
     curve_draws: int = option(2, "Random subsets, bases and shuffles at each pruning ratio.")
@@ -191,7 +191,6 @@ PAPER = Plan(
     k=32,
     ablated=150,
     confidence=300,
-    searched=150,
     random_draws=2,
     curve_draws=3,
 )

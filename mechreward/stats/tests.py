@@ -76,7 +76,7 @@ def sign_flips(difference: Column, draws: int = 9999, seed: int = 0) -> float:
     if 2 ** min(len(differences), 60) <= draws:
         flips = np.array(list(product((1.0, -1.0), repeat=len(differences))))
         return float(np.mean(np.abs(flips @ differences) >= size))
-    flips = rng("sign flips", seed).choice([1.0, -1.0], size=(draws, len(differences)))
+    flips = rng("sign flips of problems", seed).choice([1.0, -1.0], size=(draws, len(differences)))
     return float((1 + np.sum(np.abs(flips @ differences) >= size)) / (1 + draws))
 
 
