@@ -149,9 +149,9 @@ def test_an_ablation_equals_run_with_hooks(real_model, runs):
 
 
 def test_the_headline_command_from_end_to_end(real_model, tmp_path, monkeypatch):
-    """Layers zeroed beside matched draws on a local copy with MATH-500's columns; easy sums at a low
-    temperature, for a small model has to be right sometimes on every machine: rounding decides what
-    is drawn."""
+    """Layers zeroed beside matched draws on a local copy with MATH-500's columns. The sums are easy
+    and the temperature is low: a small model has to be right sometimes on every machine, and
+    rounding decides what is drawn."""
     rows = []
     for a in range(1, 11):
         for b in range(1, 11):
