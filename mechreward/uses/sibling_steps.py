@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +10,8 @@ from jaxtyping import Float, Int
 
 from mechreward.base.errors import require
 from mechreward.base.streams import rng
-from mechreward.models.capture import Caught, Read
 from mechreward.models.identity import model_id
 from mechreward.models.policy import Policy
-from mechreward.models.site import Site
 from mechreward.models.text import decode, joined_pieces
 from mechreward.rollouts.continuations import State, answer
 from mechreward.rollouts.sample import sample
@@ -22,54 +19,29 @@ from mechreward.rollouts.trajectory import Rollouts, check_distinct, task_of
 from mechreward.tasks import Problem, Task
 from mechreward.tasks.judge import check_problems, judge
 from mechreward.uses.search import readouts
+from mechreward.uses.search.pool import Several
 from mechreward.uses.search.sampler import Partial, Sampler
-from mechreward.uses.search.scorers import Draft, LogProbability, Scorer, checked
+from mechreward.uses.search.scorers import LogProbability, Scorer
 from mechreward.uses.search.search import Given, scorer_of
 from mechreward.uses.search.tree import Ask, Node, Purse
 
 TAKEN = ("chance", "other half")  # lines of their own in a table of rates
 
 
-class Panel(Scorer):
-    """Several scorers of the same steps; what they say is kept by problem and path."""
+def panel_of(scorers: Mapping[str, Scorer], model: Any) -> Several:
+    """Scorers of the same steps.
 
-    name = "panel"
-
-    def __init__(self, scorers: Mapping[str, Scorer], model: Any) -> None:
-        self.scorers = scorers
-        self.spread = any(scorer.spread for scorer in scorers.values())
-        self.kept: dict[tuple[str, tuple[int, ...]], list[float]] = {}
-        identity = model_id(model)
-        for name, scorer in scorers.items():
-            require(not scorer.whole, f"{name} knows whole answers only, and siblings are steps.")
-            if isinstance(scorer, readouts.Readout):
-                readouts.check_place(scorer, identity, model)
-
-    def reads(self) -> Mapping[Site, Read | None]:
-        """All of every site, since scorers may read different neurons of one."""
-        sites: dict[Site, Read | None] = {}
-        for scorer in self.scorers.values():
-            for site in scorer.reads():
-                sites[site] = None
-        return sites
-
-    def __call__(self, draft: Draft) -> list[float]:
-        scores = []
-        for scorer in self.scorers.values():
-            scores += checked(scorer, _as_read_by(scorer, draft))
-        self.kept[draft.problem.id, draft.path] = scores
-        return [0.0]  # nothing is chosen here
-
-
-def _as_read_by(scorer: Scorer, draft: Draft) -> Draft:
-    """A draft with what this scorer wants to read of what was caught."""
-    if draft.caught is None:
-        return draft
-    x = {}
-    for site, read in scorer.reads().items():
-        whole_site = draft.caught.x[site]
-        x[site] = whole_site if read is None else read(whole_site)
-    return replace(draft, caught=Caught(draft.caught.position, x))
+    Raises
+    ------
+    MechRewardError
+        One that knows whole answers only, or reads another model.
+    """
+    identity = model_id(model)
+    for name, scorer in scorers.items():
+        require(not scorer.whole, f"{name} knows whole answers only, and siblings are steps.")
+        if isinstance(scorer, readouts.Readout):
+            readouts.check_place(scorer, identity, model)
+    return Several(scorers)
 
 
 def by_name(given: Mapping[str, Given] | Sequence[Given] | Given) -> dict[str, Scorer]:
@@ -200,7 +172,7 @@ def drawn_at(
     model: Any,
     runs: Rollouts,
     places: Sequence[tuple[int, int]],
-    panel: Panel,
+    panel: Several,
     k: int,
     seed: int,
     policy: Policy,
@@ -246,12 +218,13 @@ def drawn_at(
         known = set()
         for node in children:
             tokens = tuple(node.content.tokens.tolist())
-            scores = panel.kept.get((problems[state].id, node.path))
-            if scores is None or tokens in known:
+            given = panel.given.get((problems[state].id, node.path))
+            if given is None or tokens in known:
                 continue
             known.add(tokens)
             prompt_len = len(sampler.prompts[state])
             text = node.content.steps[-1]
+            scores = [score for (score,) in given.values()]
             steps.append(Step(state, problems[state], prompt_len, node, text, scores))
     require(len(steps) > 0, "no step was drawn that says anything.")
     return steps

@@ -33,10 +33,10 @@ from mechreward.tasks import Problem
 from mechreward.uses.search.search import Given
 from mechreward.uses.sibling_steps import (
     TAKEN,
-    Panel,
     answered,
     by_name,
     drawn_at,
+    panel_of,
     places_of,
     worth_of,
 )
@@ -298,7 +298,7 @@ def siblings(
     progress = named(progress, "siblings")
     if policy is not None:
         of_kind("policy", policy, Policy)
-    panel = Panel(by_name(scorers), model)
+    panel = panel_of(by_name(scorers), model)
     runs = answered(model, runs, states, seed, policy, batch, progress)
     policy = policy or runs.policy
     task = task_of(runs.problems)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 
 from mechreward.base import streams
@@ -18,7 +17,6 @@ from mechreward.models.site import Site
 from mechreward.rollouts.trajectory import check_distinct, task_of
 from mechreward.tasks import Problem
 from mechreward.tasks.judge import answers_of, judge
-from mechreward.uses.search.readouts import Readout
 from mechreward.uses.search.sampler import Sampler
 from mechreward.uses.search.scorers import Draft, Scorer, checked
 from mechreward.uses.search.tree import COMBINE, Ask, Purse
@@ -30,47 +28,39 @@ class Several(Scorer):
 
     name = "several"
 
-    def __init__(self, scorers: Sequence[Scorer]) -> None:
+    def __init__(self, scorers: Mapping[str, Scorer]) -> None:
         self.scorers = scorers
-        self.spread = any(scorer.spread for scorer in scorers)
+        self.spread = any(scorer.spread for scorer in scorers.values())
         self.given: dict[tuple[str, tuple[int, ...]], dict[str, list[float]]] = {}
-        self.columns: dict[Site, tuple[int, ...] | None] = {}
-        for scorer in scorers:
-            if isinstance(scorer, Readout):
-                before = self.columns.get(scorer.site, ())
-                every = None if None in (before, scorer.columns) else before
-                if every is not None and scorer.columns is not None:
-                    every = tuple(sorted({*every, *scorer.columns}))
-                self.columns[scorer.site] = every
 
     def reads(self) -> Mapping[Site, Read | None]:
-        reads: dict[Site, Read | None] = {}
-        for site, columns in self.columns.items():
-            reads[site] = None if columns is None else _taking(columns)
-        return reads
+        """All of every site, since scorers may read different neurons of one."""
+        sites: dict[Site, Read | None] = {}
+        for scorer in self.scorers.values():
+            for site in scorer.reads():
+                sites[site] = None
+        return sites
 
     def __call__(self, draft: Draft) -> list[float]:
         scores = {}
-        for scorer in self.scorers:
-            scores[scorer.name] = checked(scorer, self._seen_by(scorer, draft))
+        for name, scorer in self.scorers.items():
+            scores[name] = checked(scorer, _as_read_by(scorer, draft))
         self.given[draft.problem.id, draft.path] = scores
-        return [0.0] * len(draft.spans)
+        return [0.0] * len(draft.spans)  # nothing is chosen here
 
     def scored(self, draft: Draft) -> int:
-        return sum(scorer.scored(draft) for scorer in self.scorers)
+        return sum(scorer.scored(draft) for scorer in self.scorers.values())
 
-    def _seen_by(self, scorer: Scorer, draft: Draft) -> Draft:
-        """The draft with the neurons that a read-out reads, as if it were alone."""
-        if not isinstance(scorer, Readout) or draft.caught is None:
-            return draft
-        x = draft.caught.x[scorer.site]
-        every = self.columns[scorer.site]
-        if scorer.columns is not None:
-            places = scorer.columns
-            if every is not None:
-                places = tuple(every.index(column) for column in scorer.columns)
-            x = x[:, list(places)]
-        return replace(draft, caught=Caught(draft.caught.position, {scorer.site: x}))
+
+def _as_read_by(scorer: Scorer, draft: Draft) -> Draft:
+    """A draft with what this scorer wants to read of what was caught."""
+    if draft.caught is None:
+        return draft
+    x = {}
+    for site, read in scorer.reads().items():
+        whole_site = draft.caught.x[site]
+        x[site] = whole_site if read is None else read(whole_site)
+    return replace(draft, caught=Caught(draft.caught.position, x))
 
 
 @dataclass(frozen=True)
@@ -227,7 +217,7 @@ def pool(
     require(len(set(names)) == len(names), f"scorers need different names; these: {names}.")
     policy = Policy() if policy is None else policy
     of_kind("policy", policy, Policy)
-    several = Several(scorers)
+    several = Several(dict(zip(names, scorers, strict=True)))
     sampler = Sampler(
         model,
         problems,
@@ -262,8 +252,3 @@ def pool(
     shape = len(problems), n
     rewards = np.array([verdict.reward for verdict in verdicts]).reshape(shape)
     return Pool(rewards, np.array(lengths), np.array(answers).reshape(shape), scores, seed)
-
-
-def _taking(columns: tuple[int, ...]) -> Read:
-    index = torch.tensor(columns)
-    return lambda x: x.index_select(1, index.to(x.device))
