@@ -36,6 +36,11 @@ VALUED = 150  # validation problems whose states are valued
 K = 32
 LARGE = 0.3  # |delta| of a large TD error
 LEVEL = 0.01
+HOW = {
+    "supervised": "Supervised on right solutions",
+    "policy gradient": "Group-relative policy gradient on verified reward",
+    "expert iteration": "Expert iteration: supervised on its own right answers",
+}
 
 
 def ship(lesson: Lesson, work: Path, at: int | None = None) -> Path:
@@ -197,17 +202,18 @@ def _section(name: str) -> list[str]:
     folder = WEIGHTS / name
     recipe = read_json(folder / "recipe.json", "recipe")
     rows = read_json(folder / "measured.json", "measurements")["rows"]
-    how = "supervised on right solutions"
+    method = recipe["method"]
     done = recipe.get("done", recipe["steps"])
     count = str(done) if done == recipe["steps"] else f"the first {done} of {recipe['steps']}"
     updates = f"{count} updates of {recipe['batch']} problems"
     if recipe["samples"]:
-        how = "group-relative policy gradient on verified reward"
         updates += f" with {recipe['samples']} answers each"
+    if recipe["rounds"] > 1:
+        updates += f", from {recipe['rounds']} rounds of {recipe['pool']} problems"
     lines = [
         f"## {name}",
         "",
-        f"{how}, from `{recipe['parent']}`; rank {recipe['rank']}; {updates}, "
+        f"{HOW[method]}, from `{recipe['parent']}`; rank {recipe['rank']}; {updates}, "
         f"learning rate {recipe['learning_rate']:g}, seed {recipe['seed']}; "
         f"{recipe['seconds'] / 60:.0f} minutes on 2 CPU cores.",
         "",
