@@ -12,7 +12,12 @@ import torch
 
 import mechreward as mr
 from mechreward.base.errors import MechRewardError
+from mechreward.experiments.rows import Results, Setting
+from mechreward.experiments.siblings import sibling_rows
 from mechreward.models.identity import model_id
+from mechreward.report.figures import pictures
+from mechreward.report.findings.search import sibling_steps as rule
+from mechreward.report.tables import sibling_steps
 from mechreward.tasks import TextTask
 from mechreward.testbed.process import WORDS
 from mechreward.uses.search.scorers import Outside
@@ -272,3 +277,36 @@ def test_rollouts_of_another_model_are_refused(tiny_model):
     runs = mr.sample(plant().model, plant().task.problems("test", 2), progress=False)
     with pytest.raises(MechRewardError, match="set of rollouts"):
         mr.siblings(tiny_model, runs, progress=False)
+
+
+def test_rows_table_and_findings(drawn):
+    """Rows say what the table of rates says; Holm is over the scorers, not over what has none."""
+    setting = Setting(experiment="R11", model="planted", task="walk", site="", seed=2)
+    rows = sibling_rows(drawn, setting)
+    rates = drawn.rates().set_index("scorer")
+    by_arm = {row.arm: row for row in rows if row.metric == "sibling_rate"}
+    assert set(by_arm) == set(drawn.scores) | {"other half"}
+    assert by_arm["exact"].estimate == rates.loc["exact", "rate"]
+    scorers = [name for name in rates.index if name not in ("chance", "other half")]
+    largest = 0.0
+    for place, name in enumerate(sorted(scorers, key=lambda name: rates.loc[name, "p"])):
+        largest = max(largest, min(1.0, (len(scorers) - place) * rates.loc[name, "p"]))
+        assert by_arm[name].detail["p_holm"] == pytest.approx(largest)
+    clear = next(row for row in rows if row.arm == "worst" and row.metric == "sibling_clear")
+    assert clear.detail["pairs"] == rates.loc["worst", "clear_pairs"]
+    results = Results({}, tuple(rows))
+    assert len(sibling_steps(results).lines) == len(by_arm)
+    (picture,) = pictures(results)
+    assert picture[1] == "R11-siblings" and "certainty" in picture[2]
+    found = [finding for finding in rule(results) if finding.holds]
+    assert [finding.sentence.split()[0] for finding in found] == ["Exact"]
+
+
+def test_p_of_a_rate_by_hand():
+    """State 0 is right in 1 of 6 pairs, state 1 in half of 1: of the two flips of the one state
+    that says anything both are as large."""
+    assert table().rates().set_index("scorer").loc["one", "p"] == 1.0
+    assert not sibling_rows(
+        table(first=np.zeros(5), second=np.zeros(5)),
+        Setting(experiment="R11", model="m", task="t", site="", seed=0),
+    )

@@ -18,6 +18,7 @@ The paper does not number its experiments; R1 to R14 are ours, and aliases of th
 | R9 | a single neuron that follows surprise | `single_neuron` | `single_neuron.py` |
 | R10 | value neurons feed dopamine neurons | `dependence` | `dependence.py` |
 | R11 | guided search | `guided_search` | `search.py` |
+| | sibling steps of one state | `sibling_rows` | `siblings.py` |
 | R12 | transfer over tasks and models | `transfer` | `transfer.py` |
 | R13 | MLP neurons: R2 and R4 there | `mlp_neurons` | `ablation.py` |
 | R14 | both directions: steering up and down | `steering` | `steering.py` |
@@ -44,6 +45,7 @@ from mechreward.experiments.next_token import next_token_overlap
 from mechreward.experiments.patching import both_patched
 from mechreward.experiments.pruning import pruning
 from mechreward.experiments.search import guided_search
+from mechreward.experiments.siblings import sibling_rows
 from mechreward.experiments.single_neuron import single_neuron
 from mechreward.experiments.split import CUT, SHARES, Split, describe, observe, shared
 from mechreward.experiments.steering import steering, steering_arms
@@ -112,6 +114,7 @@ __all__ = [
     "same_damage",
     "share_dose",
     "shared",
+    "sibling_rows",
     "single_neuron",
     "steering",
     "steering_arms",

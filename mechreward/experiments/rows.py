@@ -109,7 +109,8 @@ Detail = TypedDict(
         "problems": int,
         "trajectories": int,
         "steps": int,
-        "pairs": int,  # pairs of states
+        "pairs": int,  # pairs of states, or of sibling steps
+        "states": int,  # that steps are drawn at
         # search
         "algorithm": str,  # beam, best_of_n, majority, greedy
         "tokens": float,  # generated, mean over problems, those of dropped candidates included

@@ -64,6 +64,7 @@ def pictures(results: Results) -> list[Picture]:
         *_confidence(results),
         *_dependence(results),
         *_search(results),
+        *_siblings(results),
     ]
 
 
@@ -220,7 +221,7 @@ def _dependence(results: Results) -> list[Picture]:
 def _search(results: Results) -> list[Picture]:
     """R11: accuracy against tokens, and what every beam gains."""
     rows = results.where(experiment="R11")
-    if not rows:
+    if not any(row.metric == "accuracy" for row in rows):
         return []
     groups: Groups = {}
     for row in rows:
@@ -244,6 +245,23 @@ def _search(results: Results) -> list[Picture]:
         svg = forest(groups, "gain of accuracy", reference=Reference(0.0, "no gain"))
         found.append((caption, "R11-gain", svg))
     return found
+
+
+def _siblings(results: Results) -> list[Picture]:
+    """R11: how often each scorer prefers the better of two sibling steps."""
+    groups: Groups = {}
+    for metric, heading in (("sibling_rate", "all pairs"), ("sibling_clear", "clear pairs")):
+        for row in results.where(experiment="R11", metric=metric):
+            arm = "matched" if row.arm == "matched neurons" else "value"
+            groups.setdefault(heading, []).append(Estimate(words(row.arm), row.interval, arm))
+    if not groups:
+        return []
+    caption = (
+        "R11: share of pairs of sibling steps in which a scorer prefers the better one, judged by "
+        "other continuations; 95% intervals by problem"
+    )
+    svg = forest(groups, "share of pairs", reference=Reference(0.5, "chance"))
+    return [(caption, "R11-siblings", svg)]
 
 
 def _matched_draws(label: str, rows: Sequence[Row]) -> Estimate:

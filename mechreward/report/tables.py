@@ -215,6 +215,26 @@ def search_gains(results: Results) -> Table:
     )
 
 
+def sibling_steps(results: Results) -> Table:
+    """R11: how often a scorer knows the better of two steps that follow one state."""
+    lines = []
+    rows = results.where(experiment="R11")
+    for (arm,), cells in pivot([row for row in rows if "sibling" in row.metric], "arm").items():
+        rate, clear, gain = (cells[arm, f"sibling_{name}"] for name in ("rate", "clear", "gain"))
+        pairs = [str(row.detail["pairs"]) for row in (rate, clear)]
+        texts = [measured([row])[0] for row in (rate, clear, gain)]
+        p = p_of(rate, "p_holm")
+        lines.append([words(arm), texts[0], p, pairs[0], texts[1], pairs[1], texts[2], str(rate.n)])
+    return Table(
+        "R11, how often a scorer prefers the better of two steps that follow one state, where "
+        "chance is right in half of the pairs; p: flips of the signs of states, after Holm. One "
+        "half of the continuations says which pairs differ (clearly: by 1.96 standard errors), "
+        "the other which is better, both ways. Gain: V-hat of its choice less that of the mean.",
+        ("scorer", "rate", "p, Holm", "pairs", "clear pairs", "pairs", "gain", "states"),
+        lines,
+    )
+
+
 def early_exits(results: Results) -> Table:
     """Early exit: accuracy where all save the same, and what the conformal rule loses and saves."""
     rows = results.where(experiment="early_exit")
@@ -315,6 +335,7 @@ TABLES = (
     calibrated,
     searches,
     search_gains,
+    sibling_steps,
     early_exits,
     td_errors,
     single_neurons,

@@ -9,16 +9,19 @@ import numpy as np
 from mechreward import experiments
 from mechreward.causal.controls import matched
 from mechreward.experiments.rows import Row
+from mechreward.experiments.siblings import STATES
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.probe import DopamineProbe, directions
 from mechreward.studies.sets import dopamine_set, fitted, setting_of, tokens_of, value_set
 from mechreward.studies.study import Study
 from mechreward.uses.search.readouts import of_neurons, of_probe
 from mechreward.uses.search.scorers import Length, Scorer, SelfCertainty
+from mechreward.uses.siblings import siblings
 
 
 def R11(study: Study) -> list[Row]:
-    """Guided search by what was found, beside what anybody can search by."""
+    """Guided search by what was found, beside what anybody can search by; and whether these know
+    the better of sibling steps."""
 
     def make() -> list[Row]:
         value, dopamine = value_set(study, "resid_post"), dopamine_set(study, "resid_post")
@@ -37,14 +40,22 @@ def R11(study: Study) -> list[Row]:
         ):
             scorers.append(replace(readout, trained=spent))
         scorers += [SelfCertainty(), Length()]
-        return experiments.guided_search(
+        problems = plan.problems(study.task, "searched")
+        setting = setting_of(study, "R11", value.site)
+        steps = siblings(
             study.model,
-            plan.problems(study.task, "searched"),
+            problems,
             scorers,
-            setting_of(study, "R11", value.site),
+            states=min(STATES, len(problems)),
+            continuations=plan.k,
+            seed=plan.seed,
             policy=plan.policy,
-            progress="search",
+            progress="siblings",
         )
+        searched = experiments.guided_search(
+            study.model, problems, scorers, setting, policy=plan.policy, progress="search"
+        )
+        return [*experiments.sibling_rows(steps, setting), *searched]
 
     return study.rows("R11", make)
 

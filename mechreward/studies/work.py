@@ -17,6 +17,7 @@ from mechreward.experiments.doses import DOSES, TEXTS
 from mechreward.experiments.doses import OPS as DOSED
 from mechreward.experiments.patching import PATCHED
 from mechreward.experiments.search import ANSWERS, CANDIDATES, SEEDS
+from mechreward.experiments.siblings import STATES as SIBLING_STATES
 from mechreward.experiments.split import SHARES
 from mechreward.experiments.steering import PLACES, STRENGTHS
 from mechreward.experiments.steering_run import CURVE
@@ -360,7 +361,8 @@ def _dependence(sizes: Sizes) -> Span:
 
 def _search(sizes: Sizes) -> Span:
     """Beams by eight scorers, chance and log-probability, three seeds each; answers that all choose
-    among; and the greedy one. A beam reads the prompt, and what it has so far, at every step."""
+    among; the greedy one; and continuations of sibling steps. A beam reads the prompt, and what it
+    has so far, at every step."""
     arms_, seeds = 10, len(SEEDS)
     steps = Work(
         answers=seeds * arms_ * CANDIDATES * sizes.searched,
@@ -368,7 +370,9 @@ def _search(sizes: Sizes) -> Span:
     )
     whole = Work(answers=(seeds * ANSWERS + 1) * sizes.searched, prompts=seeds * sizes.searched)
     reads = Work(reads=3 * sizes.train, fits=2)
-    return both(steps + whole + reads)
+    states = min(SIBLING_STATES, sizes.searched)
+    siblings = Work(answers=states, prompts=states, onward=states * CANDIDATES * sizes.k)
+    return both(steps + whole + reads + siblings)
 
 
 def _early_exit(sizes: Sizes) -> Span:

@@ -131,6 +131,7 @@ class Siblings(Framed):
             - `pairs`: of siblings whose V-hats differ in the half that chooses, both ways together.
             - `rate`, `rate_low`, `rate_high`: how often the scorer prefers the one that is higher
               in the half that judges. Ties, of scores or there, count one half.
+            - `p`: of the rate, two-sided, under flips of the signs of states.
             - `clear_pairs`, `clear`, `clear_low`, `clear_high`: the same of pairs that differ by
               more than 1.96 standard errors in the half that chooses (our choice).
             - `gain`, `gain_low`, `gain_high`: V-hat of the step with the best score less the mean
@@ -147,7 +148,7 @@ class Siblings(Framed):
         line = self._line(CHANCE, nothing, nothing, level)
         for part, known in (("rate", 0.5), ("clear", 0.5), ("gain", 0.0)):
             # Chance is known, and has no interval.
-            line |= {part: known, f"{part}_low": known, f"{part}_high": known}
+            line |= {part: known, f"{part}_low": known, f"{part}_high": known, "p": 1.0}
         return pd.DataFrame([*lines, line])
 
     def _line(
@@ -184,6 +185,7 @@ class Siblings(Framed):
             "states": len(tallies),
             "pairs": int(pairs.sum()),
             **_columns("rate", interval(right, pairs, 0)),
+            "p": stats.sign_flips(right - pairs / 2),
             "clear_pairs": int(clear_pairs.sum()),
             **_columns("clear", interval(clear_right, clear_pairs, 0)),
             **_columns("gain", interval(gain, both, -1)),

@@ -22,6 +22,7 @@ OF_ALL_KINDS = (
     value.surface,
     ablation.ablated,
     search.guided,
+    search.sibling_steps,
     early_exit.beyond_chance,
     early_exit.promises,
 )
@@ -117,6 +118,8 @@ def findings(results: Results) -> tuple[list[str], list[str]]:
 
     - `guided`, R11: the gain of a step beam over the same beam by chance, or over another method at
       its own tokens, is above 0, sign flips of problems after Holm over beams.
+    - `sibling_steps`, R11: the rate of better siblings is above .5, sign flips of states after Holm
+      over scorers.
 
     Early exit (`early_exit.py`)
 

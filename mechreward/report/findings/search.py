@@ -1,4 +1,5 @@
-"""Rules about guided search (R11): who gains over chance, and over other uses of the tokens."""
+"""Rules about guided search (R11): who gains over chance, and over other uses of the tokens; who
+knows the better of sibling steps."""
 
 from __future__ import annotations
 
@@ -20,6 +21,31 @@ def guided(results: Results) -> list[Finding]:
         sentence = (
             f"Search by {words(row.arm)} {verb} than {beyond}: gain {row.interval}, p={p:.2g} "
             f"after Holm{_power(results, row, holds)} (R11)."
+        )
+        findings.append(Finding(holds, sentence))
+    return findings
+
+
+def sibling_steps(results: Results) -> list[Finding]:
+    """How often each scorer prefers the better of two steps that follow one state."""
+    findings = []
+    for row in results.where(experiment="R11", metric="sibling_rate"):
+        if "p_holm" not in row.detail:
+            continue
+        p = row.detail["p_holm"]
+        holds = p < LEVEL and row.estimate > 0.5
+        verb = "knows" if holds else "is not shown to know"
+        (half,) = results.where(
+            experiment="R11",
+            metric="sibling_rate",
+            arm="other half",
+            model=row.model,
+            task=row.task,
+        )
+        sentence = (
+            f"{words(row.arm).capitalize()} {verb} the better of two sibling steps: right in "
+            f"{row.interval} of the pairs, p={p:.2g} after Holm; V-hat of other continuations is "
+            f"in {half.estimate:.2f} (R11)."
         )
         findings.append(Finding(holds, sentence))
     return findings
