@@ -49,6 +49,10 @@ TASK_NAMES = (
 )
 Game = Annotated[str | None, typer.Option(help=TASK_NAMES)]
 Out = Annotated[Path, typer.Option(help="Folder for everything the run writes.")]
+Neurons = Annotated[
+    Path | None,
+    typer.Option(help="A NeuronSet's JSON; if not given, one is chosen and kept too."),
+]
 Docs = Annotated[Path | None, typer.Option(help="Write the results as a page of Markdown too.")]
 Forecast = Annotated[
     bool,
@@ -195,10 +199,7 @@ def certify(
     out: Annotated[
         Path, typer.Option(help="Folder for certificate.json and certificate.md.")
     ] = Path("runs/certificate"),
-    neurons: Annotated[
-        Path | None,
-        typer.Option(help="A NeuronSet's JSON; if not given, one is chosen and kept too."),
-    ] = None,
+    neurons: Neurons = None,
     given: Any = CERTIFY,
     register: Annotated[
         Path | None,
@@ -220,16 +221,14 @@ def certify(
     from mechreward.causal.registration import Registration
     from mechreward.causal.registration import register as write_down
     from mechreward.experiments.choice import KINDS
-    from mechreward.probing.neurons import NeuronSet
     from mechreward.studies.certified import certify_in, certify_registered
 
-    require(not out.is_file(), f"{out} is a file; --out names a folder.")
+    chosen = _given_neurons(out, neurons)
     require(not (register and registered), "give --register or --registered, not both.")
     require(
         not (forecast and (register or registered)),
         "--forecast goes with neither --register nor --registered.",
     )
-    chosen = NeuronSet.load(neurons) if neurons else None
     if registered:
         registration = Registration.load(registered)
         _as_registered(registration, given)
@@ -280,19 +279,14 @@ def confidence(
     ] = Path("runs/confidence"),
     model: Model = MAIN_JOB.model,
     task: Game = None,
-    neurons: Annotated[
-        Path | None,
-        typer.Option(help="A NeuronSet's JSON; if not given, one is chosen and kept too."),
-    ] = None,
+    neurons: Neurons = None,
     plan: ConfidencePlan = CONFIDENCE,
 ) -> None:
     """How sure to be of answers: value neurons beside every baseline that sees as much."""
-    from mechreward.probing.neurons import NeuronSet
     from mechreward.studies.confident import confident_in
 
-    require(not out.is_file(), f"{out} is a file; --out names a folder.")
     plan = replace(plan, model=model, task=task or home_of(model))
-    chosen = NeuronSet.load(neurons) if neurons else None
+    chosen = _given_neurons(out, neurons)
     opened, game = plan.open(plan.seed)
     made, _ = confident_in(
         out,
@@ -317,19 +311,14 @@ def search(
     ] = Path("runs/search"),
     model: Model = MAIN_JOB.model,
     task: Game = None,
-    neurons: Annotated[
-        Path | None,
-        typer.Option(help="A NeuronSet's JSON; if not given, one is chosen and kept too."),
-    ] = None,
+    neurons: Neurons = None,
     plan: SearchPlan = SEARCH,
 ) -> None:
     """Answer problems by search: neurons, or any scorer, choose among candidates of each step."""
-    from mechreward.probing.neurons import NeuronSet
     from mechreward.studies.searched import search_in
 
-    require(not out.is_file(), f"{out} is a file; --out names a folder.")
     plan = replace(plan, model=model, task=task or home_of(model))
-    chosen = NeuronSet.load(neurons) if neurons else None
+    chosen = _given_neurons(out, neurons)
     opened = plan.open(plan.seed)
     made = search_in(out, *opened, plan, chosen)
     _say(str(made))
@@ -417,6 +406,14 @@ def pages(
 def _say(text: str) -> None:
     """Lines on the terminal: what models, files and users are called is shown, never obeyed."""
     typer.echo(visible(text, keep="\n"))
+
+
+def _given_neurons(out: Path, neurons: Path | None) -> Any:
+    """The set of a file, if one is given, for a command that writes to a folder."""
+    from mechreward.probing.neurons import NeuronSet
+
+    require(not out.is_file(), f"{out} is a file; --out names a folder.")
+    return NeuronSet.load(neurons) if neurons else None
 
 
 def _as_registered(registration: Any, given: dict[str, Any]) -> None:

@@ -202,5 +202,6 @@ def test_an_experiment_goes_by_name_or_by_id():
     assert experiment_ids(["steering", "all", "R4", "ablation"]) == ["R14", "all", "R4"]
     assert experiment_ids([]) == []
     assert experiment_ids(["r4", "R4"]) == ["R4"], "an id in any case"
+    assert experiment_ids(["early-exit", "td-error"]) == ["early_exit", "R8"]
     assert experiment_name("R4") == "ablation (R4)"
     assert experiment_name("certificate") == "certificate"

@@ -221,9 +221,11 @@ def experiment_ids(names: Sequence[str]) -> list[str]:
     """
     ids = []
     for name in names:
-        number = EXPERIMENT_IDS.get(name, name)
-        if name.upper() in EXPERIMENT_IDS.values():
-            number = name.upper()
+        # Options of the command line have hyphens, and so may names.
+        plain = name.replace("-", "_")
+        number = EXPERIMENT_IDS.get(plain, plain)
+        if plain.upper() in EXPERIMENT_IDS.values():
+            number = plain.upper()
         if number != ALL and number not in EXPERIMENT_IDS.values():
             possible = [*EXPERIMENT_IDS, *EXPERIMENT_IDS.values(), ALL]
             message = unknown_name("experiment", name, possible, f"{experiment_list()}, {ALL}")
