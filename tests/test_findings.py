@@ -11,7 +11,7 @@ import pytest
 from mechreward import MechRewardError
 from mechreward import experiments as paper
 from mechreward.experiments.rows import Results, Row, rows_from
-from mechreward.report.charts import share_curve, steering_curve
+from mechreward.show.charts import share_curve, steering_curve
 from mechreward.report.findings import rules
 from mechreward.report.findings.finding import with_detail, with_holm
 from mechreward.report.findings.rules import findings

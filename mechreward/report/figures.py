@@ -9,7 +9,7 @@ import numpy as np
 
 from mechreward.experiments.rows import Results, Row
 from mechreward.models.site import Site
-from mechreward.report.charts import (
+from mechreward.show.charts import (
     ablation_bars,
     layers_heatmap,
     pruning_curve,

@@ -11,7 +11,7 @@ from mechreward.experiments import Split
 from mechreward.experiments.plan import Plan, command
 from mechreward.experiments.rows import Results
 from mechreward.models.text import pieces
-from mechreward.report.charts import ablation_bars, layers_heatmap, pruning_curve
+from mechreward.show.charts import ablation_bars, layers_heatmap, pruning_curve
 from mechreward.report.findings.rules import findings
 from mechreward.report.formats import share, signed, two
 from mechreward.report.html import Section, report

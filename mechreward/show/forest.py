@@ -91,22 +91,65 @@ def forest(
     MechRewardError
         No estimate, or no number to draw.
     """
-    estimates = [estimate for group in groups.values() for estimate in group]
-    numbers = [number for estimate in estimates for number in estimate.numbers()]
-    # An axis from 0% to 100% needs no numbers to have its ends.
-    require(
-        shares or bool(numbers),
-        f"none of {len(estimates)} lines has a number: there is nothing to draw.",
-    )
-    look = looks(estimate.arm for estimate in estimates)
+    panel = Forest("", groups, xlabel, reference, shares)
     with styled():
         figure, axes = blank(8.4, _height(groups))
+        panel.draw(axes, 8.4)
+        return to_svg(figure)
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A panel of dots with intervals in groups, the numbers of each line at its right.
+
+    Parameters
+    ----------
+    title
+        What stands above it.
+    groups
+        Heading -> estimates; "" for a group without a heading.
+    xlabel
+        What the numbers are.
+    reference
+        An upright line with its band and its name above; None (the default) for none.
+    shares
+        Whether the axis runs from 0% to 100%; by default it holds what is drawn.
+    tick
+        What the upright tick of a line is; "chance" by default.
+    wide
+        Whether it takes a whole row; False by default.
+    """
+
+    title: str
+    groups: Mapping[str, Sequence[Estimate]]
+    xlabel: str
+    reference: Reference | None = None
+    shares: bool = False
+    tick: str = "chance"
+    wide: bool = False
+
+    def __post_init__(self) -> None:
+        # An axis from 0% to 100% needs no numbers to have its ends.
+        require(
+            self.shares or bool(self._numbers()),
+            f"none of {len(self._estimates())} lines has a number: there is nothing to draw.",
+        )
+
+    def height(self, width: float) -> float:
+        """Inches: more for each line where texts at the right have two lines."""
+        return 0.55 + _height(self.groups) + 0.17 * self._narrow(width)
+
+    def draw(self, axes: Axes, width: float) -> None:
+        """Every line, from the first down."""
+        estimates = self._estimates()
+        look = looks(estimate.arm for estimate in estimates)
         axes.grid(axis="x")
-        if reference is not None:
-            _draw_reference(axes, reference)
+        if self.reference is not None:
+            axes.set_title(axes.get_title("left"), loc="left", pad=18)
+            _draw_reference(axes, self.reference)
         labels = {}
         y = 0
-        for heading, group in groups.items():
+        for heading, group in self.groups.items():
             if heading:
                 _write(axes, -0.01, y, heading, ha="right", weight="bold")
                 y += 1
@@ -118,15 +161,44 @@ def forest(
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(max(y, 1) - 0.4, -0.6)
         axes.spines["left"].set_visible(False)
-        if shares:
+        places = 3 if self._narrow(width) else 6
+        if self.shares:
             axes.set_xlim(-0.01, 1.01)
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         else:
-            axes.set_xlim(_ends(numbers, reference))
-            axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+            axes.set_xlim(_ends(self._numbers(), self.reference))
+        axes.xaxis.set_major_locator(MaxNLocator(places, steps=[1, 2, 5, 10]))
         marked = any(estimate.mark is not None for estimate in estimates)
-        axes.set_xlabel(xlabel + (" (upright tick: chance)" if marked else ""))
-        return to_svg(figure)
+        between = "\n" if self._narrow(width) else " "
+        axes.set_xlabel(self.xlabel + (f"{between}(upright tick: {self.tick})" if marked else ""))
+
+    def marks(self) -> list[dict[str, Any]]:
+        """Estimates with their intervals, draws, ticks, and the reference."""
+        marks = []
+        for heading, group in self.groups.items():
+            for estimate in group:
+                label = f"{heading}: {estimate.label}" if heading else estimate.label
+                score = estimate.score
+                place = {"x": score.estimate, "low": score.low, "high": score.high}
+                marks.append({"mark": "dot", "label": label, **place, "text": estimate.text})
+                for draw in estimate.draws:
+                    marks.append({"mark": "draw", "label": label, "x": draw})
+                if estimate.mark is not None:
+                    marks.append({"mark": self.tick, "label": label, "x": estimate.mark})
+        if self.reference is not None:
+            line = self.reference
+            place = {"x": line.at, "low": line.low, "high": line.high}
+            marks.append({"mark": "upright line", "label": line.label, **place})
+        return marks
+
+    def _estimates(self) -> list[Estimate]:
+        return [estimate for group in self.groups.values() for estimate in group]
+
+    def _numbers(self) -> list[float]:
+        return [number for estimate in self._estimates() for number in estimate.numbers()]
+
+    def _narrow(self, width: float) -> bool:
+        return width < 6
 
 
 def _height(groups: Mapping[str, Sequence[Estimate]]) -> float:
@@ -160,7 +232,7 @@ def _draw_reference(axes: Axes, reference: Reference) -> None:
         transform=axes.get_xaxis_transform(),
         ha="center",
         va="bottom",
-        size=8.5,
+        size=9,
         color="#444444",
     )
 
@@ -183,7 +255,7 @@ def _draw_estimate(axes: Axes, y: int, estimate: Estimate, look: Look) -> None:
     if estimate.mark is not None:
         axes.vlines(estimate.mark, y - 0.36, y + 0.36, color=BLACK, linewidth=1.4)
     text = _score_text(score) if estimate.text is None else estimate.text
-    _write(axes, 1.015, y, text, size=8.5, linespacing=1.25)
+    _write(axes, 1.015, y, text, size=9, linespacing=1.25)
 
 
 def _spread(draws: int) -> np.ndarray:
