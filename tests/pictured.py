@@ -40,7 +40,9 @@ def confidence(problems: int = 60, each: int = 4, verified: bool = True) -> Conf
             stage, np.arange(len(problem)), np.full(len(problem), number), problem, reward,
             tuple(arms), "prompt_length", {},
         )  # fmt: skip
-    fitted = Fitted(Site(3, "resid_post"), "8 neurons", Reader((), {}), {}, "isotonic", (), (40, 20))
+    fitted = Fitted(
+        Site(3, "resid_post"), "8 neurons", Reader((), {}), {}, "isotonic", (), (40, 20)
+    )
     ids = tuple(f"p{number}" for number in range(problems))
     return Confidence(groups, {"k answers": "one"}, ids, MODEL, "countdown", verified, 0, fitted)
 
@@ -115,7 +117,9 @@ def search() -> Results:
     return Results({}, tuple(rows))
 
 
-def trajectory(number: int, length: int, reward: int, steps: int = 4, prompt: int = 6) -> Trajectory:
+def trajectory(
+    number: int, length: int, reward: int, steps: int = 4, prompt: int = 6
+) -> Trajectory:
     ends = [prompt - 1 + (length * step) // steps for step in range(steps + 1)]
     verdict = Verdict("correct" if reward else "incorrect")
     return Trajectory(
@@ -132,7 +136,7 @@ def early_exit(rollouts: int = 80, signals: tuple[str, ...] = ("value", "logprob
         reward = int(rng.random() < 0.6)
         length = int(rng.integers(20, 60))
         runs.append(trajectory(number, length, reward))
-        problems.append(Problem(f"p{number}", "?", "", {}))
+        problems.append(Problem(f"p{number}", f"{number} = ?", "", {}))
         for point in range(1, 4):
             where.append(number)
             tokens.append(length * point // 4)

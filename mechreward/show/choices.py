@@ -89,7 +89,9 @@ def siblings(made: Siblings) -> Picture:
         f"Rates of {len(rates) - 1} scorers on sibling steps. {first['scorer']}: "
         f"{first['rate']:.2f} of all pairs, {first['clear']:.2f} of clear ones; chance 0.50."
     )
-    return Picture(f"Sibling steps: which one is better? {made.model_id.name}", panels, caption, alt)
+    return Picture(
+        f"Sibling steps: which one is better? {made.model_id.name}", panels, caption, alt
+    )
 
 
 def search(results: Any) -> Picture:
@@ -124,7 +126,8 @@ def search(results: Any) -> Picture:
     for arm in ("oracle", "random"):
         part = whole[whole["arm"] == arm]
         if len(part):
-            backdrop.append(_costs(f"best of n: {arm}", part, SCORERS[arm]))
+            label = "oracle" if arm == "oracle" else "chance"
+            backdrop.append(_costs(label, part, SCORERS[arm]))
     greedy = costs[costs["detail.algorithm"] == "greedy"]
     references = []
     for line in greedy.head(1).to_dict("records"):
@@ -140,7 +143,7 @@ def search(results: Any) -> Picture:
             rows_of_arm = part[part["arm"] == arm]
             is_backdrop = algorithm == "best of n" and arm in ("oracle", "random")
             if len(rows_of_arm) and not is_backdrop:
-                label = "votes" if arm == "majority" else f"{algorithm}: {arm}"
+                label = "votes" if arm == "majority" else algorithm
                 hollow = algorithm == "step beam"
                 lines.append(_costs(label, rows_of_arm, _look(arm), hollow))
         if not lines:
@@ -219,15 +222,13 @@ def exits(made: EarlyExit) -> Picture:
         if rules == [signal]:
             at, height, none = [made.saved], [made.accuracy], [np.nan]
             lines.append(Line("the rule", at, height, none, none, "dopamine"))
-        curve = Curve(
-            _name(signal), lines, "share of tokens saved", "accuracy", references=[whole]
-        )
+        curve = Curve(_name(signal), lines, "share of tokens saved", "accuracy", references=[whole])
         panels.append(curve)
     if chance:
         table = made.compare(signals, direction=direction)
         groups: dict[str, list[Estimate]] = {}
         for line in table[table["gap"].notna()].to_dict("records"):
-            score = interval_of(line, "gap", len(made.rollouts), 100)
+            score = interval_of(line, "gap", len(made.rollouts), 100.0)
             label = _name(line["signal"])
             estimate = Estimate(label, score, _look(line["signal"]), text=_signed(score))
             groups.setdefault(f"{line['saved']:.0%} saved", []).append(estimate)
@@ -280,7 +281,7 @@ def _gains(rows: pd.DataFrame) -> dict[str, list[Estimate]]:
     groups: dict[str, list[Estimate]] = {}
     for line in rows.to_dict("records"):
         heading = f"over {line['detail.beyond'].replace('_', ' ')}"
-        score = interval_of(line, "estimate", line["n"], 100, ("low", "high"))
+        score = interval_of(line, "estimate", line["n"], 100.0, ("low", "high"))
         text = _signed(score)
         if np.isfinite(line.get("detail.p_holm", np.nan)):
             text += f", p {line['detail.p_holm']:.2g}"
@@ -302,6 +303,8 @@ def _forest(
 def _signed(score: Any) -> str:
     """Points with their interval."""
     numbers = [_points(number / 100) for number in (score.estimate, score.low, score.high)]
+    if not np.isfinite(score.low) or not np.isfinite(score.high):
+        return numbers[0]
     return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
 
 

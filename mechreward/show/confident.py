@@ -144,15 +144,14 @@ def risk(conf: Confidence, stage: str | None = None) -> Picture:
             "share of answers that are kept, the surest first",
             "share of them that are wrong",
             references=[Reference(wrong, "random order")],
-            between=(0, 1),
+            between=(0.0, 1.0),
         )
         panels.append(curve)
         first = areas[name][0]
         told.append(
-            f"{name}: area {first.score.estimate:.3f} (oracle {first.mark:.3f}, "
-            f"random {wrong:.3f})"
+            f"{name}: area {first.score.estimate:.3f} (oracle {first.mark:.3f}, random {wrong:.3f})"
         )
-    panels.append(Forest("Area under each curve", areas, "AURC", tick="oracle"))
+    panels.append(Forest("Area under each curve", areas, "AURC", tick="oracle", wide=True))
     caption = (
         "Risk and coverage: answers are sorted from the surest, and of each share that is kept the "
         "share of wrong ones is drawn. Dashed and dotted: an oracle that knows the rewards, and a "

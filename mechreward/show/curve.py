@@ -23,6 +23,7 @@ from mechreward.show.style import (
     Look,
     Reference,
     blank,
+    head,
     looks,
     name_ticks,
     order,
@@ -232,7 +233,7 @@ class Curve:
         self._draw_axes(axes)
         handles, labels = axes.get_legend_handles_labels()
         rows = self._rows(width)
-        axes.set_title(axes.get_title("left"), loc="left", pad=6 + 15 * rows)
+        head(axes, self.title, 6.0 + 15 * rows)
         axes.legend(
             handles[::-1],
             labels[::-1],

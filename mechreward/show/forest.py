@@ -18,6 +18,7 @@ from mechreward.show.style import (
     Reference,
     blank,
     decimals,
+    head,
     looks,
     name_ticks,
     styled,
@@ -59,6 +60,10 @@ class Estimate:
         if self.mark is not None:
             numbers.append(self.mark)
         return [number for number in numbers if math.isfinite(number)]
+
+    def written(self) -> str:
+        """What stands beside the line."""
+        return _score_text(self.score) if self.text is None else self.text
 
 
 def forest(
@@ -136,41 +141,79 @@ class Forest:
         )
 
     def height(self, width: float) -> float:
-        """Inches: more for each line where texts at the right have two lines."""
-        return 0.55 + _height(self.groups) + 0.17 * self._narrow(width)
+        """Inches: more where names stand above their lines."""
+        if not self._stacked(width):
+            return 0.75 + _height(self.groups)
+        lines = 0.0
+        for heading, group in self.groups.items():
+            lines += len(group) + 0.6 * bool(heading)
+        return 1.5 + 0.44 * lines
 
     def draw(self, axes: Axes, width: float) -> None:
         """Every line, from the first down."""
-        estimates = self._estimates()
-        look = looks(estimate.arm for estimate in estimates)
         axes.grid(axis="x")
+        if self.title:
+            head(axes, self.title, 6.0 if self.reference is None else 18.0)
         if self.reference is not None:
-            axes.set_title(axes.get_title("left"), loc="left", pad=18)
             _draw_reference(axes, self.reference)
+        if self._stacked(width):
+            self._draw_stacked(axes)
+        else:
+            self._draw_beside(axes)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        if self.shares:
+            axes.set_xlim(-0.01, 1.01)
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        else:
+            axes.set_xlim(_ends(self._numbers(), self.reference))
+        places = 4 if width < 6 else 6
+        axes.xaxis.set_major_locator(MaxNLocator(places, steps=[1, 2, 5, 10]))
+        marked = any(estimate.mark is not None for estimate in self._estimates())
+        between = "\n" if width < 6 else " "
+        axes.set_xlabel(self.xlabel + (f"{between}(upright tick: {self.tick})" if marked else ""))
+
+    def _draw_beside(self, axes: Axes) -> None:
+        """Names at the left of the axis, numbers at its right."""
+        look = looks(estimate.arm for estimate in self._estimates())
         labels = {}
-        y = 0
+        y = 0.0
         for heading, group in self.groups.items():
             if heading:
                 _write(axes, -0.01, y, heading, ha="right", weight="bold")
                 y += 1
             for estimate in group:
                 _draw_estimate(axes, y, estimate, look[estimate.arm])
+                _write(axes, 1.015, y, estimate.written(), size=9, linespacing=1.25)
                 labels[y] = estimate.label
                 y += 1
         name_ticks(axes.yaxis, labels)
-        axes.tick_params(axis="y", length=0)
         axes.set_ylim(max(y, 1) - 0.4, -0.6)
-        axes.spines["left"].set_visible(False)
-        places = 3 if self._narrow(width) else 6
-        if self.shares:
-            axes.set_xlim(-0.01, 1.01)
-            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        else:
-            axes.set_xlim(_ends(self._numbers(), self.reference))
-        axes.xaxis.set_major_locator(MaxNLocator(places, steps=[1, 2, 5, 10]))
-        marked = any(estimate.mark is not None for estimate in estimates)
-        between = "\n" if self._narrow(width) else " "
-        axes.set_xlabel(self.xlabel + (f"{between}(upright tick: {self.tick})" if marked else ""))
+
+    def _draw_stacked(self, axes: Axes) -> None:
+        """Names and numbers above each line, where there is little room beside it."""
+        look = looks(estimate.arm for estimate in self._estimates())
+        axes.set_yticks([])
+        y = 0.0
+        for heading, group in self.groups.items():
+            if heading:
+                _write(axes, 0.0, y - 0.25, heading, weight="bold")
+                y += 0.6
+            for estimate in group:
+                ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+                _write(axes, 0.0, y - 0.4, estimate.label, size=9, bbox=ground)
+                text = estimate.written().replace("\n", ", ")
+                _write(axes, 1.0, y - 0.4, text, size=9, ha="right", bbox=ground)
+                _draw_estimate(axes, y, estimate, look[estimate.arm], 0.24)
+                y += 1
+        axes.set_ylim(max(y, 1) - 0.5, -0.75)
+
+    def _stacked(self, width: float) -> bool:
+        longest = [0, 0]
+        for estimate in self._estimates():
+            text = max(map(len, estimate.written().split("\n")))
+            longest = [max(longest[0], len(estimate.label)), max(longest[1], text)]
+        return 0.085 * sum(longest) > 0.45 * width
 
     def marks(self) -> list[dict[str, Any]]:
         """Estimates with their intervals, draws, ticks, and the reference."""
@@ -180,7 +223,7 @@ class Forest:
                 label = f"{heading}: {estimate.label}" if heading else estimate.label
                 score = estimate.score
                 place = {"x": score.estimate, "low": score.low, "high": score.high}
-                marks.append({"mark": "dot", "label": label, **place, "text": estimate.text})
+                marks.append({"mark": "dot", "label": label, **place, "text": estimate.written()})
                 for draw in estimate.draws:
                     marks.append({"mark": "draw", "label": label, "x": draw})
                 if estimate.mark is not None:
@@ -196,9 +239,6 @@ class Forest:
 
     def _numbers(self) -> list[float]:
         return [number for estimate in self._estimates() for number in estimate.numbers()]
-
-    def _narrow(self, width: float) -> bool:
-        return width < 6
 
 
 def _height(groups: Mapping[str, Sequence[Estimate]]) -> float:
@@ -237,10 +277,12 @@ def _draw_reference(axes: Axes, reference: Reference) -> None:
     )
 
 
-def _draw_estimate(axes: Axes, y: int, estimate: Estimate, look: Look) -> None:
-    """Draws behind, then the interval, its estimate, chance, and the numbers at the right."""
+def _draw_estimate(
+    axes: Axes, y: float, estimate: Estimate, look: Look, half: float = 0.36
+) -> None:
+    """Draws behind, then the interval, its estimate, and chance."""
     score = estimate.score
-    heights = y + _spread(len(estimate.draws))
+    heights = y + half / 0.36 * _spread(len(estimate.draws))
     axes.scatter(estimate.draws, heights, s=12, color=look.colour, alpha=0.45, linewidths=0)
     axes.hlines(y, score.low, score.high, color=look.colour, linewidth=2)
     axes.plot(
@@ -253,9 +295,7 @@ def _draw_estimate(axes: Axes, y: int, estimate: Estimate, look: Look) -> None:
         markeredgewidth=0.8,
     )
     if estimate.mark is not None:
-        axes.vlines(estimate.mark, y - 0.36, y + 0.36, color=BLACK, linewidth=1.4)
-    text = _score_text(score) if estimate.text is None else estimate.text
-    _write(axes, 1.015, y, text, size=9, linespacing=1.25)
+        axes.vlines(estimate.mark, y - half, y + half, color=BLACK, linewidth=1.4)
 
 
 def _spread(draws: int) -> np.ndarray:
@@ -264,7 +304,7 @@ def _spread(draws: int) -> np.ndarray:
     return 0.44 * ((0.618 * np.arange(draws)) % 1 - 0.5)
 
 
-def _write(axes: Axes, x: float, y: int, text: str, **look: Any) -> None:
+def _write(axes: Axes, x: float, y: float, text: str, **look: Any) -> None:
     """Text beside line `y`, with `x` 0 at the left end of the axis and 1 at the right."""
     axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center", **look)
 

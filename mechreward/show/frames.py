@@ -63,7 +63,7 @@ def interval_of(
     line: Mapping[Any, Any],
     name: str,
     n: int,
-    times: float = 1,
+    times: float = 1.0,
     bounds: tuple[str, str] | None = None,
 ) -> Interval:
     """The interval of a table's line, whose bounds are called NAME_low and NAME_high.

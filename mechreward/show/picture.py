@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from mechreward.base.errors import one_of, require, whole
 from mechreward.base.files import write_atomic
 from mechreward.base.plain import visible
-from mechreward.show.style import darken, show_hidden, styled, to_svg
+from mechreward.show.style import darken, head, show_hidden, styled, to_svg
 
 INCH = 96  # pixels of the web
 WIDE, NARROW = 1280, 420  # pixels: a desk, a telephone
@@ -40,6 +40,7 @@ LOOK = (
 )
 
 
+@runtime_checkable
 class Panel(Protocol):
     """One pair of axes: what is on it, and how it is drawn.
 
@@ -160,7 +161,7 @@ class Picture:
         )
         with styled():
             for axes, panel in zip(several, self.panels, strict=True):
-                _draw(panel, axes, axes.get_window_extent().width / axes.figure.dpi)
+                _draw(panel, axes, float(axes.get_window_extent().width / axes.figure.dpi))
         return several[0].get_figure(root=True)
 
     def save(self, path: Path | str, *, width: int = WIDE) -> Path:
@@ -244,12 +245,14 @@ class Picture:
             figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # pyright: ignore
             title = _wrapped(self.title, inches)
             figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
-            grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
-            for number, row in enumerate(rows):
+            # Every row is laid out alone, so that long names narrow no other.
+            stripes = np.ravel(figure.subfigures(len(rows), 1, height_ratios=heights))
+            for stripe, row in zip(stripes, rows, strict=True):
+                places = 1 if row[0].wide else columns
+                grid = stripe.add_gridspec(1, places)
                 for place, panel in enumerate(row):
-                    where = grid[number, :] if panel.wide else grid[number, place]
-                    each = inches if panel.wide else inches / columns
-                    _draw(panel, figure.add_subplot(where), each)
+                    _draw(panel, stripe.add_subplot(grid[0, place]), inches / places)
+            show_hidden(figure)
             if self.is_dark:
                 darken(figure)
             # Laid out once: a second time would move axes by a hair, and change every file.
@@ -259,7 +262,7 @@ class Picture:
 
 
 def _draw(panel: Panel, axes: Axes, width: float) -> None:
-    axes.set_title(panel.title, loc="left", size=10.5, weight="bold", color="#222222")
+    head(axes, panel.title)
     panel.draw(axes, width)
 
 

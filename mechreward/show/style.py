@@ -224,6 +224,11 @@ def name_ticks(axis: Axis, names: Mapping[int, str] | Mapping[float, str], **loo
     axis.set_ticks(list(names), [visible(name, keep="\n") for name in names.values()], **look)
 
 
+def head(axes: Axes, title: str, pad: float = 6.0) -> None:
+    """Write a panel's title, so many points above its axes."""
+    axes.set_title(title, loc="left", size=10.5, weight="bold", color="#222222", pad=pad)
+
+
 def to_svg(figure: Figure) -> str:
     """The `<svg>` element alone, on white or the dark ground, fit for a page.
 
@@ -274,6 +279,9 @@ def darken(figure: Figure) -> None:
 def _turn(artist: Artist) -> None:
     if isinstance(artist, Text):
         artist.set_color(_turned(artist.get_color()))
+        ground = artist.get_bbox_patch()
+        if ground is not None:
+            _turn(ground)
     elif isinstance(artist, Line2D):
         markers = artist.get_markerfacecolor(), artist.get_markeredgecolor()
         artist.set_color(_turned(artist.get_color()))
