@@ -31,7 +31,7 @@ from IPython.display import SVG
 import mechreward as mr
 from mechreward.models.text import pieces
 from mechreward.probing.pruning import measures
-from mechreward.report.charts import ablation_bars, pruning_curve
+from mechreward.show.charts import ablation_bars, pruning_curve
 from mechreward.show.histogram import histogram
 from mechreward.show.tokens import colored_tokens
 

@@ -33,7 +33,7 @@ from IPython.display import SVG
 
 import mechreward as mr
 from mechreward.models.text import pieces
-from mechreward.report.charts import ablation_bars
+from mechreward.show.charts import ablation_bars
 from mechreward.show.histogram import histogram
 from mechreward.show.tokens import colored_tokens
 

@@ -28,7 +28,7 @@ from IPython.display import SVG
 
 import mechreward as mr
 from mechreward.experiments.rows import Results, Setting
-from mechreward.report.charts import search_curve
+from mechreward.show.charts import search_curve
 from mechreward.uses.search.readouts import of_neurons, of_probe
 
 model = mr.load("countdown-rl")

@@ -11,11 +11,11 @@ import pytest
 from mechreward import MechRewardError
 from mechreward import experiments as paper
 from mechreward.experiments.rows import Results, Row, rows_from
-from mechreward.report.charts import share_curve, steering_curve
 from mechreward.report.findings import rules
 from mechreward.report.findings.finding import with_detail, with_holm
 from mechreward.report.findings.rules import findings
 from mechreward.report.results_page import write_page
+from mechreward.show.charts import share_curve, steering_curve
 from mechreward.stats import Interval
 
 R10 = paper.shared("R10", "made-up", "rows", "3.mlp", 0)

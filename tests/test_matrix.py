@@ -9,7 +9,7 @@ import pytest
 
 from mechreward import MechRewardError
 from mechreward.experiments.rows import Row
-from mechreward.report.charts import traces
+from mechreward.show.charts import traces
 from mechreward.show.heatmap import matrix
 
 CELLS = {("a", "a"): 1.0, ("a", "b"): 0.254, ("b", "b"): float("nan"), ("b", "c"): 7.5}

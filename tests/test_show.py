@@ -18,11 +18,11 @@ import pytest
 
 from mechreward.base.errors import MechRewardError
 from mechreward.experiments.rows import Results, Row
-from mechreward.report.charts import ablation_bars, layers_heatmap, pruning_curve
 from mechreward.report.findings.value import RANKINGS
 from mechreward.report.formats import readable, scaled
 from mechreward.report.html import Section, report
 from mechreward.show import tokens
+from mechreward.show.charts import ablation_bars, layers_heatmap, pruning_curve
 from mechreward.show.histogram import histogram
 from mechreward.show.style import looks
 from mechreward.show.tokens import ColoredTokens, colored_tokens, token_strip

@@ -9,7 +9,9 @@ import numpy as np
 
 from mechreward.experiments.rows import Results, Row
 from mechreward.models.site import Site
-from mechreward.report.charts import (
+from mechreward.report.select import LEVEL, curve_rows, grid_rows, kind_of, of
+from mechreward.report.words import ARMS, NAMES, cite, of_share, words
+from mechreward.show.charts import (
     ablation_bars,
     layers_heatmap,
     pruning_curve,
@@ -18,8 +20,6 @@ from mechreward.report.charts import (
     steering_curve,
     traces,
 )
-from mechreward.report.select import LEVEL, curve_rows, grid_rows, kind_of, of
-from mechreward.report.words import ARMS, NAMES, cite, of_share, words
 from mechreward.show.forest import Estimate, forest
 from mechreward.show.heatmap import matrix
 from mechreward.show.style import Reference

@@ -11,12 +11,12 @@ from mechreward.experiments import Split
 from mechreward.experiments.plan import Plan, command
 from mechreward.experiments.rows import Results
 from mechreward.models.text import pieces
-from mechreward.report.charts import ablation_bars, layers_heatmap, pruning_curve
 from mechreward.report.findings.rules import findings
 from mechreward.report.formats import share, signed, two
 from mechreward.report.html import Section, report
 from mechreward.report.select import curve_rows, grid_rows, having, of
 from mechreward.report.words import NAMES
+from mechreward.show.charts import ablation_bars, layers_heatmap, pruning_curve
 from mechreward.show.histogram import histogram
 from mechreward.show.tokens import token_strip
 from mechreward.stats import can_see

@@ -1,0 +1,11 @@
+"""One `Picture` class, and a function a noun: `mr.show.calibration(conf)`, `mr.show.search(...)`.
+
+Every picture holds `.figure` (matplotlib), `.data` (a line a mark) and `.caption`, shows itself in
+notebooks, and is saved as svg, png, pdf, html or csv.
+"""
+
+from mechreward.show.choices import exits, search, siblings
+from mechreward.show.confident import calibration, risk
+from mechreward.show.picture import Picture
+
+__all__ = ["Picture", "calibration", "exits", "risk", "search", "siblings"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from mechreward.base.errors import require
 from mechreward.show.style import (
     BLACK,
     BLUE,
+    DASHED,
     GREY,
     NULLS,
     TESTED,
@@ -21,6 +23,7 @@ from mechreward.show.style import (
     Look,
     Reference,
     blank,
+    head,
     looks,
     name_ticks,
     order,
@@ -28,6 +31,7 @@ from mechreward.show.style import (
     to_svg,
 )
 
+MOST_LINES = 4  # that can be told apart in one panel
 Points = Float[np.ndarray, " point"] | Sequence[float | int]
 
 
@@ -47,6 +51,8 @@ class Line:
         Whose colour, dash and marker it has (`style.looks`); "value" by default.
     hollow
         White markers, for a second line of the same arm; False by default.
+    dense
+        So many points that none is marked; False by default.
     """
 
     label: str
@@ -56,6 +62,7 @@ class Line:
     high: Points
     arm: str = "value"
     hollow: bool = False
+    dense: bool = False
 
 
 def curve(
@@ -146,8 +153,155 @@ def _draw_line(axes: Axes, line: Line, look: Look) -> None:
         color=look.colour,
         linestyle=look.dash,
         linewidth=2.2 if tested else 1.3,
-        marker=look.marker,
+        marker="" if line.dense else look.marker,
         markersize=5 if tested else 4,
+        markerfacecolor="white" if line.hollow else look.colour,
+        label=line.label,
+    )
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A panel of at most four lines; more are drawn as small multiples.
+
+    Parameters
+    ----------
+    title
+        What stands above it.
+    lines
+        What is drawn; the first is named first.
+    xlabel, ylabel
+        What the axes are.
+    references
+        Level lines; none by default.
+    ticks
+        Place on the horizontal axis -> what is written there; None (the default): as matplotlib
+        does.
+    logarithmic, falling
+        Whether the horizontal axis is logarithmic, or runs from high to low; False by default.
+    span
+        Ends of the vertical axis; None (the default) for all that is drawn.
+    between
+        Ends of the horizontal axis; None (the default) for all that is drawn.
+    bars
+        Whether bounds are upright bars and not a band, for lines that cross; False by default.
+    diagonal
+        Name of a line from (0, 0) to (1, 1); "" (the default) for none.
+    wide
+        Whether it takes a whole row; False by default.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    xlabel: str
+    ylabel: str
+    references: Sequence[Reference] = ()
+    ticks: Mapping[float, str] | None = None
+    logarithmic: bool = False
+    falling: bool = False
+    span: tuple[float, float] | None = None
+    between: tuple[float, float] | None = None
+    bars: bool = False
+    diagonal: str = ""
+    wide: bool = False
+
+    def __post_init__(self) -> None:
+        require(bool(self.lines), f"{self.title}: no line was given: there is nothing to draw.")
+        require(
+            len(self.lines) <= MOST_LINES,
+            f"{self.title}: {len(self.lines)} lines cannot be told apart; {MOST_LINES} at most.",
+        )
+
+    def height(self, width: float) -> float:
+        """Inches: the axes, the names of the lines, the ticks."""
+        return 2.5 + 0.21 * self._rows(width)
+
+    def draw(self, axes: Axes, width: float) -> None:
+        """The lines, the first on top, and their names above."""
+        axes.grid(axis="y")
+        look = looks(line.arm for line in self.lines)
+        for reference in self.references:
+            _draw_reference(axes, reference)
+        if self.diagonal:
+            axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle=DASHED)
+            axes.lines[-1].set_label(self.diagonal)
+        for line in reversed(self.lines):
+            if self.bars:
+                _draw_bars(axes, line, look[line.arm])
+            else:
+                _draw_line(axes, line, look[line.arm])
+        self._draw_axes(axes)
+        handles, labels = axes.get_legend_handles_labels()
+        rows = self._rows(width)
+        head(axes, self.title, 6.0 + 15 * rows)
+        axes.legend(
+            handles[::-1],
+            labels[::-1],
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            borderaxespad=0.1,
+            ncols=self._columns(width),
+            columnspacing=1.2,
+            labelspacing=0.35,
+            handlelength=2.4,
+            fontsize=9,
+        )
+
+    def marks(self) -> list[dict[str, Any]]:
+        """Points of the lines, then the references."""
+        marks = []
+        for line in self.lines:
+            for x, y, low, high in zip(line.x, line.y, line.low, line.high, strict=True):
+                place = {"x": x, "y": y, "low": low, "high": high}
+                marks.append({"mark": "point", "label": line.label, **place})
+        for reference in self.references:
+            at = {"y": reference.at, "low": reference.low, "high": reference.high}
+            marks.append({"mark": "level line", "label": reference.label, **at})
+        if self.diagonal:
+            for end in (0.0, 1.0):
+                marks.append({"mark": "diagonal", "label": self.diagonal, "x": end, "y": end})
+        return marks
+
+    def _draw_axes(self, axes: Axes) -> None:
+        if self.logarithmic:
+            axes.set_xscale("log")
+        if self.falling:
+            axes.invert_xaxis()
+        if self.ticks is not None:
+            name_ticks(axes.xaxis, self.ticks)
+        if self.span is not None:
+            axes.set_ylim(self.span)
+        if self.between is not None:
+            axes.set_xlim(self.between)
+        axes.minorticks_off()
+        axes.set_xlabel(self.xlabel)
+        axes.set_ylabel(self.ylabel)
+
+    def _names(self) -> list[str]:
+        names = [line.label for line in self.lines]
+        names += [reference.label for reference in self.references]
+        return [name for name in [*names, self.diagonal] if name]
+
+    def _columns(self, width: float) -> int:
+        """Names beside each other: as many as there is room for the longest."""
+        longest = 0.5 + 0.077 * max(map(len, self._names()), default=1)
+        return max(1, min(3, int((width - 0.7) / longest)))
+
+    def _rows(self, width: float) -> int:
+        return -(-len(self._names()) // self._columns(width))
+
+
+def _draw_bars(axes: Axes, line: Line, look: Look) -> None:
+    """Points with upright bars, joined by a thin line."""
+    axes.vlines(line.x, line.low, line.high, color=look.colour, alpha=0.55, linewidth=1.4)
+    axes.plot(
+        line.x,
+        line.y,
+        color=look.colour,
+        linestyle=look.dash,
+        linewidth=1.6 if line.arm in TESTED else 1.1,
+        marker=look.marker,
+        markersize=6,
         markerfacecolor="white" if line.hollow else look.colour,
         label=line.label,
     )

@@ -1,13 +1,16 @@
-"""Histogram of V-hat or delta."""
+"""Histograms: V-hat or delta alone, or the scores of a few arms."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from mechreward.base.errors import require
-from mechreward.show.style import BLUE, VERMILLION, blank, styled, to_svg
+from mechreward.show.style import BLUE, TESTED, VERMILLION, blank, looks, styled, to_svg
 
 MOST_ROLLOUTS = 64  # the largest K whose multiples of 1/K are looked for
 
@@ -72,3 +75,60 @@ def _bins(values: np.ndarray) -> np.ndarray:
         return np.linspace(0, max(1.0, values.max()), 21)
     reach = np.abs(values).max()
     return np.linspace(-reach, reach, 42)
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """A panel of a few distributions over the same bins, as outlines.
+
+    Parameters
+    ----------
+    title
+        What stands above it.
+    columns
+        Label -> arm whose colour it has, and its numbers `[n]`.
+    edges
+        Of the bins, `[bins + 1]`.
+    xlabel, ylabel
+        What is counted: the numbers, and their owners.
+    wide
+        Whether it takes a whole row; False by default.
+    """
+
+    title: str
+    columns: Mapping[str, tuple[str, np.ndarray]]
+    edges: np.ndarray
+    xlabel: str
+    ylabel: str
+    wide: bool = False
+
+    def height(self, width: float) -> float:
+        """Inches, whatever the width."""
+        return 2.7
+
+    def draw(self, axes: Axes, width: float) -> None:
+        """Outlines, the first on top; the same colours as in the panels beside."""
+        look = looks(arm for arm, _ in self.columns.values())
+        axes.grid(axis="y")
+        for label, (arm, _) in reversed(self.columns.items()):
+            heights = self._counts()[label]
+            axes.stairs(heights, self.edges, color=look[arm].colour, linewidth=1.8, label=label)
+            if arm in TESTED:
+                axes.stairs(heights, self.edges, color=look[arm].colour, alpha=0.14, fill=True)
+        axes.set_xlabel(self.xlabel)
+        axes.set_ylabel(self.ylabel)
+
+    def marks(self) -> list[dict[str, Any]]:
+        """Every bar: its middle and its count."""
+        marks = []
+        middles = (self.edges[1:] + self.edges[:-1]) / 2
+        for label, counts in self._counts().items():
+            for middle, count in zip(middles, counts, strict=True):
+                marks.append({"mark": "bar", "label": label, "x": middle, "y": count})
+        return marks
+
+    def _counts(self) -> dict[str, np.ndarray]:
+        counts = {}
+        for label, (_, values) in self.columns.items():
+            counts[label] = np.histogram(values[np.isfinite(values)], self.edges)[0]
+        return counts

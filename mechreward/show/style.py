@@ -9,6 +9,7 @@ narrower fonts stand in. The ground is white, so that a picture reads on a dark 
 
 from __future__ import annotations
 
+import colorsys
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,10 +18,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.collections import Collection
+from matplotlib.colors import LinearSegmentedColormap, to_rgba, to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from mechreward.base.plain import visible
@@ -40,6 +45,7 @@ SIGNED = LinearSegmentedColormap.from_list(
 )
 
 DASHED = (0, (4, 3))  # chance
+DARKEST, LIGHTEST = 0.09, 0.96  # lightness of the dark ground, and of what was black
 
 
 class Look(NamedTuple):
@@ -218,17 +224,82 @@ def name_ticks(axis: Axis, names: Mapping[int, str] | Mapping[float, str], **loo
     axis.set_ticks(list(names), [visible(name, keep="\n") for name in names.values()], **look)
 
 
+def head(axes: Axes, title: str, pad: float = 6.0) -> None:
+    """Write a panel's title, so many points above its axes."""
+    axes.set_title(title, loc="left", size=10.5, weight="bold", color="#222222", pad=pad)
+
+
 def to_svg(figure: Figure) -> str:
-    """The `<svg>` element alone, on white, fit for a page.
+    """The `<svg>` element alone, on white or the dark ground, fit for a page.
 
     No prolog, no metadata, and no address but the namespaces. Hidden characters of every text are
     shown (`base.plain`); those of ticks by `name_ticks`, for an axis writes them anew.
     """
+    show_hidden(figure)
+    text = io.StringIO()
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(text, format="svg", facecolor=figure.get_facecolor(), metadata=no_metadata)
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def show_hidden(figure: Figure) -> None:
+    """Show hidden characters of every text (`base.plain`)."""
     for artist in figure.findobj(Text):
         if isinstance(artist, Text):
             artist.set_text(visible(artist.get_text(), keep="\n"))
-    text = io.StringIO()
-    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(text, format="svg", facecolor="white", metadata=no_metadata)
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]
+
+
+def darken(figure: Figure) -> None:
+    """Turn a figure that was drawn on white dark: light and dark change places, hues stay.
+
+    Every colour keeps its distance from the ground, so that a scale from white to blue becomes one
+    from the dark ground to a light blue, and what stood out stands out.
+    """
+    figure.draw_without_rendering()  # ticks are made when they are drawn
+    figure.set_facecolor(_turned(figure.get_facecolor()))
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_tick_params(
+                color=_turned(matplotlib.rcParams["xtick.color"]),
+                labelcolor=_turned(matplotlib.rcParams["ytick.color"]),
+                grid_color=_turned(matplotlib.rcParams["grid.color"]),
+            )
+    ticks = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                ticks |= {tick, tick.label1, tick.label2, tick.tick1line, tick.tick2line}
+                ticks.add(tick.gridline)
+    for artist in figure.findobj():
+        if artist not in ticks and artist is not figure.patch:
+            _turn(artist)
+
+
+def _turn(artist: Artist) -> None:
+    if isinstance(artist, Text):
+        artist.set_color(_turned(artist.get_color()))
+        ground = artist.get_bbox_patch()
+        if ground is not None:
+            _turn(ground)
+    elif isinstance(artist, Line2D):
+        markers = artist.get_markerfacecolor(), artist.get_markeredgecolor()
+        artist.set_color(_turned(artist.get_color()))
+        artist.set_markerfacecolor(_turned(markers[0]))
+        artist.set_markeredgecolor(_turned(markers[1]))
+    elif isinstance(artist, Patch):
+        ends = artist.get_facecolor(), artist.get_edgecolor()
+        artist.set_facecolor(_turned(ends[0]))
+        artist.set_edgecolor(_turned(ends[1]))
+    elif isinstance(artist, Collection):
+        faces, edges = artist.get_facecolor(), artist.get_edgecolor()
+        artist.set_facecolor([_turned(colour) for colour in to_rgba_array(faces)])
+        artist.set_edgecolor([_turned(colour) for colour in to_rgba_array(edges)])
+
+
+def _turned(colour: Any) -> tuple[float, float, float, float]:
+    """The colour with its lightness turned: white becomes the dark ground, black nearly white."""
+    red, green, blue, alpha = to_rgba(colour)
+    hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
+    turned = LIGHTEST - (LIGHTEST - DARKEST) * lightness
+    return (*colorsys.hls_to_rgb(hue, turned, saturation), alpha)

@@ -1,0 +1,152 @@
+"""Made-up nouns for pictures, with numbers as a real run has them; no model."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from rows import MODEL
+
+from mechreward.experiments.rows import Detail, Results, Row
+from mechreward.models.policy import Policy
+from mechreward.models.site import Site
+from mechreward.rollouts.trajectory import Rollouts, Trajectory
+from mechreward.tasks import Problem, Verdict
+from mechreward.uses.confidence import Confidence
+from mechreward.uses.confidence.fitted import Fitted
+from mechreward.uses.confidence.groups import Arm, Group
+from mechreward.uses.confidence.reader import Reader
+from mechreward.uses.early_exit import EarlyExit, Exit, Points
+from mechreward.uses.siblings import Siblings
+
+
+def confidence(problems: int = 60, each: int = 4, verified: bool = True) -> Confidence:
+    """Three stages; the value arm knows more than the baseline, and is too sure of itself."""
+    rng = np.random.default_rng(0)
+    groups = {}
+    for number, stage in enumerate(("prompt", "partial", "answer")):
+        problem = np.repeat(np.arange(problems), each)
+        truth = 1 / (1 + np.exp(-rng.normal(0.3, 1.5, problems)[problem]))
+        reward = (rng.random(len(truth)) < truth).astype(int)
+        arms = []
+        known = (("value", "value", 0.5), ("prompt_length", "surface", 1.6))
+        for name, role, noise in (*known, ("full_linear", "probe", 0.4 + 0.2 * number)):
+            logit = np.log(truth / (1 - truth)) + rng.normal(0, noise, len(truth))
+            sure = 1 / (1 + np.exp(-(1.5 if name == "value" else 0.7) * logit))
+            arms.append(Arm(name, role, 0, 8, np.nan, logit, sure, None))
+        groups[stage] = Group(
+            stage, np.arange(len(problem)), np.full(len(problem), number), problem, reward,
+            tuple(arms), "prompt_length", {},
+        )  # fmt: skip
+    fitted = Fitted(
+        Site(3, "resid_post"), "8 neurons", Reader((), {}), {}, "isotonic", (), (40, 20)
+    )
+    ids = tuple(f"p{number}" for number in range(problems))
+    return Confidence(groups, {"k answers": "one"}, ids, MODEL, "countdown", verified, 0, fitted)
+
+
+def siblings(states: int = 40, k: int = 4) -> Siblings:
+    rng = np.random.default_rng(1)
+    worth = rng.beta(1.2, 1.2, states * k)
+    n = np.full(states * k, 32)
+    scores = {}
+    for name, noise in (("value neurons", 0.25), ("dopamine neurons", 0.5), ("value probe", 0.2)):
+        scores[name] = worth + rng.normal(0, noise, states * k)
+    scores["logprob"] = rng.normal(size=states * k) + 0.3 * worth
+    return Siblings(
+        state=np.repeat(np.arange(states), k),
+        candidate=np.tile(np.arange(k), states),
+        first=rng.binomial(16, worth) / 16,
+        second=rng.binomial(16, worth) / 16,
+        n=n,
+        scores=scores,
+        texts=tuple(f"step {number}" for number in range(states * k)),
+        problem_ids=tuple(f"p{number}" for number in range(states)),
+        steps=(1,) * states,
+        k=k,
+        seed=0,
+        policy=Policy(),
+        model_id=MODEL,
+    )
+
+
+def row(experiment: str, arm: str, metric: str, numbers: Any, **detail: Any) -> Row:
+    """A row of one made-up setting; `numbers` are estimate, low and high."""
+    site = detail.pop("site", "3.resid_post")
+    estimate, low, high = (float(number) for number in numbers)
+    return Row(
+        experiment, "made-up", "countdown", site, arm, metric, estimate, low, high, 200, 0,
+        Detail(**detail),
+    )  # fmt: skip
+
+
+def search() -> Results:
+    """Four scorers; beams cost four times as much as an answer."""
+    rows = [
+        row("R11", "greedy", "accuracy", (0.42, 0.36, 0.48), algorithm="greedy", k=1, tokens=40.0)
+    ]
+    skill = {
+        "value neurons": 0.05,
+        "dopamine neurons": 0.04,
+        "matched neurons": 0.005,
+        "value probe": 0.06,
+        "logprob": 0.02,
+        "random": 0.0,
+        "oracle": 0.12,
+    }
+    for arm, gain in skill.items():
+        for power in range(4):
+            y = 0.40 + gain * power
+            detail = {"algorithm": "best_of_n", "k": 2**power, "tokens": 40.0 * 2**power}
+            rows.append(row("R11", arm, "accuracy", (y, y - 0.05, y + 0.05), **detail))
+        if arm != "oracle":
+            y = 0.40 + 2.4 * gain
+            detail = {"algorithm": "beam", "k": 4, "tokens": 170.0 + 100 * gain}
+            rows.append(row("R11", arm, "accuracy", (y, y - 0.05, y + 0.05), **detail))
+        if arm not in ("oracle", "random"):
+            for beyond in ("beam by random", "best_of_n by logprob", "majority"):
+                y = 2 * gain - 0.02 * (beyond == "majority")
+                detail = {"beyond": beyond, "p_holm": 0.5 - 4 * gain, "tokens": 170.0}
+                rows.append(row("R11", arm, "gain", (y, y - 0.04, y + 0.04), **detail))
+    for power in range(4):
+        y = 0.40 + 0.045 * power
+        detail = {"algorithm": "majority", "k": 2**power, "tokens": 40.0 * 2**power}
+        rows.append(row("R11", "majority", "accuracy", (y, y - 0.05, y + 0.05), **detail))
+    return Results({}, tuple(rows))
+
+
+def trajectory(
+    number: int, length: int, reward: int, steps: int = 4, prompt: int = 6
+) -> Trajectory:
+    ends = [prompt - 1 + (length * step) // steps for step in range(steps + 1)]
+    verdict = Verdict("correct" if reward else "incorrect")
+    return Trajectory(
+        f"p{number}", torch.arange(prompt + length) % 16, prompt, tuple(ends), verdict,
+        torch.zeros(length), True,
+    )  # fmt: skip
+
+
+def early_exit(rollouts: int = 80, signals: tuple[str, ...] = ("value", "logprob")) -> EarlyExit:
+    rng = np.random.default_rng(2)
+    runs, problems, where, tokens = [], [], [], []
+    columns: dict[str, list[float]] = {name: [] for name in (*signals, "random")}
+    for number in range(rollouts):
+        reward = int(rng.random() < 0.6)
+        length = int(rng.integers(20, 60))
+        runs.append(trajectory(number, length, reward))
+        problems.append(Problem(f"p{number}", f"{number} = ?", "", {}))
+        for point in range(1, 4):
+            where.append(number)
+            tokens.append(length * point // 4)
+            for place, name in enumerate(columns):
+                strength = 0.0 if name == "random" else (1.6 - 0.7 * place) * point / 2
+                columns[name].append(strength * (reward - 0.5) + rng.normal(0, 0.6))
+    points = Points(
+        np.array(where), np.array(tokens),
+        {name: np.array(column) for name, column in columns.items()},
+        ("",) * len(where), np.zeros(len(where), int), np.full(len(where), np.nan),
+    )  # fmt: skip
+    made = Rollouts(tuple(runs), tuple(problems), Policy(), MODEL)
+    return EarlyExit((Exit("value", -0.6),), made, points, marks=MappingProxyType({}))
