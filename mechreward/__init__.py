@@ -1,7 +1,7 @@
 """Find the sparse reward subsystem of a language model, and find out whether to believe it."""
 
 from mechreward import experiments as paper
-from mechreward import tasks, testbed
+from mechreward import show, tasks, testbed
 from mechreward.base.errors import MechRewardError
 from mechreward.causal.attach import attach
 from mechreward.causal.certificate import Certificate, certify
@@ -16,7 +16,7 @@ from mechreward.probing.neurons import NeuronSet, select
 from mechreward.probing.probe import DopamineProbe, ValueProbe
 from mechreward.rollouts.adaptive import AdaptiveK
 from mechreward.rollouts.sample import sample
-from mechreward.rollouts.trajectory import Rollouts, Trajectory
+from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
 from mechreward.studies.forecast import Forecast, forecast
 from mechreward.uses.confidence import Confidence, confidence
@@ -40,7 +40,6 @@ __all__ = [
     "Rollouts",
     "Search",
     "Site",
-    "Trajectory",
     "ValueProbe",
     "Values",
     "ablate",
@@ -61,6 +60,7 @@ __all__ = [
     "scale",
     "search",
     "select",
+    "show",
     "siblings",
     "steer",
     "tasks",
