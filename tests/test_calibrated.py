@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import rows as made
 
 import mechreward as mr
 from mechreward import confidence, stats
 from mechreward.experiments import shared
-from mechreward.experiments.confidence import confidence_at_start, confidence_rows
+from mechreward.experiments.confidence import confidence_rows
 from mechreward.experiments.rows import Results
-from mechreward.experiments.split import Split
-from mechreward.probing.activations import Recording
 from mechreward.report.figures import pictures
 from mechreward.report.findings.rules import findings
 from mechreward.report.tables import numbers
+from mechreward.uses.confidence.deal import enough
 
 SITE = "1.resid_post"
 QUICK = {"shape": "linear", "progress": False}
@@ -154,11 +152,9 @@ def test_rows_are_spoken_of_drawn_and_tabulated(conf, found):
     assert [line[2] for line in second.lines].count("the best baseline") == len(conf.groups)
 
 
-def test_an_experiment_without_both_outcomes_has_no_rows(value: Answers):
+def test_answers_to_all_but_one_problem_of_one_outcome_are_too_few(value: Answers):
     right = [i for i, run in enumerate(value.test) if run.reward][:5]
     wrong = [i for i, run in enumerate(value.test) if not run.reward][:1]
     few = value.test.subset(sorted([*right, *wrong]))
-    neurons = value.made.truth.value_neurons[SITE]
-    about = shared("R7", "planted-value", "planted", SITE, 0)
-    train = Split(value.fit, made.two(), Recording({}), Recording({}), np.zeros((1, 1)))
-    assert confidence_at_start(value.made.model, neurons, train, few, about) == []
+    assert not enough(few)
+    assert enough(value.test)

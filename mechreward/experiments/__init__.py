@@ -13,7 +13,7 @@ The paper does not number its experiments; R1 to R14 are ours, and aliases of th
 `repair` | `ablation_beside.py` |
 | R5 | the probe's target matters | `targets` | `targets.py` |
 | R6 | they are not next-token neurons | `next_token_overlap` | `next_token.py` |
-| R7 | confidence | `confidence_at_start` | `confidence.py` |
+| R7 | confidence | `confidence_rows` | `confidence.py` |
 | R8 | dopamine neurons | `td_error` | `td_error.py` |
 | R9 | a single neuron that follows surprise | `single_neuron` | `single_neuron.py` |
 | R10 | value neurons feed dopamine neurons | `dependence` | `dependence.py` |
@@ -36,7 +36,7 @@ from mechreward.experiments.ablation_beside import elsewhere, other_rankings, re
 from mechreward.experiments.ablation_by_layer import ablation_by_layer
 from mechreward.experiments.certificate import claim_rows
 from mechreward.experiments.choice import find
-from mechreward.experiments.confidence import confidence_at_start
+from mechreward.experiments.confidence import confidence_rows
 from mechreward.experiments.dependence import dependence, zeroed_below
 from mechreward.experiments.doses import by_share, same_damage, share_dose
 from mechreward.experiments.early_exit import early_exits
@@ -60,7 +60,7 @@ R3 = layers
 R4 = ablation
 R5 = targets
 R6 = next_token_overlap
-R7 = confidence_at_start
+R7 = confidence_rows
 R8 = td_error
 R9 = single_neuron
 R10 = dependence
@@ -95,7 +95,7 @@ __all__ = [
     "by_share",
     "choose",
     "claim_rows",
-    "confidence_at_start",
+    "confidence_rows",
     "dependence",
     "describe",
     "early_exits",

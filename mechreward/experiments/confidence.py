@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mechreward.experiments.rows import Detail, Row, Setting, row_of
-from mechreward.experiments.split import Split
-from mechreward.probing.neurons import NeuronSet
-from mechreward.rollouts.trajectory import Rollouts
 from mechreward.stats import Interval
-from mechreward.uses.confidence import Confidence, confidence
-from mechreward.uses.confidence.deal import enough
+from mechreward.uses.confidence import Confidence
 from mechreward.uses.confidence.read_outs import SET, VALUE
 
 # Stage of an answer: how metrics of it end, and what is known then.
@@ -26,46 +20,24 @@ BOUNDED = ("auroc", "increment", "added")  # a row each; what stands beside them
 BESIDE = ("brier", "ece", "perfect_ece", "aurc", "excess_aurc", "prr")
 
 
-def confidence_at_start(
-    model: Any,
-    neurons: NeuronSet,
-    train: Split,
-    runs: Rollouts,
-    setting: Setting,
-    draws: int = 19,
-    progress: bool | str = False,
-) -> list[Row]:
-    """R7: the read-out of a value set at s_0, and at every later state, beside what sees as much.
-
-    Probe and baselines are fitted to the training split, to its V-hat; probabilities and the best
-    baseline of every stage come from a third of the problems of `runs`, all numbers from the rest.
-
-    Args:
-        neurons: the value set.
-        draws: matched sets, and random ones (default 19).
-        progress: whether bars are shown, or their title (default False).
-
-    There are no rows where all answers but those to one problem have the same outcome: nothing
-    could be calibrated, and then measured.
-    """
-    if not enough(runs):
-        return []
-    conf = confidence(
-        model,
-        runs,
-        neurons,
-        fit=train.runs,
-        values=train.values,
-        draws=draws,
-        seed=setting["seed"],
-        progress=progress,
-    )
-    return confidence_rows(conf, setting)
-
-
 def confidence_rows(conf: Confidence, setting: Setting) -> list[Row]:
-    """A confidence as rows: `auroc_s0` and the like of every arm at every stage, what it has beyond
-    the best surface baseline (`increment_s0`), and what it adds to that (`added_s0`)."""
+    """R7: the read-out of a value set before the first token, and at every later state, beside what
+    sees as much.
+
+    Parameters
+    ----------
+    conf : Confidence
+        Of rollouts that were verified (`mr.confidence`).
+    setting : Setting
+        What the rows have in common.
+
+    Returns
+    -------
+    list of Row
+        `auroc_s0` and the like of every arm at every stage, with its calibration in the detail;
+        what it has beyond the best surface baseline (`increment_s0`), and what it adds to that
+        (`added_s0`).
+    """
     rows = []
     for stage, group in conf.groups.items():
         ending, known = STAGES[stage]

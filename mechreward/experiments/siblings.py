@@ -9,7 +9,7 @@ import numpy as np
 from mechreward import stats
 from mechreward.experiments.rows import Detail, Row, Setting, rows_of
 from mechreward.stats import Interval
-from mechreward.uses.siblings import Siblings
+from mechreward.uses.siblings import CHANCE, HALF, Siblings
 
 STATES = 40  # that sibling steps are drawn at (our choice)
 MEASURES = ("rate", "clear", "gain")
@@ -34,13 +34,12 @@ def sibling_rows(made: Siblings, setting: Setting) -> list[Row]:
         of sign flips of states, and that after Holm over the scorers. None where no two siblings
         differ.
     """
-    table = made.rates()
-    table = table[table["scorer"] != "chance"]
-    if not table["pairs"].sum():
+    lines = [line for line in made.rates().to_dict("records") if line["scorer"] != CHANCE]
+    if not any(line["pairs"] for line in lines):
         return []
     rows = []
-    corrected = _over_scorers(table.to_dict("records"))
-    for line in table.to_dict("records"):
+    corrected = _over_scorers(lines)
+    for line in lines:
         shared = Detail(states=line["states"], pairs=line["pairs"], draws=made.k)
         for measure in MEASURES:
             detail = shared.copy()
@@ -58,6 +57,6 @@ def sibling_rows(made: Siblings, setting: Setting) -> list[Row]:
 
 def _over_scorers(lines: Sequence[Mapping]) -> dict[str, float]:
     """p after Holm over the scorers; the other half of the continuations is none."""
-    scorers = [line for line in lines if line["scorer"] != "other half"]
+    scorers = [line for line in lines if line["scorer"] != HALF]
     p = stats.holm(np.array([line["p"] for line in scorers]))
     return {line["scorer"]: float(each) for line, each in zip(scorers, p, strict=True)}

@@ -30,6 +30,7 @@ from mechreward.probing.activations import record
 from mechreward.probing.neurons import select
 from mechreward.probing.probe import ValueProbe
 from mechreward.studies.folder import RESULTS, Folder, rows_file
+from mechreward.studies.pictured import draw
 from mechreward.studies.provenance import provenance
 from mechreward.studies.sets import chosen
 from mechreward.studies.stages import EXPERIMENTS, R2, R3, R7, R8, ablation, data, probes
@@ -186,7 +187,9 @@ def _fill(
         say(f"{experiment_name(name)} on {plan.model}, {plan.task}")
         rows += EXPERIMENTS[name](study)
     manifest = study.manifest(chosen(study), alone)
-    _save(Results(manifest, tuple(rows)), study.folder)
+    results = Results(manifest, tuple(rows))
+    _save(results, study.folder)
+    draw(study, results)
 
 
 def _save(results: Results, folder: Folder) -> None:

@@ -30,7 +30,7 @@ from mechreward.studies.sets import (
     tokens_of,
     value_set,
 )
-from mechreward.studies.stages_uses import R11, early_exit
+from mechreward.studies.stages_uses import R7, R11, early_exit
 from mechreward.studies.study import Study
 from mechreward.tasks import GAMES
 from mechreward.tasks.base import SPLITS
@@ -190,28 +190,6 @@ def R6(study: Study) -> list[Row]:
         return experiments.next_token_overlap(train, every, train.runs, setting)
 
     return _over_kinds(study, "R6", make)
-
-
-def R7(study: Study) -> list[Row]:
-    """Confidence, on problems of its own."""
-
-    def make() -> list[Row]:
-        neurons = value_set(study, "resid_post")
-        plan = study.plan
-        problems = plan.problems(study.task, "confidence")
-        title = "confidence: rollouts"
-        runs = sample(study.model, problems, seed=plan.seed, policy=plan.policy, progress=title)
-        return experiments.confidence_at_start(
-            study.model,
-            neurons,
-            study.splits["train"],
-            runs,
-            setting_of(study, "R7", neurons.site),
-            plan.draws,
-            "confidence",
-        )
-
-    return study.rows("R7", make)
 
 
 def R8(study: Study) -> list[Row]:

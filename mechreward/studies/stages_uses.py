@@ -1,4 +1,4 @@
-"""What the neurons are good for, on a study: guided search and early exit."""
+"""What the neurons are good for, on a study: confidence, guided search and early exit."""
 
 from __future__ import annotations
 
@@ -12,11 +12,46 @@ from mechreward.experiments.rows import Row
 from mechreward.experiments.siblings import STATES
 from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.probe import DopamineProbe, directions
+from mechreward.rollouts.sample import sample
+from mechreward.studies.pictured import CONFIDENCE, SIBLINGS
 from mechreward.studies.sets import dopamine_set, fitted, setting_of, tokens_of, value_set
 from mechreward.studies.study import Study
+from mechreward.uses.confidence import Confidence, confidence
+from mechreward.uses.confidence.deal import enough
 from mechreward.uses.search.readouts import of_neurons, of_probe
 from mechreward.uses.search.scorers import Length, Scorer, SelfCertainty
-from mechreward.uses.siblings import siblings
+from mechreward.uses.siblings import Siblings, siblings
+
+
+def R7(study: Study) -> list[Row]:
+    """Confidence, on problems of its own."""
+
+    def make() -> list[Row]:
+        neurons = value_set(study, "resid_post")
+        plan = study.plan
+        problems = plan.problems(study.task, "confidence")
+        title = "confidence: rollouts"
+        runs = sample(study.model, problems, seed=plan.seed, policy=plan.policy, progress=title)
+        if not enough(runs):
+            return []
+        train = study.splits["train"]
+        conf = study.kept(
+            CONFIDENCE,
+            Confidence,
+            lambda: confidence(
+                study.model,
+                runs,
+                neurons,
+                fit=train.runs,
+                values=train.values,
+                draws=plan.draws,
+                seed=plan.seed,
+                progress="confidence",
+            ),
+        )
+        return experiments.confidence_rows(conf, setting_of(study, "R7", neurons.site))
+
+    return study.rows("R7", make)
 
 
 def R11(study: Study) -> list[Row]:
@@ -42,15 +77,19 @@ def R11(study: Study) -> list[Row]:
         scorers += [SelfCertainty(), Length()]
         problems = plan.problems(study.task, "searched")
         setting = setting_of(study, "R11", value.site)
-        steps = siblings(
-            study.model,
-            problems,
-            scorers,
-            states=min(STATES, len(problems)),
-            continuations=plan.k,
-            seed=plan.seed,
-            policy=plan.policy,
-            progress="siblings",
+        steps = study.kept(
+            SIBLINGS,
+            Siblings,
+            lambda: siblings(
+                study.model,
+                problems,
+                scorers,
+                states=min(STATES, len(problems)),
+                continuations=plan.k,
+                seed=plan.seed,
+                policy=plan.policy,
+                progress="siblings",
+            ),
         )
         searched = experiments.guided_search(
             study.model, problems, scorers, setting, policy=plan.policy, progress="search"

@@ -35,6 +35,7 @@ WRITTEN = (
     "certificate-*.json",
     RESULTS,
     "figure-*.svg",
+    "figure-*.csv",
     "report.html",
 )
 
