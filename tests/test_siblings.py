@@ -299,7 +299,7 @@ def test_rows_table_and_findings(drawn):
     (picture,) = pictures(results)
     assert picture[1] == "R11-siblings" and "certainty" in picture[2]
     found = [finding for finding in rule(results) if finding.holds]
-    assert [finding.sentence.split()[0] for finding in found] == ["Exact"]
+    assert [finding.sentence.split()[2] for finding in found] == ["exact"]
 
 
 def test_p_of_a_rate_by_hand():

@@ -34,7 +34,7 @@ def sibling_steps(results: Results) -> list[Finding]:
             continue
         p = row.detail["p_holm"]
         holds = p < LEVEL and row.estimate > 0.5
-        verb = "knows" if holds else "is not shown to know"
+        verb = "finds" if holds else "is not shown to find"
         (half,) = results.where(
             experiment="R11",
             metric="sibling_rate",
@@ -43,7 +43,7 @@ def sibling_steps(results: Results) -> list[Finding]:
             task=row.task,
         )
         sentence = (
-            f"{words(row.arm).capitalize()} {verb} the better of two sibling steps: right in "
+            f"Choosing by {words(row.arm)} {verb} the better of two sibling steps: right in "
             f"{row.interval} of the pairs, p={p:.2g} after Holm; V-hat of other continuations is "
             f"in {half.estimate:.2f} (R11)."
         )
