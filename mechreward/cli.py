@@ -140,8 +140,9 @@ def demo(
     results = run_demo(study)
     with study.folder.bound("results.json"):
         page = write(study.out, study.plan, study.model, results, study.splits["test"])
-    manifest = Results.load(out / "results.json").manifest
-    _tell(manifest["found"], manifest["not_found"])
+    told = Results.load(out / "results.json")
+    _tell(told.manifest["found"], told.manifest["not_found"])
+    _answer(told)
     _say(f"report: {page}")
 
 
@@ -186,7 +187,9 @@ def paper(
     results = reproduce(names, out, homes, plan, say=_say)
     for name, where in homes:
         _say(f"{name} on {where}")
-        _tell(*findings(Results({}, tuple(results.where(model=name, task=where)))))
+        of_home = Results({}, tuple(results.where(model=name, task=where)))
+        _tell(*findings(of_home))
+        _answer(of_home)
     _say(f"results: {out / 'results.json'}")
     if docs:
         again = f"{results.manifest['command']} --docs {docs}"
@@ -445,6 +448,14 @@ def _tell(found: list[str], missed: list[str]) -> None:
         _say(f"  found: {sentence}")
     for sentence in missed:
         _say(f"  not found: {sentence}")
+
+
+def _answer(results: Any) -> None:
+    """The five answers, as far as they were asked for."""
+    from mechreward.report.five import table
+
+    for line in table(results):
+        _say(line)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ def ablated(results: Results) -> list[Finding]:
         changes = results.where(experiment="R4", arm="value", metric="change", site=row.site)
         change = with_detail(changes, op=detail["op"])[0]
 
-        holds = p < LEVEL and rank == 1 and draws >= RANKED and detail["matched"]
+        holds = costs_more(row, p)
 
         match = ""
         if not detail["matched"]:
@@ -33,8 +33,15 @@ def ablated(results: Results) -> list[Finding]:
             f"(p={detail['p_rank']:.2g}, not corrected for {len(rows)} ablations){few(draws)}"
             f"{match}{_not_about_value(results, row)} ({cite(results, 'R4', kind_of(row))})."
         )
-        findings.append(Finding(bool(holds), sentence))
+        findings.append(Finding(holds, sentence))
     return findings
+
+
+def costs_more(row: Row, p: float) -> bool:
+    """Whether an ablation changes accuracy, p after Holm, and lies below every matched draw."""
+    detail = row.detail
+    is_first = detail["rank"] == 1 and detail["draws"] >= RANKED
+    return bool(p < LEVEL and is_first and detail["matched"])
 
 
 def _not_about_value(results: Results, ablation: Row) -> str:
