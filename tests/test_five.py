@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from mechreward.experiments.rows import Results, Row
 from mechreward.report.archive import Archive
 from mechreward.report.findings.rules import findings
 from mechreward.report.five import QUESTIONS, five, table
+from mechreward.report.html import report
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("resid_post", "mlp")
@@ -63,9 +65,11 @@ def test_what_random_weights_show_as_well_is_not_read():
     ],
 )
 def test_sparsity_is_what_the_evidence_reads(reading, expected):
-    assert verdict("sparse", row("R2", "value", "sparsity", (0.5, 0.2, 0.8), reading=reading)) == (
-        expected
-    )
+    sparsity = row("R2", "value", "sparsity", (0.2, 0.0, 0.4), reading=reading)
+    assert verdict("sparse", sparsity) == expected
+    if expected == "no":
+        wide = row("R2", "value", "sparsity", (0.5, 0.2, 0.8), reading=reading)
+        assert verdict("sparse", wide) == "cannot tell"
 
 
 def ablation(p: float, rank: int, low: float, matched: bool = True) -> list[Row]:
@@ -137,3 +141,18 @@ def test_answers_agree_with_the_sentences(kind):
             assert len(told) == 1
             if answers[key].verdict == "yes":
                 assert told[0] in found
+
+
+def test_the_top_of_the_report(tmp_path):
+    """Verdict, number and null of every kind of neuron; the stroke is labelled."""
+    rows = (read(0.3, 0.1, 0.5), *ablation(0.9, 9, -0.04))
+    page = report(Results({"title": "<script>"}, rows), [], tmp_path / "report.html").read_text()
+    assert page.count('<svg class="stroke"') == 2
+    assert 'aria-label="0.30, null 0.00 to 0.00"' in page
+    assert "0.30 [0.10, 0.50]; null 0.00" in page and "null -0.10 to -0.05" in page
+    assert "Is it sparse?" not in page and "<script>" not in page
+    parsed = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
+    line = next(part for part in parsed if part.get("class") == "bounds")
+    dot = next(part for part in parsed if part.get("class") == "dot")
+    left, right, middle = (float(line.get("x1")), float(line.get("x2")), float(dot.get("cx")))
+    assert middle == pytest.approx((left + right) / 2, abs=0.1), "0.3 is half way from 0.1 to 0.5"

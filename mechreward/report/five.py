@@ -32,6 +32,7 @@ QUESTIONS = {
 SPEARMAN = 0.1
 POINTS = 0.05  # of accuracy
 AUROC = 0.02
+SHARE = 0.5  # of what all neurons read beyond random ones, held by the few
 NOT_ASKED = "was not measured"
 SHORT = {"resid_post": "residual", "mlp": "MLP"}
 LINE = "{:<24}{:<9}{:<12}{:<21}{}"  # 80 letters at most
@@ -82,8 +83,8 @@ def five(results: Results, kind: str) -> dict[str, Answer]:
     - `read` (R1): Spearman of the paper's net on all neurons with V-hat. Yes where its interval
       lies above 0, and above the same net on a model of random weights where that was run.
     - `sparse` (R2): what the few best have beyond the average of as many random ones, and beyond
-      the best of other bases. Yes where the evidence reads "sparse", no where it reads "redundant"
-      or "distributed".
+      the best of other bases, as a share of what all have. Yes where the evidence reads "sparse",
+      no where it reads "redundant" or "distributed" and the interval ends before one half.
     - `cause` (R4): change of accuracy where the set is zeroed. Yes as in the finding `ablated`, by
       any operation; no where the interval of every operation ends before a loss of 5 points.
     - `td` (R8): Spearman of the dopamine read-out with delta over all steps. Yes where its interval
@@ -152,9 +153,13 @@ def _sparse(results: Results, kind: str) -> Answer:
     if row is None:
         return _nothing()
     reading = row.detail["reading"]
-    verdicts: dict[str, Verdict] = {"sparse": "yes", "redundant": "no", "distributed": "no"}
+    verdict: Verdict = "cannot tell"
+    if reading == "sparse":
+        verdict = "yes"
+    elif reading in ("redundant", "distributed") and row.high < SHARE:
+        verdict = "no"
     return Answer(
-        verdicts.get(reading, "cannot tell"),
+        verdict,
         f"beyond redundancy: {WORDS[reading]}",
         row.interval,
         (0.0, 0.0),

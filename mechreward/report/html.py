@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from mechreward.experiments.rows import Results, Row
 from mechreward.report import layout
+from mechreward.report.bullets import asked
 from mechreward.report.formats import NONE, readable, scaled
 from mechreward.report.inert import inlined, require_inert
 from mechreward.report.layout import Table
@@ -86,8 +87,9 @@ class Part:
 def report(results: Results, sections: Sequence[Section], path: Path | str) -> Path:
     """Write the page to `path`, whole or not at all, and return it.
 
-    `results.manifest` may hold `title`, and `found` and `not_found`, lists of sentences for the box
-    at the top: a null result stands there as a null result. The rest of the manifest becomes the
+    At the top stand the five answers, as far as they were measured. `results.manifest` may hold
+    `title`, and `found` and `not_found`, lists of sentences below them: a null result stands there
+    as a null result. The rest of the manifest becomes the
     table at the end. Every text is escaped. Rows with `detail["draw"]` are folded below their
     table. NaN prints as "–".
 
@@ -100,6 +102,7 @@ def report(results: Results, sections: Sequence[Section], path: Path | str) -> P
         path,
         "report.html.j2",
         title=str(manifest.get("title", "mechreward report")),
+        questions=asked(results),
         found=_sentences(manifest.get("found")) or ["No claim met its test."],
         not_found=_sentences(manifest.get("not_found")) or ["No null result was recorded."],
         parts=[_part(section, number) for number, section in enumerate(sections)],
