@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rows import MODEL
+from rows import MODEL, neurons
 
+from mechreward.causal.certificate import Certificate
+from mechreward.causal.verdict import Claim
 from mechreward.experiments.rows import Detail, Results, Row
 from mechreward.models.policy import Policy
 from mechreward.models.site import Site
@@ -150,3 +152,46 @@ def early_exit(rollouts: int = 80, signals: tuple[str, ...] = ("value", "logprob
     )  # fmt: skip
     made = Rollouts(tuple(runs), tuple(problems), Policy(), MODEL)
     return EarlyExit((Exit("value", -0.6),), made, points, marks=MappingProxyType({}))
+
+
+def certificate() -> Certificate:
+    """Six claims with every verdict."""
+    numbers: dict[str, tuple[str, dict[str, Any], str]] = {
+        "decodable": (
+            "pass", {"spearman": 0.50, "spearman_low": 0.39, "spearman_high": 0.59},
+            "Spearman with V-hat 0.56 on held-out problems; step, position and prompt length alone "
+            "read 0.52, and beyond them the set reads 0.50 [0.39, 0.59], p=0.0005 by signs of "
+            "problems.",
+        ),
+        "sparse": (
+            "inconclusive", {"sparsity": 0.44, "sparsity_low": -0.01, "sparsity_high": 0.89},
+            "13 neurons read 0.38, as many random ones 0.20, the best of other bases 0.34, all "
+            "0.59; the set closes 0.44 [-0.01, 0.89] of the gap, and .5 is not settled: run "
+            "test=320.",
+        ),
+        "causal": (
+            "fail",
+            {
+                "contrast": 0.01, "contrast_low": -0.02, "contrast_high": 0.05,
+                "largest_matched": {"reward": 0.03},
+            },
+            "accuracy 0.58 steered up, 0.57 down; a difference of 0.1 is excluded.",
+        ),
+        "specific": (
+            "inconclusive", {"net": 0.015, "net_low": -0.015, "net_high": 0.045},
+            "settle causal first.",
+        ),
+        "sufficient": (
+            "inconclusive",
+            {
+                "share": 0.35, "share_low": 0.1, "share_high": 0.62, "whole": 0.4,
+                "matched": [0.02, 0.06, 0.1],
+            },
+            "share 0.35 [0.10, 0.62], and .5 is not settled: run pairs=240.",
+        ),
+        "stable": ("not run", {}, "This certificate is older than the claim: certify again."),
+    }  # fmt: skip
+    claims = []
+    for name, (verdict, figures, reason) in numbers.items():
+        claims.append(Claim(name, verdict, reason, figures))
+    return Certificate(tuple(claims), neurons(3, 8, 11), "countdown", {"test": 80, "n": 200})

@@ -4,8 +4,24 @@ Every picture holds `.figure` (matplotlib), `.data` (a line a mark) and `.captio
 notebooks, and is saved as svg, png, pdf, html or csv.
 """
 
+from mechreward.show.cards import certificate
+from mechreward.show.causes import ablation, dose
 from mechreward.show.choices import exits, search, siblings
 from mechreward.show.confident import calibration, risk
 from mechreward.show.picture import Picture
+from mechreward.show.sparse import layers, overlap, pruning
 
-__all__ = ["Picture", "calibration", "exits", "risk", "search", "siblings"]
+__all__ = [
+    "Picture",
+    "ablation",
+    "calibration",
+    "certificate",
+    "dose",
+    "exits",
+    "layers",
+    "overlap",
+    "pruning",
+    "risk",
+    "search",
+    "siblings",
+]

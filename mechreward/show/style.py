@@ -302,4 +302,7 @@ def _turned(colour: Any) -> tuple[float, float, float, float]:
     red, green, blue, alpha = to_rgba(colour)
     hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
     turned = LIGHTEST - (LIGHTEST - DARKEST) * lightness
+    # As colourful as before: what is nearly white is nearly grey, whatever its saturation.
+    chroma = saturation * (1 - abs(2 * lightness - 1))
+    saturation = min(1.0, chroma / (1 - abs(2 * turned - 1)))
     return (*colorsys.hls_to_rgb(hue, turned, saturation), alpha)
