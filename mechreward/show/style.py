@@ -12,6 +12,7 @@ from __future__ import annotations
 import colorsys
 import io
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,7 +198,9 @@ def percent(number: float) -> str:
 def styled() -> Iterator[None]:
     """Matplotlib's defaults with our style, whatever the user has set; their settings come back at
     the end."""
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # Text is as it was written; letters that DejaVu lacks are the viewer's.
+        warnings.filterwarnings("ignore", "Glyph ", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
