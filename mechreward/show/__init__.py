@@ -9,6 +9,7 @@ from mechreward.show.cards import certificate
 from mechreward.show.causes import ablation, dose
 from mechreward.show.choices import exits, search, siblings
 from mechreward.show.confident import calibration, risk
+from mechreward.show.page import neuron
 from mechreward.show.picture import Picture
 from mechreward.show.sparse import layers, overlap, pruning
 from mechreward.show.sweeps import patching
@@ -21,6 +22,7 @@ __all__ = [
     "dose",
     "exits",
     "layers",
+    "neuron",
     "overlap",
     "patching",
     "pruning",

@@ -55,7 +55,7 @@ def strip(
     MechRewardError
         No such answer, values of other rollouts, or a read-out that is neither.
     """
-    _check(runs, vals)
+    check_values(runs, vals)
     index = whole("index", index, 0)
     require(index < len(runs), f"index: answers 0 to {len(runs) - 1} are there; got {index}.")
     return _picture(runs, vals, [index], read, model, "named by hand")
@@ -96,7 +96,7 @@ def strips(
     MechRewardError
         As `strip`, or a count below 1.
     """
-    _check(runs, vals)
+    check_values(runs, vals)
     count = whole("count", count, 1)
     first = _one_a_problem(runs, seed)[:count]
     how = f"drawn blind among {len(runs)}, one a problem, by seed {seed}"
@@ -114,7 +114,8 @@ def _one_a_problem(runs: Rollouts, seed: int) -> list[int]:
     return kept
 
 
-def _check(runs: Rollouts, vals: Values) -> None:
+def check_values(runs: Rollouts, vals: Values) -> None:
+    """Raise MechRewardError for values of other rollouts."""
     of_kind("runs", runs, Rollouts, "what mr.sample(...) gives")
     of_kind("vals", vals, Values, "what mr.estimate(...) gives")
     states = np.bincount(vals.trajectory, minlength=len(runs)).tolist()
@@ -235,4 +236,4 @@ def signed(number: float) -> str:
     return f"{number + 0.0:+.2f}".replace("-", "−")
 
 
-__all__ = ["signed", "strip", "strips"]
+__all__ = ["check_values", "signed", "strip", "strips"]

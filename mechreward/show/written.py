@@ -30,7 +30,7 @@ from mechreward.show.tokens import tint
 LETTER = 0.0805  # inches that a letter takes
 LINE = 0.215  # inches from line to line
 BADGE = 7  # letters of a badge
-MONO = ("DejaVu Sans Mono", "Menlo", "Consolas", "monospace")
+MONO = ("DejaVu Sans Mono", "monospace")
 
 
 @dataclass(frozen=True)
