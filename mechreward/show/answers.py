@@ -230,10 +230,11 @@ def _recorded(
 
 
 def signed(number: float) -> str:
-    """Two decimals with their sign; "–" where there is no number."""
+    """Two decimals with their sign, none for 0; "–" where there is no number."""
     if not math.isfinite(number):
         return "–"
-    return f"{number + 0.0:+.2f}".replace("-", "−")
+    text = f"{number:+.2f}".replace("-", "−")
+    return text[1:] if text[1:] == "0.00" else text
 
 
 __all__ = ["check_values", "signed", "strip", "strips"]

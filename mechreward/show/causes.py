@@ -95,7 +95,7 @@ def _change(rows: pd.DataFrame, arm: str, start: float) -> Estimate:
     whole = mine[~is_draw]
     paired = rows[(rows["arm"] == arm) & (rows["metric"] == "change")]
     if len(paired):
-        line = paired.iloc[0]
+        line = paired.iloc[0].to_dict()
         score = interval_of(line, "estimate", int(line["n"]), 100.0, BOUNDS)
     else:
         mean = float(whole["estimate"].iloc[0]) - start if len(whole) else np.mean(draws) / 100

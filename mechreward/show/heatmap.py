@@ -162,7 +162,7 @@ class Matrix:
                 tint = SIGNED((depth + 1) / 2)
                 _draw_box(axes, x, y, facecolor=tint, edgecolor="#e4e4e4", linewidth=0.8)
                 if place in self.hatched:
-                    _draw_box(axes, x, y, fill=False, edgecolor="#8a8a8a", hatch="///", linewidth=0)
+                    _draw_box(axes, x, y, fill=False, edgecolor="#b5b5b5", hatch="///", linewidth=0)
                 text = decimals(self.cells[place]) if self.numbered and has_room else ""
                 _draw_text(axes, x, y, text, self.notes.get(place, ""), depth, 9.0)
                 if place in self.ring:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import colorsys
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -228,8 +229,10 @@ def name_ticks(axis: Axis, names: Mapping[int, str] | Mapping[float, str], **loo
 
 
 def head(axes: Axes, title: str, pad: float = 6.0) -> None:
-    """Write a panel's title, so many points above its axes."""
-    axes.set_title(title, loc="left", size=10.5, weight="bold", color="#222222", pad=pad)
+    """Write a panel's title, so many points above its axes, in as many lines as it needs."""
+    inches = axes.get_window_extent().width / axes.get_figure(root=True).dpi
+    text = textwrap.fill(title, max(16, int(10.5 * inches)))
+    axes.set_title(text, loc="left", size=10.5, weight="bold", color="#222222", pad=pad)
 
 
 def to_svg(figure: Figure) -> str:
