@@ -208,9 +208,10 @@ def pruning() -> Results:
             y = 0.6 - fall * ratio if arm != "shuffled" else 0.05
             detail = {"ratio": ratio, "shape": "mlp", "fit": "retrained"}
             detail["neurons"] = int(256 * (1 - ratio))
-            for draw in range(3 if arm in ("random", "rotated", "shuffled") else 1):
+            is_drawn = arm in ("random", "rotated", "shuffled")
+            for draw in range(3 if is_drawn else 1):
                 here = y + rng.normal(0, 0.03)
-                known = detail | ({"draw": draw} if arm in ("random", "rotated", "shuffled") else {})
+                known = detail | ({"draw": draw} if is_drawn else {})
                 rows.append(row("R2", arm, "spearman", (here, here - 0.1, here + 0.1), **known))
     return Results({}, tuple(rows))
 

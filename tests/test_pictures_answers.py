@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny
+from matplotlib.text import Text as Letters
 from scipy.stats import pearsonr, spearmanr
 
 import mechreward as mr
@@ -102,6 +103,22 @@ def test_strips_of_other_things_are_refused(tiny_model, runs, vals):
     one_line("column of", runs, vals, 0, {"x": [1.0]})
     one_line("read", runs, vals, 0, "text")
     one_line("runs", "text", vals, 0)
+
+
+@pytest.mark.parametrize("name", ["strips", "neuron"])
+def test_every_picture_is_legible_and_the_same_bytes(tiny_model, runs, vals, acts, name: str):
+    def draw() -> show.Picture:
+        if name == "neuron":
+            return show.neuron(tiny_model, SITE, 5, runs, vals)
+        return show.strips(runs, vals, 2, [acts.x[:, 3].numpy()], model=tiny_model)
+
+    made, again = draw(), draw()
+    narrow = made._drawn(NARROW)
+    assert made._svg(narrow) == again._svg(again._drawn(NARROW))
+    written = [text for text in narrow.findobj(Letters) if text.get_text().strip()]
+    assert min(text.get_fontsize() for text in written) >= 9
+    assert "nan" not in made.alt + made.caption
+    assert made.dark()._svg(made.dark().figure).count("<text") > 50
 
 
 HOSTILE = ["<b>", "\x1b[2J", "日本", "a" * 200, "\n\n", "", " ", "$x$", "\u202e"]

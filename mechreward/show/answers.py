@@ -26,9 +26,7 @@ ANSWERS = 4  # that are drawn blind
 SHOWN = ("value", "dopamine", "mean_difference", "magnitude")  # colours of read-outs
 
 
-def strip(
-    runs: Rollouts, vals: Values, index: int, read: Any = (), *, model: Any
-) -> Picture:
+def strip(runs: Rollouts, vals: Values, index: int, read: Any = (), *, model: Any) -> Picture:
     """One answer in lines: tokens tinted by V-hat of the state that their step leads to, V-hat with
     its error and delta at the left, and read-outs as small steps below.
 

@@ -196,7 +196,9 @@ def dose(results: Any, *, site: str | None = None, place: str = "all") -> Pictur
         "the lowest and the highest draw. Damage: KL from the model as it is, on clean text. Last, "
         "the same contrast over the share of neurons that is steered by one unit."
     )
-    return Picture(f"Dose: {home}", panels, caption, f"Dose-response. {'; '.join(told)}.", columns=2)
+    return Picture(
+        f"Dose: {home}", panels, caption, f"Dose-response. {'; '.join(told)}.", columns=2
+    )
 
 
 def _lines(rows: pd.DataFrame, arms: tuple[str, ...], key: str, times: float) -> list[Line]:

@@ -118,7 +118,7 @@ class Text:
             if not math.isnan(shade) and place.text:
                 box = Rectangle((place.x, place.y + 0.04), _wide(place.text), 0.92)
                 box.set(facecolor=tint(float(shade)), edgecolor="white", linewidth=0.5)
-                axes.add_patch(box)
+                axes.add_patch(box).set_in_layout(False)
             colour = "#6f6f6f" if place.token < part.faint else "#1a1a1a"
             self._write(axes, place.x, place.y, place.text, color=colour)
         for number, y in first.items():
@@ -170,14 +170,15 @@ class Text:
         if part.certain:
             colour = DEEP_VERMILLION if part.badge.startswith("−") else DEEP_BLUE
         box = Rectangle((x, y + 0.1), BADGE - 1, 0.8, facecolor=colour, edgecolor="none")
-        axes.add_patch(box)
+        axes.add_patch(box).set_in_layout(False)
         middle = x + (BADGE - 1) / 2
         self._write(axes, middle, y, part.badge, color="white", ha="center", weight="bold")
 
-    def _write(self, axes: Axes, x: float, y: float, text: str, **look: Any) -> None:
-        """Text in a line. A blank alone needs no artist."""
+    def _write(self, axes: Axes, x: float | int, y: int, text: str, **look: Any) -> None:
+        """Text in a line. A blank alone needs no artist; the layout knows the size of the panel."""
         if text.strip():
-            axes.text(x, y + 0.52, text, va="center", family=list(MONO), size=9.5, **look)
+            look |= {"va": "center", "family": list(MONO), "size": 9.5}
+            axes.text(x, y + 0.52, text, **look).set_in_layout(False)
 
 
 @dataclass(frozen=True)
