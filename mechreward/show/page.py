@@ -154,14 +154,14 @@ def neuron(model: Any, site: Site | str, index: int, runs: Rollouts, vals: Value
         f"{len(followed.row)} states of {problems} problems. Spearman with V-hat "
         f"{followed.score}, 95% interval by problem; {at} by its size; with delta "
         f"{decimals(delta)}. What writes it: every attention and MLP before the site, by its part "
-        "of Pearson's r with V-hat, which add up to r; small dots: the 5th and 95th percentile of the "
-        "same part over all other coordinates. Steps: highest, lowest, and drawn blind, one a "
+        "of Pearson's r with V-hat, which add up to r; small dots: the 5th and 95th percentile of "
+        "the same part over all other coordinates. Steps: highest, lowest, and drawn blind, one a "
         "problem; tokens are tinted by the activation at each, blue above 0, vermillion below, "
         "context in grey. Words: those that the unembedding row makes likelier and less likely, "
         "norms and later layers left out."
     )
-    alt = f"Neuron {index} of {site} follows V-hat with Spearman {decimals(float(rho))}, {at} "
-        "by size."
+    follows = f"follows V-hat with Spearman {decimals(float(rho))}, {at} by size"
+    alt = f"Neuron {index} of {site} {follows}."
     title = f"Neuron {index} of {site}, {runs.model_id.name}"
     return Picture(title, panels, caption, alt)
 
