@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rows import MODEL
+from rows import MODEL, neurons
 
+from mechreward.causal.certificate import Certificate
+from mechreward.causal.patching import PatchingSweep
+from mechreward.causal.verdict import Claim
 from mechreward.experiments.rows import Detail, Results, Row
 from mechreward.models.policy import Policy
 from mechreward.models.site import Site
@@ -150,3 +153,131 @@ def early_exit(rollouts: int = 80, signals: tuple[str, ...] = ("value", "logprob
     )  # fmt: skip
     made = Rollouts(tuple(runs), tuple(problems), Policy(), MODEL)
     return EarlyExit((Exit("value", -0.6),), made, points, marks=MappingProxyType({}))
+
+
+def certificate() -> Certificate:
+    """Six claims with every verdict."""
+    numbers: dict[str, tuple[str, dict[str, Any], str]] = {
+        "decodable": (
+            "pass", {"spearman": 0.50, "spearman_low": 0.39, "spearman_high": 0.59},
+            "Spearman with V-hat 0.56 on held-out problems; step, position and prompt length alone "
+            "read 0.52, and beyond them the set reads 0.50 [0.39, 0.59], p=0.0005 by signs of "
+            "problems.",
+        ),
+        "sparse": (
+            "inconclusive", {"sparsity": 0.44, "sparsity_low": -0.01, "sparsity_high": 0.89},
+            "13 neurons read 0.38, as many random ones 0.20, the best of other bases 0.34, all "
+            "0.59; the set closes 0.44 [-0.01, 0.89] of the gap, and .5 is not settled: run "
+            "test=320.",
+        ),
+        "causal": (
+            "fail",
+            {
+                "contrast": 0.01, "contrast_low": -0.02, "contrast_high": 0.05,
+                "largest_matched": {"reward": 0.03},
+            },
+            "accuracy 0.58 steered up, 0.57 down; a difference of 0.1 is excluded.",
+        ),
+        "specific": (
+            "inconclusive", {"net": 0.015, "net_low": -0.015, "net_high": 0.045},
+            "settle causal first.",
+        ),
+        "sufficient": (
+            "inconclusive",
+            {
+                "share": 0.35, "share_low": 0.1, "share_high": 0.62, "whole": 0.4,
+                "matched": [0.02, 0.06, 0.1],
+            },
+            "share 0.35 [0.10, 0.62], and .5 is not settled: run pairs=240.",
+        ),
+        "stable": ("not run", {}, "This certificate is older than the claim: certify again."),
+    }  # fmt: skip
+    claims = []
+    for name, (verdict, figures, reason) in numbers.items():
+        claims.append(Claim(name, verdict, reason, figures))
+    return Certificate(tuple(claims), neurons(3, 8, 11), "countdown", {"test": 80, "n": 200})
+
+
+def pruning() -> Results:
+    """Seven arms: the value ranking, four nulls of which two are drawn, two other rankings."""
+    rows = []
+    rng = np.random.default_rng(3)
+    arms = {"value": 0.15, "magnitude": 0.3, "random": 0.5, "rotated": 0.45, "shuffled": 0.0}
+    for arm, fall in (arms | {"correlation": 0.1, "mean_difference": 0.12}).items():
+        for ratio in (0.0, 0.5, 0.9, 0.99):
+            y = 0.6 - fall * ratio if arm != "shuffled" else 0.05
+            detail = {"ratio": ratio, "shape": "mlp", "fit": "retrained"}
+            detail["neurons"] = int(256 * (1 - ratio))
+            is_drawn = arm in ("random", "rotated", "shuffled")
+            for draw in range(3 if is_drawn else 1):
+                here = y + rng.normal(0, 0.03)
+                known = detail | ({"draw": draw} if is_drawn else {})
+                rows.append(row("R2", arm, "spearman", (here, here - 0.1, here + 0.1), **known))
+    return Results({}, tuple(rows))
+
+
+def layers() -> Results:
+    rows = []
+    for layer in range(3):
+        for kind in ("resid_post", "mlp"):
+            for share in (1.0, 0.01):
+                y = 0.2 * layer + 0.1 * share - 0.05 * (kind == "mlp")
+                detail = {"split": "test", "share": share, "p": 0.01, "p_holm": 0.2 - 0.1 * layer}
+                detail["site"] = f"{layer}.{kind}"
+                rows.append(row("R3", "value", "spearman", (y, y - 0.1, y + 0.1), **detail))
+    return Results({}, tuple(rows))
+
+
+def ablation() -> Results:
+    rows = [row("R4", "baseline", "accuracy", (0.6, 0.5, 0.7))]
+    rows.append(row("R4", "baseline", "length", (30.0, np.nan, np.nan)))
+    rank = {"op": "zero", "neurons": 13, "rank": 1, "draws": 4, "p_rank": 0.2}
+    rows.append(row("R4", "value", "accuracy", (0.4, 0.3, 0.5), **rank))
+    rows.append(row("R4", "value", "change", (-0.2, -0.3, -0.1), op="zero"))
+    rows.append(row("R4", "value", "kl", (0.02, np.nan, np.nan), op="zero"))
+    rows.append(row("R4", "value", "length", (28.0, np.nan, np.nan), op="zero"))
+    rows.append(row("R4", "matched", "accuracy", (0.575, 0.5, 0.65), op="zero", sets=4))
+    for draw, y in enumerate((0.55, 0.58, 0.6, 0.57)):
+        rows.append(row("R4", "matched", "accuracy", (y, 0.4, 0.7), op="zero", draw=draw))
+    rows.append(row("R4", "matched", "kl", (0.01, 0.005, 0.02), op="zero", sets=4))
+    rows.append(row("R4", "correlation", "accuracy", (0.5, 0.4, 0.6), op="zero"))
+    elsewhere = {"op": "zero", "on": "chain"}
+    rows.append(row("R4", "value", "length", (9.0, np.nan, np.nan), **elsewhere))
+    return Results({}, tuple(rows))
+
+
+def dose() -> Results:
+    rows = [row("R14", "baseline", "change", (0.0, -0.03, 0.03), strength=0.0)]
+    for arm, turn in (("value", 0.05), ("dopamine", 0.02), ("matched", 0.01)):
+        known = {"sets": 2} if arm == "matched" else {}
+        for strength in (-2.0, -1.0, 1.0, 2.0):
+            detail = {"strength": strength, "place": "all"} | known
+            y = turn * strength
+            rows.append(row("R14", arm, "change", (y, y - 0.04, y + 0.06), **detail))
+            kl = (0.01 * abs(strength), np.nan, np.nan)
+            rows.append(row("R14", arm, "kl", kl, **detail))
+        if arm != "dopamine":
+            for share in (0.001, 0.01, 0.05):
+                detail = {"share": share} | known
+                y = 5 * turn * share
+                numbers = (y, y - 0.05, y + 0.05)
+                rows.append(row("R14", arm, "contrast_at_share", numbers, **detail))
+    return Results({}, tuple(rows))
+
+
+def overlap() -> Results:
+    rows = []
+    for share in (0.01, 0.05):
+        detail = {"share": share, "expected": share / 2, "p": 0.4}
+        rows.append(row("R6", "next_token", "iou", (share, np.nan, np.nan), **detail))
+    for source in ("countdown", "chain"):
+        detail = {"from_model": "made-up", "from_task": source, "expected": 0.03, "p": 0.001}
+        y = 1.0 if source == "countdown" else 0.2
+        rows.append(row("R12", "value", "iou", (y, np.nan, np.nan), **detail))
+    return Results({}, tuple(rows))
+
+
+def sweep() -> PatchingSweep:
+    sites = (Site(0, "resid_post"), Site(1, "resid_post"))
+    effect = np.array([[0.0, 0.8, 0.05], [0.1, -0.2, 1.0]])
+    return PatchingSweep(sites, (0, 1, 2), (0, 1, 2), 1.0 + 2.0 * effect, 3.0, 1.0, "all", MODEL)

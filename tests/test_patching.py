@@ -17,7 +17,7 @@ from mechreward.causal.patching import PatchingSweep, logit_difference, patching
 from mechreward.models.identity import model_id
 from mechreward.models.site import Site
 from mechreward.probing.neurons import NeuronSet
-from mechreward.show.patching import patching_heatmap
+from mechreward.show.sweeps import patching_heatmap
 
 CLEAN = torch.tensor([1, 5, 40, 8, 60, 61, 4])
 OTHER = torch.tensor([1, 5, 33, 8, 60, 70, 4])

@@ -4,8 +4,31 @@ Every picture holds `.figure` (matplotlib), `.data` (a line a mark) and `.captio
 notebooks, and is saved as svg, png, pdf, html or csv.
 """
 
+from mechreward.show.answers import strip, strips
+from mechreward.show.cards import certificate
+from mechreward.show.causes import ablation, dose
 from mechreward.show.choices import exits, search, siblings
 from mechreward.show.confident import calibration, risk
+from mechreward.show.page import neuron
 from mechreward.show.picture import Picture
+from mechreward.show.sparse import layers, overlap, pruning
+from mechreward.show.sweeps import patching
 
-__all__ = ["Picture", "calibration", "exits", "risk", "search", "siblings"]
+__all__ = [
+    "Picture",
+    "ablation",
+    "calibration",
+    "certificate",
+    "dose",
+    "exits",
+    "layers",
+    "neuron",
+    "overlap",
+    "patching",
+    "pruning",
+    "risk",
+    "search",
+    "siblings",
+    "strip",
+    "strips",
+]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mechreward.base.errors import MechRewardError, of_kind, require
+from mechreward.base.errors import of_kind, require
 from mechreward.show.curve import Curve, Line
 from mechreward.show.forest import Estimate, Forest
-from mechreward.show.frames import frame_of, interval_of, some
+from mechreward.show.frames import check_one, frame_of, interval_of, some, where
 from mechreward.show.picture import Panel, Picture
 from mechreward.show.style import Reference, percent
 from mechreward.uses.early_exit import EarlyExit
@@ -42,8 +42,8 @@ def siblings(made: Siblings) -> Picture:
     """Of the steps that may follow one state, how often does each scorer prefer the better one?
 
     A dot with its interval a scorer: of all pairs, of clearly different ones, and what choosing the
-    step with the best score gains. The last line, the other half of the continuations, is what noise
-    leaves to be had.
+    step with the best score gains. The last line, the other half of the continuations, is what
+    noise leaves to be had.
 
     Parameters
     ----------
@@ -115,6 +115,8 @@ def search(results: Any) -> Picture:
         Other things, no row with an accuracy and its tokens, or several models or tasks.
     """
     rows = some(frame_of(results), "R11", "accuracy", "gain")
+    for column in ("model", "task"):
+        check_one(rows, column, "select rows of one")
     costs = rows[(rows["metric"] == "accuracy") & rows["detail.tokens"].notna()]
     require(
         len(costs) > 0,
@@ -174,8 +176,8 @@ def search(results: Any) -> Picture:
         "Filled: the best of n answers by a scorer, over n; hollow: beams of steps; bars: 95% "
         "intervals, bootstrap by problem over seeds. Every panel has the same backdrop: an oracle "
         "and chance among n answers, and the greedy answer. Below, the gain of each beam over the "
-        "same beam by chance and over other uses of as many tokens, paired by problem, with p after "
-        "Holm."
+        "same beam by chance and over other uses of as many tokens, paired by problem, with p "
+        "after Holm."
     )
     best = gains.sort_values("estimate").tail(1).to_dict("records") if len(gains) else []
     told = ""
@@ -185,7 +187,7 @@ def search(results: Any) -> Picture:
             f"{_points(line['estimate'])} points."
         )
     alt = f"Accuracy against tokens of {len(panels)} panels.{told}"
-    return Picture(f"Guided search: {_where(rows)}", panels, caption, alt)
+    return Picture(f"Guided search: {where(rows)}", panels, caption, alt)
 
 
 def exits(made: EarlyExit) -> Picture:
@@ -230,7 +232,7 @@ def exits(made: EarlyExit) -> Picture:
         for line in table[table["gap"].notna()].to_dict("records"):
             score = interval_of(line, "gap", len(made.rollouts), 100.0)
             label = _name(line["signal"])
-            estimate = Estimate(label, score, _look(line["signal"]), text=_signed(score))
+            estimate = Estimate(label, score, _look(line["signal"]), text=in_points(score))
             groups.setdefault(f"{line['saved']:.0%} saved", []).append(estimate)
         if groups:
             title = "Beyond random stops that save as much"
@@ -282,7 +284,7 @@ def _gains(rows: pd.DataFrame) -> dict[str, list[Estimate]]:
     for line in rows.to_dict("records"):
         heading = f"over {line['detail.beyond'].replace('_', ' ')}"
         score = interval_of(line, "estimate", line["n"], 100.0, ("low", "high"))
-        text = _signed(score)
+        text = in_points(score)
         if np.isfinite(line.get("detail.p_holm", np.nan)):
             text += f", p {line['detail.p_holm']:.2g}"
         estimate = Estimate(_name(line["arm"]), score, _look(line["arm"]), text=text)
@@ -300,7 +302,7 @@ def _forest(
     return Forest(title, groups, xlabel, reference, wide=wide)
 
 
-def _signed(score: Any) -> str:
+def in_points(score: Any) -> str:
     """Points with their interval."""
     numbers = [_points(number / 100) for number in (score.estimate, score.low, score.high)]
     if not np.isfinite(score.low) or not np.isfinite(score.high):
@@ -330,16 +332,4 @@ def _name(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _where(rows: pd.DataFrame) -> str:
-    """Model and task, which are one."""
-    for column in ("model", "task"):
-        names = rows[column].unique()
-        if len(names) > 1:
-            raise MechRewardError(
-                f"one picture shows one {column}; {', '.join(map(str, names))} were given: "
-                f"select rows of one."
-            )
-    return f"{rows['model'].iloc[0]} on {rows['task'].iloc[0]}"
-
-
-__all__ = ["exits", "search", "siblings"]
+__all__ = ["exits", "in_points", "search", "siblings"]

@@ -53,6 +53,8 @@ class Line:
         White markers, for a second line of the same arm; False by default.
     dense
         So many points that none is marked; False by default.
+    draws
+        Single draws of a control as (x, y), small dots; none by default.
     """
 
     label: str
@@ -63,6 +65,7 @@ class Line:
     arm: str = "value"
     hollow: bool = False
     dense: bool = False
+    draws: Sequence[tuple[float, float]] = ()
 
 
 def curve(
@@ -226,6 +229,9 @@ class Curve:
             axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle=DASHED)
             axes.lines[-1].set_label(self.diagonal)
         for line in reversed(self.lines):
+            colour = look[line.arm].colour
+            for x, y in line.draws:
+                axes.plot(x, y, marker="o", markersize=3.2, color=colour, alpha=0.45)
             if self.bars:
                 _draw_bars(axes, line, look[line.arm])
             else:
@@ -254,6 +260,8 @@ class Curve:
             for x, y, low, high in zip(line.x, line.y, line.low, line.high, strict=True):
                 place = {"x": x, "y": y, "low": low, "high": high}
                 marks.append({"mark": "point", "label": line.label, **place})
+            for x, y in line.draws:
+                marks.append({"mark": "draw", "label": line.label, "x": x, "y": y})
         for reference in self.references:
             at = {"y": reference.at, "low": reference.low, "high": reference.high}
             marks.append({"mark": "level line", "label": reference.label, **at})

@@ -26,6 +26,8 @@ from mechreward.show.style import (
 )
 from mechreward.stats import Interval
 
+SIZES = {"*": 11.0, "X": 8.0, "P": 8.0, "D": 6.0}  # markers that look as large as a dot of 6.5
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -289,7 +291,7 @@ def _draw_estimate(
         score.estimate,
         y,
         marker=look.marker,
-        markersize=6.5,
+        markersize=SIZES.get(look.marker, 6.5),
         color=look.colour,
         markeredgecolor="white",
         markeredgewidth=0.8,

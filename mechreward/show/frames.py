@@ -8,12 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from mechreward.base.errors import MechRewardError, require, shown
+from mechreward.base.errors import MechRewardError, one_of, require, shown
 from mechreward.experiments.rows import Results, Row
 from mechreward.stats import Interval
 
 NEEDED = ("experiment", "model", "task", "site", "arm", "metric", "estimate", "low", "high", "n")
-DETAIL = ("draw", "ratio", "beyond", "tokens", "algorithm", "p_holm", "rank", "draws", "p_rank")
+DETAIL = (
+    "algorithm", "at", "beyond", "draw", "draws", "expected", "fit", "from_model", "from_task",
+    "layers", "neurons", "on", "op", "p", "p_holm", "p_rank", "place", "rank", "ratio", "sets",
+    "shape", "share", "split", "strength", "tokens",
+)  # fmt: skip
 
 
 def frame_of(results: Any) -> pd.DataFrame:
@@ -57,6 +61,37 @@ def some(frame: pd.DataFrame, experiment: str, *metrics: str) -> pd.DataFrame:
         f"The experiments given: {there}.",
     )
     return rows
+
+
+def at_one(rows: pd.DataFrame, site: str | None = None) -> pd.DataFrame:
+    """Rows of one model and task, and of one site.
+
+    Raises
+    ------
+    MechRewardError
+        Several, with their names.
+    """
+    for column in ("model", "task"):
+        check_one(rows, column, "select rows of one, as in frame[frame.task == ...]")
+    if site is not None:
+        one_of("site", site, list(rows["site"].unique()))
+        rows = rows[rows["site"] == site]
+    check_one(rows, "site", "name one with site=")
+    return rows
+
+
+def check_one(rows: pd.DataFrame, column: str, fix: str) -> None:
+    """Raise MechRewardError where a column holds several names."""
+    names = [str(name) for name in rows[column].unique()]
+    require(
+        len(names) == 1,
+        f"one picture shows one {column}; {', '.join(names)} were given: {fix}.",
+    )
+
+
+def where(rows: pd.DataFrame) -> str:
+    """Model and task of the rows, for a title."""
+    return f"{rows['model'].iloc[0]} on {rows['task'].iloc[0]}"
 
 
 def interval_of(

@@ -255,10 +255,23 @@ class Picture:
             show_hidden(figure)
             if self.is_dark:
                 darken(figure)
-            # Laid out once: a second time would move axes by a hair, and change every file.
             figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            _settle(figure)
         return figure
+
+
+def _settle(figure: Figure) -> None:
+    """Keep the layout, to a ten-thousandth: the solver is not the same in its last digits each
+    time, and a second layout moves axes by a hair. Every file would change."""
+    figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        ends = part.bbox_relative
+        ends.p0, ends.p1 = np.round(ends.p0, 4), np.round(ends.p1, 4)
+    for axes in figure.axes:
+        place = axes.get_position()
+        axes.set_position(np.round(place.bounds, 4).tolist())
+    for text in figure.texts:
+        text.set_position(np.round(text.get_position(), 4).tolist())
 
 
 def _draw(panel: Panel, axes: Axes, width: float) -> None:

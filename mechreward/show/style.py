@@ -12,6 +12,8 @@ from __future__ import annotations
 import colorsys
 import io
 import math
+import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,7 +199,9 @@ def percent(number: float) -> str:
 def styled() -> Iterator[None]:
     """Matplotlib's defaults with our style, whatever the user has set; their settings come back at
     the end."""
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # Text is as it was written; letters that DejaVu lacks are the viewer's.
+        warnings.filterwarnings("ignore", "Glyph ", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
@@ -225,8 +229,10 @@ def name_ticks(axis: Axis, names: Mapping[int, str] | Mapping[float, str], **loo
 
 
 def head(axes: Axes, title: str, pad: float = 6.0) -> None:
-    """Write a panel's title, so many points above its axes."""
-    axes.set_title(title, loc="left", size=10.5, weight="bold", color="#222222", pad=pad)
+    """Write a panel's title, so many points above its axes, in as many lines as it needs."""
+    inches = axes.get_window_extent().width / axes.get_figure(root=True).dpi
+    text = textwrap.fill(title, max(16, int(10.5 * inches)))
+    axes.set_title(text, loc="left", size=10.5, weight="bold", color="#222222", pad=pad)
 
 
 def to_svg(figure: Figure) -> str:
@@ -302,4 +308,7 @@ def _turned(colour: Any) -> tuple[float, float, float, float]:
     red, green, blue, alpha = to_rgba(colour)
     hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
     turned = LIGHTEST - (LIGHTEST - DARKEST) * lightness
+    # As colourful as before: what is nearly white is nearly grey, whatever its saturation.
+    chroma = saturation * (1 - abs(2 * lightness - 1))
+    saturation = min(1.0, chroma / (1 - abs(2 * turned - 1)))
     return (*colorsys.hls_to_rgb(hue, turned, saturation), alpha)

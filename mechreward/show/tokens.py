@@ -93,7 +93,7 @@ def token_strip(
     require(not lost, f"marks at {lost[:5]} name no token; there are {len(pieces)}, counted from 0")
     scale = (
         '<span style="float:right;font-weight:normal">V&#770; 0 '
-        f'<span style="{BAR}{_rgb(-1.0)},{_rgb(0.0)},{_rgb(1.0)})"></span> 1</span>'
+        f'<span style="{BAR}{tint(-1.0)},{tint(0.0)},{tint(1.0)})"></span> 1</span>'
     )
     shades = [2 * number - 1 for number in numbers]
     spans = _spans(pieces, shades, numbers, "V\u0302", marks)
@@ -223,7 +223,7 @@ def _spans(
         tip = f"token {index}: {_shown(piece)!r}"
         if not math.isnan(number):
             tip += f", {unit} = {number:.3g}"
-        look = "" if math.isnan(shade) else f' style="background:{_rgb(shade)}"'
+        look = "" if math.isnan(shade) else f' style="background:{tint(shade)}"'
         opening = f'<span{look} title="{escape(tip)}">'
         *broken, last = _shown(piece).split("\n")
         lines = [f"{opening}{escape(line)}{RETURN}</span>" for line in broken]
@@ -251,7 +251,7 @@ def _badge(mark: str) -> str:
     return f'<span style="{BADGE};background:{colour}">{escape(text.replace("-", "−", 1))}</span>'
 
 
-def _rgb(shade: float) -> str:
+def tint(shade: float) -> str:
     """Pale vermillion at -1, white at 0, pale blue at 1; beyond them the ends."""
     depth = min(abs(shade), 1.0)
     end = HIGH if shade > 0 else LOW
