@@ -45,9 +45,9 @@ print(value)
 # %% [markdown]
 # ## How sure, at which stage
 #
-# Two answers to each of 150 other problems. A third of the problems calibrates, and chooses the best
-# baseline of every stage; the rest is measured. "adds" is what the value neurons add to all surface
-# columns together: near 0, they know nothing that the text does not show.
+# Two answers to each of 150 other problems. A third of the problems calibrates, and chooses the
+# best baseline of every stage; the rest is measured. "adds" is what the value neurons add to all
+# surface columns together: near 0, they know nothing that the text does not show.
 
 # %%
 answers = mr.sample(model, task.problems("test", 150), k=2, progress=False)
@@ -82,8 +82,8 @@ mr.show.risk(sure)
 # ## Early exit
 #
 # Stop a rollout when its value falls. The threshold is set on validation problems, so that at most
-# a tenth of the answers that would have ended correct is lost; then the rule is held to that on test
-# problems.
+# a tenth of the answers that would have ended correct is lost; then the rule is held to that on
+# test problems.
 
 # %%
 validation = mr.early_exit(model, task.problems("validation", 80), value=probe, progress=False)
