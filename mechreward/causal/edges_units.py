@@ -1,0 +1,142 @@
+"""Who writes MLP units: their pre-activations are linear in the stream once the norm is held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from mechreward.base.errors import require
+from mechreward.causal.edges_weights import fitted_weights
+from mechreward.causal.edges_written import ROUNDING, Parts, written
+from mechreward.models.bins import length_bins
+from mechreward.models.site import Site, point
+from mechreward.probing.activations import forward
+from mechreward.probing.neurons import NeuronSet
+from mechreward.probing.targets import Examples
+from mechreward.rollouts.trajectory import Rollouts
+
+
+def preactivations(
+    model: Any,
+    fitted: Rollouts,
+    held: Rollouts,
+    sets: Sequence[NeuronSet],
+    train: Examples,
+    others: Mapping[str, NeuronSet],
+    *,
+    batch: int = 64,
+    progress: bool | str = False,
+) -> dict[str, Parts]:
+    """Split read-outs of MLP units, at the pre-activation, among who wrote them.
+
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The one that made the runs.
+    fitted, held : Rollouts
+        Those that read-outs are fitted to, and those that are split.
+    sets : sequence of NeuronSet
+        Of one MLP: a read-out each.
+    train : Examples
+        States of `fitted`, with V-hat.
+    others : mapping of str to NeuronSet
+        Sets of earlier MLPs that are parts of their own (`written`).
+    batch : int, default 64
+        Trajectories run at once.
+    progress : bool or str, default False
+        Whether a bar is shown, or its title.
+
+    Returns
+    -------
+    dict of str to Parts
+        "gate" and "up" of a gated MLP, else "pre".
+
+    Raises
+    ------
+    MechRewardError
+        An MLP whose hidden units are no linear map of its norm's output.
+    """
+    layer = sets[0].site.layer
+    gated = point("up", layer) in model.hook_dict
+    kinds = {"gate": "gate", "up": "up"} if gated else {"pre": "gate"}
+    stream = Site(layer, "resid_mid")
+    if stream.hook not in model.hook_dict:  # attention and MLP stand side by side
+        stream = Site(layer, "resid_pre")
+    found = {}
+    for part, kind in kinds.items():
+        units = _at_states(model, fitted, point(kind, layer), layer, batch)
+        matrix = _map_in(model, layer, part)
+        weights = np.zeros((len(matrix), len(sets)))
+        reads = np.zeros((matrix.shape[1], len(sets)))
+        for column, neurons in enumerate(sets):
+            chosen = list(neurons.indices)
+            reads[chosen, column] = fitted_weights(units[:, chosen], train.y, train.group)
+        weights = matrix @ reads
+        found[part] = written(
+            model,
+            held,
+            stream,
+            weights,
+            units=list(others.values()),
+            scaled=True,
+            batch=batch,
+            progress=progress,
+        )
+        shown = _at_states(model, held, point(kind, layer), layer, batch) @ reads
+        _check(found[part].whole, shown, model)
+    return found
+
+
+def _map_in(model: Any, layer: int, part: str) -> Float[np.ndarray, "d_model unit"]:
+    """From the stream over the norm's scale to pre-activations: the norm's gains, and for a
+    LayerNorm its centring, are in it."""
+    block = model.blocks[layer]
+    norm = block.ln2
+    gains = getattr(norm, "w", None)
+    if gains is None:
+        gains = torch.ones(int(model.cfg.d_model))
+    gains = gains.detach().to("cpu", torch.float64)
+    if getattr(norm, "uses_weight_offset", False):
+        gains = 1 + gains
+    matrix = block.mlp.W_gate if part == "gate" else block.mlp.W_in
+    matrix = gains[:, None] * matrix.detach().to("cpu", torch.float64)
+    if "RMS" not in str(model.cfg.normalization_type):
+        matrix = matrix - matrix.mean(0)
+    return matrix.numpy()
+
+
+@torch.no_grad()
+def _at_states(
+    model: Any, runs: Rollouts, name: str, layer: int, batch: int
+) -> Float[np.ndarray, "state unit"]:
+    """What a hook point shows at every state that goes on."""
+    rows: list[np.ndarray] = [np.zeros(0)] * len(runs)
+    caught: dict[str, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor, hook: Any, name: str) -> None:
+        caught[name] = tensor.detach().to("cpu", torch.float64)
+
+    hooks = [(name, partial(keep, name=name))]
+    for numbers in length_bins([len(run.tokens) for run in runs], batch):
+        texts = [runs[number].tokens for number in numbers]
+        forward(model, texts, [Site(layer, "resid_pre")], layer + 1, hooks)
+        for row, number in enumerate(numbers):
+            rows[number] = caught[name][row, list(runs[number].step_ends[:-1])].numpy()
+    return np.concatenate(rows)
+
+
+def _check(whole: np.ndarray, shown: np.ndarray, model: Any) -> None:
+    """Raise MechRewardError unless both are one up to a constant: biases are no part of either."""
+    rest = whole - shown
+    eps = torch.finfo(next(model.parameters()).dtype).eps
+    wide = ROUNDING * eps * max(float(np.abs(shown).max()), float(np.abs(whole).max()))
+    require(
+        float(np.abs(rest - rest.mean(0)).max()) <= wide,
+        "the units of this MLP are no linear map of what its norm gives out: who writes them "
+        "cannot be told.",
+    )
