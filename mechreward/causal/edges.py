@@ -242,30 +242,30 @@ def _parts(subject: _Subject, others: Mapping[str, NeuronSet], about: Any) -> di
 def _writers(
     subject: _Subject, others: Mapping[str, NeuronSet], title: bool | str, batch: int
 ) -> tuple[list[Edge], dict[str, Reading]]:
+    data = subject.test
+    about = (data.group, subject.seed)
+    known = Known(data.known, data.group)
+    splits = _parts(subject, others, {"batch": batch, "progress": title})
+    tables = {part: _shares_of_sets(split, data.y) for part, split in splits.items()}
+    every = np.hstack(list(tables.values()))
+    alone, corrected = max_statistic(every[0], every[1:])
     found: list[Edge] = []
     readings = {}
-    data = subject.test
-    known = Known(data.known, data.group)
-    for part, split in _parts(subject, others, {"batch": batch, "progress": title}).items():
-        table = []
-        for column in range(split.whole.shape[1]):
-            table.append(shares(split.parts[:, :, column], split.whole[:, column], data.y))
-        scores = np.array(table)
-        alone, corrected = max_statistic(scores[0], scores[1:])
-        parts, whole = split.parts[:, :, 0], split.whole[:, 0]
-        both = np.vstack([parts, whole])
-        about = (data.group, subject.seed)
-        intervals = share_intervals(both, whole, data.y, *about)
+    for part, split in splits.items():
+        scores = tables[part]
+        both = np.vstack([split.parts[:, :, 0], split.whole[:, 0]])
+        intervals = share_intervals(both, both[-1], data.y, *about)
         left = known.taken_off(np.vstack([both, data.y]).T).T
         beyond = share_intervals(left[:-1], left[-2], left[-1], *about)
         for row, component in enumerate(split.components):
+            cell = len(found)
             edge = Edge(
                 side="writer",
                 component=component,
                 score=intervals[row],
                 draws=tuple(scores[1:, row].tolist()),
-                p_alone=float(alone[row]),
-                p=float(corrected[row]),
+                p_alone=float(alone[cell]),
+                p=float(corrected[cell]),
                 beyond=beyond[row],
                 part=part,
                 within=component.kind == "set",
@@ -275,6 +275,15 @@ def _writers(
         r_of_draws = [_r(split.whole[:, column], data.y) for column in columns]
         readings[part] = Reading(intervals[-1], tuple(r_of_draws), beyond[-1].estimate)
     return found, readings
+
+
+def _shares_of_sets(
+    split: Parts, y: Float[np.ndarray, " state"]
+) -> Float[np.ndarray, "set component"]:
+    rows = []
+    for column in range(split.whole.shape[1]):
+        rows.append(shares(split.parts[:, :, column], split.whole[:, column], y))
+    return np.array(rows)
 
 
 def _r(whole: Float[np.ndarray, " state"], y: Float[np.ndarray, " state"]) -> float:
@@ -293,15 +302,17 @@ def _readers(subject: _Subject, others: Mapping[str, NeuronSet], title: bool | s
     with counter:
         for run in subject.held:
             at = run.step_ends[:-1]
-            some = []
+            some, turned = [], []
             for clean, patched in path_patched(
                 model, run.tokens, subject.sets, means, who, at, units
             ):
-                if back and not some:  # of the set itself, which comes first
-                    moved = patched[0][..., back].exp().sum(-1) - clean[:, back].exp().sum(-1)
-                    turns.append(moved.numpy())
+                if back:
+                    moved = patched[..., back].exp().sum(-1) - clean[:, back].exp().sum(-1)
+                    turned.append(moved.numpy())
                 some.append((clean.exp() * (clean - patched)).sum(-1).numpy())
             changes.append(np.concatenate(some))
+            if back:
+                turns.append(np.concatenate(turned))
             counter.update(1)
     group = subject.test.group
     change = np.concatenate(changes, axis=-1).clip(min=0)
@@ -309,8 +320,11 @@ def _readers(subject: _Subject, others: Mapping[str, NeuronSet], title: bool | s
     alone, corrected = max_statistic(scores[0], scores[1:])
     intervals = mean_intervals(change[0], group, subject.seed)
     of_back = [NOTHING] * len(who)
+    turned_by = np.zeros((0, len(who)))
     if turns:
-        of_back = mean_intervals(np.concatenate(turns, axis=-1), group, subject.seed)
+        turn = np.concatenate(turns, axis=-1)
+        of_back = mean_intervals(turn[0], group, subject.seed)
+        turned_by = turn[1:].mean(-1)
     found = []
     for row, component in enumerate(who):
         edge = Edge(
@@ -321,6 +335,7 @@ def _readers(subject: _Subject, others: Mapping[str, NeuronSet], title: bool | s
             p_alone=float(alone[row]),
             p=float(corrected[row]),
             back=of_back[row],
+            back_draws=tuple(turned_by[:, row].tolist()),
             within=component.kind == "units",
         )
         found.append(edge)

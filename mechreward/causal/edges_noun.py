@@ -47,8 +47,8 @@ class Edge:
         Of a writer, its part of r beyond what step and length tell.
     back : Interval
         Of a reader, the change of the probability of turning back, where answers do.
-    value : Interval
-        Of a reader, the change of V-hat; computed only where the edge is beyond the controls.
+    back_draws : tuple of float
+        [draw] the same of each matched set.
     part : str
         For a set of MLP units what of them is written, "gate", "up" or "pre"; else empty.
     within : bool
@@ -66,7 +66,7 @@ class Edge:
     p: float
     beyond: Interval = NOTHING
     back: Interval = NOTHING
-    value: Interval = NOTHING
+    back_draws: tuple[float, ...] = field(default=(), repr=False)
     part: str = ""
     within: bool = False
 
@@ -215,12 +215,12 @@ class Edges(Framed):
         noun = "units" if self.neurons.site.kind == "mlp" else "coordinates"
         those = f"these {count} {noun}"
         titles = {
-            "circuit": f"A circuit of its own: {self._names('writer')} writes {those}, and "
-            f"{self._names('reader')} reads them",
-            "written": f"No circuit of its own: {self._names('writer')} writes {those}, but any "
-            f"{count} like them are read as much",
-            "read": f"No circuit of its own: {self._names('reader')} reads {those}, but what "
-            f"writes them writes any {count} like them",
+            "circuit": f"A circuit of its own: {those} are written by {self._names('writer')} and "
+            f"read by {self._names('reader')}",
+            "written": f"No circuit of its own: {those} are written by {self._names('writer')}, "
+            f"but read as any {count} like them are",
+            "read": f"No circuit of its own: {those} are read by {self._names('reader')}, but "
+            f"written as any {count} like them are",
             "silent": f"No circuit of its own: {those} do not follow V-hat",
             "none": f"No circuit of its own: what writes and reads {those} is what writes and "
             f"reads any {count} like them",
@@ -244,7 +244,7 @@ class Edges(Framed):
         """The strongest edges beyond, by name; the sum of all readers is none."""
         edges = [edge for edge in self.beyond(side) if edge.component.kind != "all readers"]
         edges.sort(key=lambda edge: -abs(edge.score.estimate))
-        names = [self.label(edge) for edge in edges] or ["all readers together"]
+        names = [_with_article(self.label(edge)) for edge in edges] or ["all readers together"]
         if len(names) > 2:
             return f"{names[0]} and {len(names) - 1} others"
         return " and ".join(names)
@@ -269,7 +269,7 @@ class Edges(Framed):
                 "is_beyond": edge.is_beyond,
                 "within": edge.within,
             }
-            for name in ("beyond", "back", "value"):
+            for name in ("beyond", "back"):
                 interval = getattr(edge, name)
                 line[name] = interval.estimate
                 line[f"{name}_low"] = interval.low
@@ -326,6 +326,11 @@ class Edges(Framed):
             raise MechRewardError(f"{damaged}: {error!r}.") from error
 
 
+def _with_article(label: str) -> str:
+    """Names of which a model has one."""
+    return f"the {label}" if label.split()[0] in ("embedding", "unembedding", "biases") else label
+
+
 def _number(given: float | None) -> float:
     return nan if given is None else float(given)
 
@@ -339,6 +344,7 @@ def _edge(given: Mapping[str, Any]) -> Edge:
     fields = dict(given)
     fields["component"] = Component(*given["component"])
     fields["draws"] = tuple(map(_number, given["draws"]))
-    for name in ("score", "beyond", "back", "value"):
+    fields["back_draws"] = tuple(map(_number, given["back_draws"]))
+    for name in ("score", "beyond", "back"):
         fields[name] = _interval(given[name])
     return Edge(**fields)

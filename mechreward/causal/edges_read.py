@@ -120,13 +120,19 @@ def path_patched(
     for start in range(0, len(sets), size):
         chosen = list(sets[start : start + size])
         hooks = _Rows(model, chosen, list(means[start : start + size]), list(who), list(units))
-        many = text.expand(1 + len(chosen) * rows, -1)
+        many = 1 + len(chosen) * rows
+
+        def fan_out(x: torch.Tensor, hook: Any, many: int = many) -> torch.Tensor:
+            return x.expand(many, -1, -1)
+
+        # Layers before the set are one for all rows.
+        pairs = [(point("resid_pre", sets[0].site.layer), fan_out), *hooks.pairs()]
         with (
             torch.no_grad(),
             evaluation(model, len(tokens)),
-            model.hooks(fwd_hooks=hooks.pairs()),
+            model.hooks(fwd_hooks=pairs),
         ):
-            logits = model(many, return_type="logits", attention_mask=torch.ones_like(many))
+            logits = model(text, return_type="logits")
         logits = logits[:, list(at)]
         for number, row in enumerate(logits):
             check_logits(row, row_name(number))

@@ -205,17 +205,20 @@ class _Map:
             self.cell = (end - self.start - GAP) / 2
             self.river = 34.0
         else:
-            self.cell = min(158.0, (end - self.start - 150 - 5 * GAP) / 6)
-            self.river = self.start + 4 * (self.cell + GAP) + 52
-        self.right = self.river + 66  # where MLPs begin
+            inner = any(edge.component.kind in INNER for edge in edges.edges)
+            beside = 2 if inner else 1  # cells at the right of the river
+            room = end - self.start - 144 - (4 + beside) * GAP
+            self.cell = min(176.0, room / (4 + beside))
+            self.river = self.start + 4 * (self.cell + GAP) + 48
+        self.right = self.river + 96  # where MLPs begin
 
     def draw(self, axes: Axes | None) -> float:
         """Pixels that it is high."""
         self.axes, self.y = axes, 6.0
         edges = self.edges
         parts = list(edges.readings)
-        share = MOST // (1 + len(parts))
-        above = rows_of(edges, "reader", room=share)
+        written = len(edges.of("writer"))
+        above = rows_of(edges, "reader", room=max(MOST - written, MOST // (1 + len(parts))))
         taken = sum(len(row.cells) for row in above)
         each = (MOST - taken) // len(parts)
         self._words(edges.counts, 9.5, SOFT)
@@ -234,7 +237,10 @@ class _Map:
             shown += row.cells
         scale = scale_of(shown, log=True)
         for row in rows:
+            top = self.y
             self._row(row, scale)
+            if not self.narrow and any(edge.component.kind == "all readers" for edge in row.left):
+                self._turning_back(top)
             self.y += 20
         ends = f"{thousandths(scale.low)} to {thousandths(scale.high)}"
         self._words(
@@ -245,6 +251,18 @@ class _Map:
             self.start,
         )
         self.y += 6
+
+    def _turning_back(self, top: float) -> None:
+        """Beside the output: what all readers together do to turning back."""
+        (edge,) = [one for one in self.edges.edges if one.component.kind == "all readers"]
+        if not edge.back_draws:
+            return
+        low, high = _points(min(edge.back_draws)), _points(max(edge.back_draws))
+        bounds = f"[{_points(edge.back.low)}, {_points(edge.back.high)}]"
+        x = self.river + 20
+        text = f"turning back {_points(edge.back.estimate)} points {bounds}"
+        self._text(x, top + 22, text, 9.5, INK)
+        self._text(x, top + 41, f"matched sets {low} to {high}", 9.5, SOFT)
 
     def _writers(self, rows: list[Row], part: str, box: float) -> None:
         edges = self.edges
@@ -271,7 +289,7 @@ class _Map:
         for row in rows:
             tops.append(self.y)
             self._row(row, scale)
-            self.y += 44
+            self.y += self._drop(row, part)
         self._flow(rows, tops, begin, part)
 
     def _row(self, row: Row, scale: Scale) -> None:
@@ -317,7 +335,8 @@ class _Map:
         axes.add_patch(FancyBboxPatch((x, y), self.cell, CELL, boxstyle=style, **look))
         name = visible(self.edges.label(edge))
         figures = number(self.edges, edge)
-        room = int((self.cell - 20) / 7.4) - len(figures)
+        letter = 8.7 if edge.is_beyond else 7.4
+        room = int((self.cell - 20) / letter) - len(figures)
         if len(name) > room:
             name = f"{name[: max(room - 1, 1)]}…"
         self._text(x + 8, y + 20, name, 9.5, colour, weight=weight, zorder=5)
@@ -394,25 +413,33 @@ class _Map:
             return
         r = self.edges.readings[part].r.estimate or 1.0
         deepest = DEEPEST / (2 if self.narrow else 1)
-        bottom = tops[-1] + CELL + 22
-        so_far = 0.0
-        for number_of, row in reversed(list(enumerate(rows))):
-            mouth = tops[number_of] + self._tall(row) + 20  # where the row's water comes in
+        mouths = []  # where the water of each row comes in
+        for row, top in zip(rows, tops, strict=True):
+            mouths.append(top + self._tall(row) + self._drop(row, part) - 8)
+        uppers = [begin, *mouths[:-1]]
+        so_far, before = 0.0, ""
+        for row, top, mouth, upper in reversed(list(zip(rows, tops, mouths, uppers, strict=True))):
             if not self.narrow:
-                self._tributaries(row, mouth, r, tops[number_of])
+                self._tributaries(row, mouth, r, top)
             so_far += row.net / r
-            above = tops[number_of - 1] + self._tall(rows[number_of - 1]) + 20 if number_of else 0
-            upper = above if number_of else begin
             half = max(min(so_far, 1.6), 0.0) * deepest / 2
             look: dict[str, Any] = {"facecolor": RIVER, "linewidth": 0, "zorder": 1}
             axes.add_patch(Rectangle((self.river - half, upper), 2 * half, mouth - upper, **look))
             label = part_of_r(self.edges, part, so_far * r)
-            place = (mouth + upper) / 2 + 4 if number_of else upper + 30
-            if self.narrow:
-                self._text(8, place, label, 9, "#6c818c")
-            else:
-                self._text(self.river + half + 6, place, label, 9, "#6c818c", zorder=4)
-        del bottom
+            if label == before:
+                continue
+            before = label
+            place = max(upper + 24, mouth - 60)
+            x = 8.0 if self.narrow else self.river + half + 6
+            self._text(x, place, label, 9, "#5f7683", zorder=4)
+
+    def _drop(self, row: Row, part: str) -> float:
+        """Pixels below a row's cells: room for the thickest bar that leaves them."""
+        r = self.edges.readings[part].r.estimate or 1.0
+        scores = [abs(edge.score.estimate / r) for edge in row.cells if not edge.within]
+        if self.narrow:
+            return 22
+        return 24 + min(max(scores, default=0.0), 1.6) * DEEPEST
 
     def _tall(self, row: Row) -> float:
         """Pixels of a row's cells."""
@@ -464,7 +491,7 @@ class _Map:
         ]
         x = 18.0
         for kind, text in entries:
-            long = 62 + 7.0 * len(text)
+            long = 60 + 6.5 * len(text)
             if x + long > self.width - 10 and x > 18:
                 x = 18.0
                 self.y += 26
@@ -494,13 +521,20 @@ class _Map:
     ) -> None:
         """Lines of words from `x` to the right margin, or to `end`."""
         room = (end or self.width - 18) - x
-        for line in wrapped(text, room, 0.77 * size):
+        for line in wrapped(text, room, 0.69 * size):
             self._text(x, self.y + 14, line, size, colour, zorder=5)
             self.y += 2 * size
 
     def _text(self, x: float, y: float, text: str, size: float, colour: str, **how: Any) -> None:
         if self.axes is not None:
             self.axes.text(x, y, text, size=size, color=colour, **how)
+
+
+def _points(change: float) -> str:
+    """A change of a probability in points, with its sign."""
+    if not math.isfinite(change):
+        return "–"
+    return f"{round(100 * change, 2) + 0:+.2f}".replace("-", "−")
 
 
 def _signed(value: float) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mechreward.causal.edges_noun import Edge, Edges
 
 MOST = 30  # cells of a map
+IDLE = 0.01  # of the largest number of a side (our choice)
 ENDS = ("embedding", "biases", "unembedding", "all readers")  # cells without a layer
 INNER = ("set", "units")  # cells that are parts of the MLP beside them
 
@@ -64,10 +65,11 @@ def rows_of(edges: Edges, side: str, part: str = "", room: int = MOST) -> list[R
     """
     layers: dict[int, list[Edge]] = {}
     for edge in edges.of(side):
-        if edge.part == part:
+        is_none = edge.component.kind == "biases" and _is_small(edges, edge)
+        if edge.part == part and not is_none:
             layers.setdefault(_height(edges, edge), []).append(edge)
     order = sorted(layers, reverse=True)
-    folded = _folded(layers, room)
+    folded = _folded(layers, room, _idle(layers))
     shown = {}
     left = room
     for height in order:
@@ -122,7 +124,7 @@ def thousandths(nats: float) -> str:
     if size < 0.01:
         return "0"
     if size < 10:
-        return f"{size:.2f}"
+        return f"{size:.2f}".removesuffix(".00")
     return f"{size:,.0f}"
 
 
@@ -136,18 +138,36 @@ def _height(edges: Edges, edge: Edge) -> int:
     return edge.component.layer
 
 
-def _folded(layers: dict[int, list[Edge]], room: int) -> set[int]:
-    """Silent layers, the lightest first, until the cells have room."""
+def _is_small(edges: Edges, edge: Edge) -> bool:
+    """Whether it would say 0%: biases are constant but for a post-norm's scale."""
+    r = edges.readings[edge.part].r.estimate
+    return not edge.is_beyond and abs(edge.score.estimate) < 0.005 * abs(r)
+
+
+def _idle(layers: dict[int, list[Edge]]) -> set[int]:
+    """Layers with nothing to see: neither the set nor a matched one gets `IDLE` of the largest."""
+    largest: dict[int, float] = {}
+    for height, cells in layers.items():
+        sizes = [0.0]
+        for edge in cells:
+            sizes += [abs(edge.score.estimate), *map(abs, edge.draws)]
+        largest[height] = max(sizes)
+    least = IDLE * max(largest.values(), default=0.0)
+    return {height for height, size in largest.items() if size <= least}
+
+
+def _folded(layers: dict[int, list[Edge]], room: int, idle: set[int]) -> set[int]:
+    """Silent layers: idle ones, then the lightest, until the cells have room."""
     count = 0
     weights = []
     for height, cells in layers.items():
         count += len(cells)
         silent = not any(edge.is_beyond for edge in cells)
         if silent and cells[0].component.kind not in ENDS:
-            weights.append((_weight(cells), height))
+            weights.append((height not in idle, _weight(cells), height))
     folded = set()
-    for _, height in sorted(weights):
-        if count <= room:
+    for _, _, height in sorted(weights):
+        if count <= room and height not in idle:
             break
         folded.add(height)
         count -= len(layers[height])
