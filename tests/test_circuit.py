@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 import rows as made
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from mechreward.base.errors import MechRewardError
 from mechreward.causal.edges_noun import Edge, Edges, Reading
@@ -94,8 +95,7 @@ def test_it_is_one_element_and_the_same_every_time():
 @pytest.mark.parametrize("width", [1280, 420])
 def test_nothing_stands_outside_and_cells_do_not_overlap(width: int):
     figure = circuit_figure(a_map(writer_1_head_2=0.05), width)
-    figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     frame = figure.bbox
     texts = [text for axes in figure.axes for text in axes.texts] + list(figure.texts)
     for text in texts:
