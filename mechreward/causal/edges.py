@@ -3,7 +3,7 @@ matched sets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any
@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from mechreward.base import streams
 from mechreward.base.errors import of_kind, require, whole
-from mechreward.base.progress import bar, named, under
+from mechreward.base.progress import bar, named
 from mechreward.causal.controls import Control, matched, sinks
 from mechreward.causal.edges_measure import mean_intervals, share_intervals, shares
 from mechreward.causal.edges_noun import NOTHING, Edge, Edges, Reading
@@ -21,6 +21,7 @@ from mechreward.causal.edges_read import path_patched, readers
 from mechreward.causal.edges_units import preactivations
 from mechreward.causal.edges_weights import fitted_weights
 from mechreward.causal.edges_written import Parts, written
+from mechreward.causal.intervene import Intervention
 from mechreward.models.checks import check_model
 from mechreward.models.identity import model_id
 from mechreward.models.text import pieces
@@ -43,6 +44,7 @@ def edges(
     vals: Values,
     draws: int = 99,
     *,
+    under: Sequence[Intervention] = (),
     seed: int = 0,
     batch: int = 64,
     progress: bool | str = True,
@@ -74,6 +76,9 @@ def edges(
     draws : int, default 99
         Matched sets (`causal.controls.matched`); 19 reach p = .05. Fewer where the site has
         no more.
+    under : sequence of Intervention, default ()
+        Interventions that stay on meanwhile, at every position: the map as they leave it. V-hat is
+        still that of `vals`.
     seed : int, default 0
         Of split, draws and bootstrap.
     batch : int, default 64
@@ -111,7 +116,12 @@ def edges(
         each.model_id.check(identity, "neuron set")
         each.site.check(model)
     _check_others(others)
-    subject = _subject(model, neurons, runs, vals, draws, seed, batch, title)
+    hooks: list[Any] = []
+    for change in under:
+        of_kind("under", change, Intervention, "a sequence of them, as [zero(neurons)]")
+        change.check(model)
+        hooks += change.fwd_hooks()
+    subject = _subject(model, neurons, runs, vals, draws, seed, batch, title, hooks)
     found, readings = _writers(subject, others, under(title, "writers"), batch)
     found += _readers(subject, others, under(title, "readers"))
     return Edges(
@@ -124,6 +134,7 @@ def edges(
         problems=len(np.unique(subject.test.group)),
         match_error=float(np.mean([control.error for control in subject.controls])),
         task=task_of(runs.problems).name,
+        under="; ".join(f"{change.op} of {change.neurons!r}" for change in under),
         shape=(
             int(model.cfg.n_layers),
             int(model.cfg.n_heads),
@@ -145,6 +156,7 @@ class _Subject:
     fitted: Rollouts
     held: Rollouts
     seed: int
+    hooks: list[Any]
 
     @property
     def sets(self) -> list[NeuronSet]:
@@ -179,9 +191,10 @@ def _subject(
     seed: int,
     batch: int,
     title: bool | str,
+    hooks: list[Any],
 ) -> _Subject:
     site = neurons.site
-    about: dict[str, Any] = {"batch": batch, "progress": title}
+    about: dict[str, Any] = {"batch": batch, "progress": title, "hooks": hooks}
     tokens = record(model, runs, site, rows="tokens", **about)[site]
     data = states(record(model, runs, site, rows="states", **about)[site], vals)
     problems = np.unique(data.group)
@@ -206,6 +219,7 @@ def _subject(
         fitted=runs.subset(numbers[True]),
         held=runs.subset(numbers[False]),
         seed=seed,
+        hooks=hooks,
     )
 
 
@@ -245,7 +259,7 @@ def _writers(
     data = subject.test
     about = (data.group, subject.seed)
     known = Known(data.known, data.group)
-    splits = _parts(subject, others, {"batch": batch, "progress": title})
+    splits = _parts(subject, others, {"batch": batch, "progress": title, "hooks": subject.hooks})
     tables = {part: _shares_of_sets(split, data.y) for part, split in splits.items()}
     every = np.hstack(list(tables.values()))
     alone, corrected = max_statistic(every[0], every[1:])
@@ -304,7 +318,7 @@ def _readers(subject: _Subject, others: Mapping[str, NeuronSet], title: bool | s
             at = run.step_ends[:-1]
             some, turned = [], []
             for clean, patched in path_patched(
-                model, run.tokens, subject.sets, means, who, at, units
+                model, run.tokens, subject.sets, means, who, at, units, subject.hooks
             ):
                 if back:
                     moved = patched[..., back].exp().sum(-1) - clean[:, back].exp().sum(-1)

@@ -128,6 +128,8 @@ class Edges(Framed):
         Layers, heads and MLP units of the model.
     screened : int
         Readers that a gradient on other problems left out; 0 where all were computed.
+    under : str
+        Interventions that were on meanwhile, in words; empty for none.
     draws : int
         How many matched sets there are.
     verdict : str
@@ -146,6 +148,7 @@ class Edges(Framed):
     task: str
     shape: tuple[int, int, int]
     screened: int = 0
+    under: str = ""
 
     def __repr__(self) -> str:
         writers, readers = self.of("writer"), self.of("reader")
@@ -238,6 +241,7 @@ class Edges(Framed):
             f"{' and '.join(phrases)} lie beyond {self.draws} matched sets (two-sided, corrected "
             f"over cells, p at most {LEVEL:g}). {visible(self.neurons.model_id.name)} on "
             f"{visible(self.task)}, {self.states} states of {self.problems} test problems."
+            + (f" Under {visible(self.under)}." if self.under else "")
         )
 
     def _names(self, side: str) -> str:
@@ -284,7 +288,7 @@ class Edges(Framed):
         about["others"] = {name: neurons.to_json() for name, neurons in self.others.items()}
         about["readings"] = {part: asdict(reading) for part, reading in self.readings.items()}
         about["edges"] = [asdict(edge) for edge in self.edges]
-        for name in ("states", "problems", "match_error", "task", "shape", "screened"):
+        for name in ("states", "problems", "match_error", "task", "shape", "screened", "under"):
             about[name] = getattr(self, name)
         return write_json(path, nulled(about))
 
@@ -321,6 +325,7 @@ class Edges(Framed):
                 task=data["task"],
                 shape=tuple(data["shape"]),
                 screened=data["screened"],
+                under=data["under"],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MechRewardError(f"{damaged}: {error!r}.") from error

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from mechreward.causal.edges_written import Component
 from mechreward.models.ability import evaluation
+from mechreward.models.engine import Hooks
 from mechreward.models.finite import check_logits, row_name
 from mechreward.models.load import device_of
 from mechreward.models.site import Site, point
@@ -75,6 +76,7 @@ def path_patched(
     who: Sequence[Component],
     at: Sequence[int],
     units: Sequence[NeuronSet] = (),
+    hooks: Hooks = (),
 ) -> Iterator[tuple[Float[torch.Tensor, "at vocab"], Float[torch.Tensor, "set reader at vocab"]]]:
     """Log-probabilities of the next token, as they are and for each reader of each set.
 
@@ -94,6 +96,8 @@ def path_patched(
         Positions whose next token is looked at.
     units : sequence of NeuronSet, default ()
         Those that `readers` was given.
+    hooks : sequence of (str, function), default ()
+        TransformerLens pairs that stay on meanwhile, such as an intervention's.
 
     Yields
     ------
@@ -119,18 +123,18 @@ def path_patched(
     text = tokens[None].to(device_of(model))
     for start in range(0, len(sets), size):
         chosen = list(sets[start : start + size])
-        hooks = _Rows(model, chosen, list(means[start : start + size]), list(who), list(units))
+        patches = _Rows(model, chosen, list(means[start : start + size]), list(who), list(units))
         many = 1 + len(chosen) * rows
 
         def fan_out(x: torch.Tensor, hook: Any, many: int = many) -> torch.Tensor:
             return x.expand(many, -1, -1)
 
         # Layers before the set are one for all rows.
-        pairs = [(point("resid_pre", sets[0].site.layer), fan_out), *hooks.pairs()]
+        pairs = [(point("resid_pre", sets[0].site.layer), fan_out), *patches.pairs()]
         with (
             torch.no_grad(),
             evaluation(model, len(tokens)),
-            model.hooks(fwd_hooks=pairs),
+            model.hooks(fwd_hooks=[*hooks, *pairs]),
         ):
             logits = model(text, return_type="logits")
         logits = logits[:, list(at)]

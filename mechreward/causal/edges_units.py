@@ -14,6 +14,7 @@ from mechreward.base.errors import require
 from mechreward.causal.edges_weights import fitted_weights
 from mechreward.causal.edges_written import ROUNDING, Parts, written
 from mechreward.models.bins import length_bins
+from mechreward.models.engine import Hooks
 from mechreward.models.site import Site, point
 from mechreward.probing.activations import forward
 from mechreward.probing.neurons import NeuronSet
@@ -29,6 +30,7 @@ def preactivations(
     train: Examples,
     others: Mapping[str, NeuronSet],
     *,
+    hooks: Hooks = (),
     batch: int = 64,
     progress: bool | str = False,
 ) -> dict[str, Parts]:
@@ -46,6 +48,8 @@ def preactivations(
         States of `fitted`, with V-hat.
     others : mapping of str to NeuronSet
         Sets of earlier MLPs that are parts of their own (`written`).
+    hooks : sequence of (str, function), default ()
+        TransformerLens pairs that stay on meanwhile.
     batch : int, default 64
         Trajectories run at once.
     progress : bool or str, default False
@@ -69,7 +73,7 @@ def preactivations(
         stream = Site(layer, "resid_pre")
     found = {}
     for part, kind in kinds.items():
-        units = _at_states(model, fitted, point(kind, layer), layer, batch)
+        units = _at_states(model, fitted, point(kind, layer), layer, hooks, batch)
         matrix = _map_in(model, layer, part)
         weights = np.zeros((len(matrix), len(sets)))
         reads = np.zeros((matrix.shape[1], len(sets)))
@@ -84,10 +88,11 @@ def preactivations(
             weights,
             units=list(others.values()),
             scaled=True,
+            hooks=hooks,
             batch=batch,
             progress=progress,
         )
-        shown = _at_states(model, held, point(kind, layer), layer, batch) @ reads
+        shown = _at_states(model, held, point(kind, layer), layer, hooks, batch) @ reads
         _check(found[part].whole, shown, model)
     return found
 
@@ -112,7 +117,7 @@ def _map_in(model: Any, layer: int, part: str) -> Float[np.ndarray, "d_model uni
 
 @torch.no_grad()
 def _at_states(
-    model: Any, runs: Rollouts, name: str, layer: int, batch: int
+    model: Any, runs: Rollouts, name: str, layer: int, hooks: Hooks, batch: int
 ) -> Float[np.ndarray, "state unit"]:
     """What a hook point shows at every state that goes on."""
     rows: list[np.ndarray] = [np.zeros(0)] * len(runs)
@@ -121,10 +126,10 @@ def _at_states(
     def keep(tensor: torch.Tensor, hook: Any, name: str) -> None:
         caught[name] = tensor.detach().to("cpu", torch.float64)
 
-    hooks = [(name, partial(keep, name=name))]
+    acting = [*hooks, (name, partial(keep, name=name))]
     for numbers in length_bins([len(run.tokens) for run in runs], batch):
         texts = [runs[number].tokens for number in numbers]
-        forward(model, texts, [Site(layer, "resid_pre")], layer + 1, hooks)
+        forward(model, texts, [Site(layer, "resid_pre")], layer + 1, acting)
         for row, number in enumerate(numbers):
             rows[number] = caught[name][row, list(runs[number].step_ends[:-1])].numpy()
     return np.concatenate(rows)

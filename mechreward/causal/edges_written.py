@@ -18,6 +18,7 @@ from jaxtyping import Float
 from mechreward.base.errors import MechRewardError, require
 from mechreward.base.progress import bar
 from mechreward.models.bins import length_bins
+from mechreward.models.engine import Hooks
 from mechreward.models.site import Site, point
 from mechreward.probing.activations import forward
 from mechreward.probing.neurons import NeuronSet
@@ -73,6 +74,7 @@ def written(
     *,
     units: Sequence[NeuronSet] = (),
     scaled: bool = False,
+    hooks: Hooks = (),
     batch: int = 64,
     progress: bool | str = False,
 ) -> Parts:
@@ -97,6 +99,8 @@ def written(
     scaled : bool, default False
         Whether read-outs are divided by what the MLP's norm behind the site divides by: that scale
         is then held as it was.
+    hooks : sequence of (str, function), default ()
+        TransformerLens pairs that stay on meanwhile, such as an intervention's.
     batch : int, default 64
         Trajectories run at once.
     progress : bool or str, default False
@@ -116,7 +120,7 @@ def written(
     Exact by linearity (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits").
     """
     columns = torch.from_numpy(weights).double()
-    layers = _Layers(model, site, columns, units)
+    layers = _Layers(model, site, columns, units, hooks)
     sums: list[list[np.ndarray]] = [[] for _ in runs]
     wholes: list[np.ndarray] = [np.zeros(0)] * len(runs)
     counter = bar(progress, "writers", "trajectory", total=len(runs))
@@ -175,9 +179,15 @@ class _Layers:
     """The layers up to a site, and what their hook points show of a batch."""
 
     def __init__(
-        self, model: Any, site: Site, columns: torch.Tensor, units: Sequence[NeuronSet]
+        self,
+        model: Any,
+        site: Site,
+        columns: torch.Tensor,
+        units: Sequence[NeuronSet],
+        hooks: Hooks,
     ) -> None:
-        self.model, self.site, self.columns, self.units = model, site, columns, units
+        self.model, self.site, self.columns = model, site, columns
+        self.units, self.acting = units, hooks
         self.components = writers(model, site, units)
         self.start = Site(0, "resid_pre")
         self.names: list[str] = []
@@ -202,7 +212,7 @@ class _Layers:
         names = [*self.names]
         if scaled:
             names.append(point("mlp_norm", self.site.layer))
-        hooks = [(name, partial(keep, name=name)) for name in names]
+        hooks = [*self.acting, *((name, partial(keep, name=name)) for name in names)]
         sites = list(dict.fromkeys([self.start, self.site]))
         shown = forward(self.model, list(texts), sites, self.site.layer + 1, hooks)
         for site in sites:

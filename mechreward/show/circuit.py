@@ -31,9 +31,12 @@ class CircuitPanel:
     ----------
     edges
         What `causal.edges.edges` measured.
+    before
+        The same set's map before an intervention, as hollow dots; None (the default) for none.
     """
 
     edges: Edges
+    before: Edges | None = None
 
     @property
     def title(self) -> str:
@@ -47,13 +50,13 @@ class CircuitPanel:
 
     def height(self, width: float) -> float:
         """Inches that it needs where it is so wide."""
-        return Map(self.edges, width * INCH).draw(None) / INCH
+        return Map(self.edges, width * INCH, self.before).draw(None) / INCH
 
     def draw(self, axes: Axes, width: float) -> None:
         """Draw on axes that have so many inches."""
         pixels = width * INCH
         axes.set_axis_off()
-        drawn = Map(self.edges, pixels).draw(axes)
+        drawn = Map(self.edges, pixels, self.before).draw(axes)
         axes.set_xlim(0, pixels)
         axes.set_ylim(drawn, 0)
 
@@ -71,7 +74,7 @@ class CircuitPanel:
         return lines
 
 
-def circuit(edges: Edges) -> str:
+def circuit(edges: Edges, before: Edges | None = None) -> str:
     """The circuit map of a neuron set: who writes it below, who reads it above.
 
     A row is a layer, a cell a component. Its dot is the set's number with a 95% interval, the grey
@@ -82,7 +85,10 @@ def circuit(edges: Edges) -> str:
     Parameters
     ----------
     edges
-        What `causal.edges.edges` measured.
+        What `causal.edges.edges` measured, under an intervention or not.
+    before
+        The same set's map before the intervention, which is drawn as hollow dots; None (the
+        default) for none.
 
     Returns
     -------
@@ -95,10 +101,10 @@ def circuit(edges: Edges) -> str:
         Something else than `Edges`.
     """
     with styled():
-        return to_svg(circuit_figure(edges))
+        return to_svg(circuit_figure(edges, before=before))
 
 
-def circuit_figure(edges: Edges, width: int = WIDE) -> Figure:
+def circuit_figure(edges: Edges, width: int = WIDE, before: Edges | None = None) -> Figure:
     """The map as a matplotlib figure for a page of so many pixels.
 
     Raises
@@ -107,7 +113,9 @@ def circuit_figure(edges: Edges, width: int = WIDE) -> Figure:
         Something else than `Edges`.
     """
     of_kind("edges", edges, Edges, "mechreward.edges measures them")
-    panel = CircuitPanel(edges)
+    if before is not None:
+        of_kind("before", before, Edges, "mechreward.edges measures them")
+    panel = CircuitPanel(edges, before)
     inches = width / INCH
     with styled():
         title = wrapped(edges.sentence, width - 40.0, 9.6)

@@ -14,6 +14,7 @@ from mechreward.causal.edges_noun import Edge, Edges
 from mechreward.show.circuit_rows import number
 from mechreward.show.style import BLUE
 
+HOLLOW: dict[str, Any] = {"marker": "o", "markersize": 7, "markerfacecolor": "none"}
 CELL = 56.0  # pixels: a cell's height
 INK, SOFT, FAINT = "#1f1f1f", "#5c5c5c", "#b4b4b4"
 RIVER, DRAIN, PALE, BAND = "#dbe5ea", "#f3d9cb", "#eaf2fa", "#cfcfcf"
@@ -51,7 +52,12 @@ def scale_of(cells: list[Edge], log: bool) -> Scale:
 
 
 def draw_cell(
-    axes: Axes, edges: Edges, edge: Edge, place: tuple[float, float, float], scale: Scale
+    axes: Axes,
+    edges: Edges,
+    edge: Edge,
+    place: tuple[float, float, float],
+    scale: Scale,
+    before: Edge | None = None,
 ) -> None:
     """A bullet chart in its box.
 
@@ -67,6 +73,8 @@ def draw_cell(
         Left and upper end, and width.
     scale
         Of its line.
+    before
+        The same cell of an earlier map, as a hollow dot; None (the default) for none.
     """
     x, y, width = place
     colour, weight = INK, "normal"
@@ -77,7 +85,7 @@ def draw_cell(
     look: dict[str, Any] = {"facecolor": "white", "zorder": 3, **border}
     style = "round,pad=0,rounding_size=5"
     axes.add_patch(FancyBboxPatch((x, y), width, CELL, boxstyle=style, **look))
-    name = visible(edges.label(edge))
+    name = visible(edges.label(edge).removesuffix(f" ({edge.part})"))
     figures = number(edges, edge)
     letter = 8.7 if edge.is_beyond else 7.4
     room = int((width - 20) / letter) - len(figures)
@@ -86,7 +94,11 @@ def draw_cell(
     words: dict[str, Any] = {"size": 9.5, "color": colour, "weight": weight, "zorder": 5}
     axes.text(x + 8, y + 20, name, **words)
     axes.text(x + width - 8, y + 20, figures, ha="right", **words)
-    draw_bullet(axes, edge, (x + 9, y + 39, width - 18), scale)
+    line = (x + 9, y + 39, width - 18)
+    draw_bullet(axes, edge, line, scale)
+    if before is not None:
+        dot = line[0] + line[2] * scale.at(before.score.estimate)
+        axes.plot([dot], [line[1]], color=SOFT, zorder=6, **HOLLOW)
 
 
 def draw_bullet(axes: Axes, edge: Edge, place: tuple[float, float, float], scale: Scale) -> None:
@@ -109,10 +121,14 @@ def draw_bullet(axes: Axes, edge: Edge, place: tuple[float, float, float], scale
 
 
 def draw_sign(axes: Axes, kind: str, x: float, y: float) -> None:
-    """What stands before an entry of the legend: "dot", "band", "box", "river" or "drain"."""
+    """What stands before an entry of the legend: "dot", "hollow", "band", "box", "river" or
+    "drain"."""
     if kind == "dot":
         axes.plot([x, x + 36], [y, y], color=INK, linewidth=1.8)
         axes.plot([x + 18], [y], marker="o", markersize=5.5, color=INK)
+        return
+    if kind == "hollow":
+        axes.plot([x + 18], [y], color=SOFT, **HOLLOW)
         return
     looks: dict[str, dict[str, Any]] = {
         "band": {"facecolor": BAND, "linewidth": 0},

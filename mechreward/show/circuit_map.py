@@ -25,7 +25,7 @@ from mechreward.show.circuit_cells import (
     draw_sign,
     scale_of,
 )
-from mechreward.show.circuit_rows import INNER, MOST, Row, part_of_r, rows_of, thousandths
+from mechreward.show.circuit_rows import INNER, MOST, Row, part_of_r, rows_of
 from mechreward.show.style import BLUE
 
 NARROW = 700  # pixels below which layers stand above their cells, and the river at the left
@@ -46,8 +46,11 @@ def wrapped(text: str, width: float, letter: float) -> list[str]:
 class Map:
     """One drawing, from the top down; without axes it is only measured."""
 
-    def __init__(self, edges: Edges, width: float) -> None:
+    def __init__(self, edges: Edges, width: float, before: Edges | None = None) -> None:
         self.edges, self.width = edges, width
+        self.before: dict[Any, Edge] = {}
+        for edge in before.edges if before else ():
+            self.before[edge.side, edge.component, edge.part] = edge
         self.narrow = width < NARROW
         self.start = 62.0 if self.narrow else 118.0  # where cells begin
         self.axes: Axes | None = None
@@ -94,7 +97,7 @@ class Map:
             if not self.narrow and any(edge.component.kind == "all readers" for edge in row.left):
                 self._turning_back(top)
             self.y += 20
-        ends = f"{thousandths(scale.low)} to {thousandths(scale.high)}"
+        ends = f"{1000 * scale.low:g} to {1000 * scale.high:g}"
         self._words(
             "READ BY   change of the next token, thousandths of a nat, when only this reader sees "
             f"the set at its mean; axes {ends}, by orders of magnitude",
@@ -126,7 +129,9 @@ class Map:
         begin = self.y
         self.y += 10
         unit = "percent of r" if reading.shown else "parts of r, which may be 0"
-        what = f"WRITTEN BY ({part})" if part else "WRITTEN BY"
+        what = "WRITTEN BY"
+        if part:
+            what = f"WRITTEN BY, {part} at the pre-activation, the norm's scale held"
         self._words(
             f"{what}   part of the correlation with V-hat, r = {_signed(reading.r.estimate)}; "
             f"exact, adds up to r, in {unit}; axes {_signed(scale.low)} to {_signed(scale.high)}, "
@@ -174,7 +179,8 @@ class Map:
 
     def _cell(self, edge: Edge, x: float, y: float, scale: Scale) -> None:
         if self.axes is not None:
-            draw_cell(self.axes, self.edges, edge, (x, y, self.cell), scale)
+            before = self.before.get((edge.side, edge.component, edge.part))
+            draw_cell(self.axes, self.edges, edge, (x, y, self.cell), scale, before)
 
     def _box(self) -> None:
         """The set itself."""
@@ -301,6 +307,8 @@ class Map:
             ("river", "residual stream: width = net part so far"),
             ("drain", "takes away"),
         ]
+        if self.before:
+            entries.insert(1, ("hollow", "as it was"))
         x = 18.0
         for kind, text in entries:
             long = 60 + 6.5 * len(text)
