@@ -3,6 +3,7 @@ passes, planted models against what was planted."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -23,9 +24,11 @@ from mechreward.causal.edges_measure import mean_intervals, share_intervals, sha
 from mechreward.causal.edges_noun import Edges
 from mechreward.causal.edges_read import ALL, OUT, path_patched, readers
 from mechreward.causal.edges_written import Component, written
+from mechreward.causal.graph import circuit_graph, save_graph
 from mechreward.models.identity import model_id
 from mechreward.models.site import Site, point
 from mechreward.probing.neurons import NeuronSet
+from mechreward.rollouts.value import Values
 from mechreward.stats import cluster_bootstrap
 from mechreward.stats.corrected import max_statistic
 
@@ -256,12 +259,34 @@ def test_a_cell_that_nothing_changes_is_never_beyond():
 # Planted models
 
 
+def values_of(here: Any, runs: Any) -> Values:
+    """V-hat of 16 continuations, drawn from the exact V: `estimate` would run the model for them."""
+    v, _ = here.truth.values(runs)
+    columns: dict[str, list[int]] = {"trajectory": [], "step": [], "reward": [], "group": []}
+    for number, (run, group) in enumerate(zip(runs, runs.groups, strict=True)):
+        for step in range(run.steps + 1):
+            for name, entry in zip(columns, (number, step, run.reward, group), strict=True):
+                columns[name].append(entry)
+    rng = np.random.default_rng(0)
+    drawn = {name: np.array(column) for name, column in columns.items()}
+    k = np.full(len(v), 16)
+    live = np.append(drawn["trajectory"][1:] == drawn["trajectory"][:-1], False)
+    halves = [np.where(live, rng.binomial(8, v), 0) for _ in range(2)]
+    return Values(**drawn, first=halves[0], second=halves[1], k=k)
+
+
 @cache
-def map_of(name: str, seed: int = 0, draws: int = 19) -> Edges:
-    here = mr.testbed.planted(name, seed)
+def data_of(name: str) -> Any:
+    """A planted model, its runs and their values."""
+    here = mr.testbed.planted(name)
     runs = mr.sample(here.model, here.task.problems("test", 24), progress=False)
-    vals = mr.estimate(here.model, runs, k=8, progress=False)
-    return edges(here.model, {"value": suspects(here)}, runs, vals, draws, progress=False)
+    return here, runs, values_of(here, runs)
+
+
+@cache
+def map_of(name: str) -> Edges:
+    here, runs, vals = data_of(name)
+    return edges(here.model, {"value": suspects(here)}, runs, vals, 19, progress=False)
 
 
 def test_the_planted_writer_and_reader_light_up():
@@ -289,9 +314,7 @@ def test_a_null_twin_does_not():
 def test_units_are_written_at_their_pre_activation():
     """Three units of layer 0 read V from the embedding: `up` follows it, the open gate is
     constant."""
-    here = mr.testbed.planted("value-mlp")
-    runs = mr.sample(here.model, here.task.problems("test", 24), progress=False)
-    vals = mr.estimate(here.model, runs, k=8, progress=False)
+    here, runs, vals = data_of("value-mlp")
     units = here.truth.value_neurons["0.mlp"]
     found = edges(here.model, units, runs, vals, 19, progress=False)
     assert set(found.readings) == {"gate", "up"}
@@ -301,6 +324,66 @@ def test_units_are_written_at_their_pre_activation():
         np.testing.assert_allclose(total, reading.r.estimate, atol=1e-5)
     largest = max(found.of("writer"), key=lambda edge: edge.score.estimate)
     assert (str(largest.component), largest.part) == ("embedding", "up")
+
+
+def test_an_intervention_that_takes_the_signal_away_silences_the_map():
+    """What the embedding wrote is zeroed before layer 1; a zeroed decoy changes no writer."""
+    here, runs, vals = data_of("value")
+    neurons = here.truth.value_neurons["1.resid_post"]
+    about = {"progress": False, "draws": 19}
+    first = here.truth.value_neurons["0.resid_pre"]
+    gone = edges(here.model, neurons, runs, vals, under=[mr.zero(first)], **about)
+    assert gone.verdict == "silent" and gone.under.startswith("zero of")
+    assert gone.readings[""].r.estimate == 0 and "Under zero of" in gone.counts
+    decoy = replace(first, indices=here.truth.decoys["large"])
+    still = edges(here.model, neurons, runs, vals, under=[mr.zero(decoy)], **about)
+    scores = [edge.score.estimate for edge in map_of("value").of("writer")]
+    others = [edge.score.estimate for edge in still.of("writer")]
+    np.testing.assert_allclose(scores, others, atol=1e-3)
+    assert tiny.no_hooks_left(here.model)
+
+
+# One state
+
+
+def test_a_states_graph_has_the_fields_of_the_schema_and_adds_up(tmp_path):
+    here, runs, _ = data_of("value")
+    found = map_of("value")
+    neurons = found.neurons
+    path = save_graph(tmp_path / "circuit.json", here.model, found, runs, 2, 1)
+    graph = json.loads(path.read_text())
+    assert set(graph) == {"metadata", "qParams", "nodes", "links"}
+    assert {"slug", "scan", "prompt_tokens", "prompt"} <= set(graph["metadata"])
+    end = runs[2].step_ends[1]
+    assert len(graph["metadata"]["prompt_tokens"]) == end + 1
+    fields = "node_id feature layer ctx_idx feature_type jsNodeId clerp".split()
+    for node in graph["nodes"]:
+        assert set(node) == set(fields)
+        assert isinstance(node["feature"], int) and isinstance(node["layer"], str)
+        assert node["ctx_idx"] == end
+    ids = [node["node_id"] for node in graph["nodes"]]
+    assert len(set(ids)) == len(ids) == 2 + len(found.edges)
+    center = graph["qParams"]["clickedId"]
+    written_by = 0.0
+    for link in graph["links"]:
+        assert set(link) == {"source", "target", "weight"}
+        assert link["source"] in ids and link["target"] in ids
+        written_by += link["weight"] * (link["target"] == center)
+    acts = mr.record(here.model, runs, neurons.site, progress=False)[neurons.site]
+    row = np.flatnonzero((acts.trajectory == 2) & (acts.step == 1))
+    x = neurons.read(acts)[row[0]].double().numpy()
+    np.testing.assert_allclose(written_by, x @ np.array(found.readings[""].weights), atol=1e-4)
+
+
+def test_a_state_that_is_not_there_has_no_graph():
+    here, runs, _ = data_of("value")
+    found = map_of("value")
+    with pytest.raises(MechRewardError, match="trajectories 0 to 23"):
+        circuit_graph(here.model, found, runs, 24, 0)
+    with pytest.raises(MechRewardError, match="goes on from states"):
+        circuit_graph(here.model, found, runs, 0, runs[0].steps)
+    with pytest.raises(MechRewardError, match="map it so"):
+        circuit_graph(here.model, replace(found, under="zero"), runs, 0, 0)
 
 
 # The noun
@@ -337,9 +420,7 @@ def test_what_is_no_map_is_refused(tmp_path):
 
 @pytest.mark.unchecked
 def test_what_it_refuses():
-    here = mr.testbed.planted("value")
-    runs = mr.sample(here.model, here.task.problems("test", 8), progress=False)
-    vals = mr.estimate(here.model, runs, k=2, progress=False)
+    here, runs, vals = data_of("value")
     neurons = suspects(here)
     few = runs.subset(range(4))
     calls = [
@@ -350,7 +431,7 @@ def test_what_it_refuses():
         ("at least 1", (neurons, runs, vals, 0), {}),
         ("must be Values", (neurons, runs, None), {}),
         ("must be Rollouts", (neurons, None, vals), {}),
-        ("8 are needed", (neurons, few, mr.estimate(here.model, few, k=1, progress=False)), {}),
+        ("8 are needed", (neurons, few, values_of(here, few)), {}),
         ("different trajectories", (neurons, few, vals), {}),
     ]
     for message, given_, more in calls:

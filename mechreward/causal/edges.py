@@ -9,11 +9,13 @@ from math import comb
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from mechreward.base import streams
 from mechreward.base.errors import of_kind, require, whole
 from mechreward.base.progress import bar, named
+from mechreward.base.progress import under as named_under
 from mechreward.causal.controls import Control, matched, sinks
 from mechreward.causal.edges_measure import mean_intervals, share_intervals, shares
 from mechreward.causal.edges_noun import NOTHING, Edge, Edges, Reading
@@ -122,8 +124,8 @@ def edges(
         change.check(model)
         hooks += change.fwd_hooks()
     subject = _subject(model, neurons, runs, vals, draws, seed, batch, title, hooks)
-    found, readings = _writers(subject, others, under(title, "writers"), batch)
-    found += _readers(subject, others, under(title, "readers"))
+    found, readings = _writers(subject, others, named_under(title, "writers"), batch)
+    found += _readers(subject, others, named_under(title, "readers"))
     return Edges(
         neurons=neurons,
         name=name,
@@ -132,6 +134,7 @@ def edges(
         others=others,
         states=len(subject.test),
         problems=len(np.unique(subject.test.group)),
+        means=tuple(subject.means[0].tolist()),
         match_error=float(np.mean([control.error for control in subject.controls])),
         task=task_of(runs.problems).name,
         under="; ".join(f"{change.op} of {change.neurons!r}" for change in under),
@@ -162,6 +165,12 @@ class _Subject:
     def sets(self) -> list[NeuronSet]:
         """The set, then the matched ones."""
         return [self.neurons, *(control.neurons for control in self.controls)]
+
+    @property
+    def means(self) -> list[torch.Tensor]:
+        """Of the neurons of each set, over all tokens."""
+        values = self.tokens.x.mean(0)
+        return [values[list(neurons.indices)] for neurons in self.sets]
 
 
 def _named(sets: Any) -> dict[str, NeuronSet]:
@@ -237,8 +246,10 @@ def _controls(neurons: NeuronSet, tokens: Activations, draws: int, seed: int) ->
     return matched(neurons, tokens, draws, seed, reach=reach)
 
 
-def _parts(subject: _Subject, others: Mapping[str, NeuronSet], about: Any) -> dict[str, Parts]:
-    """By what is written of the set, its read-outs and those of the controls, split."""
+def _parts(
+    subject: _Subject, others: Mapping[str, NeuronSet], about: Any
+) -> tuple[dict[str, Parts], dict[str, np.ndarray]]:
+    """By what is written of the set: read-outs of it and the controls, split; its weights."""
     site, data = subject.neurons.site, subject.train
     if site.kind == "mlp":
         return preactivations(
@@ -250,7 +261,8 @@ def _parts(subject: _Subject, others: Mapping[str, NeuronSet], about: Any) -> di
         chosen = list(neurons.indices)
         weights[chosen, column] = fitted_weights(x[:, chosen], data.y, data.group)
     units = list(others.values())
-    return {"": written(subject.model, subject.held, site, weights, units=units, **about)}
+    split = written(subject.model, subject.held, site, weights, units=units, **about)
+    return {"": split}, {"": weights[list(subject.neurons.indices), 0]}
 
 
 def _writers(
@@ -259,7 +271,9 @@ def _writers(
     data = subject.test
     about = (data.group, subject.seed)
     known = Known(data.known, data.group)
-    splits = _parts(subject, others, {"batch": batch, "progress": title, "hooks": subject.hooks})
+    splits, weights = _parts(
+        subject, others, {"batch": batch, "progress": title, "hooks": subject.hooks}
+    )
     tables = {part: _shares_of_sets(split, data.y) for part, split in splits.items()}
     every = np.hstack(list(tables.values()))
     alone, corrected = max_statistic(every[0], every[1:])
@@ -287,7 +301,9 @@ def _writers(
             found.append(edge)
         columns = range(1, len(scores))
         r_of_draws = [_r(split.whole[:, column], data.y) for column in columns]
-        readings[part] = Reading(intervals[-1], tuple(r_of_draws), beyond[-1].estimate)
+        readings[part] = Reading(
+            intervals[-1], tuple(r_of_draws), beyond[-1].estimate, tuple(weights[part].tolist())
+        )
     return found, readings
 
 
@@ -307,8 +323,6 @@ def _r(whole: Float[np.ndarray, " state"], y: Float[np.ndarray, " state"]) -> fl
 def _readers(subject: _Subject, others: Mapping[str, NeuronSet], title: bool | str) -> list[Edge]:
     model, units = subject.model, list(others.values())
     who = readers(model, subject.neurons.site, units)
-    values = subject.tokens.x.mean(0)
-    means = [values[list(neurons.indices)] for neurons in subject.sets]
     back = turning_back(model, subject.held)
     changes = []  # of every trajectory, [set reader state] in nats
     turns = []  # and in the probability of turning back
@@ -318,7 +332,7 @@ def _readers(subject: _Subject, others: Mapping[str, NeuronSet], title: bool | s
             at = run.step_ends[:-1]
             some, turned = [], []
             for clean, patched in path_patched(
-                model, run.tokens, subject.sets, means, who, at, units, subject.hooks
+                model, run.tokens, subject.sets, subject.means, who, at, units, subject.hooks
             ):
                 if back:
                     moved = patched[..., back].exp().sum(-1) - clean[:, back].exp().sum(-1)

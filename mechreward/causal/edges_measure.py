@@ -97,9 +97,10 @@ def _intervals(
     intervals = []
     for estimate, drawn in zip(estimates, values, strict=True):
         low = high = float(estimate)
+        there = drawn[~np.isnan(drawn)]
         if len(sizes) < 2:
             low = high = np.nan
-        elif np.ptp(drawn[~np.isnan(drawn)]) > 1e-12:
+        elif len(there) and np.ptp(there) > 1e-12:  # else no draw of clusters changes it
             low, high = bounds_of_draws(drawn, picks, float(estimate), sizes, None, LEVEL)
         intervals.append(Interval(float(estimate), float(low), float(high), len(sizes)))
     return intervals

@@ -20,6 +20,8 @@ from mechreward.stats import Interval
 
 LEVEL = 0.05  # of the corrected p from which an edge is beyond the controls
 SIDES = ("writer", "reader")
+# Fields that a file holds as they are.
+PLAIN = ("states", "problems", "means", "match_error", "task", "shape", "screened", "under")
 NOTHING = Interval(nan, nan, nan, 0)
 
 
@@ -88,11 +90,14 @@ class Reading:
         [draw] the same of each matched set, refitted.
     beyond : float
         Of both without what step and length tell.
+    weights : tuple of float
+        [k] of the set's neurons, as they were fitted.
     """
 
     r: Interval
     draws: tuple[float, ...] = field(repr=False)
     beyond: float
+    weights: tuple[float, ...] = field(repr=False)
 
     @property
     def shown(self) -> bool:
@@ -120,6 +125,8 @@ class Edges(Framed):
         States that were looked at.
     problems : int
         Of so many problems.
+    means : tuple of float
+        [k] of the set's neurons, which readers see instead.
     match_error : float
         Mean error of the match of the draws (`causal.controls.Control`).
     task : str
@@ -144,6 +151,7 @@ class Edges(Framed):
     others: Mapping[str, NeuronSet]
     states: int
     problems: int
+    means: tuple[float, ...]
     match_error: float
     task: str
     shape: tuple[int, int, int]
@@ -288,7 +296,16 @@ class Edges(Framed):
         about["others"] = {name: neurons.to_json() for name, neurons in self.others.items()}
         about["readings"] = {part: asdict(reading) for part, reading in self.readings.items()}
         about["edges"] = [asdict(edge) for edge in self.edges]
-        for name in ("states", "problems", "match_error", "task", "shape", "screened", "under"):
+        for name in (
+            "states",
+            "problems",
+            "means",
+            "match_error",
+            "task",
+            "shape",
+            "screened",
+            "under",
+        ):
             about[name] = getattr(self, name)
         return write_json(path, nulled(about))
 
@@ -312,7 +329,8 @@ class Edges(Framed):
             for part, given in data["readings"].items():
                 draws = tuple(map(_number, given["draws"]))
                 r = _interval(given["r"])
-                readings[part] = Reading(r, draws, _number(given["beyond"]))
+                weights = tuple(map(_number, given["weights"]))
+                readings[part] = Reading(r, draws, _number(given["beyond"]), weights)
             return cls(
                 neurons=NeuronSet.from_json(data["neurons"], damaged),
                 name=data["name"],
@@ -321,6 +339,7 @@ class Edges(Framed):
                 others=others,
                 states=data["states"],
                 problems=data["problems"],
+                means=tuple(data["means"]),
                 match_error=_number(data["match_error"]),
                 task=data["task"],
                 shape=tuple(data["shape"]),

@@ -33,7 +33,7 @@ def preactivations(
     hooks: Hooks = (),
     batch: int = 64,
     progress: bool | str = False,
-) -> dict[str, Parts]:
+) -> tuple[dict[str, Parts], dict[str, Float[np.ndarray, " neuron"]]]:
     """Split read-outs of MLP units, at the pre-activation, among who wrote them.
 
     Parameters
@@ -57,8 +57,10 @@ def preactivations(
 
     Returns
     -------
-    dict of str to Parts
-        "gate" and "up" of a gated MLP, else "pre".
+    parts : dict of str to Parts
+        By `parts_of` the MLP.
+    weights : dict of str to array [neuron]
+        The first set's read-outs.
 
     Raises
     ------
@@ -66,35 +68,81 @@ def preactivations(
         An MLP whose hidden units are no linear map of its norm's output.
     """
     layer = sets[0].site.layer
-    gated = point("up", layer) in model.hook_dict
-    kinds = {"gate": "gate", "up": "up"} if gated else {"pre": "gate"}
-    stream = Site(layer, "resid_mid")
-    if stream.hook not in model.hook_dict:  # attention and MLP stand side by side
-        stream = Site(layer, "resid_pre")
-    found = {}
-    for part, kind in kinds.items():
-        units = _at_states(model, fitted, point(kind, layer), layer, hooks, batch)
-        matrix = _map_in(model, layer, part)
-        weights = np.zeros((len(matrix), len(sets)))
-        reads = np.zeros((matrix.shape[1], len(sets)))
+    about = {"hooks": hooks, "batch": batch}
+    found, weights = {}, {}
+    for part in parts_of(model, layer):
+        units = _at_states(model, fitted, layer, part, **about)
+        reads = np.zeros((sets[0].width, len(sets)))
         for column, neurons in enumerate(sets):
             chosen = list(neurons.indices)
             reads[chosen, column] = fitted_weights(units[:, chosen], train.y, train.group)
-        weights = matrix @ reads
-        found[part] = written(
-            model,
-            held,
-            stream,
-            weights,
-            units=list(others.values()),
-            scaled=True,
-            hooks=hooks,
-            batch=batch,
-            progress=progress,
+        others_units = list(others.values())
+        found[part] = unit_parts(
+            model, held, layer, part, reads, others_units, progress=progress, **about
         )
-        shown = _at_states(model, held, point(kind, layer), layer, hooks, batch) @ reads
-        _check(found[part].whole, shown, model)
-    return found
+        weights[part] = reads[list(sets[0].indices), 0]
+    return found, weights
+
+
+def parts_of(model: Any, layer: int) -> tuple[str, ...]:
+    """What is written of an MLP's units: "gate" and "up" where it is gated, else "pre"."""
+    return ("gate", "up") if point("up", layer) in model.hook_dict else ("pre",)
+
+
+def unit_parts(
+    model: Any,
+    runs: Rollouts,
+    layer: int,
+    part: str,
+    reads: Float[np.ndarray, "unit column"],
+    units: Sequence[NeuronSet] = (),
+    *,
+    hooks: Hooks = (),
+    batch: int = 64,
+    progress: bool | str = False,
+) -> Parts:
+    """Split read-outs of pre-activations, the norm's scale held, among who wrote them.
+
+    Parameters
+    ----------
+    model : TransformerBridge or HookedTransformer
+        The one that made the runs.
+    runs : Rollouts
+        Whose states are read.
+    layer : int
+        Of the MLP.
+    part : str
+        One of `parts_of`.
+    reads : array [unit column]
+        A column for each read-out.
+    units : sequence of NeuronSet, default ()
+        Sets of earlier MLPs that are parts of their own (`written`).
+    hooks : sequence of (str, function), default ()
+        TransformerLens pairs that stay on meanwhile.
+    batch : int, default 64
+        Trajectories run at once.
+    progress : bool or str, default False
+        Whether a bar is shown, or its title.
+
+    Returns
+    -------
+    Parts
+
+    Raises
+    ------
+    MechRewardError
+        An MLP whose hidden units are no linear map of its norm's output.
+    """
+    stream = Site(layer, "resid_mid")
+    if stream.hook not in model.hook_dict:  # attention and MLP stand side by side
+        stream = Site(layer, "resid_pre")
+    about = {"hooks": hooks, "batch": batch}
+    weights = _map_in(model, layer, part) @ reads
+    split = written(
+        model, runs, stream, weights, units=units, scaled=True, progress=progress, **about
+    )
+    _check(split.whole, _at_states(model, runs, layer, part, **about) @ reads, model)
+    return split
 
 
 def _map_in(model: Any, layer: int, part: str) -> Float[np.ndarray, "d_model unit"]:
@@ -117,9 +165,10 @@ def _map_in(model: Any, layer: int, part: str) -> Float[np.ndarray, "d_model uni
 
 @torch.no_grad()
 def _at_states(
-    model: Any, runs: Rollouts, name: str, layer: int, hooks: Hooks, batch: int
+    model: Any, runs: Rollouts, layer: int, part: str, hooks: Hooks, batch: int
 ) -> Float[np.ndarray, "state unit"]:
-    """What a hook point shows at every state that goes on."""
+    """Pre-activations at every state that goes on."""
+    name = point("up" if part == "up" else "gate", layer)
     rows: list[np.ndarray] = [np.zeros(0)] * len(runs)
     caught: dict[str, torch.Tensor] = {}
 
