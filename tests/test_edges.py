@@ -260,7 +260,7 @@ def test_a_cell_that_nothing_changes_is_never_beyond():
 
 
 def values_of(here: Any, runs: Any) -> Values:
-    """V-hat of 16 continuations, drawn from the exact V: `estimate` would run the model for them."""
+    """V-hat of 16 continuations, drawn from the exact V: `estimate` would run the model."""
     v, _ = here.truth.values(runs)
     columns: dict[str, list[int]] = {"trajectory": [], "step": [], "reward": [], "group": []}
     for number, (run, group) in enumerate(zip(runs, runs.groups, strict=True)):
