@@ -22,7 +22,8 @@ from mechreward.calibration.certificates import suspects
 from mechreward.causal.edges import edges
 from mechreward.causal.edges_measure import mean_intervals, share_intervals, shares
 from mechreward.causal.edges_noun import Edges
-from mechreward.causal.edges_read import ALL, OUT, path_patched, readers
+from mechreward.causal.edges_read import ALL, OUT, path_patched, points_of, readers
+from mechreward.causal.edges_screen import first_order, screened
 from mechreward.causal.edges_written import Component, written
 from mechreward.causal.graph import circuit_graph, save_graph
 from mechreward.models.identity import model_id
@@ -225,6 +226,71 @@ def test_readers_of_the_last_stream_are_the_unembedding(tiny_model):
     assert readers(tiny_model, Site(1, "resid_post")) == (OUT, ALL)
     kinds = [reader.kind for reader in readers(tiny_model, Site(1, "resid_pre"))]
     assert kinds == ["query"] * 4 + ["key-value"] * 2 + ["mlp", "unembedding", "all readers"]
+
+
+def test_the_screen_is_the_slope_of_a_small_patch(tiny_model, runs):
+    """Gradient times change, against the difference that a thousandth of the change makes."""
+    site, identity, run = Site(0, "resid_post"), model_id(tiny_model), runs[0]
+    sets = [NeuronSet(site, (1, 4, 9), 32, identity), NeuronSet(site, (0, 7), 32, identity)]
+    means = [torch.tensor([0.5, -0.4, 0.3]), torch.tensor([0.5, -0.6])]
+    who = [Component("mlp", 1), Component("query", 1, 2), Component("key-value", 1, 1)]
+    found = first_order(tiny_model, run, sets, means, who)
+    at = list(run.step_ends[:-1])
+    following = run.tokens[[end + 1 for end in at]]
+
+    def said(hooks) -> float:
+        with torch.no_grad():
+            logits = tiny_model.run_with_hooks(run.tokens[None], fwd_hooks=hooks)[0, at]
+        return float(logits.double().log_softmax(-1).gather(1, following[:, None]).sum())
+
+    _, cache = tiny_model.run_with_cache(run.tokens[None])
+    names = [name for reader in who for name in points_of(reader)]
+    for row, (neurons, mean) in enumerate(zip(sets, means, strict=True)):
+        made = given_out(tiny_model, run.tokens, neurons, mean, names)
+
+        def moved(reader: Component, step: float, made: Any = made) -> float:
+            hooks = []
+            for name in points_of(reader):
+                change = step * (made[name] - cache[name])
+                if reader.kind != "mlp":
+                    other = torch.arange(change.shape[2]) != reader.index
+                    change[:, :, other] = 0
+                hooks.append((name, lambda x, hook, change=change: x + change))
+            return said(hooks)
+
+        for column, reader in enumerate(who):
+            slope = (moved(reader, 0.02) - moved(reader, -0.02)) / 0.04
+            np.testing.assert_allclose(found[row, column], slope, rtol=0.03, atol=3e-3)
+
+
+def given_out(model: Any, tokens: Any, neurons: NeuronSet, mean: Any, names: list[str]) -> Any:
+    """What hook points of layer 1 show where the stream before it has a set at its mean."""
+    _, cache = model.run_with_cache(tokens[None])
+    change = torch.zeros_like(cache[neurons.site.hook])
+    columns = list(neurons.indices)
+    change[..., columns] = mean - cache[neurons.site.hook][..., columns]
+    made: dict[str, torch.Tensor] = {}
+    hooks = [(name, lambda x, hook, n=name: made.update({n: x.clone()})) for name in names]
+    for kind in ("resid_pre", "resid_mid"):
+        name = point(kind, 1)
+        hooks.append((name, lambda x, hook, n=name: cache[n] + change))
+    with torch.no_grad():
+        model.run_with_hooks(tokens[None], fwd_hooks=hooks)
+    return made
+
+
+def test_the_screen_keeps_the_unembedding_and_the_strongest(tiny_model, runs):
+    site, identity = Site(0, "resid_pre"), model_id(tiny_model)
+    sets = [NeuronSet(site, (1, 4, 9), 32, identity)]
+    means = [torch.tensor([0.5, -0.4, 0.3])]
+    who = readers(tiny_model, site)
+    kept = screened(tiny_model, runs, sets, means, who, most=6)
+    assert len(kept) == 6 and kept[-2:] == (OUT, ALL)
+    assert list(kept) == [reader for reader in who if reader in kept]
+    scores = sum(np.abs(first_order(tiny_model, run, sets, means, who[:-2])) for run in runs)
+    assert who[int(scores[0].argmax())] in kept
+    assert screened(tiny_model, runs, sets, means, who) == who
+    assert tiny.no_hooks_left(tiny_model)
 
 
 # Corrected over cells

@@ -20,6 +20,7 @@ from mechreward.causal.controls import Control, matched, sinks
 from mechreward.causal.edges_measure import mean_intervals, share_intervals, shares
 from mechreward.causal.edges_noun import NOTHING, Edge, Edges, Reading
 from mechreward.causal.edges_read import path_patched, readers
+from mechreward.causal.edges_screen import screened
 from mechreward.causal.edges_units import preactivations
 from mechreward.causal.edges_weights import fitted_weights
 from mechreward.causal.edges_written import Parts, written
@@ -63,7 +64,9 @@ def edges(
     A reader is what takes the residual stream in: a head's queries, the keys and values of a
     key-value head, an MLP, the unembedding. Its number is the change of the next token (KL
     divergence from the model as it is, at the states) when its input alone has the set at its mean,
-    at all positions, and everything behind it is run again.
+    at all positions, and everything behind it is run again. Of more than 30 readers those are
+    computed that a gradient on the first half of the problems says matter most
+    (`causal.edges_screen`).
 
     Parameters
     ----------
@@ -125,11 +128,11 @@ def edges(
         hooks += change.fwd_hooks()
     subject = _subject(model, neurons, runs, vals, draws, seed, batch, title, hooks)
     found, readings = _writers(subject, others, named_under(title, "writers"), batch)
-    found += _readers(subject, others, named_under(title, "readers"))
+    reading, left_out = _readers(subject, others, named_under(title, "readers"))
     return Edges(
         neurons=neurons,
         name=name,
-        edges=tuple(found),
+        edges=(*found, *reading),
         readings=readings,
         others=others,
         states=len(subject.test),
@@ -137,6 +140,7 @@ def edges(
         means=tuple(subject.means[0].tolist()),
         match_error=float(np.mean([control.error for control in subject.controls])),
         task=task_of(runs.problems).name,
+        screened=left_out,
         under="; ".join(f"{change.op} of {change.neurons!r}" for change in under),
         shape=(
             int(model.cfg.n_layers),
@@ -320,9 +324,13 @@ def _r(whole: Float[np.ndarray, " state"], y: Float[np.ndarray, " state"]) -> fl
     return float(shares(whole[None], whole, y)[0])
 
 
-def _readers(subject: _Subject, others: Mapping[str, NeuronSet], title: bool | str) -> list[Edge]:
+def _readers(
+    subject: _Subject, others: Mapping[str, NeuronSet], title: bool | str
+) -> tuple[list[Edge], int]:
+    """Readers, and how many the gradient left out."""
     model, units = subject.model, list(others.values())
-    who = readers(model, subject.neurons.site, units)
+    every = readers(model, subject.neurons.site, units)
+    who = screened(model, subject.fitted, subject.sets, subject.means, every, units, subject.hooks)
     back = turning_back(model, subject.held)
     changes = []  # of every trajectory, [set reader state] in nats
     turns = []  # and in the probability of turning back
@@ -367,7 +375,7 @@ def _readers(subject: _Subject, others: Mapping[str, NeuronSet], title: bool | s
             within=component.kind == "units",
         )
         found.append(edge)
-    return found
+    return found, len(every) - len(who)
 
 
 def turning_back(model: Any, runs: Rollouts) -> list[int]:

@@ -249,6 +249,7 @@ class Edges(Framed):
             f"{' and '.join(phrases)} lie beyond {self.draws} matched sets (two-sided, corrected "
             f"over cells, p at most {LEVEL:g}). {visible(self.neurons.model_id.name)} on "
             f"{visible(self.task)}, {self.states} states of {self.problems} test problems."
+            + (f" A gradient left out {self.screened} readers." if self.screened else "")
             + (f" Under {visible(self.under)}." if self.under else "")
         )
 

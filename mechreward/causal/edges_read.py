@@ -68,6 +68,17 @@ def reads(site: Site, layer: int) -> tuple[bool, bool]:
     return site.kind == "resid_pre", site.kind in ("resid_pre", "resid_mid")
 
 
+def points_of(reader: Component) -> tuple[str, ...]:
+    """The hook points of what a reader gives out; none for the unembedding and for all together."""
+    kinds = {
+        "query": ("query",),
+        "key-value": ("key", "value"),
+        "mlp": ("mlp_out",),
+        "units": ("mlp",),
+    }
+    return tuple(point(kind, reader.layer) for kind in kinds.get(reader.kind, ()))
+
+
 def path_patched(
     model: Any,
     tokens: Int[torch.Tensor, " pos"],
@@ -123,7 +134,7 @@ def path_patched(
     text = tokens[None].to(device_of(model))
     for start in range(0, len(sets), size):
         chosen = list(sets[start : start + size])
-        patches = _Rows(model, chosen, list(means[start : start + size]), list(who), list(units))
+        patches = Rows(model, chosen, list(means[start : start + size]), list(who), list(units))
         many = 1 + len(chosen) * rows
 
         def fan_out(x: torch.Tensor, hook: Any, many: int = many) -> torch.Tensor:
@@ -147,9 +158,9 @@ def path_patched(
         yield scores[0], table[:, order]
 
 
-class _Rows:
+class Rows:
     """The hooks of one pass. Row 0 is the text as it is; then, for each set, a row whose inputs all
-    have the set at its mean, and a row for each reader."""
+    have the set at its mean (`shadow`), and a row for each reader."""
 
     def __init__(
         self,
@@ -192,20 +203,9 @@ class _Rows:
         last = self.model.cfg.n_layers - 1
         pairs.append((point("resid_post", last), self._shift))
         for reader in self.row:
-            pairs += self._of_reader(reader)
+            take = partial(self._take, reader=reader)
+            pairs += [(name, take) for name in points_of(reader)]
         return pairs
-
-    def _of_reader(self, reader: Component) -> list[tuple[str, Any]]:
-        take = partial(self._take, reader=reader)
-        if reader.kind == "query":
-            return [(point("query", reader.layer), take)]
-        if reader.kind == "key-value":
-            return [(point("key", reader.layer), take), (point("value", reader.layer), take)]
-        if reader.kind == "mlp":
-            return [(point("mlp_out", reader.layer), take)]
-        if reader.kind == "units":
-            return [(point("mlp", reader.layer), take)]
-        return []
 
     def _take(self, x: torch.Tensor, hook: Any, reader: Component) -> torch.Tensor:
         """What this reader makes of the set at its mean, into its rows."""
