@@ -19,6 +19,8 @@ from scipy.stats import pearsonr
 import mechreward as mr
 from mechreward.base.errors import MechRewardError
 from mechreward.calibration.certificates import suspects
+from mechreward.calibration.circuits import circuits
+from mechreward.calibration.data import drawn
 from mechreward.causal.edges import edges
 from mechreward.causal.edges_measure import mean_intervals, share_intervals, shares
 from mechreward.causal.edges_noun import Edges
@@ -29,7 +31,6 @@ from mechreward.causal.graph import circuit_graph, save_graph
 from mechreward.models.identity import model_id
 from mechreward.models.site import Site, point
 from mechreward.probing.neurons import NeuronSet
-from mechreward.rollouts.value import Values
 from mechreward.stats import cluster_bootstrap
 from mechreward.stats.corrected import max_statistic
 
@@ -325,28 +326,12 @@ def test_a_cell_that_nothing_changes_is_never_beyond():
 # Planted models
 
 
-def values_of(here: Any, runs: Any) -> Values:
-    """V-hat of 16 continuations, drawn from the exact V: `estimate` would run the model."""
-    v, _ = here.truth.values(runs)
-    columns: dict[str, list[int]] = {"trajectory": [], "step": [], "reward": [], "group": []}
-    for number, (run, group) in enumerate(zip(runs, runs.groups, strict=True)):
-        for step in range(run.steps + 1):
-            for name, entry in zip(columns, (number, step, run.reward, group), strict=True):
-                columns[name].append(entry)
-    rng = np.random.default_rng(0)
-    drawn = {name: np.array(column) for name, column in columns.items()}
-    k = np.full(len(v), 16)
-    live = np.append(drawn["trajectory"][1:] == drawn["trajectory"][:-1], False)
-    halves = [np.where(live, rng.binomial(8, v), 0) for _ in range(2)]
-    return Values(**drawn, first=halves[0], second=halves[1], k=k)
-
-
 @cache
 def data_of(name: str) -> Any:
     """A planted model, its runs and their values."""
     here = mr.testbed.planted(name)
     runs = mr.sample(here.model, here.task.problems("test", 24), progress=False)
-    return here, runs, values_of(here, runs)
+    return here, runs, drawn(runs, here.truth.values(runs)[0], 16, 0)
 
 
 @cache
@@ -375,6 +360,12 @@ def test_a_null_twin_does_not():
     assert found.sentence.startswith("No circuit of its own")
     total = sum(edge.score.estimate for edge in found.of("writer"))
     np.testing.assert_allclose(total, found.readings[""].r.estimate, atol=1e-5)
+
+
+def test_maps_are_counted_for_the_calibration():
+    (row,) = circuits("value", range(1), draws=19)
+    assert row.metric == "own_circuit_rate" and row.interval.n == 1
+    assert sum(row.detail["verdicts"].values()) == 1 and row.detail["circuit"]
 
 
 def test_units_are_written_at_their_pre_activation():
@@ -497,7 +488,7 @@ def test_what_it_refuses():
         ("at least 1", (neurons, runs, vals, 0), {}),
         ("must be Values", (neurons, runs, None), {}),
         ("must be Rollouts", (neurons, None, vals), {}),
-        ("8 are needed", (neurons, few, values_of(here, few)), {}),
+        ("8 are needed", (neurons, few, drawn(few, here.truth.values(few)[0], 16, 0)), {}),
         ("different trajectories", (neurons, few, vals), {}),
     ]
     for message, given_, more in calls:
