@@ -365,7 +365,7 @@ def test_a_null_twin_does_not():
 def test_maps_are_counted_for_the_calibration():
     (row,) = circuits("value", range(1), draws=19)
     assert row.metric == "own_circuit_rate" and row.interval.n == 1
-    assert sum(row.detail["verdicts"].values()) == 1 and row.detail["circuit"]
+    assert sum(row.detail["verdicts"].values()) == 1 and row.detail["expected"] == "circuit"
 
 
 def test_units_are_written_at_their_pre_activation():

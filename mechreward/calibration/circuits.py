@@ -12,7 +12,7 @@ from mechreward.causal.edges import edges
 from mechreward.experiments.rows import Row
 from mechreward.testbed import planted
 
-PLANTS = {"value": True, "null": False}  # whether there is a circuit
+PLANTS = {"value": "circuit", "null": "none"}  # what is planted
 PROBLEMS = 40
 K = 16
 
@@ -47,7 +47,7 @@ def circuits(name: str, seeds: Sequence[int], draws: int = 99) -> list[Row]:
     lit = verdicts.count("circuit")
     detail = {
         "n": "planted models",
-        "circuit": PLANTS[name],
+        "expected": PLANTS[name],
         "verdicts": {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))},
         "problems": PROBLEMS,
         "draws": draws,
