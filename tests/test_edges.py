@@ -4,6 +4,7 @@ passes, planted models against what was planted."""
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -12,12 +13,15 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
+from test_conformance import ARCHITECTURES
 
 import mechreward as mr
 from mechreward.base.errors import MechRewardError
+from mechreward.bundled.vocabulary import WORDS, tokenizer
 from mechreward.calibration.certificates import suspects
 from mechreward.calibration.circuits import circuits
 from mechreward.calibration.data import drawn
@@ -26,6 +30,7 @@ from mechreward.causal.edges_measure import mean_intervals, share_intervals, sha
 from mechreward.causal.edges_noun import Edges
 from mechreward.causal.edges_read import ALL, OUT, path_patched, points_of, readers
 from mechreward.causal.edges_screen import first_order, screened
+from mechreward.causal.edges_units import parts_of, unit_parts
 from mechreward.causal.edges_written import Component, written
 from mechreward.causal.graph import circuit_graph, save_graph
 from mechreward.models.identity import model_id
@@ -90,6 +95,36 @@ def test_units_are_a_part_of_their_mlp(tiny_model, runs):
     assert names[-2:] == ["0.set.0", "0.set.1"]
     whole = split.parts[names.index("0.mlp")]
     np.testing.assert_allclose(split.parts[-2] + split.parts[-1], whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gpt2", "gptneox"])
+def test_parts_add_up_behind_post_norms_biases_and_side_by_side(name: str, tmp_path):
+    """Gemma 2 has post-norms and gains from 1, GPT-2 biases and a LayerNorm, GPT-NeoX attention
+    and MLP side by side."""
+    torch.manual_seed(0)
+    kind, shape = ARCHITECTURES[name]
+    maker = "GPT2LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM"
+    config = getattr(transformers, f"{kind}Config")(**shape)
+    getattr(transformers, maker)(config).save_pretrained(tmp_path)
+    tokenizer(WORDS).save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a site that GPT-NeoX lacks
+        model = mr.load(tmp_path, check=False)
+    runs = mr.sample(model, tiny.Even().problems("test", 3), progress=False)
+    rng = np.random.default_rng(0)
+    width, identity = Site(0, "mlp").width(model), model_id(model)
+    halves = [NeuronSet(Site(0, "mlp"), tuple(range(5)), width, identity)]
+    halves.append(NeuronSet(Site(0, "mlp"), tuple(range(5, width)), width, identity))
+    weights = rng.normal(size=(32, 2))
+    split = written(model, runs, Site(1, "resid_post"), weights, units=halves)
+    names = [str(component) for component in split.components]
+    np.testing.assert_allclose(split.parts[:-2].sum(0), split.whole, atol=1e-5)
+    of_mlp = split.parts[names.index("0.mlp")]
+    constant = of_mlp - split.parts[-2] - split.parts[-1]  # its bias
+    np.testing.assert_allclose(constant - constant.mean(0), 0, atol=1e-5)
+    for part in parts_of(model, 1):
+        split = unit_parts(model, runs, 1, part, rng.normal(size=(width, 1)))
+        np.testing.assert_allclose(split.parts.sum(0), split.whole, atol=1e-5)
 
 
 columns = st.integers(0, 10_000).map(np.random.default_rng)

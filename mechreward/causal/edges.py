@@ -141,7 +141,7 @@ def edges(
         match_error=float(np.mean([control.error for control in subject.controls])),
         task=task_of(runs.problems).name,
         screened=left_out,
-        under="; ".join(f"{change.op} of {change.neurons!r}" for change in under),
+        under="; ".join(map(_words, under)),
         shape=(
             int(model.cfg.n_layers),
             int(model.cfg.n_heads),
@@ -376,6 +376,11 @@ def _readers(
         )
         found.append(edge)
     return found, len(every) - len(who)
+
+
+def _words(change: Intervention) -> str:
+    neurons = change.neurons
+    return f"{change.op} of {len(neurons)} of {neurons.width} neurons at {neurons.site}"
 
 
 def turning_back(model: Any, runs: Rollouts) -> list[int]:

@@ -99,7 +99,7 @@ class Map:
             self.y += 20
         ends = f"{1000 * scale.low:g} to {1000 * scale.high:g}"
         self._words(
-            "READ BY   change of the next token, thousandths of a nat, when only this reader sees "
+            "READ BY: change of the next token, thousandths of a nat, when only this reader sees "
             f"the set at its mean; axes {ends}, by orders of magnitude",
             9.5,
             SOFT,
@@ -133,7 +133,7 @@ class Map:
         if part:
             what = f"WRITTEN BY, {part} at the pre-activation, the norm's scale held"
         self._words(
-            f"{what}   part of the correlation with V-hat, r = {_signed(reading.r.estimate)}; "
+            f"{what}: part of the correlation with V-hat, r = {_signed(reading.r.estimate)}; "
             f"exact, adds up to r, in {unit}; axes {_signed(scale.low)} to {_signed(scale.high)}, "
             "tick at 0",
             9.5,
@@ -311,7 +311,7 @@ class Map:
             entries.insert(1, ("hollow", "as it was"))
         x = 18.0
         for kind, text in entries:
-            long = 60 + 6.5 * len(text)
+            long = 60 + 6.7 * len(text)
             if x + long > self.width - 10 and x > 18:
                 x = 18.0
                 self.y += 26
