@@ -18,6 +18,23 @@ BLOCK_ORDER = ("resid_pre", "resid_mid", "mlp", "resid_post")  # as a block comp
 # What an MLP writes. A bridge gives a mixture of experts, which has no one hidden layer, this hook
 # point under the name of the hidden units.
 MLP_OUT = "blocks.{}.mlp.hook_out"
+# What a component reads or writes, beside its sites. `head` is a head's mixture of values before
+# the map out, `[batch pos head d_head]`; queries have an entry a head, keys and values an entry a
+# key-value head. `attn_out` and `mlp_out` are what is added to the stream, behind a post-norm where
+# there is one; the norms are what `ln1_post`, `ln2` and `ln2_post` divide by.
+POINTS = {
+    "query": "blocks.{}.attn.hook_q",
+    "key": "blocks.{}.attn.hook_k",
+    "value": "blocks.{}.attn.hook_v",
+    "head": "blocks.{}.attn.hook_z",
+    "attn_out": "blocks.{}.hook_attn_out",
+    "attn_norm": "blocks.{}.ln1_post.hook_scale",
+    "mlp_norm": "blocks.{}.ln2.hook_scale",
+    "mlp_post_norm": "blocks.{}.ln2_post.hook_scale",
+    "gate": "blocks.{}.mlp.hook_pre",
+    "up": "blocks.{}.mlp.hook_pre_linear",
+    "mlp_out": "blocks.{}.hook_mlp_out",
+}
 WHY = {
     "experts": "its MLP is a mixture of experts, which has no one hidden layer",
     "mlp": "its block has no MLP whose hidden units a hook point shows",
@@ -120,6 +137,13 @@ class Site:
         linear = getattr(getattr(mlp, "out", None), "original_component", None)
         width = getattr(linear, "in_features", None)  # quantised maps have it, too
         return int(width or mlp.W_out.shape[0])
+
+
+def point(kind: str, layer: int) -> str:
+    """The hook point of one of `POINTS`, or of a kind of site."""
+    names = HOOKS | POINTS
+    one_of("kind of hook point", kind, names)
+    return names[kind].format(layer)
 
 
 def all_sites(

@@ -22,6 +22,7 @@ from mechreward.calibration.certificates import (
     found_by_noise,
     pooled,
 )
+from mechreward.calibration.circuits import PLANTS, circuits
 from mechreward.calibration.coverage import SPREADS, coverage, spread_coverage
 from mechreward.calibration.detection import RANKINGS, detection, model_pool, null_pool
 from mechreward.calibration.nulls import null_pvalues, of_ranks, rejections
@@ -96,6 +97,9 @@ class Calibration:
             stages[f"null-{name}"] = partial(pipeline.alarms, name, self.exact_seeds, sizes)
         for kind in RANKINGS:
             stages |= self._detection(kind)
+        seeds, draws = (range(100), 99) if self.full else (range(2), 19)
+        for name in PLANTS:
+            stages[f"circuit-{name}"] = partial(circuits, name, seeds, draws)
         stages["p-values"] = partial(_p_values, 2000 if self.full else 400)
         return stages | self._trends() | self._coverage() | self._certificates()
 
