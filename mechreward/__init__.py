@@ -5,6 +5,8 @@ from mechreward import show, tasks, testbed
 from mechreward.base.errors import MechRewardError
 from mechreward.causal.attach import attach
 from mechreward.causal.certificate import Certificate, certify
+from mechreward.causal.edges import edges
+from mechreward.causal.edges_noun import Edges
 from mechreward.causal.effect import ablate
 from mechreward.causal.intervene import Intervention, mean, patch, resample, scale, steer, zero
 from mechreward.data.external import read_rollouts
@@ -18,9 +20,9 @@ from mechreward.rollouts.adaptive import AdaptiveK
 from mechreward.rollouts.sample import sample
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values, estimate
-from mechreward.studies.forecast import Forecast, forecast
+from mechreward.studies.forecast import forecast
 from mechreward.uses.confidence import Confidence, confidence
-from mechreward.uses.early_exit import EarlyExit, early_exit
+from mechreward.uses.early_exit import early_exit
 from mechreward.uses.search.search import Search, search
 from mechreward.uses.siblings import siblings
 
@@ -31,8 +33,7 @@ __all__ = [
     "Certificate",
     "Confidence",
     "DopamineProbe",
-    "EarlyExit",
-    "Forecast",
+    "Edges",
     "Intervention",
     "MechRewardError",
     "NeuronSet",
@@ -47,6 +48,7 @@ __all__ = [
     "certify",
     "confidence",
     "early_exit",
+    "edges",
     "estimate",
     "forecast",
     "load",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 import pytest
@@ -14,7 +16,7 @@ from mechreward.base.errors import MechRewardError
 from mechreward.causal.edges_noun import Edge, Edges, Reading
 from mechreward.causal.edges_written import Component
 from mechreward.models.site import Site
-from mechreward.show.circuit import CircuitPanel, caption, circuit, circuit_figure
+from mechreward.show.circuit import CircuitPanel, caption, circuit
 from mechreward.show.circuit_rows import MOST, number, part_of_r, rows_of, thousandths
 from mechreward.stats import Interval
 
@@ -25,6 +27,12 @@ def edge(side: str, component: Component, score: float, p: float = 1.0, **more) 
         interval = Interval(score, score / 2, score * 2, 20)
     draws = (0.5 * score, 0.8 * score, 1.1 * score)
     return Edge(side, component, interval, draws, p, p, **more)
+
+
+def drawn(edges: Edges) -> str:
+    """The picture's SVG."""
+    with TemporaryDirectory() as folder:
+        return circuit(edges).save(Path(folder) / "map.svg").read_text()
 
 
 def a_map(layers: int = 4, heads: int = 4, shown: bool = True, **marked: float) -> Edges:
@@ -81,21 +89,21 @@ def test_the_title_is_the_verdict():
         own = edges.sentence.startswith("A circuit of its own")
         assert own == (verdict == "circuit")
         assert own or edges.sentence.startswith("No circuit of its own")
-        assert edges.sentence.split(":")[0] in words(circuit(edges))
+        assert edges.sentence.split(":")[0] in words(drawn(edges))
     both = titles["circuit"].sentence
     assert "head 1.2" in both and "MLP 3" in both
 
 
 def test_it_is_one_element_and_the_same_every_time():
-    svg = circuit(a_map())
-    assert svg == circuit(a_map())
+    svg = drawn(a_map())
+    assert svg == drawn(a_map())
     assert ElementTree.fromstring(svg).tag.endswith("svg") and svg.startswith("<svg")
     assert "value neurons: 2 of 32" in words(svg)
 
 
 @pytest.mark.parametrize("width", [1280, 420])
 def test_nothing_stands_outside_and_cells_do_not_overlap(width: int):
-    figure = circuit_figure(a_map(writer_1_head_2=0.05), width)
+    figure = circuit(a_map(writer_1_head_2=0.05))._drawn(width)
     renderer = FigureCanvasAgg(figure).get_renderer()
     frame = figure.bbox
     texts = [text for axes in figure.axes for text in axes.texts] + list(figure.texts)
@@ -120,11 +128,11 @@ def test_large_models_are_folded_and_what_is_beyond_is_not():
     assert len(cells) <= 22
     labels = [edges.label(one) for one in cells]
     assert "head 7.4" in labels and "MLP 20" in labels
-    text = words(circuit(edges))
+    text = words(drawn(edges))
     assert re.search(r"\d+ heads and \d+ MLPs, \d+% together, none beyond", text)
     assert "head 7.4" in text and "layers" in text
-    drawn = len(re.findall(r"(?:head|MLP|query|key-value) \d|embedding|all readers", text))
-    assert drawn <= MOST + 8  # and the words of folds and of the title
+    named = len(re.findall(r"(?:head|MLP|query|key-value) \d|embedding|all readers", text))
+    assert named <= MOST + 8  # and the words of folds and of the title
 
 
 def test_every_row_is_there_and_the_nets_add_up_to_r():
@@ -160,7 +168,7 @@ def test_every_mark_is_in_the_data():
 def test_hostile_names_are_shown_and_cut():
     edges = a_map()
     nasty = Edges(**{**vars(edges), "name": "</svg><script>\u202e" + "x" * 200})
-    svg = circuit(nasty)
+    svg = drawn(nasty)
     ElementTree.fromstring(svg)
     assert "<script>" not in svg and "\u202e" not in svg
 

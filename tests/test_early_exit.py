@@ -22,7 +22,7 @@ from mechreward.models.text import decode, eos_ids
 from mechreward.rollouts.sample import answer_key, prompt_of
 from mechreward.tasks import TextTask, Verdict
 from mechreward.testbed.walks import walks
-from mechreward.uses.early_exit import Exit, ExitWarning, Points, fit_exit
+from mechreward.uses.early_exit import EarlyExit, Exit, ExitWarning, Points, fit_exit
 from mechreward.uses.exit_rules import conformal_scores, conformal_threshold, stopped
 from mechreward.uses.search.readouts import Readout, of_probe
 
@@ -397,7 +397,7 @@ def test_saved_and_loaded(whole, tmp_path):
     ):
         assert Exit.load(rule.save(tmp_path / f"{number}.json")) == rule
         made = whole.under(rule)
-        again = mr.EarlyExit.load(made.save(tmp_path / f"folder {number}"), TASK)
+        again = EarlyExit.load(made.save(tmp_path / f"folder {number}"), TASK)
         assert again.frame().equals(made.frame())
         assert repr(again) == repr(made) and again.rules == made.rules
         assert again.curve("value").equals(made.curve("value"))

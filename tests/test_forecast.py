@@ -17,6 +17,7 @@ from mechreward.experiments.plan import Plan
 from mechreward.models import engine
 from mechreward.probing.probe import ValueProbe
 from mechreward.studies import pace, work
+from mechreward.studies.forecast import Forecast
 from mechreward.studies.sets import chosen
 from mechreward.studies.stages import EXPERIMENTS, data
 from mechreward.studies.study import Study
@@ -51,7 +52,7 @@ def neurons(tiny_model) -> mr.NeuronSet:
     return mr.NeuronSet.of(mr.record(tiny_model, runs, SITE, progress=False)[SITE], [3, 8], "given")
 
 
-def foreseen(made: Counter[str], verb: Any, *args: Any, **kwargs: Any) -> tuple[mr.Forecast, int]:
+def foreseen(made: Counter[str], verb: Any, *args: Any, **kwargs: Any) -> tuple[Forecast, int]:
     """A forecast, and how many rollouts the verb then made."""
     told = mr.forecast(verb, *args, **kwargs)
     made.clear()

@@ -8,6 +8,7 @@ from mechreward.show.answers import strip, strips
 from mechreward.show.cards import certificate
 from mechreward.show.causes import ablation, dose
 from mechreward.show.choices import exits, search, siblings
+from mechreward.show.circuit import circuit
 from mechreward.show.confident import calibration, risk
 from mechreward.show.page import neuron
 from mechreward.show.picture import Picture
@@ -19,6 +20,7 @@ __all__ = [
     "ablation",
     "calibration",
     "certificate",
+    "circuit",
     "dose",
     "exits",
     "layers",

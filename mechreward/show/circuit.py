@@ -10,17 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from mechreward.base.errors import of_kind
-from mechreward.base.plain import visible
 from mechreward.causal.edges_noun import LEVEL, Edges
-from mechreward.show.circuit_cells import INK
-from mechreward.show.circuit_map import Map, wrapped
-from mechreward.show.style import styled, to_svg
-
-INCH = 96  # pixels of the web
-WIDE = 1280
+from mechreward.show.circuit_map import Map
+from mechreward.show.picture import INCH, Picture
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,7 +68,7 @@ class CircuitPanel:
         return lines
 
 
-def circuit(edges: Edges, before: Edges | None = None) -> str:
+def circuit(edges: Edges, before: Edges | None = None) -> Picture:
     """The circuit map of a neuron set: who writes it below, who reads it above.
 
     A row is a layer, a cell a component. Its dot is the set's number with a 95% interval, the grey
@@ -92,20 +86,8 @@ def circuit(edges: Edges, before: Edges | None = None) -> str:
 
     Returns
     -------
-    str
-        One `<svg>` element for a page of 1280 pixels.
-
-    Raises
-    ------
-    MechRewardError
-        Something else than `Edges`.
-    """
-    with styled():
-        return to_svg(circuit_figure(edges, before=before))
-
-
-def circuit_figure(edges: Edges, width: int = WIDE, before: Edges | None = None) -> Figure:
-    """The map as a matplotlib figure for a page of so many pixels.
+    Picture
+        Its title is the verdict.
 
     Raises
     ------
@@ -116,19 +98,7 @@ def circuit_figure(edges: Edges, width: int = WIDE, before: Edges | None = None)
     if before is not None:
         of_kind("before", before, Edges, "mechreward.edges measures them")
     panel = CircuitPanel(edges, before)
-    inches = width / INCH
-    with styled():
-        title = wrapped(edges.sentence, width - 40.0, 9.6)
-        head = 22 + 24 * len(title)
-        height = panel.height(inches) + head / INCH
-        figure = Figure(figsize=(inches, height))
-        below = 1 - head / INCH / height
-        axes = figure.add_axes((0.0, 0.0, 1.0, below))
-        panel.draw(axes, inches)
-        for line, text in enumerate(title):
-            top = 1 - (34 + 24 * line) / INCH / height
-            figure.text(18 / width, top, visible(text), size=13.5, weight="bold", color=INK)
-    return figure
+    return Picture(edges.sentence, [panel], caption(edges), f"{edges.sentence}. {edges.counts}")
 
 
 def caption(edges: Edges) -> str:
