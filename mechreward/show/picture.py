@@ -255,7 +255,6 @@ class Picture:
             show_hidden(figure)
             if self.is_dark:
                 darken(figure)
-            figure.draw_without_rendering()
             _settle(figure)
         return figure
 
@@ -263,6 +262,9 @@ class Picture:
 def _settle(figure: Figure) -> None:
     """Keep the layout, to a ten-thousandth: the solver is not the same in its last digits each
     time, and a second layout moves axes by a hair. Every file would change."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
     figure.set_layout_engine("none")
     for part in figure.subfigs:
         ends = part.bbox_relative
