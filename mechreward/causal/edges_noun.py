@@ -361,8 +361,8 @@ def _number(given: float | None) -> float:
 
 
 def _interval(given: Mapping[str, Any]) -> Interval:
-    bounds = [_number(given[name]) for name in ("estimate", "low", "high")]
-    return Interval(*bounds, given["n"])
+    estimate, low, high = (_number(given[name]) for name in ("estimate", "low", "high"))
+    return Interval(estimate, low, high, given["n"])
 
 
 def _edge(given: Mapping[str, Any]) -> Edge:

@@ -26,12 +26,15 @@ def encode(model: Any, prompt: Prompt | Int[torch.Tensor, " pos"]) -> Int[torch.
     Raises
     ------
     MechRewardError
-        None of the three, no tokenizer, or messages that the template does not take.
+        None of the three, no tokenizer, messages that the template does not take, or words that the
+        tokenizer does not know.
     """
     if isinstance(prompt, str):
         ids = _of_text(_tokenizer(model), prompt)
+        _check_known(_tokenizer(model), prompt, ids)
     elif _are_messages(prompt):
         ids = _of_messages(_tokenizer(model), prompt)
+        _check_known(_tokenizer(model), "\n".join(_contents(prompt)), ids)
     else:
         ids = _whole(prompt)
     return torch.tensor(ids, dtype=torch.long)
@@ -145,6 +148,28 @@ def _of_messages(words: Any, messages: Any) -> list[int]:
         why = " ".join(str(error).split())
         raise MechRewardError(f"the chat template does not take these messages: {why}") from error
     return encoded["input_ids"]
+
+
+def _contents(messages: Any) -> list[str]:
+    """The texts of chat messages; a content may be a list of parts."""
+    return [message["content"] for message in messages if isinstance(message["content"], str)]
+
+
+def _check_known(words: Any, text: str, ids: Sequence[int]) -> None:
+    """Raise MechRewardError for a text of which words became the token for what is unknown: the
+    model would read something else than is written there."""
+    unknown = words.unk_token_id
+    if unknown is None or unknown not in ids or words.unk_token in text:
+        return
+    strange = []
+    for word in dict.fromkeys(text.split()):
+        if unknown in words(word, add_special_tokens=False).input_ids:
+            strange.append(repr(word))
+    listed = ", ".join(strange[:6]) or "some characters"
+    raise MechRewardError(
+        f"the tokenizer does not know {listed}: it was made for other texts. Take a model that "
+        "reads them, or a task of the model's own."
+    )
 
 
 def _whole(prompt: Any) -> list[int]:

@@ -23,6 +23,7 @@ Prior = tuple[float, float]
 # continuations of a state depend on which others were estimated beside it.
 JEFFREYS: Prior = (0.5, 0.5)
 LEVEL = 0.95
+NARROWEST = 0.01  # width of an interval
 REACH = float(norm.ppf((1 + LEVEL) / 2))  # standard deviations to either side
 # Concentrations a + b of a fitted prior: from almost nothing to all states alike (our choice).
 LOOSE, TIGHT = 1e-2, 1e4
@@ -71,7 +72,9 @@ class AdaptiveK:
     def __post_init__(self) -> None:
         finite("width", self.width)
         require(
-            0 < self.width < 1, f"width is that of an interval in (0, 1); {self.width} was given."
+            NARROWEST <= self.width < 1,
+            f"width is that of an interval, from {NARROWEST} (some 38,000 continuations of a "
+            f"state) to below 1; {self.width} was given.",
         )
         whole("least", self.least, 2, "continuations of every state")
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mechreward.base.errors import one_of, require
 from mechreward.show.choices import in_points
 from mechreward.show.curve import Curve, Line
 from mechreward.show.forest import Estimate, Forest
-from mechreward.show.frames import at_one, frame_of, interval_of, some, where
+from mechreward.show.frames import Frame, at_one, frame_of, interval_of, some, where
 from mechreward.show.picture import Panel, Picture
 from mechreward.show.style import NULLS, Reference, order
 from mechreward.stats import Interval
@@ -87,7 +86,7 @@ def ablation(results: Any, op: str = "zero", *, site: str | None = None) -> Pict
     return Picture(f"Ablation: {home}", panels, caption, alt, columns=2)
 
 
-def _change(rows: pd.DataFrame, arm: str, start: float) -> Estimate:
+def _change(rows: Frame, arm: str, start: float) -> Estimate:
     """A line: change in points, paired where it is kept, and the draws."""
     mine = rows[(rows["arm"] == arm) & (rows["metric"] == "accuracy")]
     is_draw = mine["detail.draw"].notna()
@@ -110,7 +109,7 @@ def _change(rows: pd.DataFrame, arm: str, start: float) -> Estimate:
     return Estimate(arm.replace("_", " "), score, arm, draws, text=text)
 
 
-def _damage(rows: pd.DataFrame, meter: str) -> list[Estimate]:
+def _damage(rows: Frame, meter: str) -> list[Estimate]:
     """A line for the set and each control: the meter, and its extreme draws."""
     lines = []
     mine = rows[rows["metric"] == meter]
@@ -201,7 +200,7 @@ def dose(results: Any, *, site: str | None = None, place: str = "all") -> Pictur
     )
 
 
-def _lines(rows: pd.DataFrame, arms: tuple[str, ...], key: str, times: float) -> list[Line]:
+def _lines(rows: Frame, arms: tuple[str, ...], key: str, times: float) -> list[Line]:
     """A line an arm over `key`; of controls the extreme draws as dots."""
     lines = []
     for arm in arms:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mechreward.base.errors import of_kind, require
 from mechreward.show.curve import Curve, Line
 from mechreward.show.forest import Estimate, Forest
-from mechreward.show.frames import check_one, frame_of, interval_of, some, where
+from mechreward.show.frames import Frame, check_one, frame_of, interval_of, some, where
 from mechreward.show.picture import Panel, Picture
 from mechreward.show.style import Reference, percent
 from mechreward.uses.early_exit import EarlyExit
@@ -229,7 +228,7 @@ def exits(made: EarlyExit) -> Picture:
     if chance:
         table = made.compare(signals, direction=direction)
         groups: dict[str, list[Estimate]] = {}
-        for line in table[table["gap"].notna()].to_dict("records"):
+        for line in table.dropna(subset=["gap"]).to_dict("records"):
             score = interval_of(line, "gap", len(made.rollouts), 100.0)
             label = _name(line["signal"])
             estimate = Estimate(label, score, _look(line["signal"]), text=in_points(score))
@@ -261,7 +260,7 @@ def _saving(made: EarlyExit, signal: str, direction: str, label: str, look: str)
     return Line(label, *columns, nothing, nothing, look, dense=True)
 
 
-def _costs(label: str, rows: pd.DataFrame, look: str, hollow: bool = False) -> Line:
+def _costs(label: str, rows: Frame, look: str, hollow: bool = False) -> Line:
     """A line over tokens."""
     rows = rows.sort_values("detail.tokens")
     names = ("detail.tokens", "estimate", "low", "high")
@@ -269,7 +268,7 @@ def _costs(label: str, rows: pd.DataFrame, look: str, hollow: bool = False) -> L
     return Line(label, *columns, arm=look, hollow=hollow)
 
 
-def _token_ticks(rows: pd.DataFrame) -> dict[float, str]:
+def _token_ticks(rows: Frame) -> dict[float, str]:
     """Where the axis of tokens has names: doublings that lie in it."""
     low, high = rows["detail.tokens"].min(), rows["detail.tokens"].max()
     ticks = {}
@@ -279,7 +278,7 @@ def _token_ticks(rows: pd.DataFrame) -> dict[float, str]:
     return ticks
 
 
-def _gains(rows: pd.DataFrame) -> dict[str, list[Estimate]]:
+def _gains(rows: Frame) -> dict[str, list[Estimate]]:
     groups: dict[str, list[Estimate]] = {}
     for line in rows.to_dict("records"):
         heading = f"over {line['detail.beyond'].replace('_', ' ')}"
@@ -317,7 +316,7 @@ def _points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
-def _ordered(names: Sequence[str] | pd.Series) -> list[str]:
+def _ordered(names: Sequence[str] | Frame) -> list[str]:
     """Scorers each once: those with a colour first, in its order."""
     every = list(dict.fromkeys(names))
     known = [name for name in SCORERS if name in every]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mechreward.base.errors import of_kind, require
+from mechreward.base.errors import of_kind, require, whole
 from mechreward.show.curve import Curve, Line
 from mechreward.show.forest import Estimate, Forest
 from mechreward.show.histogram import Outlines
@@ -17,6 +17,7 @@ from mechreward.uses.confidence.groups import Arm, Group
 from mechreward.uses.confidence.read_outs import PROBE, VALUE
 
 BINS = 10  # of the score; fewer than the 15 of ECE, whose bounds would hide each other (our choice)
+MOST_BINS = 100
 MOST_POINTS = 200  # of a curve of risk: more are not seen
 LOOKS = ("value", "baseline", "mean_difference")  # of the value arm, the baseline, the whole site
 
@@ -50,6 +51,8 @@ def calibration(conf: Confidence, stage: str | None = None, *, bins: int = BINS)
         No confidence, no such stage, or no answer was verified.
     """
     of_kind("conf", conf, Confidence)
+    bins = whole("bins", bins, 1, "of the score")
+    require(bins <= MOST_BINS, f"bins={bins} are more than can be seen; {MOST_BINS} at most.")
     panels: list[Panel] = []
     told = []
     edges = np.linspace(0, 1, bins + 1)

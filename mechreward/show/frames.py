@@ -12,6 +12,9 @@ from mechreward.base.errors import MechRewardError, one_of, require, shown
 from mechreward.experiments.rows import Results, Row
 from mechreward.stats import Interval
 
+# A DataFrame. To pandas' own types every selection of rows may be a single column.
+Frame = Any
+
 NEEDED = ("experiment", "model", "task", "site", "arm", "metric", "estimate", "low", "high", "n")
 DETAIL = (
     "algorithm", "at", "beyond", "draw", "draws", "expected", "fit", "from_model", "from_task",
@@ -20,7 +23,7 @@ DETAIL = (
 )  # fmt: skip
 
 
-def frame_of(results: Any) -> pd.DataFrame:
+def frame_of(results: Any) -> Frame:
     """The rows as `Results.frame()` has them.
 
     Raises
@@ -45,7 +48,7 @@ def frame_of(results: Any) -> pd.DataFrame:
     return frame.assign(**dict.fromkeys(known, nan))
 
 
-def some(frame: pd.DataFrame, experiment: str, *metrics: str) -> pd.DataFrame:
+def some(frame: Frame, experiment: str, *metrics: str) -> Frame:
     """Rows of an experiment and of these metrics.
 
     Raises
@@ -63,7 +66,7 @@ def some(frame: pd.DataFrame, experiment: str, *metrics: str) -> pd.DataFrame:
     return rows
 
 
-def at_one(rows: pd.DataFrame, site: str | None = None) -> pd.DataFrame:
+def at_one(rows: Frame, site: str | None = None) -> Frame:
     """Rows of one model and task, and of one site.
 
     Raises
@@ -80,7 +83,7 @@ def at_one(rows: pd.DataFrame, site: str | None = None) -> pd.DataFrame:
     return rows
 
 
-def check_one(rows: pd.DataFrame, column: str, fix: str) -> None:
+def check_one(rows: Frame, column: str, fix: str) -> None:
     """Raise MechRewardError where a column holds several names."""
     names = [str(name) for name in rows[column].unique()]
     require(
@@ -89,7 +92,7 @@ def check_one(rows: pd.DataFrame, column: str, fix: str) -> None:
     )
 
 
-def where(rows: pd.DataFrame) -> str:
+def where(rows: Frame) -> str:
     """Model and task of the rows, for a title."""
     return f"{rows['model'].iloc[0]} on {rows['task'].iloc[0]}"
 
@@ -117,5 +120,5 @@ def interval_of(
         Other names of the bounds; None (the default) for those.
     """
     low, high = bounds or (f"{name}_low", f"{name}_high")
-    numbers = [times * float(line[key]) for key in (name, low, high)]
-    return Interval(*numbers, int(n))
+    estimate, low, high = (times * float(line[key]) for key in (name, low, high))
+    return Interval(estimate, low, high, int(n))

@@ -110,7 +110,7 @@ class Outlines:
         """Outlines, the first on top; the same colours as in the panels beside."""
         look = looks(arm for arm, _ in self.columns.values())
         axes.grid(axis="y")
-        for label, (arm, _) in reversed(self.columns.items()):
+        for label, (arm, _) in reversed(list(self.columns.items())):
             heights = self._counts()[label]
             axes.stairs(heights, self.edges, color=look[arm].colour, linewidth=1.8, label=label)
             if arm in TESTED:

@@ -125,7 +125,7 @@ class Picture:
                 lines.append({"panel": panel.title, **mark})
         frame = pd.DataFrame(lines).reindex(columns=list(COLUMNS))
         for name in ("x", "y", "low", "high"):
-            frame[name] = pd.to_numeric(frame[name]).astype(float)
+            frame[name] = frame[name].astype(float)
         return frame.assign(text=frame["text"].fillna(""), label=frame["label"].fillna(""))
 
     def dark(self) -> Picture:
@@ -162,7 +162,7 @@ class Picture:
         with styled():
             for axes, panel in zip(several, self.panels, strict=True):
                 _draw(panel, axes, float(axes.get_window_extent().width / axes.figure.dpi))
-        return several[0].get_figure(root=True)
+        return several[0].get_figure(root=True)  # pyright: ignore[reportReturnType]
 
     def save(self, path: Path | str, *, width: int = WIDE) -> Path:
         """Write it, as the ending of the path says: svg, png, pdf, html, or csv for its data.
@@ -246,7 +246,8 @@ class Picture:
             title = _wrapped(self.title, inches)
             figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
             # Every row is laid out alone, so that long names narrow no other.
-            stripes = np.ravel(figure.subfigures(len(rows), 1, height_ratios=heights))
+            parts: Any = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)
+            stripes = parts[:, 0]
             for stripe, row in zip(stripes, rows, strict=True):
                 places = 1 if row[0].wide else columns
                 grid = stripe.add_gridspec(1, places)
@@ -267,7 +268,7 @@ def _settle(figure: Figure) -> None:
         engine.execute(figure)
     figure.set_layout_engine("none")
     for part in figure.subfigs:
-        ends = part.bbox_relative
+        ends: Any = part.bbox_relative
         ends.p0, ends.p1 = np.round(ends.p0, 4), np.round(ends.p1, 4)
     for axes in figure.axes:
         place = axes.get_position()

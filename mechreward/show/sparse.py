@@ -11,7 +11,7 @@ from mechreward.base.errors import one_of, require
 from mechreward.models.site import BLOCK_ORDER, Site
 from mechreward.show.curve import Curve, Line
 from mechreward.show.forest import Estimate, Forest
-from mechreward.show.frames import at_one, check_one, frame_of, some, where
+from mechreward.show.frames import Frame, at_one, check_one, frame_of, some, where
 from mechreward.show.heatmap import Matrix
 from mechreward.show.picture import Panel, Picture
 from mechreward.show.style import NULLS, Reference, order
@@ -105,7 +105,7 @@ def pruning(
 def _pruning_panel(
     title: str,
     lines: list[Line],
-    rows: pd.DataFrame,
+    rows: Frame,
     metric: str,
     chance: Reference,
     span: tuple[float, float],
@@ -141,7 +141,7 @@ def _apart(ticks: dict[float, str]) -> dict[float, str]:
     return kept
 
 
-def _pruned(rows: pd.DataFrame, arm: str) -> Line:
+def _pruned(rows: Frame, arm: str) -> Line:
     """One arm: a band where it is one set, dots where it is drawn."""
     mine = rows[rows["arm"] == arm]
     draws = mine["detail.draw"].notna().any()
@@ -160,7 +160,7 @@ def _pruned(rows: pd.DataFrame, arm: str) -> Line:
     return Line(arm.replace("_", " "), x, y, low, high, arm, draws=dots)
 
 
-def _span(rows: pd.DataFrame) -> tuple[float, float]:
+def _span(rows: Frame) -> tuple[float, float]:
     low = float(np.nanmin(rows[["estimate", "low"]].to_numpy(float)))
     high = float(np.nanmax(rows[["estimate", "high"]].to_numpy(float)))
     return max(low, -0.5) - 0.04, high + 0.04

@@ -67,7 +67,7 @@ ARMS: dict[str, Look] = {
     "matched_displacement": Look("#4d4d4d", ":", ">"),
     "matched_dopamine": Look("#8a5a3c", "--", "^"),
     "mean_difference": Look("#A6298C", "-", "X"),
-    "l1_penalised": Look("#1795A8", (0, (5, 1.5)), "*"),
+    "l1_penalised": Look("#1795A8", (0, (5, 1.5)), "8"),
     "gradient_x_activation": Look("#6A3D9A", ":", "h"),
     "correlation": Look("#B8860B", "-", "D"),
     "td_over_tokens": Look("#1a1a1a", (0, (3, 1, 1, 1)), "s"),
@@ -78,7 +78,7 @@ ARMS: dict[str, Look] = {
     "shuffled": Look("#8c8c8c", (0, (1, 2)), "d"),
 }
 OTHERS = (
-    Look("#6A3D9A", "-", "*"),
+    Look("#6A3D9A", "-", "8"),
     Look("#B0578D", "--", "X"),
     Look("#7A4B2A", "-.", "h"),
     Look("#3A8BB8", ":", "p"),
@@ -230,7 +230,8 @@ def name_ticks(axis: Axis, names: Mapping[int, str] | Mapping[float, str], **loo
 
 def head(axes: Axes, title: str, pad: float = 6.0) -> None:
     """Write a panel's title, so many points above its axes, in as many lines as it needs."""
-    inches = axes.get_window_extent().width / axes.get_figure(root=True).dpi
+    figure: Any = axes.get_figure(root=True)
+    inches = axes.get_window_extent().width / figure.dpi
     text = textwrap.fill(title, max(16, int(10.5 * inches)))
     axes.set_title(text, loc="left", size=10.5, weight="bold", color="#222222", pad=pad)
 

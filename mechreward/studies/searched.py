@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mechreward.base.code import run_file
-from mechreward.base.errors import MechRewardError, one_of, unknown_name
+from mechreward.base.errors import MechRewardError, one_of, require, unknown_name, whole
 from mechreward.base.files import held
 from mechreward.experiments.choice import KINDS, find
 from mechreward.experiments.plan import SearchPlan
@@ -47,6 +47,11 @@ def search_in(
         As `search`, or neurons beside another scorer.
     """
     given = _scorer(plan)
+    whole("candidates", plan.candidates, 1, "candidates of each step or answers")
+    require(
+        neurons is None or plan.algorithm not in UNSCORED,
+        f"--algorithm {plan.algorithm} looks at no score: leave --neurons away.",
+    )
     if neurons is not None and given not in CHOSEN:
         raise MechRewardError(
             f"--neurons goes with --scorer {' or '.join(CHOSEN)}; --scorer {plan.scorer} was given."
@@ -67,11 +72,9 @@ def _problems(task: Task, plan: SearchPlan) -> Sequence[Problem]:
 
 def _scorer(plan: SearchPlan) -> Given | None:
     """The scorer that the plan names; a kind of neurons stays a name."""
-    if plan.algorithm in UNSCORED:
-        return None
     name = plan.scorer
     if name in (*CHOSEN, *NAMED):
-        return name
+        return None if plan.algorithm in UNSCORED else name
     path, _, inside = name.rpartition(":")
     if not path.endswith(".py"):
         every = [*CHOSEN, *NAMED]
@@ -80,7 +83,7 @@ def _scorer(plan: SearchPlan) -> Given | None:
     module = run_file(Path(path).expanduser())
     functions = [key for key, value in vars(module).items() if callable(value)]
     one_of(f"function of {path}", inside, functions)
-    return getattr(module, inside)
+    return None if plan.algorithm in UNSCORED else getattr(module, inside)
 
 
 def _choose(out: Path, model: Any, task: Task, plan: SearchPlan) -> NeuronSet:

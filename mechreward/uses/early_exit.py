@@ -120,10 +120,15 @@ def early_exit(
     readers = Readers(value)
     for readout in readers.by_name.values():
         check_place(readout, identity, model)
+    of_kind("rules", rules, (Exit, list, tuple), "set one with fit_exit")
     given = (rules,) if isinstance(rules, Exit) else tuple(rules)
     for rule in given:
         of_kind("every rule", rule, Exit, "set one with fit_exit")
         known = [*readers.names, *FREE, *ASKED]
+        require(
+            rule.signal in known or bool(readers.names),
+            f"the rule looks at {rule.signal!r}: give value= what reads it.",
+        )
         one_of("signal (value= gives what reads states)", rule.signal, known)
         check_rule(rule, identity, policy, block, readers.marks)
     if task.verifies:

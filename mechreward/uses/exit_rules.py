@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mechreward.base.errors import MechRewardError, of_kind, one_of, require
+from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require, shown
 from mechreward.base.files import read_json, write_json
 from mechreward.models.identity import ModelId
 from mechreward.models.policy import Policy
@@ -80,7 +81,8 @@ class Exit:
         of_kind("signal", self.signal, str, "the name of a signal, as in 'value'")
         one_of("direction", self.direction, DIRECTIONS)
         one_of("origin of a threshold", self.how, HOW)
-        of_kind("threshold", self.threshold, (int, float), "a number")
+        is_number = isinstance(self.threshold, Real) and not isinstance(self.threshold, bool)
+        require(is_number, f"a threshold is a number; {shown(self.threshold)} was given.")
         object.__setattr__(self, "threshold", float(self.threshold))
         require(not math.isnan(self.threshold), "a threshold is a number; NaN was given.")
         if self.alpha is not None:
@@ -362,7 +364,7 @@ def check_rule(
 
 def check_alpha(alpha: Any) -> None:
     """Raise MechRewardError for an alpha that promises nothing."""
-    of_kind("alpha", alpha, (int, float), "a rate, as in 0.1")
+    finite("alpha", alpha)
     require(
         0 < alpha < 1,
         f"alpha is the promised rate of lost answers, strictly between 0 and 1; {alpha} was given.",

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 
 from mechreward.base import streams
-from mechreward.base.errors import MechRewardError, require
+from mechreward.base.errors import MechRewardError, of_kind, require
 from mechreward.base.files import digest
 from mechreward.models.capture import Read
 from mechreward.models.engine import Job, generate
@@ -105,8 +105,9 @@ class Readers:
         for name, reader in given.items():
             if reader is None and not isinstance(value, Mapping):
                 continue
+            of_kind("the name of a read-out", name, str)
             require(
-                isinstance(name, str) and name not in (*FREE, "confidence", "stability"),
+                name not in (*FREE, "confidence", "stability"),
                 f"a read-out cannot be called {name!r}, which is another signal.",
             )
             self.by_name[name] = _reader(reader, name)

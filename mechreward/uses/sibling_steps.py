@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from mechreward.base.errors import require
+from mechreward.base.errors import of_kind, require
 from mechreward.base.streams import rng
 from mechreward.models.identity import model_id
 from mechreward.models.policy import Policy
@@ -26,6 +26,8 @@ from mechreward.uses.search.search import Given, scorer_of
 from mechreward.uses.search.tree import Ask, Node, Purse
 
 TAKEN = ("chance", "other half")  # lines of their own in a table of rates
+# Columns of their own in the table of steps.
+COLUMNS = ("state", "problem_id", "step", "candidate", "text", "first", "second", "n")
 
 
 def panel_of(scorers: Mapping[str, Scorer], model: Any) -> Several:
@@ -64,7 +66,8 @@ def by_name(given: Mapping[str, Given] | Sequence[Given] | Given) -> dict[str, S
         require(scorer is not None, "None is no scorer.")
         if scorer is not None:
             name = name or scorer.name
-            taken = name in scorers or name in TAKEN
+            of_kind("the name of a scorer", name, str)
+            taken = name in scorers or name in (*TAKEN, *COLUMNS)
             require(
                 not taken,
                 f"the name {name!r} is taken: give scorers as a mapping, each under its own name.",

@@ -13,7 +13,7 @@ from mechreward.probing.neurons import NeuronSet
 from mechreward.probing.probe import SHAPES, ValueProbe
 from mechreward.rollouts.trajectory import Rollouts
 from mechreward.rollouts.value import Values
-from mechreward.uses.confidence.calibrators import chosen
+from mechreward.uses.confidence.calibrators import HOW, chosen
 from mechreward.uses.confidence.deal import Dealt, deal
 from mechreward.uses.confidence.fitted import Fitted, keys
 from mechreward.uses.confidence.groups import Scale, fit_scale, group_of
@@ -110,6 +110,9 @@ def confidence(
     which the value neurons were chosen are in neither `calibration` nor `runs` is up to you: a set
     does not know where it comes from.
     """
+    of_kind("runs", runs, Rollouts)
+    if calibrator is not None:
+        one_of("calibrator", calibrator, HOW)
     of_kind("value", value, (NeuronSet, ValueProbe, Confidence), "select makes a set of a probe")
     one_of("probe shape", shape, SHAPES)
     draws = whole("draws", draws, 1, "control sets of each kind")

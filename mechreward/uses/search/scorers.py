@@ -160,6 +160,10 @@ class Oracle(Scorer):
         return [float(verdict.reward)] * len(draft.spans)
 
 
+class _NoScores(Exception):
+    """What a function gave is not what was asked for."""
+
+
 @dataclass(frozen=True, eq=False)
 class Outside(Scorer):
     """A function `score(prompt, steps) -> list of float`, such as a process reward model.
@@ -185,33 +189,41 @@ class Outside(Scorer):
     mark: str = ""
 
     def __call__(self, draft: Draft) -> list[float]:
-        steps = list(draft.steps)
+        steps = len(draft.steps)
         try:
-            given = within(self.timeout, lambda: self.function(draft.problem.question, steps))
+            # Whatever it gives is read under the same guard: that is code of theirs too.
+            given = within(self.timeout, lambda: self._read(draft))
         except TimeUp:
             raise self._fault(draft, f"gave nothing within {self.timeout:g} seconds") from None
+        except _NoScores as error:
+            raise self._fault(draft, str(error)) from None
         except MechRewardError as error:
             raise self._fault(draft, f"failed: {error}") from error
         # It may do anything; what it does is told with the problem.
         except (Exception, SystemExit) as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise self._fault(draft, f"failed: {why}") from error
+        if len(given) != steps:
+            raise self._fault(draft, f"gave {len(given)} scores for {steps} steps")
+        return given[steps - len(draft.spans) :]
+
+    def _read(self, draft: Draft) -> list[float]:
+        """What the function gives, as numbers."""
+        given = self.function(draft.problem.question, list(draft.steps))
         if hasattr(given, "tolist"):
             given = given.tolist()
         if not isinstance(given, list | tuple):
-            raise self._fault(draft, f"gave {shown(given)}, not a score for each step")
-        if len(given) != len(steps):
-            raise self._fault(draft, f"gave {len(given)} scores for {len(steps)} steps")
-        return [self._number(draft, score) for score in given[len(steps) - len(draft.spans) :]]
+            raise _NoScores(f"gave {shown(given)}, not a score for each step")
+        return [self._number(score) for score in given]
 
     def scored(self, draft: Draft) -> int:
         return draft.begun + len(draft.tokens)
 
-    def _number(self, draft: Draft, score: Any) -> float:
+    def _number(self, score: Any) -> float:
         try:
             return float(score)
-        except (TypeError, ValueError):
-            raise self._fault(draft, f"gave {shown(score)} for a score") from None
+        except (TypeError, ValueError, OverflowError):
+            raise _NoScores(f"gave {shown(score)} for a score") from None
 
     def _fault(self, draft: Draft, why: str) -> MechRewardError:
         return MechRewardError(f"scorer {self.name!r} {why}, on problem {draft.problem.id!r}.")

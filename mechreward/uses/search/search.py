@@ -13,8 +13,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechreward.base import streams
-from mechreward.base.errors import MechRewardError, of_kind, one_of, require, whole
-from mechreward.base.files import digest, read_json, read_tensors, write_json, write_tensors
+from mechreward.base.errors import MechRewardError, finite, of_kind, one_of, require, whole
+from mechreward.base.files import read_json, write_json
 from mechreward.base.frames import Framed
 from mechreward.base.progress import bar
 from mechreward.models.checks import check_model
@@ -29,9 +29,10 @@ from mechreward.tasks.base import Verdict
 from mechreward.tasks.judge import check_problems, judge
 from mechreward.uses.search import readouts
 from mechreward.uses.search.algorithms import ALGORITHMS, UNSCORED, VOTES, WHOLE
+from mechreward.uses.search.kept import Kept, code_of, told
 from mechreward.uses.search.ledger import Ledger
 from mechreward.uses.search.reward_model import RewardModel
-from mechreward.uses.search.sampler import Partial, Sampler
+from mechreward.uses.search.sampler import Sampler
 from mechreward.uses.search.scorers import (
     Chance,
     Length,
@@ -47,6 +48,7 @@ NAMED: dict[str, type[Scorer]] = {
     kind.name: kind for kind in (Chance, LogProbability, SelfCertainty, Length, Oracle)
 }
 Given = Scorer | NeuronSet | ValueProbe | DopamineProbe | str | Callable[..., Any]
+LONGEST = 86_400  # seconds that one call may take: a day
 UNJUDGED = Verdict("unverifiable", "the task has no verifier")
 
 
@@ -186,6 +188,8 @@ def scorer_of(given: Given | None, timeout: int | float = 60.0) -> Scorer | None
     if given is None or isinstance(given, Scorer):
         return given
     if isinstance(given, str):
+        neurons = given in ("dopamine", "value")
+        require(not neurons, f"{given} neurons are given as a NeuronSet (mr.select), not by name.")
         one_of("scorer", given, NAMED)
         return NAMED[given]()
     if isinstance(given, NeuronSet):
@@ -197,7 +201,7 @@ def scorer_of(given: Given | None, timeout: int | float = 60.0) -> Scorer | None
     if not callable(given):
         raise readouts.refuse(given)
     name = getattr(given, "__name__", None) or type(given).__name__
-    return Outside(str(name), given, float(timeout))
+    return Outside(str(name), given, float(timeout), mark=code_of(given))
 
 
 def search(
@@ -256,7 +260,7 @@ def search(
         Seconds that one call of a callable may take.
     out : Path or str or None, default None
         Folder that keeps finished problems: stopped and called again, the search goes on. A
-        callable goes by its name there.
+        function goes by its name and its own code there, not by what it calls.
     progress : bool or str, default True
         Whether a bar is shown, or its title.
 
@@ -282,25 +286,30 @@ def search(
     of_kind("policy", policy, Policy)
     one_of("algorithm", algorithm, ALGORITHMS)
     one_of("way to combine scores", combine, COMBINE)
-    k = whole("k", k, 1, "candidates of each step, or answers")
+    k = whole("k", k, 1, "candidates of each step or answers")
     width = whole("width", width, 1, "beams that are kept")
     seed = whole("seed", seed)
     batch = whole("batch", batch, 1, "rows decoded at once")
     if block is not None:
-        whole("block", block, 1, "tokens of a step")
+        block = whole("block", block, 1, "tokens of a step")
     limit = policy.limit(task)
     if budget is not None:
-        whole("budget", budget, 1, "generated tokens a problem")
+        budget = whole("budget", budget, 1, "generated tokens a problem")
         require(
             budget >= limit,
             f"budget={budget} is under one answer, which may take {limit} tokens: give more, or "
             "lower max_tokens of the policy.",
         )
+    timeout = finite("timeout", timeout)
+    require(
+        0 < timeout <= LONGEST,
+        f"timeout={timeout:g}: seconds above 0 and at most {LONGEST} (a day).",
+    )
     judge_of = scorer_of(scorer, timeout)
     identity = model_id(model)
     _check(judge_of, algorithm, task, problems[0], identity, model)
     plan = _Plan(model, task, judge_of, algorithm, k, width, budget, combine, block, seed, policy)
-    kept = _Kept(out, plan, identity)
+    kept = Kept(out, plan.decides(identity), combine)
     size = max(1, batch // (k * width))
     with bar(progress, "search", "problem", total=len(problems)) as shown:
         left = [problem for problem in problems if not kept.has(problem)]
@@ -369,7 +378,20 @@ class _Plan:
     seed: int
     policy: Policy
 
-    def run(self, problems: Sequence[Problem], batch: int, kept: _Kept) -> MechRewardError | None:
+    def decides(self, identity: ModelId) -> tuple[str, ...]:
+        """All that decides an answer, but for the problem, as text."""
+        numbers = (self.k, self.width, self.budget, self.block, self.seed)
+        return (
+            repr(identity),
+            repr(self.policy),
+            self.task.name,
+            told(self.scorer),
+            self.algorithm,
+            self.combine,
+            repr(numbers),
+        )
+
+    def run(self, problems: Sequence[Problem], batch: int, kept: Kept) -> MechRewardError | None:
         """Search these problems and keep what is finished; returns what went wrong, if it did."""
         purses = [Purse() if self.budget is None else Purse(self.budget) for _ in problems]
         sampler = Sampler(
@@ -387,10 +409,12 @@ class _Plan:
         for number, problem in enumerate(problems):
             options = self.options(sampler, number, problem)
             plans.append(ALGORITHMS[self.algorithm](sampler.root(number), options, purses[number]))
-        chosen = explore(plans, sampler.expand)
-        for number, (problem, node) in enumerate(zip(problems, chosen, strict=True)):
+
+        def keep(number: int, node: Node) -> None:
             if number not in sampler.faults:
-                kept.save(problem, node, sampler.ledgers[number])
+                kept.save(problems[number], node, sampler.ledgers[number])
+
+        explore(plans, sampler.expand, keep)
         return next(iter(sampler.faults.values()), None)
 
     def options(self, sampler: Sampler, number: int, problem: Problem) -> Options:
@@ -412,7 +436,7 @@ class _Plan:
             uniform,
         )
 
-    def gather(self, problems: Sequence[Problem], kept: _Kept, identity: ModelId) -> Search:
+    def gather(self, problems: Sequence[Problem], kept: Kept, identity: ModelId) -> Search:
         """What was kept of all problems, verified."""
         made = [kept.of(problem) for problem in problems]
         verdicts = [UNJUDGED] * len(made)
@@ -454,85 +478,3 @@ class _Plan:
             self.scorer.trained if self.scorer else 0,
             self.task.verifies,
         )
-
-
-class _Kept:
-    """Finished problems, in memory and, where there is a folder, in a file each."""
-
-    def __init__(self, folder: Path | str | None, plan: _Plan, identity: ModelId) -> None:
-        self.folder = None if folder is None else Path(folder)
-        self.plan = plan
-        self.identity = identity
-        self.known: dict[str, tuple[Partial, float, Ledger]] = {}
-        if folder is not None:
-            of_kind("out", folder, (str, Path), "a folder")
-            require(not Path(folder).is_file(), f"{folder} is a file; out= names a folder.")
-
-    def has(self, problem: Problem) -> bool:
-        """Whether a problem is finished, in this call or before."""
-        if problem.id in self.known:
-            return True
-        path = self._path(problem)
-        if path is None or not path.is_file():
-            return False
-        tensors, about = read_tensors(path, "finished problem")
-        partial = Partial(
-            tensors["tokens"].long(), tensors["logprobs"], tuple(about["steps"]), about["finished"]
-        )
-        score = np.nan if about["score"] is None else about["score"]
-        self.known[problem.id] = partial, float(score), Ledger(**about["ledger"])
-        return True
-
-    def of(self, problem: Problem) -> tuple[Partial, float, Ledger]:
-        """Answer, score and ledger of a finished problem."""
-        return self.known[problem.id]
-
-    def save(self, problem: Problem, node: Node, ledger: Ledger) -> None:
-        """Keep what a search chose."""
-        partial: Partial = node.content
-        ledger += Ledger(kept=len(partial.logprobs))
-        score = COMBINE[self.plan.combine](node.scores) if node.scores else np.nan
-        self.known[problem.id] = partial, float(score), ledger
-        path = self._path(problem)
-        if path is None:
-            return
-        about = {
-            "kind": "searched",
-            "problem": problem.id,
-            "steps": list(partial.steps),
-            "finished": partial.finished,
-            "score": None if np.isnan(score) else float(score),
-            "ledger": ledger.to_json(),
-        }
-        tensors = {"tokens": partial.tokens.int(), "logprobs": partial.logprobs.float()}
-        write_tensors(path, tensors, about)
-
-    def _path(self, problem: Problem) -> Path | None:
-        """A name from all that decides the answer."""
-        if self.folder is None:
-            return None
-        plan = self.plan
-        parts = (
-            repr(self.identity),
-            repr(plan.policy),
-            plan.task.name,
-            _told(plan.scorer),
-            plan.algorithm,
-            plan.combine,
-            repr((plan.k, plan.width, plan.budget, plan.block, plan.seed)),
-            problem.id,
-            problem.question,
-        )
-        return self.folder / f"{digest(*parts)}.safetensors"
-
-
-def _told(scorer: Scorer | None) -> str:
-    """What tells scorers apart: the name, and of a read-out what it reads and how."""
-    if scorer is None:
-        return ""
-    if isinstance(scorer, Outside) and scorer.mark:
-        return repr((scorer.name, scorer.mark))
-    if not isinstance(scorer, readouts.Readout):
-        return scorer.name
-    read = (scorer.name, str(scorer.site), scorer.rows, scorer.columns, scorer.difference)
-    return repr((*read, scorer.mark))

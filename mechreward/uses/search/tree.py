@@ -139,7 +139,9 @@ COMBINE: dict[str, Callable[[Sequence[float]], float]] = {
 
 
 def explore(
-    plans: Sequence[Plan], expand: Callable[[list[tuple[int, Ask]]], list[list[Node]]]
+    plans: Sequence[Plan],
+    expand: Callable[[list[tuple[int, Ask]]], list[list[Node]]],
+    keep: Callable[[int, Node], None] | None = None,
 ) -> list[Node]:
     """Run several problems' algorithms side by side.
 
@@ -150,6 +152,8 @@ def explore(
     expand : function
         Takes the asks of a round, each with its problem's number, and gives the continuations of
         each.
+    keep : function or None, default None
+        Takes a problem's number and what was chosen for it, as soon as that is known.
 
     Returns
     -------
@@ -166,6 +170,8 @@ def explore(
         except StopIteration as stop:
             wanted.pop(number, None)
             chosen[number] = stop.value
+            if keep is not None:
+                keep(number, stop.value)
 
     for number in range(len(plans)):
         advance(number, None)
