@@ -32,7 +32,8 @@ def blocks(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/experiments.md", "docs/hooks.md", "docs/uses.md"]
+    "page",
+    ["README.md", "docs/experiments.md", "docs/hooks.md", "docs/pictures.md", "docs/uses.md"],
 )
 def test_the_code_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -26,7 +26,7 @@ from mechreward.show.style import (
 )
 from mechreward.stats import Interval
 
-SIZES = {"*": 11.0, "X": 8.0, "P": 8.0, "D": 6.0}  # markers that look as large as a dot of 6.5
+SIZES = {"X": 8.0, "P": 8.0, "D": 6.0}  # markers that look as large as a dot of 6.5
 
 
 @dataclass(frozen=True)
