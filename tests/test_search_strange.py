@@ -4,6 +4,7 @@ lost or taken for something else."""
 from __future__ import annotations
 
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import tiny
 
 import mechreward as mr
 from mechreward.base.errors import MechRewardError
+from mechreward.models.text import UnknownWordWarning
 from mechreward.tasks import TextTask
 from mechreward.uses.search.search import search
 
@@ -129,10 +131,14 @@ def test_words_that_the_tokenizer_does_not_know_are_named(tiny_model):
     rows = [{"question": f"What is {n} + 3?", "answer": str(n + 3)} for n in range(60)]
     task = TextTask(rows, verify="number", max_tokens=8)
     problems = task.problems("train", 4)
-    with pytest.raises(MechRewardError, match=r"problem .* does not know 'What'"):
+    with pytest.warns(UnknownWordWarning, match="does not know 'What'"):
         search(tiny_model, problems, "random", progress=False)
-    with pytest.raises(MechRewardError, match="does not know 'What'"):
+    with pytest.warns(UnknownWordWarning, match="does not know 'What'"):
         mr.sample(tiny_model, problems, progress=False)
+    known = PROBLEMS[:2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mr.sample(tiny_model, known, progress=False)
 
 
 def test_neurons_are_no_names(tiny_model):

@@ -94,7 +94,8 @@ LESSONS = {
         Lesson("words-base", NAME, "supervised", 320, 1e-3, 16, save_every=40),
         # Policy gradient was tried before, 32 problems of 8 answers an update, 20 updates each. At
         # a rate of 5e-4 reward fell, .53 in the first ten and .40 in the next; at 1.5e-4 nothing
-        # moved, .58 and .57 (validation .53 and .49).
+        # moved, .58 and .57 (validation .53 and .49). Expert iteration lifts it, by little:
+        # `docs/models.md` has the paired difference.
         Lesson(
             "words-rl",
             "words-base",

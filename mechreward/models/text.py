@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -13,7 +14,12 @@ from jinja2 import TemplateError
 from mechreward.base.errors import MechRewardError, require
 from mechreward.tasks.base import Prompt
 
+
 BROKEN = "\ufffd"  # what a part of a character decodes to
+
+
+class UnknownWordWarning(UserWarning):
+    """The model reads something else than is written."""
 
 
 def encode(model: Any, prompt: Prompt | Int[torch.Tensor, " pos"]) -> Int[torch.Tensor, " pos"]:
@@ -26,15 +32,19 @@ def encode(model: Any, prompt: Prompt | Int[torch.Tensor, " pos"]) -> Int[torch.
     Raises
     ------
     MechRewardError
-        None of the three, no tokenizer, messages that the template does not take, or words that the
-        tokenizer does not know.
+        None of the three, no tokenizer, or messages that the template does not take.
+
+    Warns
+    -----
+    UnknownWordWarning
+        A word that the tokenizer does not know.
     """
     if isinstance(prompt, str):
         ids = _of_text(_tokenizer(model), prompt)
-        _check_known(_tokenizer(model), prompt, ids)
+        _warn_of_unknown(_tokenizer(model), prompt, ids)
     elif _are_messages(prompt):
         ids = _of_messages(_tokenizer(model), prompt)
-        _check_known(_tokenizer(model), "\n".join(_contents(prompt)), ids)
+        _warn_of_unknown(_tokenizer(model), "\n".join(_contents(prompt)), ids)
     else:
         ids = _whole(prompt)
     return torch.tensor(ids, dtype=torch.long)
@@ -155,21 +165,20 @@ def _contents(messages: Any) -> list[str]:
     return [message["content"] for message in messages if isinstance(message["content"], str)]
 
 
-def _check_known(words: Any, text: str, ids: Sequence[int]) -> None:
-    """Raise MechRewardError for a text of which words became the token for what is unknown: the
-    model would read something else than is written there."""
+def _warn_of_unknown(words: Any, text: str, ids: Sequence[int]) -> None:
+    """Warn of a text of which a word became the token for what is unknown: the model reads
+    something else than is written there."""
     unknown = words.unk_token_id
     if unknown is None or unknown not in ids or words.unk_token in text:
         return
-    strange = []
-    for word in dict.fromkeys(text.split()):
+    for word in text.split():
         if unknown in words(word, add_special_tokens=False).input_ids:
-            strange.append(repr(word))
-    listed = ", ".join(strange[:6]) or "some characters"
-    raise MechRewardError(
-        f"the tokenizer does not know {listed}: it was made for other texts. Take a model that "
-        "reads them, or a task of the model's own."
-    )
+            message = (
+                f"the tokenizer does not know {word!r}, and the model reads {words.unk_token} "
+                "there: it was made for other texts. Take a model that reads this task."
+            )
+            warnings.warn(message, UnknownWordWarning, stacklevel=2)
+            return
 
 
 def _whole(prompt: Any) -> list[int]:
