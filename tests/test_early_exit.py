@@ -505,7 +505,7 @@ def test_the_null_twin_saves_nothing_beyond_chance():
 
 WRONG = {
     "signal": ({"rules": Exit("valu", 0.1)}, "value"),
-    "not read": ({"rules": Exit("value", 0.1), "value": None}, "unknown signal"),
+    "not read": ({"rules": Exit("value", 0.1), "value": None}, "give value="),
     "no rule": ({"rules": [0.3]}, "fit_exit"),
     "block": ({"block": 0}, "at least 1"),
     "tokens": ({"answer_tokens": 0}, "at least 1"),
