@@ -160,12 +160,13 @@ def large_steps(values: Values) -> Bool[np.ndarray, " step"]:
     return (np.abs(values.delta[after]) > LARGE) & (p < LEVEL)
 
 
-def compared(base: str = "words-base", other: str = "words-rl") -> dict[str, float]:
-    """Accuracy of `other` minus that of `base` on the shared problems, paired by problem."""
+def compared(mode: str, base: str = "words-base", other: str = "words-rl") -> dict[str, float]:
+    """Accuracy of `other` minus that of `base` on the shared problems, paired by problem; `mode` is
+    "T=1" or "greedy"."""
     rewards = []
     for name in (other, base):
         rows = read_json(WEIGHTS / name / "measured.json", "measurements")["rows"]
-        rewards.append(np.array(next(row["rewards"] for row in rows if row.get("mode") == "T=1")))
+        rewards.append(np.array(next(row["rewards"] for row in rows if row.get("mode") == mode)))
     ids = np.arange(SHARED)
     return asdict(stats.paired_difference(rewards[0], rewards[1], ids))
 
@@ -189,10 +190,13 @@ def card() -> list[str]:
     for name in shipped:
         lines += _section(name)
     if {"words-base", "words-rl"} <= set(shipped):
-        gap = compared()
-        span = f"{gap['estimate']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+        gaps = []
+        for mode in ("T=1", "greedy"):
+            gap = compared(mode)
+            gaps.append(f"{mode} {gap['estimate']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]")
         lines += [
-            f"Accuracy of `words-rl` minus that of `words-base` at T=1, paired by problem: {span}.",
+            "Accuracy of `words-rl` minus that of `words-base`, paired by problem: "
+            f"{', '.join(gaps)}.",
             "",
         ]
     return lines
