@@ -14,7 +14,6 @@ from jinja2 import TemplateError
 from mechreward.base.errors import MechRewardError, require
 from mechreward.tasks.base import Prompt
 
-
 BROKEN = "\ufffd"  # what a part of a character decodes to
 
 
