@@ -140,6 +140,7 @@ def test_no_generated_page_is_in_the_docs() -> None:
         "experiments.md",
         "hooks.md",
         "models.md",
+        "pictures.md",
         "uses.md",
         "your-model.md",
     ]

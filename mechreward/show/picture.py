@@ -122,11 +122,11 @@ class Picture:
         lines = []
         for panel in self.panels:
             for mark in panel.marks():
-                lines.append({"panel": panel.title, **mark})
+                lines.append({"panel": panel.title, "label": "", "text": "", **mark})
         frame = pd.DataFrame(lines).reindex(columns=list(COLUMNS))
         for name in ("x", "y", "low", "high"):
             frame[name] = frame[name].astype(float)
-        return frame.assign(text=frame["text"].fillna(""), label=frame["label"].fillna(""))
+        return frame
 
     def dark(self) -> Picture:
         """The same on a dark ground."""
