@@ -31,7 +31,7 @@ from IPython.display import SVG
 import mechreward as mr
 from mechreward.models.text import pieces
 from mechreward.probing.pruning import measures
-from mechreward.show.charts import ablation_bars, pruning_curve
+from mechreward.show.charts import pruning_curve
 from mechreward.show.histogram import histogram
 from mechreward.show.tokens import colored_tokens
 
@@ -116,7 +116,8 @@ assert summary["draws"] == 19
 assert 1 <= summary["rank"] <= 20
 
 # %%
-SVG(ablation_bars(mr.paper.R4(effect, mr.paper.shared("R4", "countdown-rl", "countdown", site, 0))))
+rows = mr.paper.R4(effect, mr.paper.shared("R4", "countdown-rl", "countdown", site, 0))
+mr.show.ablation(rows)
 
 # %% [markdown]
 # ## Dopamine neurons

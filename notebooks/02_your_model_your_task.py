@@ -33,7 +33,6 @@ from IPython.display import SVG
 
 import mechreward as mr
 from mechreward.models.text import pieces
-from mechreward.show.charts import ablation_bars
 from mechreward.show.histogram import histogram
 from mechreward.show.tokens import colored_tokens
 
@@ -113,7 +112,8 @@ effect = mr.ablate(
     progress=False,
 )
 print(effect)
-SVG(ablation_bars(mr.paper.R4(effect, mr.paper.shared("R4", "words-base", task.name, site, 0))))
+rows = mr.paper.R4(effect, mr.paper.shared("R4", "words-base", task.name, site, 0))
+mr.show.ablation(rows)
 
 # %% [markdown]
 # The certificate asks six questions, and says what to run where it cannot answer.

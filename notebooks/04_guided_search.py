@@ -24,11 +24,9 @@
 
 # %%
 import pandas as pd
-from IPython.display import SVG
 
 import mechreward as mr
 from mechreward.experiments.rows import Results, Setting
-from mechreward.show.charts import search_curve
 from mechreward.uses.search.readouts import of_neurons, of_probe
 
 model = mr.load("countdown-rl")
@@ -102,7 +100,7 @@ pd.DataFrame(
 )
 
 # %%
-SVG(search_curve(rows))
+mr.show.search(rows)
 
 # %% [markdown]
 # What so few problems could show at all is part of the result: a change smaller than this is not

@@ -161,9 +161,10 @@ def test_rows_table_and_findings(tiny_model, probe):
     assert len(searches(results).lines) == len(accuracies)
     assert len(search_gains(results).lines) == len(gains)
     drawn = {name: svg for _, name, svg in pictures(results)}
-    assert set(drawn) == {"R11-tokens", "R11-gain"}
-    assert "best-of-n, oracle" in drawn["R11-tokens"] and "greedy" in drawn["R11-tokens"]
-    assert "value probe" in drawn["R11-gain"]
+    assert set(drawn) == {"R11-search"}
+    for word in ("best of n", "step beam", "oracle", "greedy", "over beam by random"):
+        assert word in drawn["R11-search"]
+    assert drawn["R11-search"].count("value probe") > 1, "a panel of its own, and its gain"
     sentences = [finding.sentence for finding in guided(results)]
     assert len(sentences) == len(gains)
     assert all("R11" in text for text in sentences)

@@ -114,7 +114,7 @@ def test_every_picture_is_legible_and_the_same_bytes(tiny_model, runs, vals, act
 
     made, again = draw(), draw()
     narrow = made._drawn(NARROW)
-    assert made._svg(narrow) == again._svg(again._drawn(NARROW))
+    assert made.svg(NARROW) == again.svg(NARROW)
     written = [text for text in narrow.findobj(Letters) if text.get_text().strip()]
     assert min(text.get_fontsize() for text in written) >= 9
     assert "nan" not in made.alt + made.caption

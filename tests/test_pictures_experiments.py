@@ -44,7 +44,7 @@ def marks(made: Picture, mark: str, panel: str = "", label: str = "") -> pd.Data
 def test_every_picture_is_legible_and_the_same_bytes(name: str):
     made, again = MADE[name](), MADE[name]()
     narrow = made._drawn(NARROW)
-    assert made._svg(narrow) == again._svg(again._drawn(NARROW))
+    assert made.svg(NARROW) == again.svg(NARROW)
     written = [text for text in narrow.findobj(Text) if text.get_text().strip()]
     assert min(text.get_fontsize() for text in written) >= 9
     assert made.caption and made.alt and len(made.data) > 0

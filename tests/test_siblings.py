@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import torch
@@ -18,6 +19,8 @@ from mechreward.models.identity import model_id
 from mechreward.report.figures import pictures
 from mechreward.report.findings.search import sibling_steps as rule
 from mechreward.report.tables import sibling_steps
+from mechreward.studies.folder import Folder
+from mechreward.studies.pictured import SIBLINGS, draw
 from mechreward.tasks import TextTask
 from mechreward.testbed.process import WORDS
 from mechreward.uses.search.scorers import Outside
@@ -310,3 +313,20 @@ def test_p_of_a_rate_by_hand():
         table(first=np.zeros(5), second=np.zeros(5)),
         Setting(experiment="R11", model="m", task="t", site="", seed=0),
     )
+
+
+def test_a_run_leaves_their_picture(drawn, tmp_path):
+    """From the kept noun, again at every call; nothing where nothing is kept."""
+    folder = Folder(tmp_path / "run")
+    folder.begin({"plan": "made up"})
+    draw(folder, Results({}, ()))
+    assert not list(folder.path.glob("figure-*"))
+    folder.kept(SIBLINGS, Siblings, lambda: drawn)
+    for _ in range(2):
+        draw(Folder(folder.path), Results({}, ()))
+    names = sorted(path.name for path in folder.path.glob("figure-*"))
+    assert names == ["figure-R11-siblings.csv", "figure-R11-siblings.svg"]
+    marks = pd.read_csv(folder.path / "figure-R11-siblings.csv")
+    exact = marks[(marks["label"] == "exact") & (marks["mark"] == "dot")]
+    rates = drawn.rates().set_index("scorer").loc["exact"]
+    assert exact["x"].tolist() == pytest.approx([rates["rate"], rates["clear"], rates["gain"]])

@@ -32,8 +32,8 @@ def circuits(name: str, seeds: Sequence[int], draws: int = 99) -> list[Row]:
     Returns
     -------
     list of Row
-        The share of maps whose title says that there is a circuit: at least .95 of `value`, at most
-        .10 of `null` (our choice; the level is .05).
+        The share of maps whose title says that there is a circuit. It should be .95 or more of
+        `value`, and .10 or less of `null` (our choice; the level is .05).
     """
     verdicts = []
     for seed in seeds:

@@ -297,16 +297,7 @@ class Edges(Framed):
         about["others"] = {name: neurons.to_json() for name, neurons in self.others.items()}
         about["readings"] = {part: asdict(reading) for part, reading in self.readings.items()}
         about["edges"] = [asdict(edge) for edge in self.edges]
-        for name in (
-            "states",
-            "problems",
-            "means",
-            "match_error",
-            "task",
-            "shape",
-            "screened",
-            "under",
-        ):
+        for name in PLAIN:
             about[name] = getattr(self, name)
         return write_json(path, nulled(about))
 

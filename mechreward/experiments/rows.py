@@ -25,7 +25,7 @@ Detail = TypedDict(
     {
         # what the row is about
         "split": str,  # train, validation or test: the split whose data is described or read
-        "k": int,  # continuations of a state; in rows of calibration, neurons that are taken
+        "k": int,  # continuations of a state; candidates of a search; in calibration, neurons taken
         "target": Any,  # of the probe: mc, td, td-lambda, terminal, td over tokens; in rows of the
         # benchmark, the ratio that is aimed at, float
         "shape": str,  # of the probe: linear or mlp

@@ -40,7 +40,7 @@ def sibling_rows(made: Siblings, setting: Setting) -> list[Row]:
     rows = []
     corrected = _over_scorers(lines)
     for line in lines:
-        shared = Detail(states=line["states"], pairs=line["pairs"], draws=made.k)
+        shared = Detail(states=line["states"], pairs=line["pairs"], k=made.k)
         for measure in MEASURES:
             detail = shared.copy()
             if measure == "clear":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from mechreward.experiments.rows import Results
-from mechreward.report.five import NOT_ASKED, QUESTIONS, Answer, five
+from mechreward.report.five import QUESTIONS, Answer, five
 from mechreward.report.formats import interval, two
 from mechreward.report.words import NAMES
 
@@ -55,7 +55,7 @@ def asked(results: Results) -> list[Asked]:
     questions = []
     for key, question in QUESTIONS.items():
         each = {kind: answers[kind][key] for kind in NAMES}
-        if all(answer.measure == NOT_ASKED for answer in each.values()):
+        if not any(answer.site for answer in each.values()):
             continue
         low, high = _span(list(each.values()))
         told = [_told(NAMES[kind], answer, low, high) for kind, answer in each.items()]

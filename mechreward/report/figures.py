@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mechreward import show
 from mechreward.experiments.rows import Results, Row
 from mechreward.models.site import Site
 from mechreward.report.select import LEVEL, curve_rows, grid_rows, kind_of, of
@@ -15,7 +16,6 @@ from mechreward.show.charts import (
     ablation_bars,
     layers_heatmap,
     pruning_curve,
-    search_curve,
     share_curve,
     steering_curve,
     traces,
@@ -220,31 +220,10 @@ def _dependence(results: Results) -> list[Picture]:
 
 def _search(results: Results) -> list[Picture]:
     """R11: accuracy against tokens, and what every beam gains."""
-    rows = results.where(experiment="R11")
-    if not any(row.metric == "accuracy" for row in rows):
+    if not results.where(experiment="R11", metric="accuracy"):
         return []
-    groups: Groups = {}
-    for row in rows:
-        if row.metric == "gain":
-            arm = "matched" if row.arm == "matched neurons" else "value"
-            heading = f"over {row.detail['beyond'].replace('_', '-')}"
-            groups.setdefault(heading, []).append(Estimate(words(row.arm), row.interval, arm))
-    found = [
-        (
-            "R11: accuracy of guided search against what it generates, over seeds; filled: "
-            "best-of-n by n, hollow: step beams with four candidates",
-            "R11-tokens",
-            search_curve(rows),
-        )
-    ]
-    if groups:
-        caption = (
-            "R11: gain of step beams over the same beam by chance, and over other methods at as "
-            "many tokens, paired by problem and seed"
-        )
-        svg = forest(groups, "gain of accuracy", reference=Reference(0.0, "no gain"))
-        found.append((caption, "R11-gain", svg))
-    return found
+    drawn = show.search(results)
+    return [(f"R11. {drawn.caption}", "R11-search", drawn.svg())]
 
 
 def _siblings(results: Results) -> list[Picture]:

@@ -186,9 +186,9 @@ class Picture:
             return write_atomic(path, self.data.to_csv(index=False))
         if ending == "html":
             return write_atomic(path, self._page())
-        figure = self.figure if width == WIDE else self._drawn(width)
         if ending == "svg":
-            return write_atomic(path, self._svg(figure))
+            return write_atomic(path, self.svg(width))
+        figure = self._at(width)
         data = io.BytesIO()
         kept = {"CreationDate": None} if ending == "pdf" else {}
         with styled():
@@ -197,15 +197,22 @@ class Picture:
             figure.savefig(data, format=ending, facecolor=ground, dpi=2 * INCH, metadata=kept)
         return write_atomic(path, data.getvalue())
 
+    def svg(self, width: int = WIDE) -> str:
+        """One `<svg>` element for a page of so many pixels, with its words for those who do not see
+        it."""
+        with styled():
+            svg = to_svg(self._at(width))
+        opening, rest = svg.split(">", 1)
+        words = f"<title>{_text(self.alt)}</title><desc>{_text(self.caption)}</desc>"
+        return f'{opening} role="img" aria-label="{_text(self.alt)}">{words}{rest}'
+
     def _repr_html_(self) -> str:
         ink = {"ground": "#171717", "ink": "#dddddd"} if self.is_dark else {}
         look = LOOK % (ink or {"ground": "#ffffff", "ink": "#333333"})
-        wide = self._svg(self.figure)
-        narrow = self._svg(self._drawn(NARROW))
         return (
             f'<figure class="mechreward-picture"><style>{look}</style>'
-            f'<div class="wide">{wide}</div>'
-            f'<div class="narrow" style="display:none">{narrow}</div>'
+            f'<div class="wide">{self.svg()}</div>'
+            f'<div class="narrow" style="display:none">{self.svg(NARROW)}</div>'
             f"<figcaption>{_text(self.caption)}</figcaption></figure>"
         )
 
@@ -222,13 +229,9 @@ class Picture:
             f"{table.to_html(index=False, na_rep='', escape=True)}</details></body></html>\n"
         )
 
-    def _svg(self, figure: Figure) -> str:
-        """With its name and its words for those who do not see it."""
-        with styled():
-            svg = to_svg(figure)
-        opening, rest = svg.split(">", 1)
-        words = f"<title>{_text(self.alt)}</title><desc>{_text(self.caption)}</desc>"
-        return f'{opening} role="img" aria-label="{_text(self.alt)}">{words}{rest}'
+    def _at(self, width: int) -> Figure:
+        """The figure for a page of so many pixels; that of `figure` as it was left."""
+        return self.figure if width == WIDE else self._drawn(width)
 
     def _drawn(self, width: int) -> Figure:
         """A figure for a page of so many pixels, in which panels flow."""

@@ -114,6 +114,7 @@ def reproduce(
     runs: dict[str, Any] = {}
     for home, own_plan in plans.items():
         results = Results.load(folders[home] / RESULTS)
+        draw(Folder(folders[home]), results)
         rows += results.rows
         runs[home] = {"plan": asdict(own_plan), "model_id": results.manifest["model_id"]}
     if BETWEEN in wanted and len(plans) > 1:
@@ -187,9 +188,7 @@ def _fill(
         say(f"{experiment_name(name)} on {plan.model}, {plan.task}")
         rows += EXPERIMENTS[name](study)
     manifest = study.manifest(chosen(study), alone)
-    results = Results(manifest, tuple(rows))
-    _save(results, study.folder)
-    draw(study, results)
+    _save(Results(manifest, tuple(rows)), study.folder)
 
 
 def _save(results: Results, folder: Folder) -> None:

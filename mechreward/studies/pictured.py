@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mechreward import show
 from mechreward.experiments.rows import Results
-from mechreward.studies.study import Study
+from mechreward.studies.folder import Folder
 from mechreward.uses.confidence import Confidence
 from mechreward.uses.siblings import Siblings
 
@@ -14,23 +12,20 @@ CONFIDENCE = "R7.confidence.safetensors"
 SIBLINGS = "R11.siblings.safetensors"
 
 
-def draw(study: Study, results: Results) -> list[Path]:
+def draw(folder: Folder, results: Results) -> None:
     """Every picture that something is kept for, as `figure-NAME.svg`, its numbers as `.csv`.
 
     Reliability, risk and coverage of R7; accuracy against tokens and sibling steps of R11.
     """
     pictures = {}
-    if (study.out / CONFIDENCE).exists():
-        conf = study.folder.load(CONFIDENCE, Confidence)
+    if (folder.path / CONFIDENCE).exists():
+        conf = folder.load(CONFIDENCE, Confidence)
         pictures["R7-calibration"] = show.calibration(conf)
         pictures["R7-risk"] = show.risk(conf)
-    if (study.out / SIBLINGS).exists():
-        pictures["R11-siblings"] = show.siblings(study.folder.load(SIBLINGS, Siblings))
-    searched = results.where(experiment="R11", metric="accuracy")
-    if searched:
+    if (folder.path / SIBLINGS).exists():
+        pictures["R11-siblings"] = show.siblings(folder.load(SIBLINGS, Siblings))
+    if results.where(experiment="R11", metric="accuracy"):
         pictures["R11-search"] = show.search(results)
-    paths = []
     for name, picture in pictures.items():
-        paths.append(picture.save(study.out / f"figure-{name}.svg"))
-        picture.save(study.out / f"figure-{name}.csv")
-    return paths
+        for ending in ("svg", "csv"):
+            picture.save(folder.path / f"figure-{name}.{ending}")
